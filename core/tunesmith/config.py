@@ -1,0 +1,217 @@
+"""From a YAML file to a checked Config: values, settings of each active plugin, and the place of every key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from tunesmith import discovery, keys
+from tunesmith.discovery import Candidate, LoadedPlugin, Selection
+from tunesmith.errors import ConfigError, Problem, TunesmithError
+from tunesmith.hooks import Hooks
+from tunesmith.plugin import Settings
+from tunesmith.settings import CoreSettings, DatasetSettings
+from tunesmith.yamlfile import Document, KeyPath, read
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One entry of `datasets:` (or pretraining_dataset): its settings, the plugin that answers its type, its row kind."""
+
+    settings: DatasetSettings
+    strategy: str
+    row_kind: str
+    options: Settings | None
+    where: str
+
+    def option(self, model: type[S]) -> S:
+        """The strategy's own keys of this entry."""
+        assert isinstance(self.options, model)
+        return self.options
+
+
+@dataclass
+class Config:
+    """A config that is valid key by key. `core` are the core's settings, `settings(Class)` a plugin's."""
+
+    document: Document
+    base: Path
+    core: CoreSettings
+    plugins: dict[str, Settings | None]
+    datasets: list[DatasetSpec]
+    pretraining: list[DatasetSpec]
+    selection: Selection
+
+    def settings(self, model: type[S]) -> S:
+        for settings in self.plugins.values():
+            if isinstance(settings, model):
+                return settings
+        raise LookupError(f"{model.__qualname__} belongs to no active plugin")
+
+    def error(self, path: str | KeyPath, message: str, help: str | None = None) -> ConfigError:
+        """The error to raise when a key can't go with others; `path` is "key" or ("group", "key")."""
+        where = (path,) if isinstance(path, str) else path
+        name = ".".join(map(str, where))
+        return ConfigError(f"{name} {message}", where=self.document.where(where, value=True), help=help)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its value, defaults included, as JSON values."""
+        values = self.core.model_dump(mode="json")
+        for settings in self.plugins.values():
+            values |= settings.model_dump(mode="json") if settings else {}
+        return values
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.resolved())
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, the same for the same content."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, Hooks]:
+    """Read and check a YAML file; imports the wiring of the active plugins, and no torch.
+
+    Raises ConfigError with every problem at once, each with its place; SafetyError, PluginError.
+    """
+    path = Path(path)
+    document = read(path, overrides)
+    available = discovery.installed()
+    values = {**_defaults_of_selectors(), **{k: v for k, v in document.values.items() if v is not None}}
+    selector = discovery.Selector(available, path.resolve().parent, document.where)
+    selection = selector.select(values)
+    problems = list(selection.problems)
+    problems += keys.check(document, available, selection)
+    plugins: dict[str, LoadedPlugin] = {}
+    for name, candidate in selection.active.items():
+        try:
+            plugins[name] = candidate.load()
+        except TunesmithError as error:
+            if any(p.code not in ("plugin-missing", "plugin-unknown") for p in problems):
+                problems += error.problems
+                continue
+            raise
+    config = _validate(document, path.resolve().parent, plugins, selection, problems)
+    hooks = Hooks(list(plugins.values()), replaced_defaults(selection.active))
+    problems = []
+    config.datasets = _specs(config, "datasets", hooks, problems)
+    config.pretraining = _specs(config, "pretraining_dataset", hooks, problems)
+    if problems:
+        raise ConfigError(problems)
+    return config, hooks
+
+
+def _defaults_of_selectors() -> dict[str, Any]:
+    fields = CoreSettings.model_fields
+    return {key: fields[key].default for key in ("optimizer", "lr_scheduler")}
+
+
+def replaced_defaults(active: dict[str, Candidate]) -> list[tuple[str, str]]:
+    """(default plugin, hook) pairs that stand back because an active plugin answers the hook."""
+    rows = [row for row in discovery.defaults() if row["replaced_by"]]
+    names = {(row["plugin"], row["hook"]) for row in rows}
+    return [
+        (plugin, hook)
+        for plugin, hook in names
+        if plugin in active
+        and any(c.info["hooks"].get(hook) == "impl" and (c.name, hook) not in names for c in active.values())
+    ]
+
+
+def _validate(
+    document: Document, base: Path, plugins: dict[str, LoadedPlugin], selection: Selection, problems: list[Problem]
+) -> Config:
+    """Validate each owner's keys by its pydantic model; raise everything found so far at once."""
+    values = {key: value for key, value in document.values.items() if value is not None}
+    core = _settings(CoreSettings, values, document, (), problems)
+    owned: dict[str, Settings | None] = {}
+    for name, plugin in plugins.items():
+        model = plugin.declaration.settings
+        owned[name] = _settings(model, values, document, (), problems) if model else None
+    if problems or core is None:
+        raise ConfigError(_unique(problems))
+    return Config(document, base, cast(CoreSettings, core), owned, [], [], selection)
+
+
+def _settings(
+    model: type[Settings], values: dict[str, Any], document: Document, path: KeyPath, problems: list[Problem]
+) -> Settings | None:
+    mine = {key: value for key, value in values.items() if key in model.model_fields}
+    try:
+        return model.model_validate(mine)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            if item["type"] != "extra_forbidden":
+                problems.append(_type_problem(item, document, path))
+        return None
+
+
+def _type_problem(item: Any, document: Document, base: KeyPath) -> Problem:
+    path = (*base, *(part for part in item["loc"] if not _is_union_branch(part)))
+    name = ".".join(map(str, path))
+    if item["type"] == "missing":
+        return Problem(f"{name} is missing", document.where(path), "missing-key", f"write {path[-1]}: ...")
+    message = item["msg"].replace("Input should be", "has to be").replace("a valid ", "a ")
+    given = item["input"]
+    shown = f", not {json.dumps(given, default=str)[:60]}" if not isinstance(given, dict | list) else ""
+    help = None
+    if item["type"] == "literal_error" and isinstance(given, str):
+        words = [word.strip(" '") for word in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        close = discovery.nearest(given, words)
+        help = f"did you mean {close!r}?" if close else None
+    return Problem(f"{name} {message}{shown}", document.where(path, value=True), "wrong-type", help)
+
+
+def _is_union_branch(part: Any) -> bool:
+    return isinstance(part, str) and (part in ("bool", "int", "float", "str", "none") or part.startswith(("literal[", "list[", "dict[")) or part[:1].isupper())
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    """One problem for one place, the first one found."""
+    seen: dict[tuple[str | None, str], Problem] = {}
+    for problem in problems:
+        seen.setdefault((problem.where, problem.message if problem.where is None else problem.code), problem)
+    return list(seen.values())
+
+
+def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> list[DatasetSpec]:
+    """Resolve the entries of a dataset list: the strategy's own keys, and the row kind that the method gives the type."""
+    specs = []
+    document = config.document
+    for index, entry in enumerate(getattr(config.core, key)):
+        path = (key, index)
+        if key == "pretraining_dataset":
+            entry = {"type": "pretrain", **entry}
+        found: list[Problem] = []
+        settings = _settings(DatasetSettings, entry, document, path, found)
+        problems += found
+        if settings is None:
+            continue
+        type_name = str(entry["type"])
+        candidate = keys.strategy_of(type_name, config.selection.active)
+        if candidate is None:
+            help = "tunesmith plugins lists what is installed"
+            problems.append(Problem(f"no active plugin answers type: {type_name}", document.where(path), "unknown-value", help))
+            continue
+        plugin = hooks.by_name[candidate.name]
+        kinds = [k for k, types in plugin.declaration.strategies.items() if type_name in types]
+        kind = next((k for k in hooks.method.rows if k in kinds), None)
+        if kind is None:
+            wanted = " or ".join(hooks.method.rows)
+            message = f"type: {type_name} makes {' or '.join(kinds)} rows, and the method trains on {wanted} rows"
+            problems.append(Problem(message, document.where((*path, "type"), value=True), "row-kind", None))
+            continue
+        model = plugin.declaration.dataset_settings
+        options = _settings(model, entry, document, path, problems) if model else None
+        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, document.where(path)))
+    return specs

@@ -1,0 +1,242 @@
+"""Rows and examples: what a prompt strategy reads, and the tree of token segments that it makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.errors import DataError
+
+Tokens = NDArray[np.int32]
+Weights = NDArray[np.float32]
+
+
+class Row(dict[str, Any]):
+    """One raw row; `where` is its place, "file:line" or "dataset#index"."""
+
+    __slots__ = ("where",)
+
+    def __init__(self, record: Mapping[str, Any], where: str):
+        super().__init__(record)
+        self.where = where
+
+    def error(self, field: str, message: str, help: str | None = None) -> DataError:
+        """The error to raise when `field` of this row can't be used."""
+        return DataError(f"{field}: {message}", where=self.where, help=help, code="row")
+
+    def require(self, field: str, kind: type = str) -> Any:
+        """The value of a field that has to be there. Raises DataError naming the columns found where it is not."""
+        if field not in self:
+            columns = ", ".join(map(str, self)) or "none"
+            raise self.error(field, f"no such column; found: {columns}", "name the column in the dataset's entry")
+        if not isinstance(self[field], kind):
+            raise self.error(field, f"is {type(self[field]).__name__}, not {kind.__name__}")
+        return self[field]
+
+
+@dataclass(slots=True)
+class Segment:
+    """A run of tokens in an example's tree.
+
+    tokens [L]; weights [L], the loss weight of each token, 0 for context. It continues segment `parent` after the
+    parent's path has reached `fork` positions, so its first token stands at position `fork`. columns: a number for
+    the sequence, or an array whose first dimension is L for its tokens. notes: (end offset, why its tokens are
+    trained or masked), for people; not stored.
+    """
+
+    tokens: Tokens
+    weights: Weights
+    parent: int = 0
+    fork: int = 0
+    columns: dict[str, Any] = field(default_factory=dict)
+    notes: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """Position after the last token."""
+        return self.fork + len(self.tokens)
+
+
+def segment(
+    tokens: Sequence[int] | Tokens,
+    weights: Sequence[float] | Weights | float = 0.0,
+    parent: int = 0,
+    fork: int = 0,
+    notes: list[tuple[int, str]] | None = None,
+    **columns: Any,
+) -> Segment:
+    """Make a Segment from lists; one weight may stand for all tokens."""
+    ids = np.asarray(tokens, np.int32)
+    loss = np.full(len(ids), weights, np.float32) if isinstance(weights, float | int) else np.asarray(weights, np.float32)
+    return Segment(ids, loss, parent, fork, columns, notes or [])
+
+
+@dataclass(slots=True)
+class Example:
+    """A tree of segments: the prompt at index 0 (it may be empty), then the completions; parents before children.
+
+    A text or conversation is one completion, a preference pair two, a group of sampled answers G. Each completion is
+    one sequence of the loss. columns: numbers for the whole example. fields: values of the row that a method needs
+    later (JSON), for example the reference answer that a reward compares with. inputs: extra inputs of the model.
+    """
+
+    segments: list[Segment]
+    columns: dict[str, float] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def text(cls, tokens: Sequence[int] | Tokens, weights: Any = 1.0, **named: Any) -> Example:
+        """An example of one sequence without a prompt, each token with its loss weight."""
+        return cls([segment([]), segment(tokens, weights, notes=named.pop("notes", None))], **named)
+
+    @classmethod
+    def branches(cls, prompt: Sequence[int], completions: Iterable[Sequence[int]], **named: Any) -> Example:
+        """A prompt and completions that each continue it, trained on all their tokens."""
+        forks = [segment(tokens, 1.0, fork=len(prompt)) for tokens in completions]
+        return cls([segment(prompt), *forks], **named)
+
+    def with_completions(self, completions: Iterable[Sequence[int]]) -> Example:
+        """The same prompt, columns and fields with other completions."""
+        made = Example.branches(self.prompt, completions)
+        return Example(made.segments, dict(self.columns), dict(self.fields), dict(self.inputs))
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens before the first trained one: what a model is given to generate from."""
+        tokens = list(self.segments[0].tokens)
+        if len(self.segments) > 1:
+            first = self.segments[1]
+            scored = np.flatnonzero(first.weights)
+            tokens = tokens[: first.fork] + list(first.tokens[: scored[0] if len(scored) else len(first.tokens)])
+        return [int(token) for token in tokens]
+
+    @property
+    def width(self) -> int:
+        """Tokens in all segments: the room that it takes in a row."""
+        return sum(len(s.tokens) for s in self.segments)
+
+    @property
+    def longest(self) -> int:
+        """Positions of its longest path: prompt plus one branch."""
+        return max(s.end for s in self.segments)
+
+    @property
+    def trained_tokens(self) -> int:
+        return sum(int(np.count_nonzero(s.weights)) for s in self.segments)
+
+    def path(self, index: int) -> list[tuple[int, int, int]]:
+        """The segments that sequence `index` reads, from the root: (segment, first offset, end offset) of each."""
+        parts, limit = [], self.segments[index].end
+        while True:
+            s = self.segments[index]
+            stop = max(0, min(len(s.tokens), limit - s.fork))
+            parts.append((index, 0, stop))
+            if index == 0:
+                return [part for part in reversed(parts) if part[2]]
+            limit = min(limit, s.fork)
+            index = s.parent
+
+    def path_tokens(self, index: int) -> list[int]:
+        """The tokens of sequence `index` as one list, from the root."""
+        return [int(t) for i, a, b in self.path(index) for t in self.segments[i].tokens[a:b]]
+
+
+class ExampleStore(Sequence[Example]):
+    """Many examples in flat arrays, in memory or memory-mapped from a folder of .npy files (never pickled).
+
+    tokens [T] and weights [T] of all segments end to end; segment_start [S+1], parent [S], fork [S]; example_start
+    [E+1] into segments; columns by level; fields as JSON lines.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], fields: list[dict[str, Any]] | None = None):
+        self.arrays = arrays
+        self.fields = fields
+        self._segment, self._example = arrays["segment_start"], arrays["example_start"]
+
+    def __len__(self) -> int:
+        return len(self._example) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        first, last = int(self._example[index]), int(self._example[index + 1])
+        segments = [self._read_segment(s) for s in range(first, last)]
+        columns = {k[8:]: a[index] for k, a in self.arrays.items() if k.startswith("example.")}
+        return Example(segments, columns, self.fields[index] if self.fields else {})
+
+    def _read_segment(self, s: int) -> Segment:
+        a, b = int(self._segment[s]), int(self._segment[s + 1])
+        columns: dict[str, Any] = {}
+        for key, array in self.arrays.items():
+            if key.startswith("sequence."):
+                columns[key[9:]] = array[s]
+            elif key.startswith("token."):
+                columns[key[6:]] = np.array(array[a:b])
+        return Segment(
+            np.array(self.arrays["tokens"][a:b]),
+            np.array(self.arrays["weights"][a:b]),
+            int(self.arrays["parent"][s]),
+            int(self.arrays["fork"][s]),
+            columns,
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def widths(self) -> NDArray[np.int64]:
+        """Room that each example takes in a row [E]."""
+        bounds = np.asarray(self._segment)[np.asarray(self._example)]
+        return np.diff(bounds).astype(np.int64)
+
+    @classmethod
+    def collect(cls, examples: Iterable[Example]) -> ExampleStore:
+        """Gather examples; a column has to be on all of them, with one shape."""
+        kept = list(examples)
+        segments = [s for e in kept for s in e.segments]
+        arrays: dict[str, NDArray[Any]] = {
+            "tokens": np.concatenate([s.tokens for s in segments] or [np.zeros(0, np.int32)]),
+            "weights": np.concatenate([s.weights for s in segments] or [np.zeros(0, np.float32)]),
+            "segment_start": np.cumsum([0, *(len(s.tokens) for s in segments)], dtype=np.int64),
+            "parent": np.array([s.parent for s in segments], np.int32),
+            "fork": np.array([s.fork for s in segments], np.int32),
+            "example_start": np.cumsum([0, *(len(e.segments) for e in kept)], dtype=np.int64),
+        }
+        for name in sorted({name for e in kept for name in e.columns}):
+            arrays[f"example.{name}"] = np.array([e.columns[name] for e in kept], np.float32)
+        for name in sorted({name for s in segments for name in s.columns}):
+            values = [s.columns.get(name) for s in segments]
+            if any(np.ndim(v) for v in values if v is not None):
+                shape = next(np.shape(v)[1:] for v in values if v is not None and np.ndim(v))
+                parts = [np.zeros((len(s.tokens), *shape)) if v is None else v for s, v in zip(segments, values, strict=True)]
+                arrays[f"token.{name}"] = np.concatenate(parts)
+            else:
+                arrays[f"sequence.{name}"] = np.array([np.nan if v is None else v for v in values], np.float32)
+        return cls(arrays, [e.fields for e in kept] if any(e.fields for e in kept) else None)
+
+    def take(self, indices: Iterable[int]) -> ExampleStore:
+        """The examples at these indices, as a store of their own."""
+        return ExampleStore.collect(self[int(i)] for i in indices)
+
+    def save(self, folder: Path) -> None:
+        for name, array in self.arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        if self.fields:
+            import json
+
+            (folder / "fields.jsonl").write_text("".join(json.dumps(f) + "\n" for f in self.fields), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ExampleStore:
+        import json
+
+        arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
+        lines = folder / "fields.jsonl"
+        fields = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else None
+        return cls(arrays, fields)

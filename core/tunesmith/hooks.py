@@ -1,0 +1,286 @@
+"""The manager of a run's hooks: registers plugins in order, checks arity, folds chains, names whoever fails."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from tunesmith import hookspecs
+from tunesmith.discovery import LoadedPlugin, nearest
+from tunesmith.errors import PluginError, Problem, TunesmithError
+from tunesmith.plugin import Method, implemented_hooks
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from tunesmith.batch import Batch
+    from tunesmith.examples import Example, Row
+    from tunesmith.policy import Backbone, Output, Policy
+    from tunesmith.run import DatasetSpec, Run
+    from tunesmith.step import Expansion, StepRecord, Term
+
+_current: ContextVar[str] = ContextVar("plugin", default="the core")
+HOOKS = {name: f for name, f in vars(hookspecs).items() if getattr(f, "tunesmith_spec", None) is not None}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One implementation in call order."""
+
+    plugin: str
+    distribution: str
+    version: str
+    location: str
+    wrapper: bool
+
+
+class Hooks:
+    """One typed method for each hook. `plugins` are active, in call order; `replaced` are (plugin, hook) pairs of
+    defaults that another plugin's answer stands in for."""
+
+    def __init__(self, plugins: Sequence[LoadedPlugin], replaced: Iterable[tuple[str, str]] = ()):
+        self.plugins = in_order(plugins)
+        self.by_name = {p.name: p for p in self.plugins}
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self.counts: dict[tuple[str, str], int] = defaultdict(int)
+        self.muted: dict[str, str] = {}
+        self._manager = pluggy.PluginManager("tunesmith")
+        self._manager.add_hookspecs(hookspecs)
+        dropped = set(replaced)
+        for plugin in reversed(self.plugins):
+            self._register(plugin, {hook for name, hook in dropped if name == plugin.name})
+        self._check_arity()
+
+    # registration
+
+    def _register(self, plugin: LoadedPlugin, dropped: set[str]) -> None:
+        for name in implemented_hooks(plugin.module):
+            self._check_signature(plugin, name)
+        try:
+            self._manager.register(plugin.module, plugin.name)
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"plugin {plugin}: {error}", code="hook-signature") from error
+        for name in implemented_hooks(plugin.module):
+            caller = getattr(self._manager.hook, name)
+            if name in dropped:
+                caller._remove_plugin(plugin.module)
+                continue
+            for impl in caller.get_hookimpls():
+                if impl.plugin_name == plugin.name and not hasattr(impl.function, "__wrapped__"):
+                    impl.function = self._guard(plugin, name, impl.function, generator=impl.wrapper)
+
+    def _check_signature(self, plugin: LoadedPlugin, name: str) -> None:
+        function = getattr(plugin.module, name, None)
+        where = location(function) if function is not None else None
+        if name not in HOOKS:
+            close = nearest(name, set(HOOKS))
+            help = f"did you mean {close!r}?" if close else f"hooks: {', '.join(HOOKS)}"
+            raise PluginError(f"plugin {plugin} implements {name!r}, which is no hook", where=where, help=help, code="hook-unknown")
+        offered = list(inspect.signature(HOOKS[name]).parameters)
+        wanted = [n for n in inspect.signature(function).parameters if n != "self"]  # type: ignore[arg-type]
+        if wrong := [n for n in wanted if n not in offered]:
+            raise PluginError(
+                f"plugin {plugin}: {name} asks for {', '.join(wrong)}",
+                where=where,
+                help=f"{name} offers: {', '.join(offered)}",
+                code="hook-signature",
+            )
+
+    def _check_arity(self) -> None:
+        problems = []
+        for name, function in HOOKS.items():
+            arity = function.arity
+            answers = [c for c in self.calls(name) if not c.wrapper]
+            if arity == "one" and len(answers) != 1:
+                who = " and ".join(f"{c.plugin} ({c.distribution} {c.version}, {c.location})" for c in answers) or "nobody"
+                problems.append(Problem(f"{name} needs one answer, and {who} answer it", None, "hook-arity", "select one"))
+            if arity == "chain" and len(answers) != len(self.calls(name)):
+                problems.append(Problem(f"{name} is a chain and can't be wrapped", None, "hook-arity"))
+        if problems:
+            raise PluginError(problems)
+
+    def _guard(self, plugin: LoadedPlugin, name: str, function: Callable[..., Any], generator: bool) -> Callable[..., Any]:
+        """Give an implementation its plugin's name for errors, the patch ledger and the clock."""
+        key = (plugin.name, name)
+
+        def failed(error: Exception) -> Exception:
+            if isinstance(error, TunesmithError):
+                return error
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{line.filename}:{line.lineno}"
+            message = f"plugin {plugin} failed in {name}: {type(error).__name__}: {error}"
+            return PluginError(message, where=where, code="hook-failed")
+
+        @functools.wraps(function)
+        def guarded(*args: Any) -> Any:
+            if plugin.name in self.muted:
+                return None
+            token, start = _current.set(plugin.name), time.perf_counter()
+            try:
+                return function(*args)
+            except Exception as error:
+                if plugin.declaration.best_effort:
+                    self.muted[plugin.name] = f"{name}: {type(error).__name__}: {error}"
+                    return None
+                raise failed(error) from error
+            finally:
+                self.seconds[key] += time.perf_counter() - start
+                self.counts[key] += 1
+                _current.reset(token)
+
+        @functools.wraps(function)
+        def guarded_wrapper(*args: Any) -> Any:
+            inner = function(*args)
+            try:
+                next(inner)
+                result = yield
+                try:
+                    inner.send(result)
+                except StopIteration as stop:
+                    return stop.value
+            except Exception as error:
+                raise failed(error) from error
+            finally:
+                self.counts[key] += 1
+            raise PluginError(f"plugin {plugin}: the wrapper of {name} yields twice", code="hook-signature")
+
+        return guarded_wrapper if generator else guarded
+
+    # calling
+
+    def _all(self, name: str, **arguments: Any) -> Any:
+        return getattr(self._manager.hook, name)(**arguments)
+
+    def _one(self, name: str, **arguments: Any) -> Any:
+        answer = self._all(name, **arguments)
+        if answer is None:
+            owner = next(c for c in self.calls(name) if not c.wrapper)
+            raise PluginError(f"plugin {owner.plugin} ({owner.distribution}) answered {name} with nothing", where=owner.location)
+        return answer
+
+    def _fold(self, name: str, value_name: str, **arguments: Any) -> Any:
+        for impl in reversed(getattr(self._manager.hook, name).get_hookimpls()):
+            result = impl.function(*(arguments[a] for a in impl.argnames))
+            if result is None:
+                raise PluginError(f"plugin {impl.plugin_name}: {name} has to return {value_name}", where=location(impl.function))
+            arguments[value_name] = result
+        return arguments[value_name]
+
+    def has(self, name: str) -> bool:
+        return bool(getattr(self._manager.hook, name).get_hookimpls())
+
+    def validate(self, run: Run) -> None:
+        self._all("validate", run=run)
+
+    def inspect(self, run: Run) -> None:
+        self._all("inspect", run=run)
+
+    def configure(self, run: Run) -> None:
+        self._all("configure", run=run)
+
+    def load_rows(self, run: Run, spec: DatasetSpec) -> Iterable[Row]:
+        return self._one("load_rows", run=run, spec=spec)  # type: ignore[no-any-return]
+
+    def load_tokenizer(self, run: Run) -> Any:
+        return self._one("load_tokenizer", run=run)
+
+    def build_dataset(self, run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
+        """Ask the one strategy that answers the entry's type."""
+        others = [p.module for p in self.plugins if p.declaration.strategies and p.name != spec.strategy]
+        caller = self._manager.subset_hook_caller("build_dataset", others)
+        return caller(run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
+
+    def load_model(self, run: Run, role: hookspecs.Role) -> Backbone:
+        return self._one("load_model", run=run, role=role)  # type: ignore[no-any-return]
+
+    def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
+        return self._fold("patch_model", "model", run=run, model=model)  # type: ignore[no-any-return]
+
+    def expand(self, run: Run, policy: Policy, examples: Expansion) -> Expansion:
+        return self._fold("expand", "examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+
+    def prepare_step(self, run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
+        self._all("prepare_step", run=run, policy=policy, batches=batches)
+
+    def compute_loss(self, run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
+        return self._one("compute_loss", run=run, policy=policy, out=out, batch=batch)  # type: ignore[no-any-return]
+
+    def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
+        return self._one("build_optimizer", run=run, model=model)  # type: ignore[no-any-return]
+
+    def build_scheduler(self, run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        return self._one("build_scheduler", run=run, optimizer=optimizer, total_steps=total_steps)  # type: ignore[no-any-return]
+
+    def on_start(self, run: Run, policy: Policy) -> None:
+        self._all("on_start", run=run, policy=policy)
+
+    def on_step(self, run: Run, policy: Policy, record: StepRecord) -> None:
+        self._all("on_step", run=run, policy=policy, record=record)
+
+    def on_end(self, run: Run, policy: Policy) -> None:
+        self._all("on_end", run=run, policy=policy)
+
+    def save_model(self, run: Run, policy: Policy, path: Path) -> None:
+        self._all("save_model", run=run, policy=policy, path=path)
+
+    # looking
+
+    @property
+    def method(self) -> Method:
+        """What the plugin that answers compute_loss declares to train on."""
+        owner = self.by_name[next(c.plugin for c in self.calls("compute_loss") if not c.wrapper)]
+        if owner.declaration.method is None:
+            raise PluginError(f"plugin {owner} answers compute_loss and declares no Plugin(method=...)", code="plugin-shape")
+        return owner.declaration.method
+
+    def calls(self, name: str) -> list[Call]:
+        """The implementations of a hook in call order."""
+        impls = reversed(getattr(self._manager.hook, name).get_hookimpls())
+        found = []
+        for impl in impls:
+            plugin = self.by_name[impl.plugin_name]
+            found.append(Call(plugin.name, plugin.distribution, plugin.version, location(impl.function), bool(impl.wrapper)))
+        return found
+
+    def current(self) -> str:
+        """The plugin whose hook is running."""
+        return _current.get()
+
+
+def location(function: Any) -> str:
+    """file:line of a function, the file relative to the working folder where it lies below it."""
+    code = inspect.unwrap(function).__code__
+    path = Path(code.co_filename)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{code.co_firstlineno}"
+
+
+def in_order(plugins: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
+    """The given order refined by after and before. Raises PluginError for a cycle, naming its members."""
+    names = [p.name for p in plugins]
+    earlier: dict[str, set[str]] = {name: set() for name in names}
+    for p in plugins:
+        earlier[p.name] |= {n for n in p.declaration.after if n in earlier}
+        for name in p.declaration.before:
+            if name in earlier:
+                earlier[name].add(p.name)
+    placed: list[str] = []
+    while len(placed) < len(names):
+        ready = [n for n in names if n not in placed and earlier[n] <= set(placed)]
+        if not ready:
+            stuck = ", ".join(n for n in names if n not in placed)
+            raise PluginError(f"the order of {stuck} is a circle of after and before", code="hook-order")
+        placed.append(ready[0])
+    by_name = {p.name: p for p in plugins}
+    return [by_name[name] for name in placed]

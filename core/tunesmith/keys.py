@@ -1,0 +1,183 @@
+"""Who owns a key: unknown, misspelt, refused, ownerless and orphaned keys, from static metadata alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunesmith.discovery import Candidate, Selection, _data, catalogue, nearest
+from tunesmith.errors import Problem
+from tunesmith.settings import CoreSettings, DatasetSettings
+from tunesmith.yamlfile import Document, KeyPath
+
+DATASET_KEYS = ("datasets", "pretraining_dataset")
+
+
+@functools.cache
+def core_schema() -> dict[str, Any]:
+    return CoreSettings.model_json_schema()
+
+
+@functools.cache
+def dataset_schema() -> dict[str, Any]:
+    return DatasetSettings.model_json_schema()
+
+
+def refused() -> dict[str, dict[str, str]]:
+    """Keys of other tools that are not taken: why, and what to write instead."""
+    return _data("refused.json")  # type: ignore[no-any-return]
+
+
+def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str]]:
+    """Key -> the installed plugins that own it; `field` is "schema" or "dataset_schema"."""
+    found: dict[str, list[str]] = {}
+    for name, candidate in available.items():
+        for key in candidate.info[field].get("properties", {}):
+            found.setdefault(key, []).append(name)
+    return found
+
+
+def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
+    """Every key that nobody will read, each with what to write instead."""
+    checker = _Checker(document, available, selection)
+    return [*checker.top(), *checker.datasets()]
+
+
+class _Checker:
+    def __init__(self, document: Document, available: dict[str, Candidate], selection: Selection):
+        self.document = document
+        self.available = available
+        self.active = selection.active
+
+    def top(self) -> Iterator[Problem]:
+        core = core_schema()["properties"]
+        owned = owners(self.available, "schema")
+        active = {key: self.available[name] for key, names in owned.items() for name in names if name in self.active}
+        for key, value in self.document.values.items():
+            if key in core:
+                yield from nested(self.document, core_schema(), core[key], value, (key,))
+            elif key in active:
+                schema = active[key].info["schema"]
+                yield from nested(self.document, schema, schema["properties"][key], value, (key,))
+            elif value is None and key in owned:
+                continue
+            else:
+                yield self.lost((key,), set(core), owned, "schema")
+
+    def datasets(self) -> Iterator[Problem]:
+        core = dataset_schema()["properties"]
+        owned = owners(self.available, "dataset_schema")
+        for group in DATASET_KEYS:
+            entries = self.document.values.get(group)
+            for index, entry in enumerate(entries if isinstance(entries, list) else []):
+                if not isinstance(entry, dict):
+                    yield Problem(f"{group}[{index}] has to be keys and values", self.document.where((group, index)), "wrong-type")
+                    continue
+                strategy = strategy_of(str(entry.get("type")), self.active)
+                mine = strategy.info["dataset_schema"].get("properties", {}) if strategy else {}
+                for key, value in entry.items():
+                    path = (group, index, key)
+                    if key in core:
+                        yield from nested(self.document, dataset_schema(), core[key], value, path)
+                    elif key in mine and strategy:
+                        yield from nested(self.document, strategy.info["dataset_schema"], mine[key], value, path)
+                    elif strategy or key not in owned:
+                        yield self.lost(path, {*core, *mine}, owned, "dataset_schema")
+
+    def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Problem:
+        """What to say of a key that no active plugin owns."""
+        key, where = str(path[-1]), self.document.where(path)
+        name = ".".join(map(str, path))
+        if key in owned:
+            owner = self.available[owned[key][0]]
+            return Problem(f"{name} belongs to the plugin {owner}, which is not selected", where, "orphaned-key", selects(owner.info))
+        if key in refused() and len(path) == 1:
+            entry = refused()[key]
+            return Problem(f"{name} is not taken: {entry['reason']}", where, "refused-key", entry["write"])
+        for extra, info in catalogue().items():
+            if key in info[field].get("properties", {}) and extra not in self.available:
+                help = f'pip install "tunesmith[{extra}]"'
+                return Problem(f"{name} belongs to the plugin {extra!r}, which is not installed", where, "ownerless-key", help)
+        other = dataset_schema()["properties"] if len(path) == 1 else core_schema()["properties"]
+        elsewhere = "inside an entry of datasets:" if len(path) == 1 else "at the top level"
+        if key in other or (len(path) == 1 and key in owners(self.available, "dataset_schema")):
+            return Problem(f"{name} is no key here", where, "unknown-key", f"it belongs {elsewhere}")
+        close = nearest(key, core | set(owned) | (set(refused()) if len(path) == 1 else set()))
+        return Problem(f"{name} is no key", where, "unknown-key", f"did you mean {close!r}?" if close else "tunesmith config-schema lists all")
+
+
+def strategy_of(type_name: str, active: Mapping[str, Candidate]) -> Candidate | None:
+    """The active plugin that answers a dataset's `type:`."""
+    for candidate in active.values():
+        if any(type_name in types for types in candidate.info["strategies"].values()):
+            return candidate
+    return None
+
+
+def selects(info: Mapping[str, Any]) -> str:
+    """What one writes to activate a plugin."""
+    ways = [f"{key}: {' | '.join(values)}" for key, values in info["answers"].items()]
+    ways += [f"type: {t} in datasets" for types in info["strategies"].values() for t in types]
+    ways += [f"{switch}: true" if _is_flag(info, switch) else f"{switch}: ..." for switch in info["switches"]]
+    ways = ways or [f"plugins: [{info['name']}]"]
+    return f"write {' or '.join(ways)}, or drop the key"
+
+
+def _is_flag(info: Mapping[str, Any], key: str) -> bool:
+    return "boolean" in str(info["schema"]["properties"].get(key, {}))
+
+
+def nested(document: Document, root: dict[str, Any], schema: dict[str, Any], value: Any, path: KeyPath) -> Iterator[Problem]:
+    """Unknown keys below a key, by its JSON schema."""
+    options = [_resolve(root, option) for option in schema.get("anyOf", [schema])]
+    if isinstance(value, dict):
+        groups = [option for option in options if "properties" in option]
+        known = {key: sub for group in groups for key, sub in group["properties"].items()}
+        for key, item in value.items() if groups else ():
+            if key in known:
+                yield from nested(document, root, known[key], item, (*path, key))
+            else:
+                close = nearest(str(key), set(known))
+                help = f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
+                yield Problem(f"{'.'.join(map(str, (*path, key)))} is no key", document.where((*path, key)), "unknown-key", help)
+    elif isinstance(value, list):
+        items = next((option["items"] for option in options if isinstance(option.get("items"), dict)), None)
+        for index, item in enumerate(value if items else []):
+            yield from nested(document, root, items or {}, item, (*path, index))
+
+
+def _resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref", "")
+    return root["$defs"][reference.rpartition("/")[2]] if reference else schema
+
+
+def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
+    """One JSON schema of the core and everything installed, for editors."""
+    properties, definitions = dict(core_schema()["properties"]), dict(core_schema().get("$defs", {}))
+    entry = {**dataset_schema(), "properties": dict(dataset_schema()["properties"])}
+    for name, candidate in available.items():
+        for key, sub in candidate.info["schema"].get("properties", {}).items():
+            properties[key] = {**sub, "x-plugin": name}
+        for key, sub in candidate.info["dataset_schema"].get("properties", {}).items():
+            entry["properties"][key] = {**sub, "x-plugin": name}
+        for field in ("schema", "dataset_schema"):
+            definitions |= candidate.info[field].get("$defs", {})
+    entry["properties"]["type"] = {**entry["properties"]["type"], "enum": sorted({
+        t for c in available.values() for types in c.info["strategies"].values() for t in types
+    })}  # fmt: skip
+    for key, answered in (("adapter", True), ("optimizer", True), ("lr_scheduler", True), ("rl", True)):
+        values = sorted({v for c in available.values() for v in c.info["answers"].get(key, [])})
+        properties[key] = {**properties[key], "examples": values} if answered else properties[key]
+    definitions["DatasetSettings"] = entry
+    for key in DATASET_KEYS:
+        properties[key] = {**properties[key], "items": {"$ref": "#/$defs/DatasetSettings"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tunesmith run",
+        "type": "object",
+        "properties": dict(sorted(properties.items())),
+        "required": core_schema()["required"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }

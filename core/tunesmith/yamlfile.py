@@ -1,0 +1,162 @@
+"""Read a YAML file with the place of every key, by YAML 1.2's core rules: `2e-4` is a number, `yes` is a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.errors import ConfigError, Problem, SafetyError
+
+KeyPath = tuple[str | int, ...]
+MAX_BYTES = 1_000_000
+MAX_NODES = 10_000
+MAX_DEPTH = 64
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PREFIX = "tag:yaml.org,2002:"
+_TAGS = {_PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp", "value")}
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
+_SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+
+
+@dataclass
+class Document:
+    """The values of a YAML file, and where each key and value stands."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    keys: dict[KeyPath, str] = field(default_factory=dict)
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+    def where(self, path: Sequence[str | int], value: bool = False) -> str:
+        """file:line:column of a key (or of its value), or of the nearest key above it."""
+        for end in range(len(path), 0, -1):
+            key = tuple(path[:end])
+            if value and end == len(path) and key in self.places:
+                return self.places[key]
+            if key in self.keys:
+                return self.keys[key]
+        return f"{self.name}:1:1"
+
+    def override(self, text: str) -> None:
+        """Apply one `key=value` of the command line; dots reach into groups, numbers into lists."""
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} is no key=value", help="write learning_rate=1e-4 or --learning_rate 1e-4")
+        path = tuple(int(part) if part.isdigit() else part for part in name.lstrip("-").split("."))
+        node = yaml.compose(value, Loader=_Loader)
+        target: Any = self.values
+        for part, following in zip(path, path[1:], strict=False):
+            empty: Any = [] if isinstance(following, int) else {}
+            if isinstance(target, list) and isinstance(part, int) and part < len(target):
+                target = target[part]
+            elif isinstance(target, dict):
+                target[part] = target.get(part) if isinstance(target.get(part), dict | list) else empty
+                target = target[part]
+            else:
+                raise ConfigError(f"{name}: there is no {part!r} to reach into", where="command line")
+        try:
+            target[path[-1]] = _Builder(Document("command line")).build(node, ()) if node else None
+        except (IndexError, TypeError):
+            raise ConfigError(f"{name}: there is no {path[-1]!r} in it", where="command line") from None
+        self.keys[path] = self.places[path] = f"command line ({name.lstrip('-')})"
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """Read a YAML file into a Document. Raises ConfigError with the place of what can't be read, SafetyError for tags
+    and bombs."""
+    name = str(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SafetyError(f"{path.stat().st_size:,} bytes are too many for a config", where=name, code="yaml-size")
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
+        raise ConfigError("no such file", where=name, help=f"here: {', '.join(near)}" if near else None) from None
+    except IsADirectoryError:
+        raise ConfigError("is a folder, not a YAML file", where=name) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8: byte {error.start}", where=name, code="yaml-encoding") from None
+    document = Document(name)
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise ConfigError(f"{error.context or ''} {error.problem or ''}".strip(), where=where, code="yaml-syntax") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(str(error).replace("\n", " "), where=name, code="yaml-syntax") from None
+    if node is None:
+        raise ConfigError("is empty", where=f"{name}:1:1", help="docs/start.md has a first config", code="yaml-empty")
+    values = _Builder(document).build(node, ())
+    if not isinstance(values, dict):
+        raise ConfigError("the top level has to be keys and values", where=f"{name}:1:1", code="yaml-syntax")
+    document.values = values
+    for override in overrides:
+        document.override(override)
+    return document
+
+
+class _Builder:
+    """Turns YAML nodes into values, noting places; refuses foreign tags, bombs and doubled keys."""
+
+    def __init__(self, document: Document):
+        self.document = document
+        self.nodes = 0
+
+    def place(self, node: Any) -> str:
+        return f"{self.document.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+    def build(self, node: Any, path: KeyPath) -> Any:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            limit = f"{MAX_NODES:,} values" if self.nodes > MAX_NODES else f"{MAX_DEPTH} levels"
+            raise SafetyError(f"expands to more than {limit}", where=self.place(node), code="yaml-bomb")
+        if node.tag not in _TAGS:
+            raise SafetyError(f"the tag {node.tag!r} is refused", where=self.place(node), code="yaml-tag")
+        self.document.places.setdefault(path, self.place(node))
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.document.keys[(*path, index)] = self.place(item)
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        return node.value if node.style in ("'", '"', "|", ">") else scalar(node.value)
+
+    def mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError("a key has to be a word", where=self.place(key_node), code="yaml-syntax")
+            key = key_node.value
+            if key == "<<" and key_node.style is None:
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for source in sources:
+                    merged = {**self.build(source, path), **merged}
+                continue
+            if key in values:
+                first = self.document.keys[(*path, key)]
+                problem = Problem(f"{key!r} stands twice; first at {first}", self.place(key_node), "duplicate-key", "keep one")
+                raise ConfigError([problem])
+            self.document.keys[(*path, key)] = self.place(key_node)
+            self.document.places.pop((*path, key), None)
+            values[key] = self.build(value_node, (*path, key))
+        return {**merged, **values}
+
+
+def scalar(text: str) -> Any:
+    """The value of a plain word by YAML 1.2's core schema."""
+    if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
+        return _WORDS[text.lower()]
+    if _INT.fullmatch(text):
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return _SPECIAL.get(text.lower(), text)

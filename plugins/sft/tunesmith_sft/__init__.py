@@ -1,0 +1,30 @@
+"""Supervised fine-tuning and pretraining: cross-entropy of the trained tokens.
+
+The method where no `rl:` is written.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tunesmith import Method, Needs, Plugin, hookimpl
+
+if TYPE_CHECKING:
+    from tunesmith import Batch, Output, StepRecord, Term
+
+plugin = Plugin(method=Method(rows=("conversation", "text")), needs=Needs(logps=True))
+
+
+@hookimpl
+def compute_loss(out: Output, batch: Batch) -> dict[str, Term]:
+    from tunesmith_sft.loss import cross_entropy
+
+    return cross_entropy(out.logps, batch.weight)
+
+
+@hookimpl
+def on_step(record: StepRecord) -> None:
+    """Add the perplexity of an evaluation: e to the mean loss of a token."""
+    if record.evaluation and "eval_loss" in record.evaluation:
+        record.evaluation["eval_perplexity"] = math.exp(min(record.evaluation["eval_loss"], 700.0))

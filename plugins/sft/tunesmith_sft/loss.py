@@ -1,0 +1,15 @@
+"""Cross-entropy over the trained tokens of a step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tunesmith import Term
+
+
+def cross_entropy(logps: Tensor, weight: Tensor) -> dict[str, Term]:
+    """From log-probabilities [N] of targets in nats and their loss weights [N] to the term "loss".
+
+    The sum of weighted negative log-likelihoods, divided by the number of trained tokens of the whole optimizer step.
+    """
+    return {"loss": Term(-(logps * weight).sum(), "tokens")}
