@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tunesmith.plugin import Method, Needs, Plugin, Settings, hookimpl
     from tunesmith.policy import Backbone, Hidden, Output, Policy
     from tunesmith.run import Adapter, Run
-    from tunesmith.step import Expansion, StepRecord, Term
+    from tunesmith.step import StepRecord, Term
 
 _HOMES = {
     "api": ("plan", "prepare", "train", "verify"),
@@ -43,7 +43,7 @@ _HOMES = {
     "plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
     "policy": ("Backbone", "Hidden", "Output", "Policy"),
     "run": ("Adapter", "Run"),
-    "step": ("Expansion", "StepRecord", "Term"),
+    "step": ("StepRecord", "Term"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tunesmith.examples import Example, Row
     from tunesmith.policy import Backbone, Output, Policy
     from tunesmith.run import DatasetSpec, Run
-    from tunesmith.step import Expansion, StepRecord, Term
+    from tunesmith.step import StepRecord, Term
 
 _current: ContextVar[str] = ContextVar("plugin", default="the core")
 HOOKS = {name: f for name, f in vars(hookspecs).items() if getattr(f, "tunesmith_spec", None) is not None}
@@ -208,7 +208,7 @@ class Hooks:
     def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
         return self._fold("patch_model", "model", run=run, model=model)  # type: ignore[no-any-return]
 
-    def expand(self, run: Run, policy: Policy, examples: Expansion) -> Expansion:
+    def expand(self, run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
         return self._fold("expand", "examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
 
     def prepare_step(self, run: Run, policy: Policy, batches: Sequence[Batch]) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunesmith.examples import Example, Row
     from tunesmith.policy import Backbone, Output, Policy
     from tunesmith.run import DatasetSpec, Run
-    from tunesmith.step import Expansion, StepRecord, Term
+    from tunesmith.step import StepRecord, Term
 
 Role = Literal["policy", "reference", "teacher", "critic", "reward"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -158,17 +158,17 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 
 @spec("chain")
-def expand(run: Run, policy: Policy, examples: Expansion) -> Expansion:
-    """Turn the examples of one optimizer step into those to train on: generate and score completions, re-pair rows.
+def expand(run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
+    """Turn the examples of one round into those to train on: generate and score completions, re-pair rows.
 
-    When: at the start of each step, on each process with its share; without gradients. `examples.examples` is a list
-    of Example; `examples.reuse` is how many optimizer steps are taken on the result. Answers: chain.
+    When: at the start of each round, on each process with its share; without gradients. A round is one optimizer
+    step, or `run.reuse` of them on the same result. Answers: chain.
 
     Example:
         @hookimpl
         def expand(run, policy, examples):
-            answers = policy.generate([e.prompt for e in examples.examples], max_new_tokens=64, seed=run.step)
-            return Expansion([e.with_completions([a]) for e, a in zip(examples.examples, answers)])
+            answers = policy.generate([e.prompt for e in examples], max_new_tokens=64, seed=run.step)
+            return [e.with_completions([a]) for e, a in zip(examples, answers)]
     """
 
 

@@ -53,11 +53,15 @@ class Run:
     data: Prepared | None = None
     load_arguments: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments for the library that loads the policy; configure fills them."""
-    weights: Path | None = None
-    """A checkpoint of this run that the policy starts from, instead of base_model."""
+    given_model: Any = None
+    """A model of the caller's own, for load_model to wrap instead of loading one."""
     abstract: bool = False
     """Build models without weights, for counting."""
     adapter: Adapter | None = None
+    reuse: int = 1
+    """Optimizer steps taken on the examples of one round; a method that reuses what it generated sets it in configure."""
+    shares_prompts: bool = True
+    """Whether a prompt is computed once for its completions; false where the model can't."""
     step: int = 0
     """Optimizer steps done."""
     total_steps: int = 0

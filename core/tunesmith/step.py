@@ -1,4 +1,4 @@
-"""What hooks exchange with the loop: loss terms, expanded examples, the record of a step."""
+"""What hooks exchange with the loop: loss terms, and the record of a step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-
-from tunesmith.examples import Example
 
 
 @dataclass
@@ -21,14 +19,6 @@ class Term:
     sum: Tensor
     count: str | float
     metric: bool = False
-
-
-@dataclass
-class Expansion:
-    """The examples of one process for one round, and how many optimizer steps are taken on them."""
-
-    examples: list[Example]
-    reuse: int = 1
 
 
 @dataclass

@@ -26,5 +26,6 @@ def compute_loss(out: Output, batch: Batch) -> dict[str, Term]:
 @hookimpl
 def on_step(record: StepRecord) -> None:
     """Add the perplexity of an evaluation: e to the mean loss of a token."""
-    if record.evaluation and "eval_loss" in record.evaluation:
-        record.evaluation["eval_perplexity"] = math.exp(min(record.evaluation["eval_loss"], 700.0))
+    if record.evaluation:
+        mean = record.evaluation.get("eval_nll", record.evaluation["eval_loss"])
+        record.evaluation["eval_perplexity"] = math.exp(min(mean, 700.0))  # e^710 is no float

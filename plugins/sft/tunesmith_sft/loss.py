@@ -8,8 +8,8 @@ from tunesmith import Term
 
 
 def cross_entropy(logps: Tensor, weight: Tensor) -> dict[str, Term]:
-    """From log-probabilities [N] of targets in nats and their loss weights [N] to the term "loss".
+    """From log-probabilities [N] of targets in nats and their loss weights [N] to the term "nll".
 
     The sum of weighted negative log-likelihoods, divided by the number of trained tokens of the whole optimizer step.
     """
-    return {"loss": Term(-(logps * weight).sum(), "tokens")}
+    return {"nll": Term(-(logps * weight).sum(), "tokens")}

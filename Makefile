@@ -1,0 +1,58 @@
+# The commands of the README. `make setup` is needed once; the others run it when something changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+
+# uv reads its own variable for local wheels, not pip's.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(sort $(wildcard plugins/*/pyproject.toml contrib/*/pyproject.toml)))
+NAMES := tunesmith tunesmith-core $(addprefix tunesmith-,$(notdir $(filter-out core,$(DISTRIBUTIONS))))
+INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
+	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
+
+.PHONY: setup quickstart test lint metadata bench wheels docs
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+# Ours are reinstalled each time: uv would not notice that a tunesmith.json changed.
+$(STAMP): $(INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt $(addprefix --reinstall-package ,$(NAMES)) \
+		torch==2.13.0 $(addprefix -e ./,$(DISTRIBUTIONS)) -e ".[dev]"
+	touch $@
+
+quickstart: $(STAMP)
+	rm -rf outputs/quickstart
+	$(BIN)/tunesmith train examples/quickstart.yaml --output_dir outputs/quickstart
+
+# One thread per process: with more, two test workers slow each other down several times over.
+test: export OMP_NUM_THREADS ?= 1
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/describe.py --check
+
+# Write tunesmith.json of every plugin, and the core's catalogue, from the source.
+metadata: $(STAMP)
+	$(BIN)/python tools/describe.py
+
+bench: export OMP_NUM_THREADS ?= 1
+bench: $(STAMP)
+	$(BIN)/python bench/run.py
+
+docs: $(STAMP)
+	$(BIN)/python tools/docs.py
+
+wheels: $(STAMP)
+	rm -rf dist
+	for folder in . $(DISTRIBUTIONS); do $(BIN)/uv build --quiet --wheel --python $(BIN)/python --out-dir dist $$folder || exit 1; done
+	ls dist

@@ -1,0 +1,240 @@
+"""Checkpoints: complete or absent, safetensors and JSON only, checked before use.
+
+A checkpoint is written beside its name, flushed to disk, listed with sha256 in manifest.json, and renamed into place.
+Everything that the next step depends on is in it, so a resumed run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tunesmith.errors import ConfigError, ModelError
+from tunesmith.run import Run
+from tunesmith.settings import FREE_ON_RESUME
+
+if TYPE_CHECKING:
+    from tunesmith.loop import Loop
+
+MANIFEST = "manifest.json"
+
+
+# trees of JSON values and tensors
+
+
+def write_tree(path: Path, tree: Any) -> None:
+    """Write JSON values with tensors and arrays among them as path.json and path.safetensors."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_strip(tree, "", tensors))
+    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    save_file(tensors, path.with_suffix(".safetensors"))
+
+
+def read_tree(path: Path) -> Any:
+    tensors = load_file(path.with_suffix(".safetensors"))
+    return _fill(json.loads(path.with_suffix(".json").read_text("utf-8")), tensors)
+
+
+def _strip(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(tree, np.ndarray):
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(tree))
+        return {"$array": name}
+    if isinstance(tree, Tensor):
+        tensors[name] = tree.detach().cpu().contiguous().clone()  # clones: safetensors refuses shared memory
+        return {"$tensor": name}
+    if isinstance(tree, dict):
+        return {str(key): _strip(value, f"{name}/{key}", tensors) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_strip(value, f"{name}/{index}", tensors) for index, value in enumerate(tree)]
+    return tree
+
+
+def _fill(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(tree, dict):
+        if "$tensor" in tree:
+            return tensors[tree["$tensor"]]
+        if "$array" in tree:
+            return tensors[tree["$array"]].numpy()
+        return {key: _fill(value, tensors) for key, value in tree.items()}
+    return [_fill(value, tensors) for value in tree] if isinstance(tree, list) else tree
+
+
+# random state
+
+
+def random_state() -> dict[str, Any]:
+    kind, words, at, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": [str(kind), np.asarray(words, np.int64), int(at), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, array, at, has_gauss, number = state["numpy"]
+    np.random.set_state((kind, array.astype(np.uint32), at, has_gauss, number))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+# saving
+
+
+def save(loop: Loop) -> Path:
+    """Write a checkpoint of the loop as it stands, on all processes. Gives its folder."""
+    run = loop.run
+    final = run.output_dir / f"checkpoint-{run.step}"
+    if complaint(final) is None:  # a resumed run that stands where it began
+        return final
+    partial = run.output_dir / f".checkpoint-{run.step}.partial"
+    if run.world.main:
+        for leftover in run.output_dir.glob(".checkpoint-*.partial"):
+            shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+    run.world.barrier()
+    run.hooks.save_model(run, loop.policy, partial)
+    trainable, optimizer = loop.gather_state()
+    if run.world.main:
+        write_tree(partial / "trainable", trainable)
+        write_tree(partial / "optimizer", optimizer)
+        write_tree(partial / "state", loop.state_dict())
+    write_tree(partial / f"rank-{run.world.rank}", {"random": random_state(), "feed": loop.feed_state()})
+    run.world.barrier()
+    if run.world.main:
+        seal(partial, final)
+        rotate(run, loop.best_step)
+    run.world.barrier()
+    return final
+
+
+def seal(partial: Path, final: Path) -> None:
+    """Flush every file, write the manifest last, and rename the folder into place."""
+    files = {}
+    for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+        _flush(path)
+        files[str(path.relative_to(partial))] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    (partial / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1), encoding="utf-8")
+    _flush(partial / MANIFEST)
+    _flush(partial)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _flush(final.parent)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def numbered(output_dir: Path) -> list[tuple[int, Path]]:
+    """Checkpoint folders by step, oldest first, whole or not."""
+    found = []
+    for path in output_dir.glob("checkpoint-*"):
+        with contextlib.suppress(ValueError):
+            found.append((int(path.name.rpartition("-")[2]), path))
+    return sorted(found)
+
+
+def rotate(run: Run, best_step: int | None) -> None:
+    """Delete the oldest checkpoints beyond save_total_limit, never the best nor the newest."""
+    limit = run.core.save_total_limit
+    if limit is None:
+        return
+    kept = [(step, path) for step, path in numbered(run.output_dir) if step <= run.step]
+    spare = [path for step, path in kept[:-1] if step != best_step]
+    for path in spare[: max(0, len(kept) - limit)]:
+        trash = path.with_name(f".{path.name}.partial")  # out of sight first, so that it is never half there
+        path.rename(trash)
+        shutil.rmtree(trash)
+
+
+# finding and loading
+
+
+def complaint(folder: Path) -> str | None:
+    """Why a checkpoint can't be used, or None if every file is as its manifest says."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "has no readable manifest"
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+            return f"{name} is damaged"
+    return None
+
+
+def choose(run: Run) -> Path | None:
+    """The checkpoint that resume_from_checkpoint names: for `auto` the newest whole one, saying what was passed over.
+
+    Raises ConfigError if output_dir already holds a run and nothing was said about resuming.
+    """
+    wanted = run.core.resume_from_checkpoint
+    if wanted is None:
+        if numbered(run.output_dir) or (run.output_dir / "run.json").exists():
+            help = "write resume_from_checkpoint: auto to go on, or choose another output_dir"
+            raise run.config.error("output_dir", f"{run.output_dir} holds a run already", help)
+        return None
+    if wanted != "auto":
+        why = complaint(Path(wanted))
+        if why:
+            raise ModelError(f"checkpoint {wanted} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
+        return Path(wanted)
+    passed = []
+    for _, path in reversed(numbered(run.output_dir)):
+        why = complaint(path)
+        if why is None:
+            if passed:
+                run.note("checkpoints passed over", "; ".join(passed))
+            return path
+        passed.append(f"{path.name} {why}")
+    if passed:
+        run.note("checkpoints passed over", "; ".join(passed))
+    return None
+
+
+def check_same(run: Run, saved: dict[str, Any]) -> None:
+    """Refuse to go on with what would make another run of it; note other versions of plugins."""
+    now = json.loads(json.dumps(run.config.resolved(), default=str))
+    before = saved["config"]
+    changed = [k for k in sorted(now | before) if now.get(k) != before.get(k) and k not in FREE_ON_RESUME]
+    if changed:
+        shown = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed[:5])
+        help = "change it back, or start in another output_dir"
+        raise ConfigError(f"can't resume: {shown}", where=run.config.document.where((changed[0],)), code="resume", help=help)
+    if saved["world"] != run.world.size:
+        raise ConfigError(f"can't resume on {run.world.size} processes what {saved['world']} began", code="resume")
+    if run.data and saved["data"] != run.data.fingerprint:
+        raise ConfigError("can't resume: the data, tokenizer or strategy changed", code="resume", help="start in another output_dir")
+    versions = {p.name: p.version for p in run.hooks.plugins}
+    if saved["plugins"] != versions:
+        run.note("plugins changed since the checkpoint", f"{saved['plugins']} -> {versions}")

@@ -1,0 +1,216 @@
+"""The command line: a thin caller of the stages in tunesmith.api. Starts without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunesmith.errors import TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.run import Run
+
+OVERRIDES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+
+
+class Commands(click.Group):
+    """A group whose commands end a known error with its text and exit code, and no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TunesmithError as error:
+            for problem in error.problems:
+                click.echo(str(problem), err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+def version() -> str:
+    from tunesmith.discovery import core_version
+
+    return core_version()
+
+
+def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"tunesmith {version()}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version.")
+def main() -> None:
+    """Fine-tune language models from one YAML file.
+
+    Commands that take a RUN.YAML also take overrides: key=value or --key value; dots reach into groups.
+    """
+
+
+def with_config(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The arguments of a command about one run: the YAML file and overrides of its keys."""
+    function = click.argument("overrides", nargs=-1, type=click.UNPROCESSED)(function)
+    return click.argument("config", metavar="RUN.YAML")(function)
+
+
+def pairs(overrides: tuple[str, ...]) -> list[str]:
+    """`key=value` and `--key value` as `key=value`; a flag without a value is true."""
+    found: list[str] = []
+    waiting: str | None = None
+    for word in overrides:
+        if word.startswith("--"):
+            found += [f"{waiting}=true"] if waiting else []
+            waiting = None if "=" in word else word[2:]
+            found += [word[2:]] if "=" in word else []
+        else:
+            found.append(f"{waiting}={word}" if waiting else word)
+            waiting = None
+    return found + ([f"{waiting}=true"] if waiting else [])
+
+
+def open_run(config: str, overrides: tuple[str, ...]) -> Run:
+    from tunesmith.api import start
+    from tunesmith.config import load_config
+
+    return start(load_config(config, pairs(overrides)))
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+def train(config: str, overrides: tuple[str, ...]) -> None:
+    """Train, from raw rows to the final model; on all GPUs of this machine."""
+    run = open_run(config, overrides)
+    relaunch(run)
+    from tunesmith.api import train as train_run
+    from tunesmith.loop import Interrupted
+
+    try:
+        train_run(run)
+    except Interrupted as error:
+        sys.exit(error.code)
+
+
+def relaunch(run: Run) -> None:
+    """With several GPUs and no launcher yet, start again under torchrun with a process for each."""
+    if "RANK" in os.environ or run.core.device == "cpu":
+        return
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "tunesmith"]
+        os.execv(sys.executable, [sys.executable, *launcher, *sys.argv[1:]])
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+@click.option("--debug", is_flag=True, help="Show tokens in colour with the reason why each is trained or masked.")
+@click.option("--examples", default=2, show_default=True, help="How many examples --debug shows.")
+def preprocess(config: str, overrides: tuple[str, ...], debug: bool, examples: int) -> None:
+    """Read and tokenise the data; write it to dataset_prepared_path."""
+    from tunesmith.show import show_data, show_examples
+
+    run = open_run(config, overrides)
+    if debug:
+        show_examples(run, examples)
+        return
+    from tunesmith.api import prepare
+
+    show_data(prepare(run))
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Say what a run will do, without reading weights: stages, data, steps, parameters."""
+    from tunesmith.api import plan as make_plan
+    from tunesmith.api import prepare
+    from tunesmith.show import show_plan
+
+    made = make_plan(prepare(open_run(config, overrides)))
+    click.echo(json.dumps(made, indent=1, default=str)) if as_json else show_plan(made)
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+def check(config: str, overrides: tuple[str, ...]) -> None:
+    """Check a config and the files it names, in a second or two; imports no torch."""
+    run = open_run(config, overrides)
+    names = ", ".join(p.name for p in run.hooks.plugins)
+    click.echo(f"{config}: no problems found; active plugins: {names}")
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check the engine's promises (packing, shared prompts, chunks) on this model and data."""
+    from tunesmith.api import prepare
+    from tunesmith.api import verify as check_promises
+    from tunesmith.show import show_checks
+
+    run = prepare(open_run(config, overrides))
+    try:
+        rows = check_promises(run)
+    except TunesmithError as error:
+        show_checks(getattr(error, "rows", []))
+        raise
+    click.echo(json.dumps(rows, indent=1)) if as_json else show_checks(rows)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plugins(as_json: bool) -> None:
+    """List the installed plugins, from their metadata alone."""
+    from tunesmith.discovery import installed
+    from tunesmith.keys import selects
+
+    rows = [
+        {"name": c.name, "distribution": c.distribution, "version": c.version, "summary": c.info["summary"],
+         "answers": c.info["answers"], "strategies": c.info["strategies"], "hooks": c.info["hooks"],
+         "selected_by": selects(c.info).removesuffix(", or drop the key")}
+        for c in installed().values()
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        click.echo(f"{row['name']:12} {row['distribution']} {row['version']}\n{'':12} {row['summary']}")
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """List, hook by hook and in call order, which plugins of a run answer it; and its patches."""
+    from tunesmith.show import hook_rows, show_hooks
+
+    run = open_run(config, overrides)
+    made = hook_rows(run)
+    click.echo(json.dumps(made, indent=1)) if as_json else show_hooks(made)
+
+
+@main.command("config-schema")
+@click.option("--field", help="Only this key; datasets.KEY for one of an entry.")
+def config_schema(field: str | None) -> None:
+    """Print a JSON schema of all keys of the core and the installed plugins, for editors."""
+    from tunesmith.discovery import installed, nearest
+    from tunesmith.errors import ConfigError
+    from tunesmith.keys import json_schema
+
+    schema = json_schema(installed())
+    if field:
+        group, _, name = field.rpartition(".")
+        known = schema["$defs"]["DatasetSettings"]["properties"] if group == "datasets" else schema["properties"]
+        if name not in known:
+            close = nearest(name, set(known))
+            raise ConfigError(f"no key {field!r}", help=f"did you mean {close!r}?" if close else None)
+        schema = known[name]
+    click.echo(json.dumps(schema, indent=1))

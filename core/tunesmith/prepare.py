@@ -1,0 +1,239 @@
+"""From the rows of `datasets:` to prepared examples: length policy, counts, held-out split, cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.config import DatasetSpec, digest
+from tunesmith.discovery import core_version
+from tunesmith.errors import ConfigError, DataError
+from tunesmith.examples import Example, ExampleStore, Row, Segment
+from tunesmith.run import Run
+
+
+@dataclass
+class Counts:
+    """What became of the rows; every row is in exactly one of kept, too_long and untrained."""
+
+    rows: int = 0
+    kept: int = 0
+    too_long: int = 0
+    untrained: int = 0
+    truncated: int = 0
+    split: int = 0
+    examples: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    first: dict[str, list[str]] = field(default_factory=dict)
+
+    def mention(self, what: str, where: str) -> None:
+        """Count a row by name, remembering the places of the first three."""
+        setattr(self, what, getattr(self, what) + 1)
+        places = self.first.setdefault(what, [])
+        if len(places) < 3:
+            places.append(where)
+
+    def report(self, run: Run, name: str) -> None:
+        """Say in the summary what was dropped or changed."""
+        words = {"too_long": "rows dropped: longer than sequence_len", "untrained": "rows dropped: nothing is trained",
+                 "truncated": "rows cut to sequence_len", "split": "rows split at sequence_len"}  # fmt: skip
+        for key, text in words.items():
+            if number := getattr(self, key):
+                run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[key])}")
+
+
+@dataclass
+class Prepared:
+    """The data of a run: what is trained on (none if it is streamed), what is held out, counts, and its fingerprint."""
+
+    train: ExampleStore | None
+    eval: ExampleStore | None
+    counts: dict[str, Counts]
+    fingerprint: str
+    cached: bool = False
+
+
+def prepare(run: Run) -> Prepared:
+    """Read, tokenise and split the data of a run, or take it from the cache; fills run.tokenizer and run.data."""
+    core = run.core
+    if not run.config.datasets and not run.config.pretraining:
+        raise ConfigError("there is nothing to train on", where=run.config.document.where(()), help="write datasets: ...")
+    if run.tokenizer is None:
+        run.tokenizer = run.hooks.load_tokenizer(run)
+    if run.config.pretraining:
+        run.data = Prepared(None, None, {}, _fingerprint(run, []))
+        return run.data
+    rows = [run.hooks.load_rows(run, spec) for spec in run.config.datasets]
+    fingerprint = _fingerprint(run, rows)
+    folder = Path(core.dataset_prepared_path) / fingerprint[:20] if core.dataset_prepared_path else None
+    if folder is None:
+        run.data = _build(run, rows, fingerprint)
+    else:
+        with run.world.main_first():
+            if not (folder / "counts.json").exists():
+                _write(folder, _build(run, rows, fingerprint))
+                run.data = _read(folder, fingerprint, cached=False)
+            else:
+                run.data = _read(folder, fingerprint, cached=True)
+    for spec, (name, counts) in zip(run.config.datasets, run.data.counts.items(), strict=True):
+        counts.report(run, name)
+        if not counts.kept:
+            _nothing_left(run, spec, counts)
+    return run.data
+
+
+def _build(run: Run, sources: list[Iterable[Row]], fingerprint: str) -> Prepared:
+    kept: list[Example] = []
+    counts: dict[str, Counts] = {}
+    for index, (spec, rows) in enumerate(zip(run.config.datasets, sources, strict=True)):
+        one = Counts()
+        kept += examples_of(run, spec, rows, one)
+        counts[f"datasets[{index}] {spec.settings.path}"] = one
+    held, rest = _split(len(kept), run.core.val_set_size, run.core.seed)
+    if not rest and kept:
+        raise ConfigError("val_set_size leaves nothing to train on", where=run.config.document.where(("val_set_size",)))
+    train = ExampleStore.collect(kept[i] for i in rest)
+    held_out = ExampleStore.collect(kept[i] for i in held) if held else None
+    return Prepared(train, held_out, counts, fingerprint)
+
+
+def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
+    """The examples of one dataset entry within sequence_len, lazily; `counts` is kept up to date."""
+    places: list[str] = []
+
+    def noting() -> Iterator[Row]:
+        for row in rows:
+            places.append(row.where)
+            yield row
+
+    for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
+        where = places[number]
+        counts.rows += 1
+        pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
+        untrained = len(example.segments) > 1 and not any(p.trained_tokens for p in pieces)
+        if outcome:
+            counts.mention(outcome, where)
+        if outcome == "too_long":
+            continue
+        if untrained:
+            counts.mention("untrained", where)
+            continue
+        counts.kept += 1
+        for piece in pieces:
+            if piece.trained_tokens or len(example.segments) == 1:
+                counts.examples += 1
+                counts.tokens += piece.width
+                counts.trained_tokens += piece.trained_tokens
+                yield piece
+
+
+def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:
+    """Bring an example within `limit` positions: the pieces, and what was done (too_long, truncated, split)."""
+    if example.longest <= limit:
+        return [example], None
+    if strategy == "drop":
+        return [], "too_long"
+    if strategy == "raise":
+        message = f"{example.longest:,} tokens are more than sequence_len {limit:,}"
+        raise DataError(message, where=where, code="too-long", help="excess_length_strategy: drop, truncate or split")
+    if strategy == "split":
+        if len(example.segments) > 2 or len(example.segments[0].tokens):
+            help = "split is for texts and conversations; write excess_length_strategy: truncate or drop"
+            raise DataError("a prompt with completions can't be split", where=where, code="too-long", help=help)
+        whole = example.segments[1]
+        cuts = [_cut(whole, start, start + limit) for start in range(0, len(whole.tokens), limit)]
+        return [Example([example.segments[0], c], example.columns, example.fields, example.inputs) for c in cuts], "split"
+    segments = [_cut(s, 0, max(0, limit - s.fork)) for s in example.segments]
+    return [Example(segments, example.columns, example.fields, example.inputs)], "truncated"
+
+
+def _cut(s: Segment, start: int, end: int) -> Segment:
+    columns = {k: v[start:end] if np.ndim(v) else v for k, v in s.columns.items()}
+    notes = [(min(stop, end) - start, why) for stop, why in s.notes if stop > start]
+    return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
+
+
+def _split(total: int, size: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices held out, a shuffled share or number, and the rest in their order."""
+    number = round(total * size) if size < 1 else int(size)
+    if size and total:
+        number = max(number, 1)
+    held = sorted(np.random.default_rng([seed, 1]).permutation(total)[:number].tolist())
+    left = set(held)
+    return held, [i for i in range(total) if i not in left]
+
+
+def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> None:
+    if not counts.rows:
+        raise DataError(f"{spec.settings.path} has no rows", where=spec.where, code="no-rows")
+    first = counts.first.get("untrained") or counts.first.get("too_long") or []
+    raise DataError(
+        f"nothing is left of {spec.settings.path}: of {counts.rows} rows {counts.untrained} have no trained token and "
+        f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}; first: {', '.join(first)}",
+        where=spec.where,
+        code="nothing-trained",
+        help="tunesmith preprocess --debug shows each token with the reason why it is trained or masked",
+    )
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hash of everything that a tokenizer does: vocabulary, rules, special tokens, template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else repr(tokenizer)
+    special = {k: str(v) for k, v in sorted(getattr(tokenizer, "special_tokens_map", {}).items())}
+    return digest([rules, special, getattr(tokenizer, "chat_template", None)])
+
+
+def _fingerprint(run: Run, sources: list[Iterable[Row]]) -> str:
+    """Hash of everything that prepared data depends on, and of nothing else."""
+    core, config = run.core, run.config
+    parts: dict[str, Any] = {
+        "core": core_version(),
+        "tokenizer": tokenizer_fingerprint(run.tokenizer),
+        "lengths": [core.sequence_len, core.excess_length_strategy],
+        "split": [core.val_set_size, core.seed],
+        "rows": [getattr(rows, "fingerprint", None) for rows in sources],
+    }
+    for spec in [*config.datasets, *config.pretraining]:
+        owner = run.hooks.by_name[spec.strategy]
+        settings = config.plugins.get(spec.strategy)
+        parts.setdefault("strategies", []).append([
+            str(owner), spec.row_kind, spec.settings.type, asdict_or_none(spec.options), asdict_or_none(settings),
+        ])  # fmt: skip
+    if config.pretraining:
+        parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.pretraining]
+        parts["buffer"] = core.streaming_multipack_buffer_size
+    return digest(parts)
+
+
+def asdict_or_none(settings: Any) -> Any:
+    return settings.model_dump(mode="json") if settings is not None else None
+
+
+def _write(folder: Path, data: Prepared) -> None:
+    """Write to a neighbour and rename, so that the cache is whole or absent."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    for name, store in (("train", data.train), ("eval", data.eval)):
+        if store is not None:
+            (partial / name).mkdir(parents=True)
+            store.save(partial / name)
+    counts = {name: asdict(one) for name, one in data.counts.items()}
+    (partial / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def _read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
+    counts = {name: Counts(**one) for name, one in json.loads((folder / "counts.json").read_text("utf-8")).items()}
+    held = folder / "eval"
+    eval_store = ExampleStore.load(held) if held.exists() else None
+    return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)

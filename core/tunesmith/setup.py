@@ -1,0 +1,50 @@
+"""From a prepared run to a policy on its device: load, patch, wrap, and a reference where one is needed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+from torch import nn
+
+from tunesmith.distributed import seed_everything
+from tunesmith.errors import ConfigError
+from tunesmith.policy import Policy
+from tunesmith.run import Run
+
+
+def build_policy(run: Run) -> Policy:
+    """Load the policy, let plugins patch it, wrap it; set up the reference that some plugin needs."""
+    seed_everything(run.core.seed)
+    run.hooks.configure(run)
+    backbone = run.hooks.load_model(run, "policy")
+    backbone.module = run.hooks.patch_model(run, backbone.module)
+    run.shares_prompts = backbone.shares_prompts
+    if not run.shares_prompts:
+        run.note("prompts are repeated", f"the attention backend {backbone.attention} can't share them")
+    if not any(p.requires_grad for p in backbone.module.parameters()):
+        raise ConfigError("no parameter is trained", help="some plugin froze them all")
+    policy = Policy(run, backbone, run.needs)
+    policy.root = run.world.wrap(policy.root)  # type: ignore[arg-type]
+    if run.needs.reference and run.adapter is None:
+        policy.set_reference(_reference(run))
+    return policy
+
+
+def _reference(run: Run) -> Policy:
+    """A frozen copy of the model that training starts from."""
+    backbone = run.hooks.load_model(run, "reference")
+    if backbone.module is run.given_model:
+        backbone = copy.copy(backbone)
+        backbone.module = copy.deepcopy(backbone.module)
+    backbone.module.requires_grad_(False)
+    backbone.module.eval()
+    reference = Policy(run, backbone, dataclasses.replace(run.needs, reference=False, router=False))
+    reference.root = run.world.wrap(reference.root, training=False)  # type: ignore[arg-type]
+    return reference
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """All parameters and those that are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)

@@ -1,0 +1,169 @@
+"""What the commands print for people: tables, and tokens with the reason why each is trained or masked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tunesmith.examples import Example, Segment
+from tunesmith.hooks import HOOKS
+from tunesmith.run import Run
+
+
+def show_data(run: Run) -> None:
+    """What became of the rows of each dataset."""
+    assert run.data is not None
+    console = Console()
+    table = Table("dataset", "rows", "examples", "tokens", "trained", "too long", "untrained", "cut", "split")
+    for name, c in run.data.counts.items():
+        numbers = (c.rows, c.examples, c.tokens, c.trained_tokens, c.too_long, c.untrained, c.truncated, c.split)
+        table.add_row(name, *(f"{n:,}" for n in numbers))
+    console.print(table)
+    train = len(run.data.train) if run.data.train is not None else "streamed"
+    held = len(run.data.eval) if run.data.eval is not None else 0
+    console.print(f"train {train}, held out {held}; {'from the cache' if run.data.cached else 'made now'}")
+    for name, value in run.notes.items():
+        console.print(f"{name}: {value}")
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    console = Console()
+    table = Table("hook", "plugin", "version", "where", title="Stages")
+    for row in plan["stages"]:
+        table.add_row(row["hook"], row["plugin"] + (" (wraps)" if row["wrapper"] else ""), row["version"], row["location"])
+    console.print(table)
+    for name, counts in plan["data"].items():
+        shown = {k: v for k, v in counts.items() if isinstance(v, int) and v}
+        console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in shown.items()))
+    for key, value in plan.items():
+        if key not in ("stages", "data"):
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+            console.print(f"{key.replace('_', ' ')}: {shown}")
+
+
+def show_checks(rows: list[dict[str, Any]]) -> None:
+    table = Table("check", "difference", "tolerance", "")
+    for row in rows:
+        verdict = Text("ok", "green") if row["ok"] else Text("differs", "bold red")
+        table.add_row(row["check"], f"{row['difference']:.1e}", f"{row['tolerance']:.0e}", verdict)
+    Console().print(table)
+
+
+def hook_rows(run: Run) -> list[dict[str, Any]]:
+    """Each hook in the order of a run: arity, the calls in order, and for patch_model the patches of the ledger."""
+    rows: list[dict[str, Any]] = []
+    for name, function in HOOKS.items():
+        calls = [
+            {"plugin": c.plugin, "distribution": c.distribution, "version": c.version, "location": c.location, "wrapper": c.wrapper}
+            for c in run.hooks.calls(name)
+        ]
+        rows.append({"hook": name, "arity": function.arity, "calls": calls})
+    for row in rows:
+        row["patches"] = last_patches(run) if row["hook"] == "patch_model" else []
+    times = last_times(run)
+    for row in rows:
+        for call in row["calls"]:
+            call["seconds"] = times.get(f"{call['plugin']}.{row['hook']}")
+    return rows
+
+
+def last_times(run: Run) -> dict[str, float]:
+    """Seconds in each hook of the last run in this output_dir, if there was one."""
+    return _record(run).get("hook_seconds", {})  # type: ignore[no-any-return]
+
+
+def last_patches(run: Run) -> list[dict[str, Any]]:
+    """Patches that the last run in this output_dir applied."""
+    return _record(run).get("patches", [])  # type: ignore[no-any-return]
+
+
+def _record(run: Run) -> dict[str, Any]:
+    try:
+        return json.loads((run.output_dir / "run.json").read_text("utf-8"))  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        return {}
+
+
+def show_hooks(rows: list[dict[str, Any]]) -> None:
+    console = Console()
+    table = Table("hook", "arity", "plugin", "distribution", "where", "seconds, last run")
+    for row in rows:
+        for number, call in enumerate(row["calls"] or [None]):
+            names = (row["hook"], row["arity"]) if number == 0 else ("", "")
+            if call is None:
+                table.add_row(*names, Text("nobody", "dim"), "", "", "")
+                continue
+            wraps = " (wraps)" if call["wrapper"] else ""
+            seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
+            table.add_row(*names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", call["location"], seconds)
+    console.print(table)
+    for row in rows:
+        for patch in row["patches"]:
+            console.print(f"patch of {patch['target']} by {patch['owner']}: applied to {patch['applied']}")
+
+
+# tokens
+
+
+def show_examples(run: Run, number: int) -> None:
+    """The first examples of each dataset: their tree, and every token in colour with why it is trained or masked."""
+    from itertools import islice
+
+    if run.tokenizer is None:
+        run.tokenizer = run.hooks.load_tokenizer(run)
+    console = Console()
+    console.print(Text.assemble(("trained", "bold green"), " ", ("masked", "dim"), " ", ("weighted", "yellow")))
+    for spec in [*run.config.datasets, *run.config.pretraining]:
+        rows = run.hooks.load_rows(run, spec)
+        for index, example in enumerate(islice(run.hooks.build_dataset(run, spec, rows), number)):
+            title = f"{spec.settings.path}, example {index}: {example.width} tokens, {example.trained_tokens} trained"
+            console.rule(title)
+            show_example(console, run.tokenizer, example)
+
+
+def show_example(console: Console, tokenizer: Any, example: Example) -> None:
+    for index, segment in enumerate(example.segments):
+        depth = _depth(example, index)
+        name = "prompt" if index == 0 else f"completion {index}"
+        place = f"{'  ' * depth}{name}: {len(segment.tokens)} tokens from position {segment.fork}"
+        console.print(Text(place if index == 0 else f"{place}, after {_parent(segment)}", "bold"))
+        for start, end, why in _spans(segment):
+            console.print(Text.assemble(("  " * depth, ""), *_coloured(tokenizer, segment, start, end), (f"  <- {why}", "italic blue")))
+
+
+def _parent(segment: Segment) -> str:
+    return "the prompt" if segment.parent == 0 else f"completion {segment.parent}"
+
+
+def _depth(example: Example, index: int) -> int:
+    return 0 if index == 0 else 1 + _depth(example, example.segments[index].parent)
+
+
+def _spans(segment: Segment) -> list[tuple[int, int, str]]:
+    """Runs of tokens with one reason; where a strategy gave none, trained and masked runs."""
+    if segment.notes:
+        starts = [0, *(end for end, _ in segment.notes)]
+        return [(start, end, why) for start, (end, why) in zip(starts, segment.notes, strict=False) if end > start]
+    spans: list[tuple[int, int, str]] = []
+    for place, weight in enumerate(segment.weights):
+        why = "trained" if weight else "context"
+        if spans and spans[-1][2] == why:
+            spans[-1] = (spans[-1][0], place + 1, why)
+        else:
+            spans.append((place, place + 1, why))
+    return spans
+
+
+def _coloured(tokenizer: Any, segment: Segment, start: int, end: int) -> list[tuple[str, str]]:
+    """Each token's text with its style; odd and even tokens differ, so that their borders show."""
+    parts = []
+    for place in range(start, end):
+        weight = float(segment.weights[place])
+        text = tokenizer.decode([int(segment.tokens[place])]).replace("\n", "\\n")
+        style = "dim" if weight == 0 else "bold green" if weight == 1 else "yellow"
+        parts.append((text, style if place % 2 else f"{style} underline"))
+    return parts

@@ -1,0 +1,49 @@
+"""AdamW, the default optimizer.
+
+Weight decay leaves parameters with one dimension (norms, biases) alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from tunesmith import Plugin, Settings, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from tunesmith import Run
+
+
+class AdamWSettings(Settings):
+    """Options of AdamW (arXiv 1711.05101); the learning rate is the core's."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """Share of each weight that is taken off per step, times the learning rate; norms and biases are left out."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the running mean of gradients."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the running mean of squared gradients."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """Added to the denominator of an update."""
+
+
+plugin = Plugin(settings=AdamWSettings, answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw")})
+
+
+@hookimpl
+def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
+    from tunesmith_adamw.groups import adamw, parameter_groups
+
+    settings = run.settings(AdamWSettings)
+    groups = parameter_groups(model, settings.weight_decay)
+    if not groups:
+        raise run.config.error(
+            "optimizer",
+            "has nothing to train: no parameter requires a gradient",
+            help="unfreeze some, or add an adapter",
+        )
+    return adamw(groups, run.core.learning_rate, settings, fused=run.core.optimizer == "adamw_torch_fused")

@@ -1,0 +1,34 @@
+"""Which parameters AdamW decays, and AdamW over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from tunesmith_adamw import AdamWSettings
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters that require gradients, as up to two groups: matrices with weight decay, the others without.
+
+    Each group keeps the model's own order, and shared parameters come once, so the groups are the same in every
+    process and after a restart. A group without parameters is left out.
+    """
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # DeepSpeed's ZeRO-3 empties parameters between uses and keeps their true shape here.
+            shape = getattr(parameter, "ds_shape", parameter.shape)
+            (decayed if len(shape) > 1 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def adamw(groups: list[dict[str, Any]], lr: float, settings: AdamWSettings, fused: bool) -> torch.optim.AdamW:
+    """torch's AdamW over parameter groups: the fused kernel, or torch's own choice (foreach on GPUs)."""
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=settings.adam_epsilon, fused=True if fused else None)

@@ -1,0 +1,13 @@
+"""The roles of messages and the names that data has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+BUILT_IN = ("system", "user", "assistant", "tool")
+
+
+def role_names(roles: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Name in the data -> role that the template is given; `roles` are further roles with their other names."""
+    names = {alias: role for role, aliases in roles.items() for alias in aliases}
+    return {role: role for role in (*BUILT_IN, *roles)} | names

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import tunesmith_console
+from rich.console import Console
+from tunesmith_console.display import Display
+
+from tunesmith import StepRecord
+
+
+def record(step: int, **more: Any) -> StepRecord:
+    metrics: dict[str, Any] = {"loss": torch.tensor(2.3412), "grad_norm": torch.tensor(0.934), "learning_rate": 1e-4}
+    return StepRecord(step, 0.1, metrics | {"tokens": 99, "tokens_per_second": 1234.4}, **more)
+
+
+def run(step: int = 0, main: bool = True) -> Any:
+    return SimpleNamespace(
+        world=SimpleNamespace(main=main),
+        hooks=SimpleNamespace(muted={}),
+        step=step,
+        total_steps=100,
+        notes={},
+        stopped=None,
+        output_dir=Path("out"),
+    )
+
+
+def test_a_log_file_gets_a_plain_line_for_each_logged_step_and_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    this = run()
+    tunesmith_console.on_start(this)
+    tunesmith_console.on_step(this, record(9, log=False))
+    tunesmith_console.on_step(this, record(10, evaluation={"eval_loss": 2.25}))
+    assert capsys.readouterr().out.splitlines() == [
+        "step 10/100  loss 2.341  grad_norm 0.934  lr 1.0e-04  1234 tok/s",
+        "eval  step 10  eval_loss 2.25",
+    ]
+
+
+def test_the_summary_tells_notes_muted_plugins_the_reason_and_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    this = run(step=40)
+    tunesmith_console.on_start(this)
+    this.notes["rows [dropped]"] = 3
+    this.hooks.muted["tensorboard"] = "on_step: OSError: disk full"
+    this.stopped = "loss rose"
+    tunesmith_console.on_end(this)
+    out = capsys.readouterr().out
+    for words in ("rows [dropped]: 3", "tensorboard", "disk full", "loss rose", "40 of 100", "output: out"):
+        assert words in out
+
+
+def test_a_terminal_gets_a_bar_with_the_numbers_and_evaluations_above_it() -> None:
+    file = io.StringIO()
+    display = Display(20, done=8, console=Console(file=file, force_terminal=True, width=140, color_system=None))
+    display.step(record(9, log=False))
+    display.step(record(20, evaluation={"eval_loss": 2.25}))
+    out = file.getvalue()
+    assert "going on after step 8" in out and "eval  step 20  eval_loss 2.25" in out
+    assert "20/20" in out and "loss 2.341" in out and "1234 tok/s" in out and "ETA" in out
+    assert "step 20/20" not in out
+    assert display.progress is None and out.count("\x1b[?25l") == out.count("\x1b[?25h") == 1  # the cursor is back
+
+
+def test_only_the_main_process_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+    this = run(main=False)
+    tunesmith_console.on_start(this)
+    tunesmith_console.on_step(this, record(1))
+    tunesmith_console.on_end(this)
+    assert capsys.readouterr().out == ""
+
+
+def test_steps_that_are_not_logged_read_no_metric() -> None:
+    class Unread(dict[str, Any]):
+        def items(self) -> Any:
+            raise AssertionError("a tensor was read, which waits for the device")
+
+    display = Display(20, console=Console(file=io.StringIO(), force_terminal=True))
+    display.step(StepRecord(1, 0.1, Unread(), log=False))
+    display.close()

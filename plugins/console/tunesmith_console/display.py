@@ -1,0 +1,93 @@
+"""A progress bar on a terminal, plain lines elsewhere, and the summary of a run."""
+
+from __future__ import annotations
+
+import atexit
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from tunesmith import Run, StepRecord
+
+FORMATS = {
+    "loss": "loss {:.4g}",
+    "grad_norm": "grad_norm {:.3g}",
+    "learning_rate": "lr {:.1e}",
+    "tokens_per_second": "{:.0f} tok/s",
+}
+REFRESH = 0.1  # seconds between two drawings of the bar; fast steps would spend their time on it
+
+
+def line(numbers: Mapping[str, float]) -> str:
+    """The numbers of a step that people watch, in one order: loss, gradient norm, learning rate, speed."""
+    return "  ".join(text.format(numbers[key]) for key, text in FORMATS.items() if key in numbers)
+
+
+def summary(run: Run) -> str:
+    """What is to be known of a run that ended: notes, plugins that failed, why it stopped, where its files are."""
+    lines = [f"{run.step} of {run.total_steps} steps done", *(f"{name}: {value}" for name, value in run.notes.items())]
+    lines += [f"plugin {name} failed and was muted in {why}" for name, why in run.hooks.muted.items()]
+    lines += [f"stopped early: {run.stopped}"] if run.stopped else []
+    return "\n".join(["summary", *(f"  {text}" for text in lines), f"  output: {run.output_dir}"])
+
+
+class Display:
+    """Shows the steps of one run on a console; `done` of `total` steps lie behind it when it starts."""
+
+    def __init__(self, total: int, done: int = 0, console: Console | None = None):
+        self.console = console or Console()
+        self.total = total
+        self.drawn = 0.0
+        self.progress: Progress | None = None
+        if done:
+            self.say(f"going on after step {done}")
+        if self.console.is_terminal:
+            self._start(done)
+
+    def _start(self, done: int) -> None:
+        self.progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,  # no thread of its own beside those of the training
+        )
+        self.task = self.progress.add_task("", total=self.total, completed=done, numbers="")
+        self.progress.start()
+        atexit.register(self.close)  # on_end isn't called after a crash, and the cursor would stay hidden
+
+    def step(self, record: StepRecord) -> None:
+        """Show a step: move the bar, or write a line if the step is one to log; and a line for an evaluation."""
+        numbers = line(record.scalars()) if record.log else None
+        if self.progress:
+            fields = {} if numbers is None else {"numbers": numbers}
+            self.progress.update(self.task, completed=record.step, **fields)
+            if time.monotonic() - self.drawn > REFRESH or record.step >= self.total:
+                self.progress.refresh()
+                self.drawn = time.monotonic()
+        elif numbers is not None:
+            self.say(f"step {record.step}/{self.total}  {numbers}")
+        if record.evaluation:
+            values = "  ".join(f"{name} {value:.4g}" for name, value in record.evaluation.items())
+            self.say(f"eval  step {record.step}  {values}")
+        if record.step >= self.total:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands; what is said from now on comes below it."""
+        if self.progress:
+            self.progress.stop()
+            self.progress = None
+            atexit.unregister(self.close)
+
+    def say(self, text: str) -> None:
+        """Write text as it is, above the bar where there is one."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.file.flush()  # a log file that is followed shows the step when it is done

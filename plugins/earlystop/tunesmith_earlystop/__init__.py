@@ -1,0 +1,58 @@
+"""Ends training when an evaluation's metric stops improving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from pydantic import NonNegativeFloat, PositiveInt
+
+from tunesmith import Plugin, Settings, hookimpl
+
+if TYPE_CHECKING:
+    from tunesmith import Run, StepRecord
+    from tunesmith_earlystop.patience import Patience
+
+
+class EarlyStopSettings(Settings):
+    """When to give up; metric_for_best_model and greater_is_better say on what."""
+
+    early_stopping_patience: PositiveInt | None = None
+    """Evaluations in a row without improvement after which training ends."""
+    early_stopping_threshold: NonNegativeFloat = 0.0
+    """By how much the metric has to beat its best value for an improvement."""
+
+
+plugin = Plugin(settings=EarlyStopSettings, switches=("early_stopping_patience",))
+
+
+@hookimpl
+def validate(run: Run) -> None:
+    if not run.core.val_set_size:
+        help = "write val_set_size: 0.05, or drop the key"
+        raise run.config.error("early_stopping_patience", "needs held-out examples to evaluate on", help=help)
+
+
+@hookimpl
+def configure(run: Run) -> None:
+    from tunesmith_earlystop.patience import Patience
+
+    settings = run.settings(EarlyStopSettings)
+    patience = settings.early_stopping_patience or 1  # set, or this plugin would not be active
+    run.register_state(
+        "earlystop", Patience(patience, settings.early_stopping_threshold, greater=run.core.greater_is_better)
+    )
+
+
+@hookimpl(trylast=True)  # what others add to an evaluation can be watched
+def on_step(run: Run, record: StepRecord) -> None:
+    if record.evaluation is None:
+        return
+    name = run.core.metric_for_best_model
+    if name not in record.evaluation:
+        measured = ", ".join(record.evaluation) or "nothing"
+        raise run.config.error(
+            "metric_for_best_model", f"names {name!r}, which no evaluation gives", f"one of: {measured}"
+        )
+    patience = cast("Patience", run.states["earlystop"])
+    if patience.exhausted(record.evaluation[name]) and record.step < run.total_steps:
+        run.stop(f"{name} did not improve on {patience.best_text} in {patience.bad} evaluations")

@@ -1,0 +1,146 @@
+"""Causal language models of transformers as the engine calls them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from tunesmith import Backbone, Batch, Hidden, ModelError, Run
+from tunesmith_hf import HFSettings, attention
+
+
+def load(run: Run, role: str, settings: HFSettings) -> Backbone:
+    """Load base_model for a role, from safetensors only; on the meta device while `run.abstract`."""
+    if run.given_model is not None:
+        return run.given_model if isinstance(run.given_model, Backbone) else HFBackbone(run, run.given_model)
+    where = run.config.document.where(("base_model",), value=True)
+    path = run.core.base_model
+    options: dict[str, Any] = {"trust_remote_code": False, "revision": settings.revision_of_model or "main"}
+    kind: Any = AutoModelForCausalLM
+    if run.method.head == "score" and role in ("policy", "reward"):
+        kind, options["num_labels"] = AutoModelForSequenceClassification, run.method.num_labels
+    try:
+        config = AutoConfig.from_pretrained(path, **options)
+        options.pop("num_labels", None)
+        # weights that are trained stay in float32; a base under an adapter is frozen, so half its memory will do
+        half = run.world.half and (run.core.adapter is not None or role != "policy")
+        dtype = torch.bfloat16 if half else torch.float32
+        if run.abstract or settings.reinit_weights:
+            with torch.device("meta" if run.abstract else "cpu"):
+                model = kind.from_config(config, dtype=dtype)
+        else:
+            model = kind.from_pretrained(path, config=config, dtype=dtype, use_safetensors=True, **options, **run.load_arguments)
+    except (OSError, ValueError, KeyError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        help = "a folder or a hub id with config.json and .safetensors weights"
+        raise ModelError(f"base_model {path}: {lines[0]}", where=where, help=help) from error
+    return HFBackbone(run, model)
+
+
+class HFBackbone(Backbone):
+    """A transformers model: its body with the engine's attention, its head on chosen positions."""
+
+    def __init__(self, run: Run, model: nn.Module):
+        self.module = model
+        self.run = run
+        self.config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
+        branches = run.hooks.method.rows[0] not in ("text", "conversation")
+        self.attention = attention.choose(run.core.attn_implementation, run.device, branches)
+        if not getattr(model, "_supports_attention_backend", False):
+            self.attention = "dense"
+        attention.register()
+        if run.core.gradient_checkpointing:
+            options = run.core.gradient_checkpointing_kwargs.model_dump()
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)  # type: ignore[operator]
+            if options["use_reentrant"]:
+                model.enable_input_require_grads()  # type: ignore[operator]
+
+    @contextlib.contextmanager
+    def attending(self, name: str) -> Iterator[None]:
+        """Within the block, the model computes attention by the implementation of this name."""
+        before = self.config._attn_implementation
+        if before == name:
+            yield
+            return
+        self.module.set_attn_implementation(name)  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            self.module.set_attn_implementation(before)  # type: ignore[operator]
+
+    def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
+        extra: dict[str, Any] = {"layout": batch.layout, "backend": self.attention}
+        name = attention.NAME
+        if self.attention == "dense":
+            extra = {"attention_mask": attention.dense_masks(batch.layout, self.windows(), self.module.dtype)}  # type: ignore[arg-type]
+            name = "eager"
+        if layers:
+            extra["output_hidden_states"] = True
+        if router:
+            extra["output_router_logits"] = True
+        self.module.set_attn_implementation(name) if self.config._attn_implementation != name else None  # type: ignore[operator]
+        body: Any = self.module.base_model
+        out = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **batch.inputs, **extra)
+        states = {layer: out.hidden_states[layer][0] for layer in layers}
+        routed = [r.reshape(-1, r.shape[-1]) for r in out.router_logits] if router else []
+        return Hidden(out.last_hidden_state[0], states, routed, getattr(self.config, "num_experts_per_tok", 0))
+
+    def windows(self) -> dict[str, int | None]:
+        """Sliding window of each kind of layer, None where all is seen."""
+        window = getattr(self.config, "sliding_window", None)
+        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
+        logits: Tensor = head(hidden)
+        if scale := getattr(self.config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if divisor := getattr(self.config, "logits_scaling", None):  # Granite
+            logits = logits / divisor
+        if cap := getattr(self.config, "final_logit_softcapping", None):  # Gemma 2
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        head = getattr(self.module, "score", None)
+        return head(hidden) if head is not None else super().scores(hidden)
+
+    def plain_logits(self, tokens: Tensor) -> Tensor:
+        with self.attending("sdpa" if getattr(self.module, "_supports_sdpa", False) else "eager"):
+            return self.module(input_ids=tokens[None], use_cache=False).logits[0]  # type: ignore[no-any-return]
+
+    def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
+        """Sample for all prompts in one left-padded batch."""
+        tokenizer = self.run.tokenizer
+        end = tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+        width = max(map(len, prompts))
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self.run.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.run.device)
+        sampling: dict[str, Any] = {"do_sample": False}
+        if params["temperature"] > 0:
+            sampling = {"do_sample": True, **{k: params[k] for k in ("temperature", "top_p", "top_k")}}
+        with self.attending("sdpa" if getattr(self.module, "_supports_sdpa", False) else "eager"):
+            out = self.module.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=params["max_new_tokens"],
+                eos_token_id=end,
+                pad_token_id=pad,
+                synced_gpus=self.run.world.sharded,
+                **sampling,
+            )
+        return [_until_end(row, end) for row in out[:, width:].tolist()]
+
+
+def _until_end(tokens: list[int], end: int) -> list[int]:
+    """The tokens up to and with the end token; what follows is padding."""
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+
+

@@ -1,0 +1,32 @@
+"""Metrics as JSON lines in the run's folder: metrics.jsonl."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith import Plugin, hookimpl
+
+if TYPE_CHECKING:
+    from tunesmith import Run, StepRecord
+
+plugin = Plugin()
+NAME = "metrics.jsonl"
+
+
+@hookimpl
+def on_start(run: Run) -> None:
+    """Begin the file; when a run goes on from a checkpoint, drop what the next steps will write again."""
+    from tunesmith_jsonl.lines import rewind
+
+    if run.world.main:
+        damaged = rewind(run.output_dir / NAME, run.step)
+        if damaged:
+            run.note(NAME, f"{damaged} lines that an interruption left incomplete were dropped")
+
+
+@hookimpl(trylast=True)
+def on_step(run: Run, record: StepRecord) -> None:
+    from tunesmith_jsonl.lines import append
+
+    if run.world.main and (record.log or record.evaluation):
+        append(run.output_dir / NAME, record.scalars())

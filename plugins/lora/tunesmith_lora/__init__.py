@@ -1,0 +1,88 @@
+"""LoRA: train small low-rank matrices beside frozen weights, by peft."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from tunesmith import ModelError, Plugin, Settings, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tunesmith import Policy, Run
+
+
+class LoraSettings(Settings):
+    """Keys of LoRA, by the names that this field knows."""
+
+    lora_r: PositiveInt = 16
+    """Rank of the update."""
+    lora_alpha: PositiveFloat = 32.0
+    """The update is scaled by lora_alpha / lora_r."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the update."""
+    lora_target_modules: list[str] | str | None = None
+    """Names (last parts) of the modules that get an update, or a regular expression over whole names."""
+    lora_target_linear: bool = False
+    """All linear layers but the head; what is done where neither this nor lora_target_modules is set."""
+    lora_modules_to_save: list[str] | None = None
+    """Modules that are trained whole and saved with the adapter, for example embed_tokens."""
+    lora_model_dir: str | None = None
+    """Go on training the adapter in this folder; its own rank and targets hold."""
+    peft_use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(lora_r) (arXiv 2312.03732)."""
+    peft_use_dora: bool = False
+    """Split weights into magnitude and direction, and update both (arXiv 2402.09353)."""
+
+
+plugin = Plugin(settings=LoraSettings, answers={"adapter": ("lora",)}, before=("tiledmlp",))
+
+
+@hookimpl
+def validate(run: Run) -> None:
+    mine = run.settings(LoraSettings)
+    if mine.lora_target_linear and mine.lora_target_modules:
+        raise run.config.error("lora_target_linear", "and lora_target_modules say two things", "keep one of them")
+    if mine.lora_model_dir:
+        said = [k for k in ("lora_r", "lora_alpha", "lora_target_modules", "lora_target_linear") if k in mine.model_fields_set]
+        if said:
+            raise run.config.error(said[0], "has no effect: the adapter in lora_model_dir brings its own", "drop it")
+
+
+@hookimpl
+def inspect(run: Run) -> None:
+    folder = run.settings(LoraSettings).lora_model_dir
+    if folder and not (Path(folder) / "adapter_model.safetensors").is_file():
+        where = run.config.document.where(("lora_model_dir",), value=True)
+        raise ModelError(f"{folder} has no adapter_model.safetensors", where=where)
+
+
+@hookimpl
+def patch_model(run: Run, model: nn.Module) -> nn.Module:
+    from tunesmith_lora.adapter import add
+
+    return add(run, model, run.settings(LoraSettings))
+
+
+@hookimpl
+def save_model(run: Run, policy: Policy, path: Path) -> None:
+    from tunesmith_lora.adapter import save
+
+    save(run, policy, path)
+
+
+def options(settings: LoraSettings) -> dict[str, Any]:
+    """The arguments of peft's LoraConfig."""
+    return {
+        "r": settings.lora_r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "target_modules": settings.lora_target_modules or "all-linear",
+        "modules_to_save": settings.lora_modules_to_save,
+        "use_rslora": settings.peft_use_rslora,
+        "use_dora": settings.peft_use_dora,
+        "task_type": "CAUSAL_LM",
+    }

@@ -1,0 +1,59 @@
+"""Completions before and after training, side by side for people."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 100  # columns of the plain form, for log files
+LONGEST = 600  # characters shown of a prompt: its end, where the question stands
+
+
+def pairs(samples: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """(prompt, completion before, completion after) of each prompt that was sampled after training."""
+    found = list(samples)
+    before = {s["prompt"]: s["completion"] for s in found if s["when"] == "before"}
+    return [
+        (s["prompt"], before.get(s["prompt"], "(not sampled)"), s["completion"]) for s in found if s["when"] == "after"
+    ]
+
+
+def show(samples: Iterable[dict[str, Any]], console: Console | None = None) -> None:
+    """Print the pairs: as a table on a terminal, else as wrapped plain text."""
+    console = console or Console()
+    rows = [(_end(prompt), before, after) for prompt, before, after in pairs(samples)]
+    if not rows:
+        return
+    if console.is_terminal:
+        table = Table("prompt", "before", "after", title="samples", show_lines=True)
+        for row in rows:
+            table.add_row(*map(Text, row))  # Text, so that [brackets] are not taken for markup
+        console.print(table)
+    else:
+        console.print(plain(rows), markup=False, highlight=False, soft_wrap=True)
+
+
+def plain(rows: Iterable[tuple[str, str, str]]) -> str:
+    """The pairs as text: a label in front, lines wrapped below each other."""
+    parts = []
+    for number, row in enumerate(rows, 1):
+        texts = [_wrapped(label, text) for label, text in zip(("prompt", "before", "after"), row, strict=True)]
+        parts.append("\n".join([f"sample {number}", *texts]))
+    return "\n\n".join(parts)
+
+
+def _wrapped(label: str, text: str) -> str:
+    lines = [part for line in text.strip().splitlines() for part in textwrap.wrap(line, WIDTH - 10) or [""]]
+    return "\n".join(
+        f"  {name:<8}{line}".rstrip()
+        for name, line in zip([label, *[""] * len(lines)], lines or ["(empty)"], strict=False)
+    )
+
+
+def _end(prompt: str) -> str:
+    return prompt if len(prompt) <= LONGEST else "..." + prompt[-LONGEST:]

@@ -1,0 +1,79 @@
+"""A function fits a screen, a file has one subject, the core stays small enough to read."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+from tests.repo.source import docstrings, plugin_folders, python_files, short, toml, tree
+
+FILE_LINES = 300
+FUNCTION_LINES = 60
+CORE_CODE_LINES = 2700
+PYPROJECT_LINES = 25
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings."""
+    found: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
+        if token.type not in NO_CODE:
+            found |= set(range(token.start[0], token.end[0] + 1))
+    for node in docstrings(tree(path)):
+        found -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(found)
+
+
+def test_code_lines_leave_out_what_is_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "example.py"
+    path.write_text(
+        '"""Two\nlines."""\n\n# why\nx = """a\nb"""  # because\n\n\ndef f():\n    """One."""\n    return x\n'
+    )
+    assert code_lines(path) == 4
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    long = [f"{short(path)}: {lines(path)}" for path in python_files() if lines(path) > FILE_LINES]
+    assert not long, "\n".join(long)
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    long = []
+    for path in python_files("core", "plugins", "contrib", "tools"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > FUNCTION_LINES:
+                    long.append(f"{short(path, node.lineno)} {node.name}: {length}")
+    assert not long, "\n".join(long)
+
+
+def test_the_core_stays_below_2700_lines_of_code() -> None:
+    counts = {short(path): code_lines(path) for path in python_files("core")}
+    total = sum(counts.values())
+    table = "\n".join(f"{count:5} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    assert 0 < total <= CORE_CODE_LINES, f"the core has {total} lines of code, {CORE_CODE_LINES} at most\n{table}"
+
+
+def test_the_pyproject_of_a_plugin_is_short_and_configures_no_tool_but_the_build() -> None:
+    for folder in plugin_folders():
+        path = folder / "pyproject.toml"
+        assert lines(path) <= PYPROJECT_LINES, f"{short(path)}: {lines(path)} lines, {PYPROJECT_LINES} at most"
+        assert set(toml(path).get("tool", {})) <= {"hatch"}, (
+            f"{short(path)}: tools are configured in the root pyproject"
+        )

@@ -1,0 +1,73 @@
+"""The command line answers before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.repo.source import ROOT, words
+
+HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "pandas", "pyarrow")
+COMMAND = """
+from tunesmith.cli import main
+from tunesmith.errors import TunesmithError
+try:
+    code = main.main(args={arguments!r}, prog_name="tunesmith", standalone_mode=False)
+except TunesmithError as error:
+    code = error.exit_code
+except SystemExit as stop:
+    code = stop.code
+"""
+REPORT = """
+import json, sys
+print("\\nREPORT " + json.dumps([code or 0, [name for name in {heavy!r} if name in sys.modules]]))
+"""
+
+
+def run(code: str) -> tuple[int, list[str]]:
+    """Run code in a new process -> its `code`, and the heavy packages that it imported."""
+    script = code + REPORT.format(heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
+    if done.returncode or not lines:
+        pytest.fail(done.stdout[-2000:] + done.stderr[-4000:], pytrace=False)
+    status, found = json.loads(lines[-1].removeprefix("REPORT "))
+    return status, found
+
+
+def command(*arguments: str) -> tuple[int, list[str]]:
+    return run(COMMAND.format(arguments=list(arguments)))
+
+
+def test_import_tunesmith_imports_nothing_heavy() -> None:
+    assert run("import tunesmith, tunesmith.errors, tunesmith.plugin, tunesmith.config; code = 0") == (0, [])
+
+
+def test_importing_every_plugin_imports_nothing_heavy() -> None:
+    modules = ", ".join(f"tunesmith_{word}" for word in [*words("plugins"), *words("contrib")])
+    assert run(f"import {modules}; code = 0") == (0, [])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["config-schema"], ["plugins"]])
+def test_commands_that_only_tell_import_nothing_heavy(arguments: list[str]) -> None:
+    assert command(*arguments) == (0, [])
+
+
+def test_check_imports_nothing_heavy() -> None:
+    assert command("check", "examples/quickstart.yaml") == (0, [])
+
+
+def test_check_of_a_wrong_config_imports_nothing_heavy(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("base_model: nowhere\nlerning_rate: 1e-4\ndatasets:\n  - path: none.jsonl\n    type: nothing\n")
+    status, found = command("check", str(path))
+    assert status != 0
+    assert found == []
+
+
+def test_hooks_of_a_config_imports_nothing_heavy() -> None:
+    assert command("hooks", "examples/quickstart.yaml") == (0, [])
