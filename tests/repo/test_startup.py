@@ -52,7 +52,9 @@ def test_importing_every_plugin_imports_nothing_heavy() -> None:
     assert run(f"import {modules}; code = 0") == (0, [])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["config-schema"], ["plugins"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["train", "--help"], ["config-schema"], ["plugins"]], ids=" ".join
+)
 def test_commands_that_only_tell_import_nothing_heavy(arguments: list[str]) -> None:
     assert command(*arguments) == (0, [])
 

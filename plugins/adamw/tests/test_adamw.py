@@ -72,7 +72,8 @@ def test_sharded_parameters_take_the_step_that_whole_ones_take(tmp_path: Any) ->
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-        torch.testing.assert_close(trained(fully_shard(model(), mesh=mesh)), whole)
+        sharded: Any = fully_shard(model(), mesh=mesh)
+        torch.testing.assert_close(trained(sharded), whole)
     finally:
         dist.destroy_process_group()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -67,7 +67,7 @@ class Display:
         """Show a step: move the bar, or write a line if the step is one to log; and a line for an evaluation."""
         numbers = line(record.scalars()) if record.log else None
         if self.progress:
-            fields = {} if numbers is None else {"numbers": numbers}
+            fields: dict[str, Any] = {} if numbers is None else {"numbers": numbers}
             self.progress.update(self.task, completed=record.step, **fields)
             if time.monotonic() - self.drawn > REFRESH or record.step >= self.total:
                 self.progress.refresh()

@@ -30,7 +30,7 @@ class Tokenizer:
         return "".join(map(chr, ids))
 
 
-class Policy:
+class Scripted:
     """Completes with the number of the round, and counts who asked."""
 
     def __init__(self) -> None:
@@ -39,6 +39,10 @@ class Policy:
     def generate(self, prompts: list[list[int]], **options: Any) -> list[list[int]]:
         self.calls.append({"prompts": prompts, **options})
         return [[ord(str(len(self.calls)))] for _ in prompts]
+
+
+def policy() -> Any:
+    return Scripted()
 
 
 def examples(*texts: str) -> list[Example]:
@@ -66,64 +70,64 @@ def written(folder: Path) -> list[tuple[str, int, str, str]]:
     return [(line["when"], line["step"], line["prompt"], line["completion"]) for line in lines]
 
 
-def train(this: Any, policy: Any, steps: range) -> None:
-    tunesmith_samples.on_start(this, policy)
+def train(this: Any, model: Any, steps: range) -> None:
+    tunesmith_samples.on_start(this, model)
     for step in steps:
         this.step = step
         evaluation = {"eval_loss": 1.0} if step % 2 == 0 else None
-        tunesmith_samples.on_step(this, policy, StepRecord(step, 0.1, evaluation=evaluation))
+        tunesmith_samples.on_step(this, model, StepRecord(step, 0.1, evaluation=evaluation))
 
 
 def test_the_same_prompts_are_sampled_before_after_evaluations_and_after(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    this, policy = run(tmp_path, sample_prompts=["Why?"], generation_max_new_tokens=5), Policy()
-    train(this, policy, range(1, 4))
-    tunesmith_samples.on_end(this, policy)
+    this, model = run(tmp_path, sample_prompts=["Why?"], generation_max_new_tokens=5), policy()
+    train(this, model, range(1, 4))
+    tunesmith_samples.on_end(this, model)
     assert written(tmp_path) == [("before", 0, "Why?", "1"), ("step 2", 2, "Why?", "2"), ("after", 3, "Why?", "3")]
-    assert [(c["seed"], c["max_new_tokens"], c["temperature"]) for c in policy.calls] == [(7, 5, 0.0)] * 3
+    assert [(c["seed"], c["max_new_tokens"], c["temperature"]) for c in model.calls] == [(7, 5, 0.0)] * 3
     assert capsys.readouterr().out.splitlines() == ["sample 1", "  prompt  Why?", "  before  1", "  after   3"]
 
 
 def test_prompts_come_from_held_out_examples_else_from_training_examples(tmp_path: Path) -> None:
     train_examples = examples("t1", "", "t2", "t3", "t4")
     for held_out, expected in [(examples("", "e1"), ["e1"]), (None, ["t1", "t2", "t3"]), ([], ["t1", "t2", "t3"])]:
-        policy = Policy()
+        model = policy()
         data = SimpleNamespace(eval=held_out, train=train_examples)
-        tunesmith_samples.on_start(run(tmp_path, data=data), policy)
-        assert ["".join(map(chr, p)) for p in policy.calls[0]["prompts"]] == expected
+        tunesmith_samples.on_start(run(tmp_path, data=data), model)
+        assert ["".join(map(chr, p)) for p in model.calls[0]["prompts"]] == expected
 
 
 def test_data_without_prompts_is_said_in_the_summary(tmp_path: Path) -> None:
-    this, policy = run(tmp_path, data=SimpleNamespace(eval=None, train=[Example.text([1, 2])])), Policy()
-    tunesmith_samples.on_start(this, policy)
-    assert not policy.calls and "sample_prompts" in this.notes["samples"]
+    this, model = run(tmp_path, data=SimpleNamespace(eval=None, train=[Example.text([1, 2])])), policy()
+    tunesmith_samples.on_start(this, model)
+    assert not model.calls and "sample_prompts" in this.notes["samples"]
 
 
 def test_prompts_of_ones_own_are_user_turns_where_there_is_a_template(tmp_path: Path) -> None:
     this = run(tmp_path, sample_prompts=["Hi"])
     this.tokenizer.chat_template = "a template"
-    tunesmith_samples.on_start(this, Policy())
+    tunesmith_samples.on_start(this, policy())
     assert written(tmp_path) == [("before", 0, "<user>Hi<model>", "1")]
 
 
 def test_a_resumed_run_keeps_what_was_said_before_training_and_no_step_twice(tmp_path: Path) -> None:
-    train(run(tmp_path, sample_prompts=["Why?"]), Policy(), range(1, 7))
+    train(run(tmp_path, sample_prompts=["Why?"]), policy(), range(1, 7))
     with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"when": "after", "step": 4, "prompt": "Why?", "completion": "x"}\n{"when": "ste')
-    resumed, policy = run(tmp_path, step=4, sample_prompts=["Why?"]), Policy()
-    train(resumed, policy, range(5, 7))
-    tunesmith_samples.on_end(resumed, policy)
+    resumed, model = run(tmp_path, step=4, sample_prompts=["Why?"]), policy()
+    train(resumed, model, range(5, 7))
+    tunesmith_samples.on_end(resumed, model)
     whens = [(when, step) for when, step, _, _ in written(tmp_path)]
     assert whens == [("before", 0), ("step 2", 2), ("step 4", 4), ("step 6", 6), ("after", 6)]
     assert pairs([json.loads(line) for line in (tmp_path / "samples.jsonl").open()]) == [("Why?", "1", "2")]
 
 
 def test_every_process_generates_and_the_main_one_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    this, policy = run(tmp_path, main=False, sample_prompts=["Why?"]), Policy()
-    train(this, policy, range(1, 3))
-    tunesmith_samples.on_end(this, policy)
-    assert len(policy.calls) == 3 and list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+    this, model = run(tmp_path, main=False, sample_prompts=["Why?"]), policy()
+    train(this, model, range(1, 3))
+    tunesmith_samples.on_end(this, model)
+    assert len(model.calls) == 3 and list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
 
 
 def test_a_terminal_gets_a_table_that_wraps_and_takes_nothing_for_markup() -> None:

@@ -14,7 +14,7 @@ class Board:
     """Writes the steps after `done` to event files in a folder; what an earlier run wrote there beyond it is hidden."""
 
     def __init__(self, folder: str, done: int):
-        self.writer = SummaryWriter(folder, purge_step=done + 1)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(folder, purge_step=done + 1)
 
     def step(self, record: StepRecord) -> None:
         """Write the metrics of a logged step under train/, and those of an evaluation, without eval_, under eval/."""
@@ -24,9 +24,9 @@ class Board:
             numbers = record.scalars()
             scalars |= {f"train/{k}": v for k, v in numbers.items() if k != "step" and k not in evaluation}
         for name, value in scalars.items():
-            self.writer.add_scalar(name, value, record.step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, record.step)
         if scalars:
-            self.writer.flush()  # type: ignore[no-untyped-call]
+            self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()

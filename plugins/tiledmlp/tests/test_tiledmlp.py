@@ -82,7 +82,7 @@ def test_adapters_may_come_after_it() -> None:
 
 @pytest.mark.parametrize(("shards", "longest"), [(None, 13), (10, 4)])  # 37 tokens, hidden size 16: 3 chunks
 def test_intermediate_activations_exist_for_one_chunk_only(shards: int | None, longest: int) -> None:
-    model = tunesmith_tiledmlp.patch_model(run(shards), llama())
+    model: Any = tunesmith_tiledmlp.patch_model(run(shards), llama())
     seen: list[int] = []
     for layer in model.model.layers:
         layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2]))
@@ -99,7 +99,7 @@ def test_intermediate_activations_exist_for_one_chunk_only(shards: int | None, l
 
 
 def test_a_copy_computes_with_its_own_weights() -> None:
-    model = tunesmith_tiledmlp.patch_model(run(), llama())
+    model: Any = tunesmith_tiledmlp.patch_model(run(), llama())
     twin = copy.deepcopy(model)
     before = twin(IDS).logits
     with torch.no_grad():
