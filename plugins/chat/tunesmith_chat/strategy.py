@@ -47,13 +47,13 @@ def conversations_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) 
         encoded = tokenizer(
             [text for text, _ in found],
             add_special_tokens=False,
-            return_offsets_mapping=True,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
         )
-        for ids, offsets, (_, regions) in zip(encoded["input_ids"], encoded["offset_mapping"], found, strict=True):
-            yield to_example(ids, offsets, regions, special)
+        # Offsets are taken row by row: as one list for the batch, its tuples keep the garbage collector busy
+        for ids, encoding, (_, regions) in zip(encoded["input_ids"], encoded.encodings, found, strict=True):
+            yield to_example(ids, encoding.offsets, regions, special)
     finders.say_what_was_left_out()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ class Patience:
 
     def _improves(self, value: float) -> bool:
         if self.best is None:
-            return value == value  # false for NaN, which nothing could ever beat
+            return not math.isnan(value)  # nothing could ever beat it
         return value > self.best + self.threshold if self.greater else value < self.best - self.threshold
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import logging
 
 from tunesmith import Backbone, Batch, Hidden, ModelError, Run
 from tunesmith_hf import HFSettings, attention
@@ -16,6 +17,7 @@ from tunesmith_hf import HFSettings, attention
 
 def load(run: Run, role: str, settings: HFSettings) -> Backbone:
     """Load base_model for a role, from safetensors only; on the meta device while `run.abstract`."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if run.given_model is not None:
         return run.given_model if isinstance(run.given_model, Backbone) else HFBackbone(run, run.given_model)
     where = run.config.document.where(("base_model",), value=True)

@@ -74,8 +74,8 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     save(run, policy, path)
 
 
-def options(settings: LoraSettings) -> dict[str, Any]:
-    """The arguments of peft's LoraConfig."""
+def options(settings: LoraSettings, head: str) -> dict[str, Any]:
+    """The arguments of peft's LoraConfig; with a score head, that is trained whole."""
     return {
         "r": settings.lora_r,
         "lora_alpha": settings.lora_alpha,
@@ -84,5 +84,5 @@ def options(settings: LoraSettings) -> dict[str, Any]:
         "modules_to_save": settings.lora_modules_to_save,
         "use_rslora": settings.peft_use_rslora,
         "use_dora": settings.peft_use_dora,
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if head == "lm" else "SEQ_CLS",
     }

@@ -22,7 +22,7 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
         wrapped = PeftModel.from_pretrained(model, settings.lora_model_dir, is_trainable=True)
     else:
         try:
-            wrapped = get_peft_model(model, LoraConfig(**options(settings)))
+            wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head)))
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise

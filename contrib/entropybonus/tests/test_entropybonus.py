@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import tunesmith_entropybonus as bonus
+from pydantic import ValidationError
+
+from tunesmith import Term
+
+
+def wrapped(entropy: torch.Tensor, coefficient: float, terms: dict[str, Term]) -> dict[str, Term]:
+    """What compute_loss gives when the method inside gave `terms`."""
+    run: Any = SimpleNamespace(settings=lambda model: model(entropy_bonus=coefficient))
+    inner = bonus.compute_loss(run, SimpleNamespace(entropy=entropy))
+    next(inner)
+    with pytest.raises(StopIteration) as stop:
+        inner.send(terms)
+    return dict(stop.value.value)
+
+
+def test_the_term_is_minus_the_coefficient_times_the_entropy_of_trained_tokens() -> None:
+    method = {"nll": Term(torch.tensor(3.0), "tokens")}
+    terms = wrapped(torch.tensor([1.0, 2.0, 0.5]), 0.1, method)
+    assert terms["nll"] is method["nll"]
+    assert terms["entropy_bonus"].sum.item() == pytest.approx(-0.35)
+    assert terms["entropy_bonus"].count == "tokens" and not terms["entropy_bonus"].metric
+
+
+def test_more_entropy_lowers_the_loss() -> None:
+    entropy = torch.tensor([1.0, 2.0], requires_grad=True)
+    wrapped(entropy, 0.1, {})["entropy_bonus"].sum.backward()  # type: ignore[no-untyped-call]
+    assert entropy.grad is not None and bool((entropy.grad < 0).all())
+
+
+def test_the_forward_pass_is_asked_for_the_entropy() -> None:
+    needs: Any = bonus.plugin.needs
+    assert needs.entropy
+
+
+@pytest.mark.parametrize("coefficient", [0.0, -1.0])
+def test_a_coefficient_without_effect_or_of_the_wrong_sign_is_refused(coefficient: float) -> None:
+    with pytest.raises(ValidationError):
+        bonus.EntropySettings(entropy_bonus=coefficient)

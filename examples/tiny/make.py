@@ -1,0 +1,59 @@
+"""Writes tokenizer.json: byte-level BPE of 1,024 entries, trained on the data of the examples.
+
+    python examples/tiny/make.py [folder]
+
+config.json, tokenizer_config.json and chat_template.jinja beside it are written by hand. There are no weights:
+`reinit_weights: true` draws them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+HERE = Path(__file__).parent
+ENTRIES = 1024  # vocab_size of config.json
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+# Words and digits, each with the space before it. Single digits, so that 63 is written like any other number.
+PIECES = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
+
+
+def texts() -> Iterator[str]:
+    for path in sorted((HERE.parent / "data").glob("*.jsonl")):
+        for line in path.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            if "messages" in row:
+                yield from (part for message in row["messages"] for part in (message["role"], message["content"]))
+            else:
+                yield from row.values()
+
+
+def trained() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(PIECES, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=ENTRIES,
+        special_tokens=SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return tokenizer
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    tokenizer = trained()
+    assert tokenizer.get_vocab_size() == ENTRIES, tokenizer.get_vocab_size()
+    tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,0 +1,38 @@
+"""A group method that generates and scores: policy gradient with group-relative advantages (GRPO, arXiv 2402.03300)."""
+
+import torch
+
+from tunesmith import Example, Method, Needs, Plugin, Term, hookimpl
+
+plugin = Plugin(
+    answers={"rl": ("groups",)},
+    strategies={"prompt": ("plain_prompt",)},
+    method=Method(rows=("prompt",)),
+    needs=Needs(logps=True),
+)
+SIZE = 3
+
+
+@hookimpl
+def build_dataset(run, rows):
+    for row in rows:
+        yield Example.branches(run.tokenizer(row.require("prompt")).input_ids, [])
+
+
+@hookimpl
+def expand(run, policy, examples):
+    prompts = [list(e.path_tokens(0)) for e in examples for _ in range(SIZE)]
+    answers = policy.generate(prompts, max_new_tokens=6, seed=run.step * run.world.size + run.world.rank)
+    groups = [answers[i : i + SIZE] for i in range(0, len(answers), SIZE)]
+    made = [e.with_completions(group) for e, group in zip(examples, groups, strict=True)]
+    for example, group in zip(made, groups, strict=True):
+        rewards = torch.tensor([float(sum(answer) % 11) for answer in group])
+        for segment, advantage in zip(example.segments[1:], rewards - rewards.mean(), strict=True):
+            segment.columns["advantage"] = float(advantage)
+    return made
+
+
+@hookimpl
+def compute_loss(out, batch):
+    advantages = batch.columns["advantage"][batch.sequence]
+    return {"policy": Term(-(torch.exp(out.logps - out.logps.detach()) * advantages).sum(), "tokens")}

@@ -1,0 +1,25 @@
+"""A score head on the last token: a reward model with the Bradley-Terry loss."""
+
+import torch.nn.functional as F
+
+from tunesmith import Example, Method, Needs, Plugin, Term, hookimpl
+
+plugin = Plugin(
+    answers={"rl": ("scores",)},
+    strategies={"pair": ("scored_pair",)},
+    method=Method(rows=("pair",), head="score"),
+    needs=Needs(scores=True),
+)
+
+
+@hookimpl
+def build_dataset(run, rows):
+    for row in rows:
+        prompt, chosen, rejected = (run.tokenizer(row.require(k)).input_ids for k in ("prompt", "chosen", "rejected"))
+        yield Example.branches(prompt, [chosen, rejected])
+
+
+@hookimpl
+def compute_loss(out, batch):
+    scores = out.scores[:, 0].view(-1, 2)
+    return {"ranking": Term(-F.logsigmoid(scores[:, 0] - scores[:, 1]).sum(), "examples")}

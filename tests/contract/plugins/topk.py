@@ -1,0 +1,13 @@
+"""A wrapper that needs the top-k log-probabilities: cross-entropy weighted by the entropy of the top 5."""
+
+from tunesmith import Needs, Plugin, Term, hookimpl
+
+plugin = Plugin(needs=Needs(topk=5))
+
+
+@hookimpl(wrapper=True)
+def compute_loss(out):
+    terms = yield
+    best = out.topk_logps.log_softmax(-1)
+    entropy = -(best.exp() * best).sum(-1).detach()
+    return terms | {"topk": Term(-(out.logps * entropy).sum(), "tokens")}

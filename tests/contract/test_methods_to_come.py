@@ -1,0 +1,87 @@
+"""What later methods need, the contract carries: plugins of at most 40 lines, unknown to the core, train a step."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests import tiny
+
+PLUGINS = Path(__file__).parent / "plugins"
+CASES = {  # plugin -> its rl, dataset type, row kind, the terms it logs
+    "pairs": ("pairs", "plain_pair", "pair", {"accuracy"}),
+    "groups": ("groups", "plain_prompt", "prompt", set()),
+    "scores": ("scores", "scored_pair", "pair", set()),
+    "topk": (None, "chat_template", "conversation", {"nll", "topk"}),
+    "whole": (None, "chat_template", "conversation", {"nll", "by_length"}),
+}
+
+
+def run_config(folder: Path, name: str, **keys: object) -> Path:
+    rl, type_name, kind, _ = CASES[name]
+    model = tiny.model_folder(folder / "model", "llama")
+    data = tiny.write_rows(folder / "data.jsonl", tiny.rows(kind, 10))
+    return tiny.write_config(
+        folder,
+        base_model=str(model),
+        plugins=[str(PLUGINS / f"{name}.py")],
+        rl=rl,
+        datasets=[{"path": str(data), "type": type_name}],
+        gradient_accumulation_steps=2,
+        num_epochs=9,
+        max_steps=2,
+        **keys,
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plugin_is_at_most_40_lines(name: str) -> None:
+    assert len((PLUGINS / f"{name}.py").read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("adapter", [None, "lora"])
+@pytest.mark.parametrize("name", CASES)
+def test_plugin_trains(name: str, adapter: str | None, tmp_path: Path) -> None:
+    result = tiny.train(run_config(tmp_path, name, adapter=adapter, val_set_size=2 if name == "pairs" else None))
+    lines = tiny.metrics(tmp_path / "out")
+    assert result.steps == 2 and len(lines) == 2
+    assert CASES[name][3] <= set(lines[0])
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+
+
+def test_reference_is_the_policy_before_the_first_step(tmp_path: Path) -> None:
+    """Log-ratios are zero at step 1, so the loss is log 2; the second step has moved."""
+    tiny.train(run_config(tmp_path, "pairs"))
+    first, second = tiny.metrics(tmp_path / "out")
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert abs(second["loss"] - math.log(2)) > 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plugin_trains_sharded_over_two_processes_as_on_one(name: str, tmp_path: Path) -> None:
+    """FSDP2 with 2 processes and half the accumulation takes the same examples as one process: same loss, same norm."""
+    alone = run_config(tmp_path, name, gradient_checkpointing=True)
+    if name != "groups":  # what it generates depends on the process
+        tiny.train(alone)
+        expected = tiny.metrics(tmp_path / "out")
+    overrides = ["gradient_accumulation_steps=1", "fsdp_config={}", f"output_dir={tmp_path / 'sharded'}"]
+    torchrun(alone, *overrides)
+    lines = tiny.metrics(tmp_path / "sharded")
+    assert "FSDP2" in json.loads((tmp_path / "sharded/run.json").read_text())["processes"]
+    assert len(lines) == 2 and all(math.isfinite(line["loss"]) for line in lines)
+    if name != "groups":
+        for ours, theirs in zip(lines, expected, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+
+def torchrun(config: Path, *overrides: str) -> None:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tunesmith", "train", str(config)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command, *overrides], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -1,0 +1,112 @@
+"""Packages of third parties: installed, named in the YAML, and acting at the right place of a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.repo.source import ROOT
+from tunesmith import PluginError
+from tunesmith.show import hook_rows
+
+COEFFICIENT = 0.25
+
+
+def config(folder: Path, **keys: Any) -> Path:
+    """A run on dialogues; the speakers' lines differ, so a mask of the wrong one would be seen."""
+    lines = [{"text": f"A: {row['text']}\nB: the cat sees {n}"} for n, row in enumerate(tiny.rows("text", 12))]
+    data = tiny.write_rows(folder / "dialogues.jsonl", lines)
+    datasets = [{"path": str(data), "type": "dialogue"}]
+    return tiny.sft_config(folder, datasets=datasets, max_steps=2, **keys)
+
+
+def with_bonus(folder: Path, **keys: Any) -> Path:
+    return config(folder, plugins=["entropybonus"], entropy_bonus=COEFFICIENT, **keys)
+
+
+def calls(rows: list[dict[str, Any]], hook: str) -> list[dict[str, Any]]:
+    return next(row["calls"] for row in rows if row["hook"] == hook)
+
+
+def test_hooks_lists_them_at_their_places_with_file_and_line(tmp_path: Path) -> None:
+    rows = hook_rows(tiny.start(with_bonus(tmp_path)))
+    loss = calls(rows, "compute_loss")
+    assert [(call["plugin"], call["wrapper"]) for call in loss] == [("entropybonus", True), ("sft", False)]
+    strategies = calls(rows, "build_dataset")
+    assert [call["plugin"] for call in strategies] == ["dialogue"]
+    for call in (loss[0], strategies[0]):
+        file, line = call["location"].rsplit(":", 1)
+        source = (Path.cwd() / file).resolve()
+        assert source == ROOT / "contrib" / call["plugin"] / f"tunesmith_{call['plugin']}" / "__init__.py"
+        nearby = source.read_text("utf-8").splitlines()[int(line) - 1 : int(line) + 1]
+        assert any("@hookimpl" in text for text in nearby)
+        assert call["distribution"] == f"tunesmith-{call['plugin']}"
+
+
+def test_installed_and_not_named_they_change_nothing(tmp_path: Path) -> None:
+    run = tiny.start(tiny.sft_config(tmp_path))
+    assert not {"entropybonus", "dialogue"} & set(run.hooks.by_name)
+    assert not run.needs.entropy
+
+
+def test_a_step_trains_and_the_loss_is_exactly_the_sum_of_both_terms(tmp_path: Path) -> None:
+    result = tiny.train(with_bonus(tmp_path))
+    lines = tiny.metrics(result.output_dir)
+    assert len(lines) == result.steps == 2
+    for line in lines:
+        assert line["nll"] > 0 > line["entropy_bonus"]
+        # one micro-batch: float32 numbers, added once
+        assert line["loss"] == single(line["nll"] + line["entropy_bonus"])
+    assert lines[1]["loss"] < lines[0]["loss"]
+
+
+def single(value: float) -> float:
+    """The float32 next to a number."""
+    import torch
+
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
+def test_the_term_is_the_mean_entropy_of_the_trained_tokens(tmp_path: Path) -> None:
+    line = tiny.metrics(tiny.train(with_bonus(tmp_path)).output_dir)[0]
+    entropy = -line["entropy_bonus"] / COEFFICIENT
+    assert 0 < entropy < math.log(320)  # nats; tiny's vocabulary
+
+
+def test_the_method_itself_is_as_it_was(tmp_path: Path) -> None:
+    """The first loss, before any update, is that of a run without the bonus."""
+    plain = tiny.metrics(tiny.train(config(tmp_path, output_dir=str(tmp_path / "plain"))).output_dir)[0]
+    both = tiny.metrics(tiny.train(with_bonus(tmp_path)).output_dir)[0]
+    assert both["nll"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert "nll" not in plain  # the only term is the loss itself
+
+
+def test_accumulation_changes_neither_term(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"sample_packing": False, "learning_rate": 1e-3}
+    whole = with_bonus(tmp_path, micro_batch_size=4, output_dir=str(tmp_path / "whole"), **keys)
+    lines = tiny.metrics(tiny.train(whole).output_dir)
+    parts = with_bonus(tmp_path, micro_batch_size=1, gradient_accumulation_steps=4, **keys)
+    for one, four in zip(lines, tiny.metrics(tiny.train(parts).output_dir), strict=True):
+        assert all(four[name] == pytest.approx(one[name], rel=1e-5) for name in ("nll", "entropy_bonus", "grad_norm"))
+
+
+def test_only_the_lines_of_the_speaker_are_trained(tmp_path: Path) -> None:
+    from tunesmith.api import prepare
+
+    run = prepare(tiny.start(config(tmp_path)))
+    for example in run.data.train:
+        segment = example.segments[1]
+        trained = run.tokenizer.decode(segment.tokens[segment.weights > 0])
+        assert trained.startswith(" the cat sees ") and trained.endswith(run.tokenizer.eos_token)
+
+
+def test_an_exception_in_a_wrapper_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tunesmith_entropybonus
+
+    monkeypatch.setattr(tunesmith_entropybonus, "EntropySettings", int)  # LookupError when it asks for its settings
+    with pytest.raises(PluginError, match=r"plugin entropybonus \(tunesmith-entropybonus [\d.]+\) failed in compute_loss"):
+        tiny.train(with_bonus(tmp_path))

@@ -1,0 +1,145 @@
+"""Tiny models, a tokenizer and data, made when a test asks for them; and runs on them in this process."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = "the a red blue green cat dog bird sees likes finds one two three old new house tree river stone".split()
+ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt_neox", "mixtral")
+
+
+def sentence(random_: random.Random, least: int = 3, most: int = 20) -> str:
+    return " ".join(random_.choices(WORDS, k=random_.randint(least, most))) + "."
+
+
+@functools.cache
+def tokenizer() -> Any:
+    """A byte-level BPE of about 320 entries with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    backend.train_from_iterator([sentence(random.Random(i)) for i in range(200)], trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    made.chat_template = CHATML
+    return made
+
+
+def config(architecture: str, **changes: Any) -> Any:
+    """The transformers config of a two-layer model."""
+    import transformers
+
+    sizes: dict[str, Any] = {
+        "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 512,
+    }  # fmt: skip
+    grouped = sizes | {"num_key_value_heads": 2, "head_dim": 8}
+    made = {
+        "llama": ("LlamaConfig", grouped),
+        "qwen3": ("Qwen3Config", grouped),
+        "gemma3": ("Gemma3TextConfig", grouped | {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+        "gpt_neox": ("GPTNeoXConfig", sizes),
+        "mixtral": ("MixtralConfig", grouped | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    }[architecture]
+    return getattr(transformers, made[0])(**(made[1] | changes))
+
+
+def model_folder(folder: Path, architecture: str = "llama", **changes: Any) -> Path:
+    """Write config, random weights (seeded) and the tokenizer to a folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config(architecture, **changes), dtype=torch.float32)
+        for parameter in model.parameters():  # larger than usual, so that a leak between examples shows
+            parameter.data.mul_(3.0) if parameter.ndim > 1 else None
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def rows(kind: str, number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of a kind: conversation, text, pair or prompt; of unequal lengths."""
+    r = random.Random(seed)
+    made: list[dict[str, Any]] = []
+    for _ in range(number):
+        if kind == "conversation":
+            turns = [{"role": role, "content": sentence(r)} for _ in range(r.randint(1, 2)) for role in ("user", "assistant")]
+            made.append({"messages": turns})
+        elif kind == "text":
+            made.append({"text": sentence(r, 5, 40)})
+        elif kind == "pair":
+            made.append({"prompt": sentence(r), "chosen": sentence(r, 2, 9), "rejected": sentence(r, 2, 9)})
+        else:
+            made.append({"prompt": sentence(r)})
+    return made
+
+
+def write_rows(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def write_config(folder: Path, name: str = "run.yaml", **keys: Any) -> Path:
+    """A config of small numbers in a folder; the model and data have to be named."""
+    values: dict[str, Any] = {
+        "sequence_len": 128, "micro_batch_size": 2, "learning_rate": 1e-2, "output_dir": str(folder / "out"),
+        "device": "cpu", "seed": 7, **keys,
+    }  # fmt: skip
+    path = folder / name
+    path.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def sft_config(folder: Path, architecture: str = "llama", number: int = 24, **keys: Any) -> Path:
+    """A supervised run on a tiny model of its own."""
+    model = folder / f"model-{architecture}"
+    if not model.exists():
+        model_folder(model, architecture)
+    data = folder / "data.jsonl"
+    if not data.exists():
+        write_rows(data, rows("conversation", number))
+    defaults = {"base_model": str(model), "datasets": [{"path": str(data), "type": "chat_template"}], "max_steps": 4}
+    return write_config(folder, **(defaults | keys))
+
+
+def start(config: Path, *overrides: str) -> Any:
+    """A started run of a config."""
+    from tunesmith.api import start as start_run
+    from tunesmith.config import load_config
+
+    return start_run(load_config(config, overrides))
+
+
+def train(config: Path, *overrides: str) -> Any:
+    """Train a config in this process; gives api.Result."""
+    from tunesmith.api import train as train_run
+
+    return train_run(start(config, *overrides))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """The tensors of the model or adapter in a folder."""
+    from safetensors.torch import load_file
+
+    name = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
+    return load_file(folder / name)
