@@ -108,5 +108,7 @@ def test_an_exception_in_a_wrapper_names_its_package(tmp_path: Path, monkeypatch
     import tunesmith_entropybonus
 
     monkeypatch.setattr(tunesmith_entropybonus, "EntropySettings", int)  # LookupError when it asks for its settings
-    with pytest.raises(PluginError, match=r"plugin entropybonus \(tunesmith-entropybonus [\d.]+\) failed in compute_loss"):
+    with pytest.raises(
+        PluginError, match=r"plugin entropybonus \(tunesmith-entropybonus [\d.]+\) failed in compute_loss"
+    ):
         tiny.train(with_bonus(tmp_path))

@@ -56,7 +56,7 @@ def spoken(row: Row, text: str, options: DialogueDataset) -> list[tuple[int, int
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         speaker, colon, _ = line.partition(":")
         if not colon and line.strip():
-            raise row.error(options.field, f'line {number} names no speaker: {line.strip()[:40]!r}', 'write "A: hello"')
+            raise row.error(options.field, f"line {number} names no speaker: {line.strip()[:40]!r}", 'write "A: hello"')
         if speaker.strip() == options.trained_speaker:
             spans.append((place + len(speaker) + 1, place + len(line)))
         place += len(line)

@@ -56,12 +56,12 @@ def test_the_summary_tells_notes_muted_plugins_the_reason_and_the_folder(capsys:
 
 def test_a_terminal_gets_a_bar_with_the_numbers_and_evaluations_above_it() -> None:
     file = io.StringIO()
-    display = Display(20, done=8, console=Console(file=file, force_terminal=True, width=140, color_system=None))
+    display = Display(20, done=8, console=Console(file=file, force_terminal=True, width=80, color_system=None))
     display.step(record(9, log=False))
     display.step(record(20, evaluation={"eval_loss": 2.25}))
     out = file.getvalue()
     assert "going on after step 8" in out and "eval  step 20  eval_loss 2.25" in out
-    assert "20/20" in out and "loss 2.341" in out and "1234 tok/s" in out and "ETA" in out
+    assert "20/20" in out and "loss 2.341" in out and "1234 tok/s" in out and "ETA 0:00:00" in out and "…" not in out
     assert "step 20/20" not in out
     assert display.progress is None and out.count("\x1b[?25l") == out.count("\x1b[?25h") == 1  # the cursor is back
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from tunesmith import Run, StepRecord
@@ -19,12 +20,14 @@ FORMATS = {
     "learning_rate": "lr {:.1e}",
     "tokens_per_second": "{:.0f} tok/s",
 }
+BAR_LEAVES_OUT = ("grad_norm",)  # so that the rest fits in 80 columns
 REFRESH = 0.1  # seconds between two drawings of the bar; fast steps would spend their time on it
 
 
-def line(numbers: Mapping[str, float]) -> str:
+def line(numbers: Mapping[str, float], left_out: Container[str] = ()) -> str:
     """The numbers of a step that people watch, in one order: loss, gradient norm, learning rate, speed."""
-    return "  ".join(text.format(numbers[key]) for key, text in FORMATS.items() if key in numbers)
+    shown = (key for key in FORMATS if key in numbers and key not in left_out)
+    return "  ".join(FORMATS[key].format(numbers[key]) for key in shown)
 
 
 def summary(run: Run) -> str:
@@ -50,13 +53,13 @@ class Display:
 
     def _start(self, done: int) -> None:
         self.progress = Progress(
-            BarColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),  # the first to give way on a narrow terminal
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
+            expand=True,
             auto_refresh=False,  # no thread of its own beside those of the training
         )
         self.task = self.progress.add_task("", total=self.total, completed=done, numbers="")
@@ -65,7 +68,7 @@ class Display:
 
     def step(self, record: StepRecord) -> None:
         """Show a step: move the bar, or write a line if the step is one to log; and a line for an evaluation."""
-        numbers = line(record.scalars()) if record.log else None
+        numbers = line(record.scalars(), BAR_LEAVES_OUT if self.progress else ()) if record.log else None
         if self.progress:
             fields: dict[str, Any] = {} if numbers is None else {"numbers": numbers}
             self.progress.update(self.task, completed=record.step, **fields)

@@ -21,7 +21,7 @@ def on_start(run: Run) -> None:
     if run.world.main:
         damaged = rewind(run.output_dir / NAME, run.step)
         if damaged:
-            run.note(NAME, f"{damaged} lines that an interruption left incomplete were dropped")
+            run.note(NAME, f"incomplete lines that an interruption left, dropped: {damaged}")
 
 
 @hookimpl(trylast=True)
