@@ -16,6 +16,7 @@ KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
 MAX_DEPTH = 64
+MAX_DIGITS = 1_000  # Python refuses to read integers of more than 4,300
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = {_PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp", "value")}
@@ -48,24 +49,31 @@ class Document:
         """Apply one `key=value` of the command line; dots reach into groups, numbers into lists."""
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"{text!r} is no key=value", help="write learning_rate=1e-4 or --learning_rate 1e-4")
-        path = tuple(int(part) if part.isdigit() else part for part in name.lstrip("-").split("."))
-        node = yaml.compose(value, Loader=_Loader)
+            help = "write learning_rate=1e-4 or --learning_rate 1e-4"
+            raise ConfigError(f"{text!r} is no key=value", where="command line", help=help)
+        name = name.lstrip("-")
+        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+        place = f"command line ({name})"
+        node = _compose(value, place)
         target: Any = self.values
-        for part, following in zip(path, path[1:], strict=False):
-            empty: Any = [] if isinstance(following, int) else {}
+        for depth, part in enumerate(path[:-1], 1):
             if isinstance(target, list) and isinstance(part, int) and part < len(target):
                 target = target[part]
             elif isinstance(target, dict):
-                target[part] = target.get(part) if isinstance(target.get(part), dict | list) else empty
+                if not isinstance(target.get(part), dict | list):
+                    target[part] = [] if isinstance(path[depth], int) else {}
+                    self.keys[path[:depth]] = self.places[path[:depth]] = place
                 target = target[part]
             else:
                 raise ConfigError(f"{name}: there is no {part!r} to reach into", where="command line")
         try:
-            target[path[-1]] = _Builder(Document("command line")).build(node, ()) if node else None
+            target[path[-1]] = _Builder(Document(place)).build(node, ()) if node else None
         except (IndexError, TypeError):
             raise ConfigError(f"{name}: there is no {path[-1]!r} in it", where="command line") from None
-        self.keys[path] = self.places[path] = f"command line ({name.lstrip('-')})"
+        for known in (self.keys, self.places):  # what stood below it in the file is gone
+            for below in [key for key in known if key[: len(path)] == path]:
+                del known[below]
+        self.keys[path] = self.places[path] = place
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Document:
@@ -81,17 +89,12 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
         raise ConfigError("no such file", where=name, help=f"here: {', '.join(near)}" if near else None) from None
     except IsADirectoryError:
         raise ConfigError("is a folder, not a YAML file", where=name) from None
+    except OSError as error:
+        raise ConfigError(f"can't be read: {error.strerror}", where=name) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8: byte {error.start}", where=name, code="yaml-encoding") from None
     document = Document(name)
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise ConfigError(f"{error.context or ''} {error.problem or ''}".strip(), where=where, code="yaml-syntax") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(error).replace("\n", " "), where=name, code="yaml-syntax") from None
+    node = _compose(text, name)
     if node is None:
         raise ConfigError("is empty", where=f"{name}:1:1", help="docs/start.md has a first config", code="yaml-empty")
     values = _Builder(document).build(node, ())
@@ -103,6 +106,36 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     return document
 
 
+def _compose(text: str, name: str) -> Any:
+    """The tree of nodes of a YAML text. Its depth is measured first: composing recurses on the C stack."""
+    opened: list[Any] = []
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                opened.append(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                opened.pop()
+            if len(opened) > MAX_DEPTH + 1:
+                where = _at(name, event.start_mark)
+                raise SafetyError(f"expands to more than {MAX_DEPTH} levels", where=where, code="yaml-bomb")
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        message, mark = f"{error.context or ''} {error.problem or ''}".strip(), error.problem_mark or error.context_mark
+        start = error.context_mark if "unexpected end" in (error.problem or "") else None
+        if "flow" in (error.context or "") and opened and opened[-1].flow_style:
+            start = opened[-1].start_mark
+        if start and mark:
+            message += f" by line {mark.line + 1}"
+        where = _at(name, start or mark) if start or mark else name
+        raise ConfigError(message, where=where, code="yaml-syntax") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(str(error).replace("\n", " "), where=name, code="yaml-syntax") from None
+
+
+def _at(name: str, mark: Any) -> str:
+    return f"{name}:{mark.line + 1}:{mark.column + 1}"
+
+
 class _Builder:
     """Turns YAML nodes into values, noting places; refuses foreign tags, bombs and doubled keys."""
 
@@ -111,7 +144,7 @@ class _Builder:
         self.nodes = 0
 
     def place(self, node: Any) -> str:
-        return f"{self.document.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+        return _at(self.document.name, node.start_mark)
 
     def build(self, node: Any, path: KeyPath) -> Any:
         self.nodes += 1
@@ -132,14 +165,16 @@ class _Builder:
     def mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        for key_node, value_node in node.value:
+        for key_node, value_node in sorted(node.value, key=lambda pair: not _is_merge(pair[0])):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key has to be a word", where=self.place(key_node), code="yaml-syntax")
             key = key_node.value
-            if key == "<<" and key_node.style is None:
+            if _is_merge(key_node):
                 sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-                for source in sources:
-                    merged = {**self.build(source, path), **merged}
+                for source in reversed(sources):  # the first of several wins
+                    if not isinstance(source, yaml.MappingNode):
+                        raise ConfigError("<< takes keys and values", where=self.place(source), code="yaml-syntax")
+                    merged |= self.build(source, path)
                 continue
             if key in values:
                 first = self.document.keys[(*path, key)]
@@ -151,11 +186,15 @@ class _Builder:
         return {**merged, **values}
 
 
+def _is_merge(node: Any) -> bool:
+    return bool(node.tag == _PREFIX + "merge")
+
+
 def scalar(text: str) -> Any:
     """The value of a plain word by YAML 1.2's core schema."""
     if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
         return _WORDS[text.lower()]
-    if _INT.fullmatch(text):
+    if _INT.fullmatch(text) and len(text) <= MAX_DIGITS:
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text)

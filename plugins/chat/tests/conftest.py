@@ -1,0 +1,102 @@
+"""A tokenizer of bytes with a chatml template, and a run with just what the hooks of this plugin read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from tunesmith import ConfigError, Example, Row
+from tunesmith_chat import ChatDataset, ChatSettings, build_dataset
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(template: str | None = CHATML, **special: str) -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["Ġt", "he", "Ġthe"]
+    vocab = {token: i for i, token in enumerate(alphabet + words)}
+    core = Tokenizer(models.BPE(vocab, [("h", "e"), ("Ġ", "t"), ("Ġt", "he")]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.post_processor = processors.ByteLevel(trim_offsets=True)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(["<|im_start|>", "<|im_end|>", "<|end|>"])
+    names = {"eos_token": "<|im_end|>"} | special
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+class Bench:
+    """Runs the strategy over rows and shows what was trained."""
+
+    def __init__(self, tokenizer: Any, base: Path, top: ChatSettings | None = None, **options: Any):
+        self.options = ChatDataset(**options)
+        self.top = top or ChatSettings()
+        self.notes: dict[str, Any] = {}
+        settings = SimpleNamespace(type="chat_template")
+        self.spec: Any = SimpleNamespace(
+            options=self.options, option=lambda model: self.options, where="run.yaml:4:5", settings=settings
+        )
+        self.run: Any = SimpleNamespace(
+            tokenizer=tokenizer,
+            settings=lambda model: self.top,
+            core=SimpleNamespace(tokenizer_path=str(base)),
+            config=SimpleNamespace(base=base, datasets=[self.spec], pretraining=[], error=config_error),
+            note=self.notes.__setitem__,
+        )
+
+    def examples(self, *records: Any) -> list[Example]:
+        rows = [Row(record if isinstance(record, dict) else {"messages": record}, f"chats.jsonl:{i}")
+                for i, record in enumerate(records, 1)]  # fmt: skip
+        return list(build_dataset(self.run, self.spec, rows))
+
+    def trained(self, record: Any) -> list[str]:
+        """The trained stretches of one row, as text."""
+        (example,) = self.examples(record)
+        completion = example.segments[1]
+        stretches: list[list[int]] = []
+        before = False
+        for token, weight in zip(completion.tokens, completion.weights, strict=True):
+            if weight and not before:
+                stretches.append([])
+            if weight:
+                stretches[-1].append(int(token))
+            before = bool(weight)
+        return [self.run.tokenizer.decode(ids) for ids in stretches]
+
+
+def config_error(path: Any, message: str, help: str | None = None) -> ConfigError:
+    return ConfigError(f"{path} {message}", where="run.yaml:4", help=help)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Any:
+    def make(template: str | None = CHATML, top: ChatSettings | None = None, tokenizer: Any = None, **options: Any) -> Bench:
+        return Bench(tokenizer or make_tokenizer(template), tmp_path, top, **options)
+
+    return make
+
+
+@pytest.fixture
+def real() -> Any:
+    """The tokenizer and conversations of TUNESMITH_TEST_DATA."""
+    folder = os.environ.get("TUNESMITH_TEST_DATA")
+    if not folder:
+        pytest.skip("TUNESMITH_TEST_DATA is not set: no real tokenizer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(folder) / "tokenizer-gpt2-chatml")
+
+    def rows(name: str, count: int) -> list[Any]:
+        with (Path(folder) / "gsm8k" / name).open(encoding="utf-8") as file:
+            return [json.loads(line) for _, line in zip(range(count), file, strict=False)]
+
+    return tokenizer, rows

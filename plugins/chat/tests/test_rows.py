@@ -1,0 +1,83 @@
+"""Rows that can be read are rendered as transformers renders them; others are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith import DataError
+
+ODD = (
+    "{%- set ns = namespace(n=0) -%}{{ bos_token }}{{ tools | tojson if tools else '' }}\n"
+    "  {% for m in messages %}\n{% set ns.n = ns.n + 1 %}{% if m.tool_calls %}{{ m.tool_calls | tojson(indent=1) }}"
+    "{% endif %}{% if m.reasoning_content %}[{{ m.reasoning_content }}]{% endif %}"
+    "{% if m.role == 'skip' %}{% continue %}{% endif %}{{ ns.n }}{{ m.role }}: {{ m.content }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}{% endif %}"
+)
+
+
+def test_ids_equal_those_of_apply_chat_template(real: Any, bench: Any) -> None:
+    tokenizer, rows = real
+    for name in ("messages.jsonl", "multiturn.jsonl"):
+        records = rows(name, 300)
+        for record, example in zip(records, bench(tokenizer=tokenizer).examples(*records), strict=True):
+            expected = tokenizer.apply_chat_template(record["messages"], return_dict=False)
+            assert list(example.segments[1].tokens) == expected
+            answers = [m["content"] + "<|im_end|>" for m in record["messages"] if m["role"] == "assistant"]
+            segment = example.segments[1]
+            assert tokenizer.decode(segment.tokens[segment.weights > 0]) == "".join(answers)
+
+
+def test_tools_tool_calls_and_reasoning_are_passed_as_transformers_does(bench: Any) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"é": [1, 2.5, None]}}}
+    messages = [
+        {"role": "user", "content": "1 < 2?", "name": None},
+        {"role": "assistant", "content": None, "tool_calls": [call], "thinking": "hm"},
+        {"role": "tool", "content": "3", "tool_call_id": "x"},
+        {"role": "assistant", "content": "Yes"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "description": "a <b>"}}]
+    made = bench(ODD, roles_to_train=["tool"])
+    (example,) = made.examples({"messages": messages, "tools": tools})
+    tokenizer = made.run.tokenizer
+    tokenizer.chat_template = ODD
+    expected = tokenizer.apply_chat_template(messages, tools=tools, return_dict=False)
+    assert list(example.segments[1].tokens) == expected
+
+
+def test_other_names_of_roles_and_properties(bench: Any) -> None:
+    made = bench(message_property_mappings={"role": "from", "content": "value"})
+    chat = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": [{"type": "text", "text": "a"}]}]
+    assert made.trained(chat) == ["a<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"chat": []}, r"messages: no such column; found: chat"),
+        ({"messages": []}, r"messages: has no messages"),
+        ({"messages": "Hi"}, r"messages: is str, not list"),
+        ({"messages": ["Hi"]}, r"messages\[0\]: is str, not a mapping"),
+        ({"messages": [{"content": "a"}]}, r"messages\[0\].role: is missing; found: content"),
+        ({"messages": [{"role": "asistant", "content": "a"}]}, r"(?s)is 'asistant'.*did you mean 'assistant'"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\].content: is missing; found: role"),
+        ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\].content: is null"),
+        ({"messages": [{"role": "user", "content": 3}]}, r"messages\[0\].content: is int, not a text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, r"content\[0\]: is a part of type image"),
+    ],
+)
+def test_a_row_that_can_not_be_used_is_refused_with_its_place(bench: Any, record: Any, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^chats.jsonl:1: .*{message}" if "(?s)" not in message else message):
+        bench().examples(record)
+
+
+def test_what_a_template_raises_is_said_of_the_row(bench: Any) -> None:
+    with pytest.raises(DataError, match="chats.jsonl:1: .*roles must alternate"):
+        bench("{{ raise_exception('roles must alternate') }}").examples([{"role": "user", "content": "a"}])
+
+
+def test_templates_run_in_a_sandbox(bench: Any) -> None:
+    for attack in ("{{ ''.__class__.__mro__ }}", "{{ messages.clear() }}", "{{ namespace(_a=1) }}"):
+        with pytest.raises(DataError, match="the chat template fails on it"):
+            bench(attack + "{{ ''.__class__.__mro__[1].__subclasses__() }}").examples([{"role": "user", "content": "a"}])

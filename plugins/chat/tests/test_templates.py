@@ -1,0 +1,93 @@
+"""Where a template comes from, and what is refused before a row is read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith_chat
+from tunesmith import ConfigError, ModelError
+from tunesmith_chat import ChatSettings, inspect, validate
+
+CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+OWN = "{% for m in messages %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
+OWN += "{% if add_generation_prompt %}assistant:{% endif %}"
+
+
+def test_wiring_imports_nothing_heavy() -> None:
+    code = "import sys, tunesmith_chat; print([m for m in ('torch', 'transformers', 'jinja2', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("where", ["top", "entry", "inline"])
+def test_an_own_template_is_used(bench: Any, tmp_path: Path, where: str) -> None:
+    (tmp_path / "chat.jinja").write_text(OWN)
+    keys = {"chat_template": "jinja", "chat_template_jinja": OWN if where == "inline" else "./chat.jinja"}
+    made = bench(**keys) if where == "entry" else bench(top=ChatSettings(**keys))
+    validate(made.run)
+    inspect(made.run)
+    (example,) = made.examples(CHAT)
+    assert made.run.tokenizer.decode(example.segments[1].tokens) == "user:a<|im_end|>assistant:b<|im_end|>"
+
+
+def test_the_tokenizer_is_saved_with_the_runs_own_template(bench: Any) -> None:
+    made = bench(top=ChatSettings(chat_template="jinja", chat_template_jinja=OWN))
+    wrapper = tunesmith_chat.load_tokenizer(made.run)
+    next(wrapper)
+    with pytest.raises(StopIteration) as done:
+        wrapper.send(made.run.tokenizer)
+    assert done.value.value.chat_template == OWN
+
+
+@pytest.mark.parametrize(
+    ("top", "entry", "message"),
+    [
+        ({"chat_template": "chatml"}, {}, "'chatml'; known: tokenizer_default, jinja"),
+        ({"chat_template": "jinja"}, {}, "chat_template_jinja gives no template"),
+        ({"chat_template": "tokenizer_default", "chat_template_jinja": "{{ a }}"}, {}, "no effect"),
+        ({}, {"chat_template": "llama3"}, "'llama3'; known"),
+        ({"chat_template_jinja": "{{ a }}"}, {"chat_template": "tokenizer_default"}, "goes against"),
+        ({}, {"roles_to_train": ["gpt"]}, "(?s)'gpt'; roles: .*did you mean 'assistant'"),
+        ({}, {"roles_to_train": []}, "names no role"),
+        ({}, {"roles": {"user": ["x"], "tool": ["x"]}}, "both user and tool"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(bench: Any, top: Any, entry: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(bench(top=ChatSettings(**top), **entry).run)
+
+
+@pytest.mark.parametrize(("jinja", "message"), [("./no.jinja", "can't be read"), ("{% for %}", "no Jinja template")])
+def test_a_template_that_is_absent_or_broken_is_refused(bench: Any, jinja: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        inspect(bench(chat_template_jinja=jinja).run)
+
+
+def test_a_tokenizer_folder_without_template_is_refused(bench: Any, tmp_path: Path) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"eos_token": "x"}))
+    with pytest.raises(ModelError, match="no chat template"):
+        inspect(bench().run)
+    config.write_text(json.dumps({"chat_template": OWN}))
+    inspect(bench().run)
+    (tmp_path / "chat_template.jinja").write_text("{% endfor %}")
+    with pytest.raises(ModelError, match="no Jinja template"):
+        inspect(bench().run)
+
+
+def test_a_tokenizer_without_template_is_refused_when_data_is_built(bench: Any) -> None:
+    with pytest.raises(ModelError, match="no chat template"):
+        bench(template=None).examples(CHAT)
+
+
+def test_static_metadata_is_in_step() -> None:
+    from tunesmith.plugin import describe
+
+    path = Path(__file__).parent.parent / "tunesmith.json"
+    assert json.loads(path.read_text()) == json.loads(json.dumps(describe("chat", tunesmith_chat)))
