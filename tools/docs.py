@@ -20,52 +20,47 @@ from tunesmith import discovery, keys
 from tunesmith.hooks import HOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
-MADE = "<!-- made by `make docs`; change the source instead -->\n\n"
+Schema = dict[str, Any]
 
-DIAGRAM = """
+HOOKS_HEAD = """
+A run is these steps in this order; a plugin answers those that it has something to say to.
+
+```text
  run.yaml
-    |   load_config: keys, types, owners, selection; arity of every hook
+    |   load_config: keys, types, owners, which plugins; arity of every hook
     v
- validate           all      settings against settings
- inspect            all      files and packages that the run needs
+ validate            all     settings against settings
+ inspect             all     files and packages that the run needs
     |                        ... `check` and `hooks` end here
-    v
- load_tokenizer     one
+ load_tokenizer      one
     |   for each entry of datasets:
- load_rows          one      rows
- build_dataset      keyed    rows -> examples; then sequence_len, held-out split, cache
+ load_rows           one     rows
+ build_dataset       keyed   rows to examples; then sequence_len, held-out split, cache
     |                        ... `preprocess` ends here
-    v
- configure          all      load arguments, classes patched, states registered
- load_model         one      role "policy": weights are read
- patch_model        chain    adapters, kernels, freezing
- load_model         one      role "reference", if something needs it and no adapter can be switched off
+ configure           all     load arguments, classes patched, states registered
+ load_model          one     role "policy"
+ patch_model         chain   adapters, kernels, freezing
+ load_model          one     role "reference", if something needs one and no adapter can be switched off
     |                        ... `plan` does these without weights; `verify` ends here
-    v
- build_optimizer    one
- build_scheduler    one
+ build_optimizer     one
+ build_scheduler     one
     |   resume_from_checkpoint: everything is restored
- on_start           all
+ on_start            all
     |
-    |<--------------------------------------------------------------+
-    v                                                               |
- expand             chain    examples of a round -> those to train on
-    |   examples are laid out as batches                            |
- prepare_step       all      all micro-batches of the step, no gradient
-    |   for each micro-batch: one forward                           |
- compute_loss       one      terms (wrappers add some); then backward
-    |   gradients are clipped, loss and norm checked, weights updated
-    |   evaluation, where one is due: expand, prepare_step, compute_loss on held-out examples
- on_step            all      logs, early stop                       |
- save_model         all      where a checkpoint is due              |
-    |                                                               |
-    +---- until the last step --------------------------------------+
+    |   for each optimizer step:
+    |     expand          chain   examples of a round to those that are trained on; laid out as batches
+    |     prepare_step    all     all micro-batches of the step, without gradient
+    |       for each micro-batch: one forward
+    |       compute_loss  one     terms, and those that wrappers add; backward
+    |     gradients are clipped; if loss and norm are finite, weights are updated
+    |     where an evaluation is due: expand, prepare_step and compute_loss on the held-out examples
+    |     on_step         all     log, watch, stop
+    |     save_model      all     where a checkpoint is due
     v
- save_model         all      the final model
- on_end             all
-"""
+ save_model          all     the final model
+ on_end              all
+```
 
-ARITY = """
 | arity | who answers |
 |---|---|
 | one | exactly one plugin; two are an error that names both. Wrappers may surround it |
@@ -73,14 +68,32 @@ ARITY = """
 | chain | everyone in call order, each on what the one before returned; no wrappers |
 | all | everyone in call order; what they return is ignored |
 
-An implementation asks for the arguments that it wants, by name, and leaves the others out. Call order is the `plugins:`
-list, then the words of the other plugins, refined by `after` and `before`. `tunesmith hooks run.yaml` shows it for a
-run. A misspelt hook, an argument that it does not offer, and a second answer to a hook of arity one are errors before
-anything heavy is loaded.
+An implementation names the arguments that it wants and leaves the others out. Call order is the `plugins:` list, then
+the words of the other plugins, refined by `after` and `before`; `tunesmith hooks run.yaml` shows it. A misspelt hook,
+an argument that it does not offer, and a second answer to a hook of arity one are errors before anything is loaded.
+The types are those of `tunesmith`; [write-a-plugin.md](write-a-plugin.md) shows how they are used.
+"""
+
+CONFIG_HEAD = """
+Every key of the core and of the plugins of this repository. `null` means that a key is not set. A key of a plugin that
+nothing selects is an error that says what would select it. `tunesmith config-schema` prints a JSON schema of all that
+is installed, for editors.
+"""
+
+ELSEWHERE_HEAD = """
+Configs of Axolotl use these keys most. A key that is taken is owned by the core or a plugin; values can differ, so the
+type says which are known. One that is not taken is an error with the advice in the last column, never ignored.
+"""
+
+PLUGINS_HEAD = """
+The plugins of this repository. Each is a distribution of its own and an extra of the same word:
+`pip install "tunesmith[lora]"`. `tunesmith[all]` brings all of them, `tunesmith[dev]` what the tests need.
+`tunesmith plugins` lists what is installed. The packages in `contrib/` are no extras: they show what a third party
+publishes.
 """
 
 # The keys that configs of Axolotl use most, most used first: those in at least 35 of its 250 example files.
-ELSEWHERE = """
+MOST_USED = """
 base_model learning_rate micro_batch_size output_dir sequence_len bf16 optimizer datasets gradient_accumulation_steps
 lr_scheduler logging_steps num_epochs tf32 sample_packing warmup_ratio saves_per_epoch val_set_size attn_implementation
 gradient_checkpointing weight_decay wandb_name wandb_entity wandb_log_model wandb_project wandb_watch evals_per_epoch
@@ -88,235 +101,190 @@ adapter lora_alpha lora_r dataset_prepared_path lora_dropout special_tokens resu
 load_in_8bit lora_model_dir lora_target_modules plugins lora_target_linear model_type chat_template tokenizer_type
 gradient_checkpointing_kwargs fsdp_config eval_sample_packing pad_to_sequence_len strict trust_remote_code fp16
 liger_glu_activation liger_rms_norm
-""".split()
+"""
 
 
-# tables
+def page(title: str, *parts: str) -> str:
+    made = "<!-- made by `make docs`; change the source instead -->"
+    return "\n\n".join([f"# {title}", made, *(part.strip("\n") for part in parts if part)]) + "\n"
 
 
-def cell(text: Any) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("| --- ", "|---").replace("--- |", "---|")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(cell, line))} |\n".replace("| --- |", "|---|") for line in lines)
+def points(facts: dict[str, str]) -> str:
+    """A list of "name: text" for those that have a text."""
+    made = [f"- {name}: {' '.join(text.split())}" for name, text in facts.items() if text]
+    options: Schema = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
+    return "\n".join(textwrap.fill(line, 120, **options) for line in made)
 
 
-# hooks.md
-
-
-def sections(docstring: str) -> tuple[str, str, str, str]:
-    """Text, When, Answers and example of a hook's docstring."""
-    text, _, example = inspect.cleandoc(docstring).partition("\nExample:\n")
-    body, _, answers = text.partition("Answers: ")
-    summary, _, when = body.partition("When: ")
+def hook_section(name: str, function: Any) -> str:
+    text, _, example = inspect.cleandoc(function.__doc__ or "").partition("\nExample:\n")
+    text, _, answers = text.partition("Answers: ")
+    summary, _, when = text.partition("When: ")
     if not (when and answers and example):
-        raise SystemExit(f"a hook's docstring needs When:, Answers: and Example:, unlike {summary[:60]!r}")
-    return summary.strip(), when.strip(), answers.strip(), textwrap.dedent(example).strip()
+        raise SystemExit(f"the docstring of {name} needs When:, Answers: and Example:")
+    signature = inspect.signature(function)
+    facts = {
+        "Arity": function.arity,
+        "Arguments": ", ".join(f"`{p.name}: {p.annotation}`" for p in signature.parameters.values()),
+        "Returns": f"`{signature.return_annotation}`",
+        "When": when,
+        "Answers": answers,
+    }
+    code = textwrap.dedent(example).strip()
+    return f"## {name}\n\n{summary.strip()}\n\n{points(facts)}\n\n```python\n{code}\n```"
 
 
 def hooks_page() -> str:
-    missing = [name for name in HOOKS if f"\n {name} " not in DIAGRAM]
-    if missing:
+    if missing := [name for name in HOOKS if f" {name} " not in HOOKS_HEAD]:
         raise SystemExit(f"the diagram in tools/docs.py lacks {', '.join(missing)}")
-    parts = [
-        "# Hooks\n\n"
-        + MADE
-        + "A run is these steps in this order; a plugin answers those that it has something to say to.",
-        f"```text{DIAGRAM}```",
-        ARITY.strip(),
-    ]
-    for name, function in HOOKS.items():
-        summary, when, answers, example = sections(function.__doc__ or "")
-        signature = inspect.signature(function)
-        arguments = ", ".join(f"`{p.name}: {p.annotation}`" for p in signature.parameters.values())
-        facts = [
-            f"- Arity: {function.arity}",
-            f"- Arguments: {arguments}",
-            f"- Returns: `{signature.return_annotation}`",
-            f"- When: {' '.join(when.split())}",
-            f"- Answers: {' '.join(answers.split())}",
-        ]
-        parts += [f"## {name}", summary, "\n".join(facts), f"```python\n{example}\n```"]
-    parts.append("The types are in `tunesmith`; [write-a-plugin.md](write-a-plugin.md) shows how they are used.")
-    return "\n\n".join(parts) + "\n"
+    return page("Hooks", HOOKS_HEAD, *(hook_section(name, function) for name, function in HOOKS.items()))
 
-
-# config.md
 
 WORDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "true, false", "object": "mapping"}
-BOUNDS = {
-    "minimum": "at least {}",
-    "exclusiveMinimum": "above {}",
-    "maximum": "at most {}",
-    "exclusiveMaximum": "below {}",
-}
+BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}
 
 
-def resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def resolve(root: Schema, schema: Schema) -> Schema:
     """The schema that a $ref points to, or the schema itself."""
     name = schema.get("$ref", "").rpartition("/")[2]
-    found: dict[str, Any] = root["$defs"][name] if name else schema
+    found: Schema = root["$defs"][name] if name else schema
     return found
 
 
-def type_of(root: dict[str, Any], schema: dict[str, Any]) -> str:
+def type_of(root: Schema, schema: Schema) -> str:
     """A JSON schema in words."""
     if "anyOf" in schema:
-        return ", or ".join(type_of(root, option) for option in schema["anyOf"] if option.get("type") != "null")
+        return ", ".join(type_of(root, option) for option in schema["anyOf"] if option.get("type") != "null")
     schema = resolve(root, schema)
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":
-        return f"list of {type_of(root, schema.get('items', {'type': 'object'}))}"
+        return f"list of {type_of(root, schema['items'])}s".replace("texts", "text")
     if "properties" in schema:
         return "group"
-    bounds = [text.format(f"{schema[key]:g}") for key, text in BOUNDS.items() if key in schema]
-    return " ".join([WORDS[schema["type"]], *bounds])
+    return " ".join(
+        [WORDS[schema["type"]], *(f"{word} {schema[key]:g}" for key, word in BOUNDS.items() if key in schema)]
+    )
 
 
-def default_of(name: str, root: dict[str, Any], schema: dict[str, Any]) -> str:
-    if name in root.get("required", []):
-        return "required"
+def default_of(root: Schema, schema: Schema) -> str:
     value = schema.get("default")
-    if value is None or value == {} or (isinstance(value, dict) and "properties" in resolve(root, schema)):
+    if value in (None, {}) or "properties" in resolve(root, schema):
         return "not set"
-    return f"`{json.dumps(value) if not isinstance(value, str) else value}`"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
-def key_rows(root: dict[str, Any], schema: dict[str, Any] | None = None, above: str = "") -> Iterator[list[str]]:
-    """A row (key, type, default, description) for each property, and below a group for each of its own."""
-    schema = root if schema is None else schema
-    for name, sub in schema.get("properties", {}).items():
-        row = [f"`{above}{name}`", type_of(root, sub), default_of(name, schema | {"$defs": root.get("$defs", {})}, sub)]
-        yield [*row, sub.get("description", "")]
-        for option in sub.get("anyOf", [sub]):
-            group = resolve(root, option)
-            if "properties" in group:
-                yield from key_rows(root, group, f"{above}{name}.")
+def key_rows(root: Schema, group: Schema, above: str = "") -> Iterator[list[str]]:
+    """A row (key, type, default, meaning) for each property, and after a group one for each of its own."""
+    for name, schema in group.get("properties", {}).items():
+        default = "required" if name in group.get("required", []) else default_of(root, schema)
+        yield [f"`{above}{name}`", type_of(root, schema), default, schema.get("description", "")]
+        for option in schema.get("anyOf", [schema]):
+            yield from key_rows(root, resolve(root, option), f"{above}{name}.")
 
 
-def keys_table(schema: dict[str, Any]) -> str:
-    return table(["key", "type", "default", "meaning"], list(key_rows(schema)))
+def keys_table(schema: Schema) -> str:
+    return table(["key", "type", "default", "meaning"], list(key_rows(schema, schema)))
+
+
+def entry_types(info: Schema) -> str:
+    return " or ".join(f"`type: {name}`" for names in info["strategies"].values() for name in names)
+
+
+def ways(info: Schema) -> str:
+    """What selects a plugin, in words."""
+    found = [f"`{key}: {value}`" for key, values in info["answers"].items() for value in values]
+    found += [entry_types(info)] if info["strategies"] else []
+    found += [f"`{switch}:`" for switch in info["switches"]]
+    default = any(row["plugin"] == info["name"] for row in discovery.defaults())
+    return " or ".join([*found, f"`plugins: [{info['name']}]`"]) + ("; active by default" if default else "")
 
 
 def config_page() -> str:
-    parts = [
-        "# Config reference\n\n"
-        + MADE
-        + "Every key of the core and of the plugins of this repository. `null` means that a "
-        "key is not set. A key of a plugin that nothing selects is an error that says what would select it. "
-        "`tunesmith config-schema` prints the same as a JSON schema, of what is installed.",
-        "## Core\n\n" + keys_table(keys.core_schema()),
-        "## Entries of datasets\n\nEntries of `datasets:` and of `pretraining_dataset:`; each `type` adds keys of its own, "
-        "below.\n\n" + keys_table(keys.dataset_schema()),
-    ]
+    entries = "Entries of `datasets:` and `pretraining_dataset:`; their `type` adds keys of its own, further down."
+    parts = [f"## Core\n\n{keys_table(keys.core_schema())}"]
+    parts += [f"## Entries of datasets\n\n{entries}\n\n{keys_table(keys.dataset_schema())}"]
     for name, info in discovery.catalogue().items():
         own, entry = info["schema"], info["dataset_schema"]
-        if not own and not entry:
-            continue
-        part = f"## {name}\n\n{info['summary']}\n\nActive with {ways(info)}.\n"
-        part += "\n" + keys_table(own) if own else ""
-        types = " or ".join(f"`type: {t}`" for types in info["strategies"].values() for t in types)
-        part += f"\nIn an entry of {types}:\n\n{keys_table(entry)}" if entry else ""
-        parts.append(part)
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+        if own or entry:
+            parts += [f"## {name}\n\n{info['summary']}\n\n{points({'Selected by': ways(info)})}"]
+            parts += [keys_table(own)] if own else []
+            parts += [f"In an entry with {entry_types(info)}:\n\n{keys_table(entry)}"] if entry else []
+    return page("Config reference", CONFIG_HEAD, *parts)
 
 
-def ways(info: dict[str, Any]) -> str:
-    """What selects a plugin, in words."""
-    found = [f"`{key}: {value}`" for key, values in info["answers"].items() for value in values]
-    found += [f"`type: {t}`" for types in info["strategies"].values() for t in types]
-    found += [f"`{switch}:`" for switch in info["switches"]]
-    default = any(row["plugin"] == info["name"] for row in discovery.defaults())
-    found += ["no key, as a default"] if default else []
-    return " or ".join([*found, f"`plugins: [{info['name']}]`"])
-
-
-# keys-from-elsewhere.md
-
-
-def elsewhere_row(key: str, owned: dict[str, tuple[str, dict[str, Any]]]) -> list[str]:
+def elsewhere_row(key: str, owned: dict[str, tuple[str, Schema]]) -> list[str]:
     """What becomes of a key of another tool. Ends with an error if nobody takes or refuses it."""
     if key in owned:
         owner, root = owned[key]
         schema = root["properties"][key]
-        return [f"`{key}`", f"yes ({owner})", type_of(root, schema), schema.get("description", "")]
+        return [f"`{key}`", owner, type_of(root, schema), schema.get("description", "")]
     if key not in keys.refused():
-        raise SystemExit(f"{key} is used by many and is neither a key nor in core/tunesmith/data/refused.json")
+        raise SystemExit(f"{key} is used by many, and it is neither a key nor in core/tunesmith/data/refused.json")
     entry = keys.refused()[key]
-    return [f"`{key}`", "no", "", f"{entry['reason']}. Instead: {entry['write']}"]
+    return [f"`{key}`", "not taken", "", f"{entry['reason']}; instead: {entry['write']}"]
 
 
 def elsewhere_page() -> str:
-    owned: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name, info in discovery.catalogue().items():
-        owned |= {key: (name, info["schema"]) for key in info["schema"].get("properties", {})}
-    owned |= {key: ("core", keys.core_schema()) for key in keys.core_schema()["properties"]}
-    head = ["key", "taken", "type", "meaning, or what to write"]
-    others = sorted(set(keys.refused()) - set(ELSEWHERE))
-    return (
-        "# Keys from elsewhere\n\n"
-        + MADE
-        + "Configs of Axolotl use these keys most. Keys that are taken mean the same here; one that is not is an error with "
-        "the advice in the last column, never ignored. Values can differ: the type says which are known.\n\n"
-        + table(head, [elsewhere_row(key, owned) for key in ELSEWHERE])
-        + "\nFurther keys that are refused with advice:\n\n"
-        + table(head, [elsewhere_row(key, {}) for key in others])
-        + "\nAny other unknown key is an error too, with the nearest spelling; [config.md](config.md) has all that are known.\n"
+    plugins = {name: info["schema"] for name, info in discovery.catalogue().items()}
+    schemas = {**plugins, "core": keys.core_schema()}
+    owned = {key: (name, schema) for name, schema in schemas.items() for key in schema.get("properties", {})}
+    head = ["key", "owner", "type", "meaning, or what to write instead"]
+    most, others = MOST_USED.split(), sorted(set(keys.refused()) - set(MOST_USED.split()))
+    return page(
+        "Keys from elsewhere",
+        ELSEWHERE_HEAD,
+        table(head, [elsewhere_row(key, owned) for key in most]),
+        "Further keys that are refused with advice:",
+        table(head, [elsewhere_row(key, {}) for key in others]),
+        "Any other unknown key is an error too, with the nearest spelling. [config.md](config.md) has all known ones.",
     )
 
 
-# plugins.md
+def plugin_section(name: str, info: Schema, brought: set[str]) -> str:
+    own = list(info["schema"].get("properties", {}))
+    entry = [f"datasets[].{key}" for key in info["dataset_schema"].get("properties", {})]
+    facts = {
+        "Distribution": f"`tunesmith-{name}`, {'part of' if name in brought else 'an extra of'} `tunesmith`",
+        "Selected by": ways(info),
+        "Trains on rows of": ", ".join((info["method"] or {}).get("rows", [])),
+        "Turns into examples": "; ".join(f"{kind}: {', '.join(types)}" for kind, types in info["strategies"].items()),
+        "Keys": ", ".join(f"`{key}`" for key in [*own, *entry]),
+        "Hooks": ", ".join(
+            f"`{hook}`{' (wraps)' if kind == 'wrapper' else ''}" for hook, kind in info["hooks"].items()
+        ),
+    }
+    return f"## {name}\n\n{info['summary']} [README](../plugins/{name}/README.md)\n\n{points(facts)}"
 
 
 def plugins_page() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     brought = {re.split(r"[<>=]", line)[0].removeprefix("tunesmith-") for line in project["dependencies"]}
     rows = [[f"`{r['plugin']}`", f"`{r['hook']}`", r["replaced_by"] or "nothing"] for r in discovery.defaults()]
-    parts = [
-        "# Plugins\n\n"
-        + MADE
-        + "The plugins of this repository. Each is a distribution of its own and an extra of the same "
-        'word: `pip install "tunesmith[lora]"`; `tunesmith[all]` brings all, `tunesmith[dev]` what the tests need. '
-        "`tunesmith plugins` lists what is installed. The packages in `contrib/` are not among them: they show what a third "
-        "party publishes.",
-        "## Defaults\n\nActive without being named, until something stands in for them:\n\n"
-        + table(["plugin", "for the hook", "replaced by"], rows),
-    ]
-    for name, info in discovery.catalogue().items():
-        hooks = [f"`{hook}`{' (wraps)' if kind == 'wrapper' else ''}" for hook, kind in info["hooks"].items()]
-        own = list(info["schema"].get("properties", {}))
-        entry = [f"datasets[].{key}" for key in info["dataset_schema"].get("properties", {})]
-        kinds = [f"{kind}: {', '.join(types)}" for kind, types in info["strategies"].items()]
-        facts = {
-            "Distribution": f"`tunesmith-{name}`, {'part of' if name in brought else 'an extra of'} `tunesmith`",
-            "Selected by": ways(info),
-            "Trains on rows of": ", ".join((info["method"] or {}).get("rows", [])),
-            "Turns into examples": "; ".join(kinds),
-            "Keys": ", ".join(f"`{key}`" for key in [*own, *entry]),
-            "Hooks": ", ".join(hooks),
-        }
-        lines = "\n".join(f"- {fact}: {text}" for fact, text in facts.items() if text)
-        parts.append(f"## {name}\n\n{info['summary']} [README](../plugins/{name}/README.md)\n\n{lines}")
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    return page(
+        "Plugins",
+        PLUGINS_HEAD,
+        "## Defaults\n\nActive without being named, until something stands in for them:",
+        table(["plugin", "for the hook", "replaced by"], rows),
+        *(plugin_section(name, info, brought) for name, info in discovery.catalogue().items()),
+    )
 
 
-PAGES = {
-    "hooks.md": hooks_page,
-    "config.md": config_page,
-    "keys-from-elsewhere.md": elsewhere_page,
-    "plugins.md": plugins_page,
-}
+PAGES = {"hooks": hooks_page, "config": config_page, "keys-from-elsewhere": elsewhere_page, "plugins": plugins_page}
 
 
 def main() -> int:
     stale = []
     for name, make in PAGES.items():
-        path, text = ROOT / "docs" / name, make()
+        path, text = ROOT / "docs" / f"{name}.md", make()
         if not path.exists() or path.read_text("utf-8") != text:
-            stale.append(f"docs/{name}")
+            stale.append(f"docs/{name}.md")
             if "--check" not in sys.argv:
                 path.write_text(text, encoding="utf-8")
     print("\n".join(stale) or "the pages are in step with the source")

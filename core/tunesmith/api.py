@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config import Config
-from tunesmith.errors import ConfigError, Problem, TunesmithError
+from tunesmith.errors import ConfigError, Problem, errors_of, raise_together
 from tunesmith.hooks import Hooks
 from tunesmith.run import Run
 
@@ -20,18 +21,7 @@ from tunesmith.run import Run
 def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
     """A run of a config that the plugins find consistent: `validate` and `inspect` of all of them, problems together."""
     run = Run(*config, tokenizer=tokenizer, given_model=model)
-    problems: list[Problem] = []
-    first: TunesmithError | None = None
-    for stage in (_check_core, run.hooks.validate, run.hooks.inspect):
-        try:
-            stage(run)
-        except ConfigError as error:
-            first = first or error
-            problems += error.problems
-    if len(problems) > 1:
-        raise ConfigError(problems)
-    if first:
-        raise first
+    raise_together([*errors_of([partial(_check_core, run)]), *run.hooks.validate(run), *run.hooks.inspect(run)])
     return run
 
 
@@ -126,6 +116,7 @@ def train(run: Run) -> Result:
             run.hooks.on_start(run, policy)
             trainer.fit()
         except loop.Interrupted as error:
+            run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")
             run.hooks.on_end(run, policy)
             record.write("interrupted")

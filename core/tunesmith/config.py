@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from tunesmith import discovery, keys
 from tunesmith.discovery import Candidate, LoadedPlugin, Selection
-from tunesmith.errors import ConfigError, Problem, TunesmithError
+from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.hooks import Hooks
 from tunesmith.plugin import Settings
 from tunesmith.settings import CoreSettings, DatasetSettings
@@ -86,6 +87,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
     """
     path = Path(path)
     document = read(path, overrides)
+    for entry in _entries(document, "pretraining_dataset").values():
+        entry.setdefault("type", "pretrain")
     available = discovery.installed()
     values = {**_defaults_of_selectors(), **{k: v for k, v in document.values.items() if v is not None}}
     selector = discovery.Selector(available, path.resolve().parent, document.where)
@@ -97,10 +100,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
         try:
             plugins[name] = candidate.load()
         except TunesmithError as error:
-            if any(p.code not in ("plugin-missing", "plugin-unknown") for p in problems):
-                problems += error.problems
-                continue
-            raise
+            problems += error.problems
     config = _validate(document, path.resolve().parent, plugins, selection, problems)
     hooks = Hooks(list(plugins.values()), replaced_defaults(selection.active))
     problems = []
@@ -132,36 +132,61 @@ def _validate(
     document: Document, base: Path, plugins: dict[str, LoadedPlugin], selection: Selection, problems: list[Problem]
 ) -> Config:
     """Validate each owner's keys by its pydantic model; raise everything found so far at once."""
-    values = {key: value for key, value in document.values.items() if value is not None}
+    values = document.values
     core = _settings(CoreSettings, values, document, (), problems)
     owned: dict[str, Settings | None] = {}
     for name, plugin in plugins.items():
         model = plugin.declaration.settings
         owned[name] = _settings(model, values, document, (), problems) if model else None
-    if problems or core is None:
-        raise ConfigError(_unique(problems))
+    for key in keys.DATASET_KEYS:
+        for index, entry in _entries(document, key).items():
+            _settings(DatasetSettings, entry, document, (key, index), problems)
+            strategy = keys.strategy_of(str(entry.get("type")), selection.active)
+            model = plugins[strategy.name].declaration.dataset_settings if strategy and strategy.name in plugins else None
+            if model:
+                _settings(model, entry, document, (key, index), problems)
+    if problems:
+        only_plugins = all(p.code.startswith("plugin-") for p in problems)
+        raise (PluginError if only_plugins else ConfigError)(dict.fromkeys(problems))
     return Config(document, base, cast(CoreSettings, core), owned, [], [], selection)
 
 
 def _settings(
     model: type[Settings], values: dict[str, Any], document: Document, path: KeyPath, problems: list[Problem]
 ) -> Settings | None:
-    mine = {key: value for key, value in values.items() if key in model.model_fields}
+    fields = model.model_fields
+    mine = {key: value for key, value in values.items() if key in fields and (value is not None or _takes_null(fields[key]))}
     try:
         return model.model_validate(mine)
     except ValidationError as error:
+        found: dict[KeyPath, Problem] = {}
         for item in error.errors(include_url=False):
             if item["type"] != "extra_forbidden":
-                problems.append(_type_problem(item, document, path))
+                place = _path(item["loc"], document, path)
+                found.setdefault(place, _type_problem(item, document, place))
+        problems += found.values()
         return None
 
 
-def _type_problem(item: Any, document: Document, base: KeyPath) -> Problem:
-    path = (*base, *(part for part in item["loc"] if not _is_union_branch(part)))
+def _takes_null(field: FieldInfo) -> bool:
+    """null means absent, unless it says something other than the default."""
+    return field.default is not None and type(None) in get_args(field.annotation)
+
+
+def _path(loc: tuple[str | int, ...], document: Document, base: KeyPath) -> KeyPath:
+    """The path of a key from pydantic's, which names the branches of unions too."""
+    path = base
+    for part in loc:
+        if (*path, part) in document.keys or not _is_union_branch(part):
+            path = (*path, part)
+    return path
+
+
+def _type_problem(item: Any, document: Document, path: KeyPath) -> Problem:
     name = ".".join(map(str, path))
     if item["type"] == "missing":
         return Problem(f"{name} is missing", document.where(path), "missing-key", f"write {path[-1]}: ...")
-    message = item["msg"].replace("Input should be", "has to be").replace("a valid ", "a ")
+    message = item["msg"].replace("Input should be", "has to be").replace("a valid i", "an i").replace("a valid ", "a ")
     given = item["input"]
     shown = f", not {json.dumps(given, default=str)[:60]}" if not isinstance(given, dict | list) else ""
     help = None
@@ -176,12 +201,10 @@ def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and (part in ("bool", "int", "float", "str", "none") or part.startswith(("literal[", "list[", "dict[")) or part[:1].isupper())
 
 
-def _unique(problems: list[Problem]) -> list[Problem]:
-    """One problem for one place, the first one found."""
-    seen: dict[tuple[str | None, str], Problem] = {}
-    for problem in problems:
-        seen.setdefault((problem.where, problem.message if problem.where is None else problem.code), problem)
-    return list(seen.values())
+def _entries(document: Document, key: str) -> dict[int, dict[str, Any]]:
+    """The entries of a dataset list as they stand in the YAML, without those of a wrong type."""
+    entries = document.values.get(key)
+    return {i: entry for i, entry in enumerate(entries) if isinstance(entry, dict)} if isinstance(entries, list) else {}
 
 
 def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> list[DatasetSpec]:
@@ -190,13 +213,7 @@ def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> l
     document = config.document
     for index, entry in enumerate(getattr(config.core, key)):
         path = (key, index)
-        if key == "pretraining_dataset":
-            entry = {"type": "pretrain", **entry}
-        found: list[Problem] = []
-        settings = _settings(DatasetSettings, entry, document, path, found)
-        problems += found
-        if settings is None:
-            continue
+        settings = _settings(DatasetSettings, entry, document, path, problems)
         type_name = str(entry["type"])
         candidate = keys.strategy_of(type_name, config.selection.active)
         if candidate is None:

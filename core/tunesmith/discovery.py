@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tunesmith.errors import PluginError, Problem
@@ -20,6 +21,7 @@ from tunesmith.plugin import Plugin, describe
 
 GROUP = "tunesmith"
 CORE = "tunesmith-core"
+_NOTHING = describe("", SimpleNamespace(plugin=Plugin()))
 
 
 @dataclass
@@ -37,21 +39,23 @@ class Candidate:
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
 
-    @cached_property
+    @property
     def info(self) -> dict[str, Any]:
-        """What it answers and owns: from its distribution's metadata, or by importing a plugin that ships none."""
-        return self.static if self.static is not None else describe(self.name, self.load().module)
+        """What it answers and owns, from its distribution's metadata. One that ships none, and one that is a file, says
+        it once it is imported, because a YAML names it; until then it answers nothing."""
+        if self.static is None and "_loaded" in vars(self):
+            self.static = describe(self.name, self._loaded.module)
+        return self.static or {**_NOTHING, "name": self.name}
 
     @cached_property
     def _loaded(self) -> LoadedPlugin:
         self.check_api()
         try:
             module = _import_file(self.path) if self.path else importlib.import_module(self.target)
-        except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1]
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"plugin {self} can't be imported: {type(error).__name__}: {error}",
-                where=f"{line.filename}:{line.lineno}",
+                where=_origin(error),
                 help=f"mend or uninstall {self.distribution}",
                 code="plugin-import",
             ) from error
@@ -74,7 +78,9 @@ class Candidate:
         installed = core_version()
         for line in self.requires:
             wanted = Requirement(line)
-            if wanted.name.replace("_", "-").lower() == CORE and not wanted.specifier.contains(installed, prereleases=True):
+            if wanted.name.replace("_", "-").lower() != CORE or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+                continue
+            if not wanted.specifier.contains(installed, prereleases=True):
                 raise PluginError(
                     f"plugin {self} needs {CORE}{wanted.specifier}, installed is {installed}",
                     help=f"pip install -U {self.distribution} {CORE}",
@@ -106,9 +112,7 @@ def installed() -> dict[str, Candidate]:
     for entry in metadata.entry_points(group=GROUP):
         dist = entry.dist
         assert dist is not None
-        text = dist.read_text("extra_metadata/tunesmith.json")
-        static = json.loads(text) if text else None
-        candidate = Candidate(entry.name, dist.name, dist.version, entry.value, dist.requires or [], static)
+        candidate = Candidate(entry.name, dist.name, dist.version, entry.value, dist.requires or [], _static(dist))
         other = found.get(entry.name)
         if other and other.distribution != candidate.distribution:
             raise PluginError(
@@ -118,6 +122,25 @@ def installed() -> dict[str, Candidate]:
             )
         found[entry.name] = candidate
     return dict(sorted(found.items()))
+
+
+def _static(dist: metadata.Distribution) -> dict[str, Any] | None:
+    """What a distribution's metadata say of its plugin, if they say anything."""
+    text = dist.read_text("extra_metadata/tunesmith.json")
+    try:
+        return {**_NOTHING, **json.loads(text)} if text else None
+    except (ValueError, TypeError) as error:
+        message = f"the metadata of {dist.name} {dist.version} are damaged: tunesmith.json: {error}"
+        raise PluginError(message, help=f"pip install --force-reinstall {dist.name}", code="plugin-metadata") from None
+
+
+def _origin(error: BaseException) -> str:
+    """file:line of what failed in an import: a syntax error's own, or the last that is not of the import system."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), frames[-1])
+    return f"{line.filename}:{line.lineno}"
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
@@ -134,11 +157,8 @@ def _data(name: str) -> Any:
     return json.loads(resources.files("tunesmith").joinpath("data", name).read_text("utf-8"))
 
 
-def local(reference: str, base: Path) -> Candidate:
-    """A plugin in one file named in the YAML, its path relative to the YAML."""
-    path = (base / reference).resolve()
-    if not path.is_file():
-        raise PluginError(f"local plugin {reference}: no such file", help=f"looked at {path}", code="plugin-missing")
+def local(path: Path) -> Candidate:
+    """A plugin in one file."""
     return Candidate(path.stem, f"./{path.name}", "local", str(path), path=path)
 
 
@@ -183,14 +203,15 @@ class Selector:
 
     def select(self, values: dict[str, Any]) -> Selection:
         """`plugins:` in its order; then, by word, those chosen by selectors and switches; then defaults where needed."""
-        for index, name in enumerate(values.get("plugins") or []):
+        names = values.get("plugins")
+        for index, name in enumerate(names if isinstance(names, list) else []):
             self.by_name(str(name), ("plugins", index))
         named = dict(self.result.active)
         chosen = Selection(problems=self.result.problems)
         self.result, explicit = chosen, self.result
         for name, candidate in self.available.items():
             for switch in candidate.info["switches"]:
-                if values.get(switch) not in (None, False):
+                if values.get(switch) is not None and values[switch] is not False:
                     self.result.add(candidate, switch)
         for key in ("rl", "adapter", "optimizer", "lr_scheduler"):
             if isinstance(values.get(key), str):
@@ -211,19 +232,31 @@ class Selector:
 
     def by_name(self, name: str, path: tuple[Any, ...]) -> None:
         if name.endswith(".py"):
-            candidate = local(name, self.base)
-            if candidate.name in self.available:
-                raise PluginError(f"local plugin {name} has the name of the installed {self.available[candidate.name]}")
-            self.available[candidate.name] = candidate
-            self.result.add(candidate, "plugins")
+            file = (self.base / name).resolve()
+            if not file.is_file():
+                self.problem(f"local plugin {name}: no such file", path, f"looked at {file}", "plugin-missing")
+            elif other := self.available.get(file.stem):
+                self.problem(f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate")
+            else:
+                self.available[file.stem] = local(file)
+                self.activate(self.available[file.stem])
         elif name in self.available:
-            self.result.add(self.available[name], "plugins")
+            self.activate(self.available[name])
         elif name in catalogue():
             self.problem(f"plugin {name!r} is not installed", path, f'pip install "tunesmith[{name}]"', "plugin-missing")
         else:
             close = nearest(name, set(self.available) | set(catalogue()))
             known = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
             self.problem(f"no plugin {name!r}", path, known, "plugin-unknown")
+
+    def activate(self, candidate: Candidate) -> None:
+        """Activate a plugin that `plugins:` names; import it now if only that tells what it answers."""
+        try:
+            if candidate.static is None:
+                candidate.load()
+            self.result.add(candidate, "plugins")
+        except PluginError as error:
+            self.result.problems += error.problems
 
     def by_value(self, key: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
         self._answerers(lambda info: info["answers"].get(key, []), f"{key}: {value}", value, path, named)

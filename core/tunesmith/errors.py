@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -93,3 +93,21 @@ class SafetyError(TunesmithError):
 
     exit_code = 9
     code = "safety"
+
+
+def errors_of(checks: Iterable[Callable[[], object]]) -> list[TunesmithError]:
+    """Run every check and give the errors that they raise."""
+    found = []
+    for check in checks:
+        try:
+            check()
+        except TunesmithError as error:
+            found.append(error)
+    return found
+
+
+def raise_together(errors: list[TunesmithError]) -> None:
+    """Raise the gravest of some errors with the problems of all: a refusal for safety, else the first."""
+    if errors:
+        gravest = next((e for e in errors if isinstance(e, SafetyError)), errors[0])
+        raise type(gravest)([problem for error in errors for problem in error.problems])

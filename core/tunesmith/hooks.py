@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,8 @@ import pluggy
 
 from tunesmith import hookspecs
 from tunesmith.discovery import LoadedPlugin, nearest
-from tunesmith.errors import PluginError, Problem, TunesmithError
+from tunesmith.errors import PluginError, Problem, TunesmithError, errors_of
+from tunesmith.guard import BEFORE_THE_RUN, Guard, current
 from tunesmith.plugin import Method, implemented_hooks
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from tunesmith.run import DatasetSpec, Run
     from tunesmith.step import StepRecord, Term
 
-_current: ContextVar[str] = ContextVar("plugin", default="the core")
 HOOKS = {name: f for name, f in vars(hookspecs).items() if getattr(f, "tunesmith_spec", None) is not None}
 
 
@@ -78,7 +75,7 @@ class Hooks:
                 caller._remove_plugin(plugin.module)
                 continue
             for impl in caller.get_hookimpls():
-                if impl.plugin_name == plugin.name and not hasattr(impl.function, "__wrapped__"):
+                if impl.plugin_name == plugin.name:
                     impl.function = self._guard(plugin, name, impl.function, generator=impl.wrapper)
 
     def _check_signature(self, plugin: LoadedPlugin, name: str) -> None:
@@ -106,55 +103,26 @@ class Hooks:
             if arity == "one" and len(answers) != 1:
                 who = " and ".join(f"{c.plugin} ({c.distribution} {c.version}, {c.location})" for c in answers) or "nobody"
                 problems.append(Problem(f"{name} needs one answer, and {who} answer it", None, "hook-arity", "select one"))
-            if arity == "chain" and len(answers) != len(self.calls(name)):
-                problems.append(Problem(f"{name} is a chain and can't be wrapped", None, "hook-arity"))
+            if arity == "chain" or name in BEFORE_THE_RUN:
+                wrappers = [c for c in self.calls(name) if c.wrapper]
+                problems += [Problem(f"{name} of plugin {c.plugin} can't be a wrapper", c.location, "hook-arity") for c in wrappers]
+            if arity == "keyed":
+                silent = [c for c in answers if not self.by_name[c.plugin].declaration.strategies]
+                help = "write Plugin(strategies={...})"
+                problems += [Problem(f"plugin {c.plugin} answers {name} for no type", c.location, "hook-arity", help) for c in silent]
         if problems:
             raise PluginError(problems)
 
     def _guard(self, plugin: LoadedPlugin, name: str, function: Callable[..., Any], generator: bool) -> Callable[..., Any]:
-        """Give an implementation its plugin's name for errors, the patch ledger and the clock."""
-        key = (plugin.name, name)
-
-        def failed(error: Exception) -> Exception:
-            if isinstance(error, TunesmithError):
-                return error
-            line = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{line.filename}:{line.lineno}"
-            message = f"plugin {plugin} failed in {name}: {type(error).__name__}: {error}"
-            return PluginError(message, where=where, code="hook-failed")
+        guard = Guard(self, plugin, name, function)
 
         @functools.wraps(function)
         def guarded(*args: Any) -> Any:
-            if plugin.name in self.muted:
-                return None
-            token, start = _current.set(plugin.name), time.perf_counter()
-            try:
-                return function(*args)
-            except Exception as error:
-                if plugin.declaration.best_effort:
-                    self.muted[plugin.name] = f"{name}: {type(error).__name__}: {error}"
-                    return None
-                raise failed(error) from error
-            finally:
-                self.seconds[key] += time.perf_counter() - start
-                self.counts[key] += 1
-                _current.reset(token)
+            return guard.call(*args)
 
         @functools.wraps(function)
         def guarded_wrapper(*args: Any) -> Any:
-            inner = function(*args)
-            try:
-                next(inner)
-                result = yield
-                try:
-                    inner.send(result)
-                except StopIteration as stop:
-                    return stop.value
-            except Exception as error:
-                raise failed(error) from error
-            finally:
-                self.counts[key] += 1
-            raise PluginError(f"plugin {plugin}: the wrapper of {name} yields twice", code="hook-signature")
+            return (yield from guard.wrap(*args))
 
         return guarded_wrapper if generator else guarded
 
@@ -178,14 +146,21 @@ class Hooks:
             arguments[value_name] = result
         return arguments[value_name]
 
+    def _each(self, name: str, **arguments: Any) -> list[Callable[[], Any]]:
+        """The implementations of a hook one by one, in call order."""
+        impls = reversed(getattr(self._manager.hook, name).get_hookimpls())
+        return [functools.partial(i.function, *(arguments[a] for a in i.argnames)) for i in impls]
+
     def has(self, name: str) -> bool:
         return bool(getattr(self._manager.hook, name).get_hookimpls())
 
-    def validate(self, run: Run) -> None:
-        self._all("validate", run=run)
+    def validate(self, run: Run) -> list[TunesmithError]:
+        """Everyone's errors."""
+        return errors_of(self._each("validate", run=run))
 
-    def inspect(self, run: Run) -> None:
-        self._all("inspect", run=run)
+    def inspect(self, run: Run) -> list[TunesmithError]:
+        """Everyone's errors."""
+        return errors_of(self._each("inspect", run=run))
 
     def configure(self, run: Run) -> None:
         self._all("configure", run=run)
@@ -256,7 +231,7 @@ class Hooks:
 
     def current(self) -> str:
         """The plugin whose hook is running."""
-        return _current.get()
+        return current.get()
 
 
 def location(function: Any) -> str:

@@ -60,8 +60,8 @@ class _Checker:
             elif key in active:
                 schema = active[key].info["schema"]
                 yield from nested(self.document, schema, schema["properties"][key], value, (key,))
-            elif value is None and key in owned:
-                continue
+            elif (value is None or value is False) and key in owned:
+                continue  # a switch that is off selects nothing
             else:
                 yield self.lost((key,), set(core), owned, "schema")
 

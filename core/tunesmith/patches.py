@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from tunesmith.errors import PluginError
@@ -30,7 +31,8 @@ class Patches:
 
     def replace(self, holder: Any, attribute: str, new: Any) -> Patch:
         """Replace an attribute of a class or module. Raises PluginError if it is not there or someone else's."""
-        name = f"{getattr(holder, '__module__', '')}.{getattr(holder, '__qualname__', holder)}.{attribute}".lstrip(".")
+        home = holder.__name__ if isinstance(holder, ModuleType) else f"{holder.__module__}.{holder.__qualname__}"
+        name = f"{home}.{attribute}"
         if not hasattr(holder, attribute):
             raise PluginError(f"patch of {name}: no such attribute", help="the library may have renamed it")
         return self._apply(name, [holder], attribute, lambda _: new)
@@ -51,11 +53,11 @@ class Patches:
             if entry.target == name:
                 raise PluginError(f"{name} is patched by both {entry.owner} and {owner}", help="keep one of them")
         patch = Patch(name, owner, len(holders))
+        self.entries.append(patch)  # first, so that a patch that fails half-way is undone too
         for holder in holders:
             before = vars(holder).get(attribute, _MISSING)
             setattr(holder, attribute, make(holder))
             patch.undo.append(lambda h=holder, b=before: _restore(h, attribute, b))  # type: ignore[misc]
-        self.entries.append(patch)
         return patch
 
     def undo(self) -> None:

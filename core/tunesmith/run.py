@@ -42,7 +42,7 @@ class Adapter:
     disabled: Callable[[], AbstractContextManager[Any]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One run of one config. Stages fill it in: hooks, tokenizer, data, device, step."""
 
@@ -67,6 +67,8 @@ class Run:
     total_steps: int = 0
     stopped: str | None = None
     """Why the run ends early, once it does."""
+    interrupted: bool = False
+    """Whether a signal ends it: hurry."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Lines of the summary: everything that was dropped, cut, fallen back on or ignored is said here."""
     states: dict[str, Stateful] = field(default_factory=dict)

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tunesmith_alpaca
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-
-import tunesmith_alpaca
-from tunesmith import DataError, Example, Row
 from tunesmith_alpaca import AlpacaDataset, AlpacaSettings, build_dataset
+
+from tunesmith import DataError, Example, Row
 
 PLAIN = """\
 Below is an instruction that describes a task. Write a response that appropriately completes the request.
@@ -92,9 +92,9 @@ def test_train_on_inputs_trains_the_same_tokens_and_the_prompt() -> None:
 
 def test_rows_that_lack_a_column_are_refused_with_their_place() -> None:
     good = {"instruction": "Add.", "output": "3"}
-    with pytest.raises(DataError, match="f:2: .*output: no such column; found: instruction"):
+    with pytest.raises(DataError, match=r"f:2: .*output: no such column; found: instruction"):
         build([good, {"instruction": "Add."}])
-    with pytest.raises(DataError, match="f:1: .*field_sys|f:1: .*who: no such column"):
+    with pytest.raises(DataError, match=r"f:1: .*who: no such column"):
         build([good], field_system="who")
     with pytest.raises(DataError, match="no row has a column 'context'"):
         build([good], field_input="context")

@@ -11,9 +11,7 @@ from tunesmith_alpaca import AlpacaDataset
 
 BATCH = 256
 """Rows of one round of tokenizer calls: enough to use its threads, few enough to stay lazy."""
-OPENING = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-)
+OPENING = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 OPENING_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request."

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-
-from tunesmith import ConfigError, Example, Row
 from tunesmith_chat import ChatDataset, ChatSettings, build_dataset
+
+from tunesmith import ConfigError, DatasetSpec, Example, Row
+from tunesmith.settings import DatasetSettings
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -43,22 +44,20 @@ class Bench:
         self.options = ChatDataset(**options)
         self.top = top or ChatSettings()
         self.notes: dict[str, Any] = {}
-        settings = SimpleNamespace(type="chat_template")
-        self.spec: Any = SimpleNamespace(
-            options=self.options, option=lambda model: self.options, where="run.yaml:4:5", settings=settings
-        )
+        entry = DatasetSettings(path="chats.jsonl", type="chat_template")
+        spec = DatasetSpec(entry, "chat", "conversation", self.options, "run.yaml:4:5")
         self.run: Any = SimpleNamespace(
             tokenizer=tokenizer,
             settings=lambda model: self.top,
             core=SimpleNamespace(tokenizer_path=str(base)),
-            config=SimpleNamespace(base=base, datasets=[self.spec], pretraining=[], error=config_error),
+            config=SimpleNamespace(base=base, datasets=[spec], pretraining=[], error=config_error),
             note=self.notes.__setitem__,
         )
 
     def examples(self, *records: Any) -> list[Example]:
         rows = [Row(record if isinstance(record, dict) else {"messages": record}, f"chats.jsonl:{i}")
                 for i, record in enumerate(records, 1)]  # fmt: skip
-        return list(build_dataset(self.run, self.spec, rows))
+        return list(build_dataset(self.run, self.run.config.datasets[0], rows))
 
     def trained(self, record: Any) -> list[str]:
         """The trained stretches of one row, as text."""
@@ -81,7 +80,9 @@ def config_error(path: Any, message: str, help: str | None = None) -> ConfigErro
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Any:
-    def make(template: str | None = CHATML, top: ChatSettings | None = None, tokenizer: Any = None, **options: Any) -> Bench:
+    def make(
+        template: str | None = CHATML, top: ChatSettings | None = None, tokenizer: Any = None, **options: Any
+    ) -> Bench:
         return Bench(tokenizer or make_tokenizer(template), tmp_path, top, **options)
 
     return make

@@ -8,6 +8,7 @@ import pytest
 
 from tunesmith import DataError
 
+CHAT = [{"role": "user", "content": "a"}]
 ODD = (
     "{%- set ns = namespace(n=0) -%}{{ bos_token }}{{ tools | tojson if tools else '' }}\n"
     "  {% for m in messages %}\n{% set ns.n = ns.n + 1 %}{% if m.tool_calls %}{{ m.tool_calls | tojson(indent=1) }}"
@@ -73,11 +74,11 @@ def test_a_row_that_can_not_be_used_is_refused_with_its_place(bench: Any, record
 
 
 def test_what_a_template_raises_is_said_of_the_row(bench: Any) -> None:
-    with pytest.raises(DataError, match="chats.jsonl:1: .*roles must alternate"):
-        bench("{{ raise_exception('roles must alternate') }}").examples([{"role": "user", "content": "a"}])
+    with pytest.raises(DataError, match=r"chats.jsonl:1: .*roles must alternate"):
+        bench("{{ raise_exception('roles must alternate') }}").examples(CHAT)
 
 
 def test_templates_run_in_a_sandbox(bench: Any) -> None:
     for attack in ("{{ ''.__class__.__mro__ }}", "{{ messages.clear() }}", "{{ namespace(_a=1) }}"):
         with pytest.raises(DataError, match="the chat template fails on it"):
-            bench(attack + "{{ ''.__class__.__mro__[1].__subclasses__() }}").examples([{"role": "user", "content": "a"}])
+            bench(attack).examples(CHAT)

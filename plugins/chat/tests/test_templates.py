@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import tunesmith_chat
-from tunesmith import ConfigError, ModelError
 from tunesmith_chat import ChatSettings, inspect, validate
+
+from tunesmith import ConfigError, ModelError
 
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 OWN = "{% for m in messages %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
@@ -20,7 +20,8 @@ OWN += "{% if add_generation_prompt %}assistant:{% endif %}"
 
 
 def test_wiring_imports_nothing_heavy() -> None:
-    code = "import sys, tunesmith_chat; print([m for m in ('torch', 'transformers', 'jinja2', 'numpy') if m in sys.modules])"
+    heavy = "('torch', 'transformers', 'jinja2', 'numpy')"
+    code = f"import sys, tunesmith_chat; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -34,6 +35,13 @@ def test_an_own_template_is_used(bench: Any, tmp_path: Path, where: str) -> None
     inspect(made.run)
     (example,) = made.examples(CHAT)
     assert made.run.tokenizer.decode(example.segments[1].tokens) == "user:a<|im_end|>assistant:b<|im_end|>"
+
+
+def test_prepared_data_depends_on_what_an_entrys_template_file_says(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "chat.jinja").write_text(OWN)
+    made = bench(chat_template_jinja="./chat.jinja")
+    inspect(made.run)
+    assert made.run.config.datasets[0].options.chat_template_jinja == OWN
 
 
 def test_the_tokenizer_is_saved_with_the_runs_own_template(bench: Any) -> None:

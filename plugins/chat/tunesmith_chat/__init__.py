@@ -56,9 +56,9 @@ def validate(run: Run) -> None:
 @hookimpl
 def inspect(run: Run) -> None:
     """Every template exists and compiles, as far as that can be seen without the hub."""
-    from tunesmith_chat.checks import check_templates
+    from tunesmith_chat.checks import read_templates
 
-    check_templates(run)
+    read_templates(run)
 
 
 @hookimpl(wrapper=True)

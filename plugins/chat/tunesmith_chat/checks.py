@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tunesmith_chat.sources import KNOWN, read_template, stored_templates
 if TYPE_CHECKING:
     from tunesmith import Run
 
-Path_ = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
 def check_settings(run: Run) -> None:
@@ -29,8 +30,10 @@ def check_settings(run: Run) -> None:
         raise ConfigError(problems)
 
 
-def check_templates(run: Run) -> None:
-    """Raise ConfigError for a template of the YAML, ModelError for one of the tokenizer, that is absent or no Jinja."""
+def read_templates(run: Run) -> None:
+    """Check every template, and put the text of an entry's own file in place of its path.
+
+    So it is read once, and prepared data depends on what it says (the run's own one is part of its tokenizer). Raise ConfigError for a template of the YAML, ModelError for one of the tokenizer, that is absent or no Jinja."""
     top = run.settings(ChatSettings)
     problems = _own(run, top, ())
     from_tokenizer = False
@@ -39,12 +42,18 @@ def check_templates(run: Run) -> None:
         from_tokenizer = from_tokenizer or not (entry.chat_template_jinja or top.chat_template_jinja)
     if problems:
         raise ConfigError(problems)
+    for specs in (run.config.datasets, run.config.pretraining):
+        for index, spec in enumerate(specs):
+            if isinstance(spec.options, ChatDataset) and spec.options.chat_template_jinja:
+                text = read_template(spec.options.chat_template_jinja, run.config.base)
+                options = spec.options.model_copy(update={"chat_template_jinja": text})
+                specs[index] = dataclasses.replace(spec, options=options)
     folder = Path(run.core.tokenizer_path)
     if from_tokenizer and folder.is_dir():
         _check_folder(folder)
 
 
-def _entries(run: Run) -> Iterator[tuple[Path_, ChatDataset]]:
+def _entries(run: Run) -> Iterator[tuple[Place, ChatDataset]]:
     for group, specs in (("datasets", run.config.datasets), ("pretraining_dataset", run.config.pretraining)):
         for index, spec in enumerate(specs):
             if isinstance(spec.options, ChatDataset):
@@ -52,7 +61,7 @@ def _entries(run: Run) -> Iterator[tuple[Path_, ChatDataset]]:
 
 
 def _template_keys(
-    run: Run, settings: ChatSettings | ChatDataset, path: Path_, top: ChatSettings | None = None
+    run: Run, settings: ChatSettings | ChatDataset, path: Place, top: ChatSettings | None = None
 ) -> list[Problem]:
     name, own = settings.chat_template, settings.chat_template_jinja
     key, other = (*path, "chat_template"), (*path, "chat_template_jinja")
@@ -72,7 +81,7 @@ def _template_keys(
     return []
 
 
-def _roles(run: Run, entry: ChatDataset, path: Path_) -> list[Problem]:
+def _roles(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
     names = role_names(entry.roles)
     problems: list[Problem] = []
     if not entry.roles_to_train:
@@ -93,7 +102,7 @@ def _roles(run: Run, entry: ChatDataset, path: Path_) -> list[Problem]:
     return problems
 
 
-def _own(run: Run, settings: ChatSettings | ChatDataset, path: Path_) -> list[Problem]:
+def _own(run: Run, settings: ChatSettings | ChatDataset, path: Place) -> list[Problem]:
     """Problems of a template that the YAML gives."""
     from tunesmith_chat.template import TemplateSyntaxError, compiled
 
@@ -101,13 +110,14 @@ def _own(run: Run, settings: ChatSettings | ChatDataset, path: Path_) -> list[Pr
     if not settings.chat_template_jinja:
         return []
     try:
-        compiled(read_template(settings.chat_template_jinja, run.config.base))
+        template = read_template(settings.chat_template_jinja, run.config.base)
+        compiled(template)
     except (OSError, UnicodeDecodeError) as error:
         help = f"the path is relative to the folder of the YAML, {run.config.base}; or write the template itself"
         return run.config.error(key, f"can't be read: {error}", help).problems
     except TemplateSyntaxError as error:
         return run.config.error(key, f"is no Jinja template: line {error.lineno}: {error.message}").problems
-    return []
+    return [] if "{" in template else run.config.error(key, "is a file without any Jinja in it").problems
 
 
 def _check_folder(folder: Path) -> None:
@@ -115,10 +125,10 @@ def _check_folder(folder: Path) -> None:
 
     try:
         templates = stored_templates(folder)
-        for name, text in templates.items():
+        for text in templates.values():
             compiled(text)
     except TemplateSyntaxError as error:
-        message = f"the tokenizer's chat template {name!r} is no Jinja template: line {error.lineno}: {error.message}"
+        message = f"the tokenizer's chat template is no Jinja template: line {error.lineno}: {error.message}"
         raise ModelError(message, where=str(folder)) from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"the tokenizer's chat template can't be read: {error}", where=str(folder)) from error

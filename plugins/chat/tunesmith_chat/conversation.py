@@ -51,7 +51,7 @@ class Reader:
             raise row.error(place, f"is {kind}, not a mapping", "messages look like {role: user, content: Hello}")
         role, content = raw.get(self._role), raw.get(self._content)
         name = self._names.get(role) if isinstance(role, str) else None
-        if name is None:
+        if not isinstance(name, str):
             raise self._bad_role(row, place, raw)
         if len(raw) == 2 and type(content) is str:
             return {"role": name, "content": content}
@@ -59,7 +59,7 @@ class Reader:
         for key, value in raw.items():
             # A property without a value is left out, as transformers does; so is one whose name a mapping takes
             if value is not None and (key in self._rename or key not in self._targets):
-                message[self._rename.get(key, key)] = plain(value)
+                message[self._rename[key] if key in self._rename else key] = plain(value)
         message["role"] = name
         if content is not None or not message.get("tool_calls"):
             message["content"] = self._text(row, place, raw)

@@ -1,4 +1,4 @@
-"""Where a chat template comes from: the YAML, a file beside it, or the tokenizer's folder. No torch, no transformers."""
+"""Where a chat template comes from: the YAML, a file beside it, or the tokenizer's folder. Neither torch nor jinja2."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def stored_templates(folder: Path) -> Templates:
 
 
 def by_name(value: Any) -> Templates:
-    """A tokenizer's chat_template in any of its shapes: a text, {name: text}, [{"name": ..., "template": ...}], None."""
+    """A tokenizer's chat_template in any shape: a text, {name: text}, [{"name": ..., "template": ...}], None."""
     if isinstance(value, str):
         return {"default": value}
     if isinstance(value, list):

@@ -8,7 +8,7 @@ model is given when it is used. Both have to begin the whole text, letter by let
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tunesmith import DataError
 from tunesmith_chat.conversation import Conversation
@@ -30,7 +30,9 @@ class Region(NamedTuple):
 class SpanFinder:
     """Finds the trained text of conversations under one template and one set of options."""
 
-    def __init__(self, template: Template, eos: str | None, roles_to_train: list[str], train_on_eos: TrainOnEos, field: str):
+    def __init__(
+        self, template: Template, eos: str | None, roles_to_train: list[str], train_on_eos: TrainOnEos, field: str
+    ):
         self.template = template
         self.eos = eos or ""
         self.roles = frozenset(roles_to_train)

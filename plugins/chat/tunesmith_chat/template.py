@@ -63,8 +63,8 @@ class _PlainDict:
 class _PlainNamespace(Namespace):
     """`namespace` for templates: no names that begin with an underscore, which could reach Python's internals."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - namespace(self=...) has to work
-        self, *rest = args
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, *rest = args  # so that namespace(self=...) works
         values = dict(*rest, **kwargs)
         for name in values:
             _public(name)
@@ -139,13 +139,13 @@ class Template:
         Raises RENDER_ERRORS; ValueError if marking a block changes the text around it, as where a template trims or
         measures what it has put into a variable.
         """
-        text, spans, depth = "", [], 0
+        spans: list[tuple[int, int]] = []
         pieces: list[str] = []
-        length = 0
+        length = depth = start = 0
         for piece in _MARKS.split(self.render(messages, tools, marking=True)):
             if piece == _OPEN:
+                start = start if depth else length
                 depth += 1
-                start = length if depth == 1 else start
             elif piece == _CLOSE:
                 depth -= 1
                 if depth == 0 and length > start:

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tunesmith_completion
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-
-import tunesmith_completion
-from tunesmith import ConfigError, DataError, ModelError, Row
 from tunesmith_completion import TextDataset, build_dataset, validate
+
+from tunesmith import ConfigError, DataError, ModelError, Row
 
 
 def tokenizer(pattern: str = "$A", eos: str | None = "</s>") -> PreTrainedTokenizerFast:
@@ -58,7 +58,9 @@ def test_the_key_of_the_other_type_is_refused() -> None:
         return ConfigError(f"{path} {message}", help=help)
 
     specs = [entry(text_column="x"), entry(field="x")]
-    run: Any = SimpleNamespace(config=SimpleNamespace(datasets=specs, pretraining=[entry("pretrain", field="x")], error=error))
+    run: Any = SimpleNamespace(
+        config=SimpleNamespace(datasets=specs, pretraining=[entry("pretrain", field="x")], error=error)
+    )
     with pytest.raises(ConfigError) as caught:
         validate(run)
     assert [p.message for p in caught.value.problems] == [
@@ -84,7 +86,7 @@ def test_rows_are_read_as_they_are_needed_and_none_is_lost() -> None:
 
 
 def test_a_row_without_the_column_is_refused_with_its_place() -> None:
-    with pytest.raises(DataError, match="f:2: .*text: no such column; found: body"):
+    with pytest.raises(DataError, match=r"f:2: .*text: no such column; found: body"):
         tokens([{"text": "a"}, {"body": "b"}], entry())
 
 
