@@ -147,7 +147,7 @@ def _validate(
                 _settings(model, entry, document, (key, index), problems)
     if problems:
         only_plugins = all(p.code.startswith("plugin-") for p in problems)
-        raise (PluginError if only_plugins else ConfigError)(dict.fromkeys(problems))
+        raise (PluginError if only_plugins else ConfigError)(sorted(dict.fromkeys(problems), key=_line_and_column))
     return Config(document, base, cast(CoreSettings, core), owned, [], [], selection)
 
 
@@ -199,6 +199,10 @@ def _type_problem(item: Any, document: Document, path: KeyPath) -> Problem:
 
 def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and (part in ("bool", "int", "float", "str", "none") or part.startswith(("literal[", "list[", "dict[")) or part[:1].isupper())
+
+
+def _line_and_column(problem: Problem) -> list[int]:
+    return [int(part) for part in (problem.where or "").split(":")[-2:] if part.isdecimal()]
 
 
 def _entries(document: Document, key: str) -> dict[int, dict[str, Any]]:

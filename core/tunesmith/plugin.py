@@ -26,9 +26,11 @@ ROW_KINDS = ("text", "conversation", "pair", "labelled", "prompt", "stepwise")
 
 
 class Settings(BaseModel):
-    """Base of all settings: exact types, no unknown keys, not changed after reading."""
+    """Base of all settings: exact types, finite numbers, no unknown keys, not changed after reading."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 @dataclass(frozen=True)

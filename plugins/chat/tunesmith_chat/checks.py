@@ -33,7 +33,9 @@ def check_settings(run: Run) -> None:
 def read_templates(run: Run) -> None:
     """Check every template, and put the text of an entry's own file in place of its path.
 
-    So it is read once, and prepared data depends on what it says (the run's own one is part of its tokenizer). Raise ConfigError for a template of the YAML, ModelError for one of the tokenizer, that is absent or no Jinja."""
+    So it is read once, and prepared data depends on what it says (the run's own one is part of its tokenizer).
+    Raises ConfigError for a template of the YAML, ModelError for one of the tokenizer, that is absent or no Jinja.
+    """
     top = run.settings(ChatSettings)
     problems = _own(run, top, ())
     from_tokenizer = False

@@ -59,7 +59,7 @@ class Reader:
         for key, value in raw.items():
             # A property without a value is left out, as transformers does; so is one whose name a mapping takes
             if value is not None and (key in self._rename or key not in self._targets):
-                message[self._rename[key] if key in self._rename else key] = plain(value)
+                message[str(self._rename.get(key, key))] = plain(value)
         message["role"] = name
         if content is not None or not message.get("tool_calls"):
             message["content"] = self._text(row, place, raw)
