@@ -14,7 +14,28 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "the a red blue green cat dog bird sees likes finds one two three old new house tree river stone".split()
+WORDS = [
+    "the",
+    "a",
+    "red",
+    "blue",
+    "green",
+    "cat",
+    "dog",
+    "bird",
+    "sees",
+    "likes",
+    "finds",
+    "one",
+    "two",
+    "three",
+    "old",
+    "new",
+    "house",
+    "tree",
+    "river",
+    "stone",
+]
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt_neox", "mixtral")
 
 
@@ -32,7 +53,9 @@ def tokenizer() -> Any:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
     backend.train_from_iterator([sentence(random.Random(i)) for i in range(200)], trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     made.chat_template = CHATML
@@ -51,7 +74,10 @@ def config(architecture: str, **changes: Any) -> Any:
     made = {
         "llama": ("LlamaConfig", grouped),
         "qwen3": ("Qwen3Config", grouped),
-        "gemma3": ("Gemma3TextConfig", grouped | {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+        "gemma3": (
+            "Gemma3TextConfig",
+            grouped | {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+        ),
         "gpt_neox": ("GPTNeoXConfig", sizes),
         "mixtral": ("MixtralConfig", grouped | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     }[architecture]
@@ -79,7 +105,9 @@ def rows(kind: str, number: int, seed: int = 0) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     for _ in range(number):
         if kind == "conversation":
-            turns = [{"role": role, "content": sentence(r)} for _ in range(r.randint(1, 2)) for role in ("user", "assistant")]
+            turns = [
+                {"role": role, "content": sentence(r)} for _ in range(r.randint(1, 2)) for role in ("user", "assistant")
+            ]
             made.append({"messages": turns})
         elif kind == "text":
             made.append({"text": sentence(r, 5, 40)})
@@ -102,7 +130,9 @@ def write_config(folder: Path, name: str = "run.yaml", **keys: Any) -> Path:
         "device": "cpu", "seed": 7, **keys,
     }  # fmt: skip
     path = folder / name
-    path.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False), encoding="utf-8"
+    )
     return path
 
 

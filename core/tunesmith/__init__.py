@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api import plan, prepare, train, verify
-    from tunesmith.attention import Layout
     from tunesmith.batch import Batch, collate
     from tunesmith.config import Config, DatasetSpec, load_config
     from tunesmith.errors import (
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         TunesmithError,
     )
     from tunesmith.examples import Example, Row, Segment, segment
+    from tunesmith.layout import Layout
     from tunesmith.plugin import Method, Needs, Plugin, Settings, hookimpl
     from tunesmith.policy import Backbone, Hidden, Output, Policy
     from tunesmith.run import Adapter, Run
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ("plan", "prepare", "train", "verify"),
-    "attention": ("Layout",),
+    "layout": ("Layout",),
     "batch": ("Batch", "collate"),
     "config": ("Config", "DatasetSpec", "load_config"),
     "errors": (

@@ -19,7 +19,7 @@ from tunesmith.run import Run
 
 
 def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
-    """A run of a config that the plugins find consistent: `validate` and `inspect` of all of them, problems together."""
+    """A run of a config that the plugins find consistent: `validate` and `inspect` of all, problems together."""
     run = Run(*config, tokenizer=tokenizer, given_model=model)
     raise_together([*errors_of([partial(_check_core, run)]), *run.hooks.validate(run), *run.hooks.inspect(run)])
     return run
@@ -47,7 +47,11 @@ def _check_core(run: Run) -> None:
             if getattr(core, key):
                 wrong(key, "needs held-out data", "write val_set_size: 0.05")
     if not core.gradient_checkpointing and "gradient_checkpointing_kwargs" in config.document.values:
-        wrong("gradient_checkpointing_kwargs", "has no effect without gradient_checkpointing", "write gradient_checkpointing: true")
+        wrong(
+            "gradient_checkpointing_kwargs",
+            "has no effect without gradient_checkpointing",
+            "write gradient_checkpointing: true",
+        )
     if problems:
         raise ConfigError(problems)
 
@@ -68,7 +72,7 @@ def plan(run: Run) -> dict[str, Any]:
 
 
 def verify(run: Run) -> list[dict[str, Any]]:
-    """Check the engine's promises on this model and the first batch of this data. Raises NumericalError on a mismatch."""
+    """Check the engine's promises on this model and the first row of this data. Raises NumericalError on a mismatch."""
     from tunesmith.verify import verify as check
 
     return check(run)
@@ -87,9 +91,12 @@ class Result:
 def train(run: Run) -> Result:
     """Train from the first step, or from the checkpoint that resume_from_checkpoint names, to the final model.
 
-    Raises DataError, ModelError, NumericalError, ...; loop.Interrupted after SIGTERM or SIGINT, with a checkpoint saved.
+    Raises DataError, ModelError, NumericalError, ...; loop.Interrupted after SIGTERM or SIGINT, checkpoint saved.
     """
-    from tunesmith import checkpoint, loop
+    from tunesmith import checkpoint, state
+    from tunesmith.distributed import seed_everything
+    from tunesmith.feed import count_steps, make_feed
+    from tunesmith.loop import Interrupted, Loop
     from tunesmith.record import RunRecord
     from tunesmith.setup import build_policy
 
@@ -100,30 +107,30 @@ def train(run: Run) -> Result:
         if run.data is None:
             prepare(run)
         policy = build_policy(run)
-        feed = loop.make_feed(run)
-        run.total_steps = loop.count_steps(run, feed)
+        feed = make_feed(run)
+        run.total_steps = count_steps(run, feed)
         optimizer = run.hooks.build_optimizer(run, policy.bare)
         scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
-        trainer = loop.Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
-        loop.seed_training(run)
+        loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
+        seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
         if folder is not None:
-            trainer.resume(folder)
+            state.restore(loop, folder)
             run.note("resumed from", folder.name)
         record = RunRecord(run)
         record.write("running")
-        trainer.listen()
+        loop.listen()
         try:
             run.hooks.on_start(run, policy)
-            trainer.fit()
-        except loop.Interrupted as error:
+            loop.fit()
+        except Interrupted as error:
             run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")
             run.hooks.on_end(run, policy)
             record.write("interrupted")
             raise
-        if run.core.load_best_model_at_end and trainer.best_step not in (None, run.step):
-            trainer.load_weights(run.output_dir / f"checkpoint-{trainer.best_step}")
-            run.note("final model", f"that of step {trainer.best_step}, the best {run.core.metric_for_best_model}")
+        if run.core.load_best_model_at_end and loop.best.step not in (None, run.step):
+            state.load_weights(loop, run.output_dir / f"checkpoint-{loop.best.step}")
+            run.note("final model", f"that of step {loop.best.step}, the best {run.core.metric_for_best_model}")
         save_final(run, policy)
         run.hooks.on_end(run, policy)
         record.write("done")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.attention import Layout
 from tunesmith.examples import Example, segment
+from tunesmith.layout import Layout
 
 
 @dataclass
@@ -123,7 +123,11 @@ class _Builder:
             return torch.from_numpy(np.concatenate(parts)).to(dtype) if parts else torch.zeros(0, dtype=dtype)
 
         counts = [len(part) for part in self.target]
-        inputs = {k: torch.cat([torch.as_tensor(e.inputs[k]) for e in examples]) for k in examples[0].inputs} if examples else {}
+        inputs = (
+            {k: torch.cat([torch.as_tensor(e.inputs[k]) for e in examples]) for k in examples[0].inputs}
+            if examples
+            else {}
+        )
         return Batch(
             input_ids=torch.from_numpy(tokens)[None],
             position_ids=torch.from_numpy(positions)[None],
@@ -131,7 +135,9 @@ class _Builder:
             source=flat(self.source, torch.int64),
             target=flat(self.target, torch.int64),
             weight=flat(self.weight, torch.float32),
-            sequence=torch.repeat_interleave(torch.tensor(self.sequence, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)),
+            sequence=torch.repeat_interleave(
+                torch.tensor(self.sequence, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)
+            ),
             score_source=torch.tensor([s for s, _ in self.score], dtype=torch.int64),
             score_sequence=torch.tensor([s for _, s in self.score], dtype=torch.int64),
             sequence_example=torch.tensor(self.sequence_example, dtype=torch.int64),

@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from tunesmith.run import Run
 from tunesmith.settings import FREE_ON_RESUME
 
 if TYPE_CHECKING:
-    from tunesmith.loop import Loop
+    from tunesmith.policy import Policy
 
 MANIFEST = "manifest.json"
 
@@ -70,37 +70,15 @@ def _fill(tree: Any, tensors: dict[str, Tensor]) -> Any:
     return [_fill(value, tensors) for value in tree] if isinstance(tree, list) else tree
 
 
-# random state
-
-
-def random_state() -> dict[str, Any]:
-    kind, words, at, has_gauss, gauss = np.random.get_state()
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": [str(kind), np.asarray(words, np.int64), int(at), int(has_gauss), float(gauss)],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, array, at, has_gauss, number = state["numpy"]
-    np.random.set_state((kind, array.astype(np.uint32), at, has_gauss, number))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
 # saving
 
 
-def save(loop: Loop) -> Path:
-    """Write a checkpoint of the loop as it stands, on all processes. Gives its folder."""
-    run = loop.run
+def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_step: int | None) -> Path:
+    """Write a checkpoint of the run as it stands, on all processes. Gives its folder.
+
+    `parts` gives trees by file name, on all processes; those whose name begins with "rank-" are each process's own,
+    the others are written by the main process.
+    """
     final = run.output_dir / f"checkpoint-{run.step}"
     if complaint(final) is None:  # a resumed run that stands where it began
         return final
@@ -110,17 +88,14 @@ def save(loop: Loop) -> Path:
             shutil.rmtree(leftover)
         partial.mkdir(parents=True)
     run.world.barrier()
-    run.hooks.save_model(run, loop.policy, partial)
-    trainable, optimizer = loop.gather_state()
-    if run.world.main:
-        write_tree(partial / "trainable", trainable)
-        write_tree(partial / "optimizer", optimizer)
-        write_tree(partial / "state", loop.state_dict())
-    write_tree(partial / f"rank-{run.world.rank}", {"random": random_state(), "feed": loop.feed_state()})
+    run.hooks.save_model(run, policy, partial)
+    for name, tree in parts().items():
+        if run.world.main or name.startswith("rank-"):
+            write_tree(partial / name, tree)
     run.world.barrier()
     if run.world.main:
         seal(partial, final)
-        rotate(run, loop.best_step)
+        rotate(run, best_step)
     run.world.barrier()
     return final
 
@@ -209,7 +184,7 @@ def choose(run: Run) -> Path | None:
         if why:
             raise ModelError(f"checkpoint {wanted} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
         return Path(wanted)
-    passed = []
+    passed: list[str] = []
     for _, path in reversed(numbered(run.output_dir)):
         why = complaint(path)
         if why is None:
@@ -230,11 +205,15 @@ def check_same(run: Run, saved: dict[str, Any]) -> None:
     if changed:
         shown = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed[:5])
         help = "change it back, or start in another output_dir"
-        raise ConfigError(f"can't resume: {shown}", where=run.config.document.where((changed[0],)), code="resume", help=help)
+        raise ConfigError(
+            f"can't resume: {shown}", where=run.config.document.where((changed[0],)), code="resume", help=help
+        )
     if saved["world"] != run.world.size:
         raise ConfigError(f"can't resume on {run.world.size} processes what {saved['world']} began", code="resume")
     if run.data and saved["data"] != run.data.fingerprint:
-        raise ConfigError("can't resume: the data, tokenizer or strategy changed", code="resume", help="start in another output_dir")
+        raise ConfigError(
+            "can't resume: the data, tokenizer or strategy changed", code="resume", help="start in another output_dir"
+        )
     versions = {p.name: p.version for p in run.hooks.plugins}
     if saved["plugins"] != versions:
         run.note("plugins changed since the checkpoint", f"{saved['plugins']} -> {versions}")

@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One entry of `datasets:` (or pretraining_dataset): its settings, the plugin that answers its type, its row kind."""
+    """One entry of `datasets:` (or pretraining_dataset): settings, the plugin that answers its type, row kind."""
 
     settings: DatasetSettings
     strategy: str
@@ -142,7 +142,9 @@ def _validate(
         for index, entry in _entries(document, key).items():
             _settings(DatasetSettings, entry, document, (key, index), problems)
             strategy = keys.strategy_of(str(entry.get("type")), selection.active)
-            model = plugins[strategy.name].declaration.dataset_settings if strategy and strategy.name in plugins else None
+            model = (
+                plugins[strategy.name].declaration.dataset_settings if strategy and strategy.name in plugins else None
+            )
             if model:
                 _settings(model, entry, document, (key, index), problems)
     if problems:
@@ -155,7 +157,9 @@ def _settings(
     model: type[Settings], values: dict[str, Any], document: Document, path: KeyPath, problems: list[Problem]
 ) -> Settings | None:
     fields = model.model_fields
-    mine = {key: value for key, value in values.items() if key in fields and (value is not None or _takes_null(fields[key]))}
+    mine = {
+        key: value for key, value in values.items() if key in fields and (value is not None or _takes_null(fields[key]))
+    }
     try:
         return model.model_validate(mine)
     except ValidationError as error:
@@ -198,7 +202,11 @@ def _type_problem(item: Any, document: Document, path: KeyPath) -> Problem:
 
 
 def _is_union_branch(part: Any) -> bool:
-    return isinstance(part, str) and (part in ("bool", "int", "float", "str", "none") or part.startswith(("literal[", "list[", "dict[")) or part[:1].isupper())
+    return isinstance(part, str) and (
+        part in ("bool", "int", "float", "str", "none")
+        or part.startswith(("literal[", "list[", "dict["))
+        or part[:1].isupper()
+    )
 
 
 def _line_and_column(problem: Problem) -> list[int]:
@@ -212,7 +220,7 @@ def _entries(document: Document, key: str) -> dict[int, dict[str, Any]]:
 
 
 def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> list[DatasetSpec]:
-    """Resolve the entries of a dataset list: the strategy's own keys, and the row kind that the method gives the type."""
+    """Resolve the entries of a dataset list: the strategy's own keys, and the row kind that the method wants."""
     specs = []
     document = config.document
     for index, entry in enumerate(getattr(config.core, key)):
@@ -222,7 +230,9 @@ def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> l
         candidate = keys.strategy_of(type_name, config.selection.active)
         if candidate is None:
             help = "tunesmith plugins lists what is installed"
-            problems.append(Problem(f"no active plugin answers type: {type_name}", document.where(path), "unknown-value", help))
+            problems.append(
+                Problem(f"no active plugin answers type: {type_name}", document.where(path), "unknown-value", help)
+            )
             continue
         plugin = hooks.by_name[candidate.name]
         kinds = [k for k, types in plugin.declaration.strategies.items() if type_name in types]

@@ -1,4 +1,4 @@
-"""Find plugins from metadata, decide which are active, check their API range, load them; every refusal names a distribution."""
+"""Find plugins from metadata, decide which are active, check their API range, load them; name whoever is at fault."""
 
 from __future__ import annotations
 
@@ -72,13 +72,15 @@ class Candidate:
         return self._loaded
 
     def check_api(self) -> None:
-        """Compare the range of tunesmith-core that the distribution asks for with the one installed, before importing."""
+        """Compare the range of tunesmith-core that the distribution asks for with what is installed, before importing."""
         from packaging.requirements import Requirement
 
         installed = core_version()
         for line in self.requires:
             wanted = Requirement(line)
-            if wanted.name.replace("_", "-").lower() != CORE or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            if wanted.name.replace("_", "-").lower() != CORE or (
+                wanted.marker and not wanted.marker.evaluate({"extra": ""})
+            ):
                 continue
             if not wanted.specifier.contains(installed, prereleases=True):
                 raise PluginError(
@@ -149,7 +151,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def defaults() -> list[dict[str, str]]:
-    """The default plugins: each row names a plugin, the hook it is there for, and is replaced by another answer to it."""
+    """The default plugins: each row names a plugin, the hook it is there for, and what replaces it."""
     return _data("defaults.json")  # type: ignore[no-any-return]
 
 
@@ -202,7 +204,7 @@ class Selector:
         self.result = Selection()
 
     def select(self, values: dict[str, Any]) -> Selection:
-        """`plugins:` in its order; then, by word, those chosen by selectors and switches; then defaults where needed."""
+        """`plugins:` in its order; then, by word, what selectors and switches choose; then defaults where needed."""
         names = values.get("plugins")
         for index, name in enumerate(names if isinstance(names, list) else []):
             self.by_name(str(name), ("plugins", index))
@@ -236,14 +238,18 @@ class Selector:
             if not file.is_file():
                 self.problem(f"local plugin {name}: no such file", path, f"looked at {file}", "plugin-missing")
             elif other := self.available.get(file.stem):
-                self.problem(f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate")
+                self.problem(
+                    f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate"
+                )
             else:
                 self.available[file.stem] = local(file)
                 self.activate(self.available[file.stem])
         elif name in self.available:
             self.activate(self.available[name])
         elif name in catalogue():
-            self.problem(f"plugin {name!r} is not installed", path, f'pip install "tunesmith[{name}]"', "plugin-missing")
+            self.problem(
+                f"plugin {name!r} is not installed", path, f'pip install "tunesmith[{name}]"', "plugin-missing"
+            )
         else:
             close = nearest(name, set(self.available) | set(catalogue()))
             known = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
@@ -267,7 +273,9 @@ class Selector:
 
         self._answerers(types, f"type: {value}", value, path, named)
 
-    def _answerers(self, values_of: Any, why: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
+    def _answerers(
+        self, values_of: Any, why: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]
+    ) -> None:
         owners = [c for c in self.available.values() if value in values_of(c.info)]
         explicit = [c for c in owners if c.name in named]
         if len(explicit or owners) > 1:
@@ -278,7 +286,9 @@ class Selector:
             return
         extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
         if extra:
-            self.problem(f"{why} needs the plugin {extra!r}", path, f'pip install "tunesmith[{extra}]"', "plugin-missing")
+            self.problem(
+                f"{why} needs the plugin {extra!r}", path, f'pip install "tunesmith[{extra}]"', "plugin-missing"
+            )
             return
         everything = {v for c in self.available.values() for v in values_of(c.info)}
         close = nearest(value, everything)

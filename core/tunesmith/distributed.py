@@ -43,25 +43,25 @@ class World:
 
     @property
     def rank(self) -> int:
-        return self.accelerator.process_index
+        return int(self.accelerator.process_index)
 
     @property
     def size(self) -> int:
-        return self.accelerator.num_processes
+        return int(self.accelerator.num_processes)
 
     @property
     def main(self) -> bool:
         """Whether this is the process that writes files and prints."""
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device
+        return torch.device(self.accelerator.device)
 
     @property
     def half(self) -> bool:
         """Whether forwards compute in bfloat16."""
-        return self.accelerator.mixed_precision == "bf16"
+        return bool(self.accelerator.mixed_precision == "bf16")
 
     @property
     def sharded(self) -> bool:
@@ -96,7 +96,8 @@ class World:
         for module in [m for m in root.modules() if type(m).__name__ in layers]:
             if self.fsdp.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
                 fully_shard(module, reshard_after_forward=self.fsdp.reshard_after_forward, **options)
-        return fully_shard(root, **options)
+        sharded: nn.Module = fully_shard(root, **options)
+        return sharded
 
     def accumulating(self, wrapped: Any, last: bool) -> AbstractContextManager[Any]:
         """Around the backward of a micro-batch: gradients are exchanged with the last one of a step only."""

@@ -72,7 +72,9 @@ def segment(
 ) -> Segment:
     """Make a Segment from lists; one weight may stand for all tokens."""
     ids = np.asarray(tokens, np.int32)
-    loss = np.full(len(ids), weights, np.float32) if isinstance(weights, float | int) else np.asarray(weights, np.float32)
+    loss = (
+        np.full(len(ids), weights, np.float32) if isinstance(weights, float | int) else np.asarray(weights, np.float32)
+    )
     return Segment(ids, loss, parent, fork, columns, notes or [])
 
 
@@ -193,7 +195,8 @@ class ExampleStore(Sequence[Example]):
     def widths(self) -> NDArray[np.int64]:
         """Room that each example takes in a row [E]."""
         bounds = np.asarray(self._segment)[np.asarray(self._example)]
-        return np.diff(bounds).astype(np.int64)
+        widths: NDArray[np.int64] = np.diff(bounds).astype(np.int64)
+        return widths
 
     @classmethod
     def collect(cls, examples: Iterable[Example]) -> ExampleStore:
@@ -214,7 +217,9 @@ class ExampleStore(Sequence[Example]):
             values = [s.columns.get(name) for s in segments]
             if any(np.ndim(v) for v in values if v is not None):
                 shape = next(np.shape(v)[1:] for v in values if v is not None and np.ndim(v))
-                parts = [np.zeros((len(s.tokens), *shape)) if v is None else v for s, v in zip(segments, values, strict=True)]
+                parts = [
+                    np.zeros((len(s.tokens), *shape)) if v is None else v for s, v in zip(segments, values, strict=True)
+                ]
                 arrays[f"token.{name}"] = np.concatenate(parts)
             else:
                 arrays[f"sequence.{name}"] = np.array([np.nan if v is None else v for v in values], np.float32)

@@ -1,4 +1,4 @@
-"""Which examples an optimizer step trains on, on which process, in which micro-batch; and how a resumed run finds its place.
+"""Which examples an optimizer step trains on, on which process, in which micro-batch; and how a run finds its place.
 
 Rows of a step are dealt to micro-batches, and micro-batches to processes in turn, so the examples of a step do not
 depend on how many processes there are or how much each accumulates. The order is a function of seed and epoch, so the
@@ -168,7 +168,7 @@ class _Skip:
                 yield row
 
 
-def micro_batches(run: Run, rows: Rows, rank: int, size: int, per_batch: int) -> tuple[list[list[Example]], int]:
+def micro_batches(rows: Rows, rank: int, size: int, per_batch: int) -> tuple[list[list[Example]], int]:
     """The micro-batches of one process out of the rows of a step, and how many every process has to run."""
     groups = [[e for row in rows[i : i + per_batch] for e in row] for i in range(0, len(rows), per_batch)]
     return groups[rank::size], math.ceil(len(groups) / size)
@@ -191,3 +191,20 @@ def repack(run: Run, examples: list[Example]) -> Rows:
         return [[e] for e in examples]
     widths = np.array([e.width for e in examples], np.int64)
     return [[examples[i] for i in row] for row in pack(widths, run.core.sequence_len)]
+
+
+def make_feed(run: Run) -> Feed:
+    """The feed of a run: prepared data, or a stream."""
+    assert run.data is not None
+    if run.data.train is None:
+        return StreamFeed(run)
+    return StoredFeed(run, run.data.train)
+
+
+def count_steps(run: Run, feed: Feed) -> int:
+    """Optimizer steps of the whole run: num_epochs of data, at most max_steps."""
+    if feed.rounds_per_epoch is None:
+        assert run.core.max_steps is not None  # the core's own check
+        return run.core.max_steps
+    steps = math.ceil(feed.rounds_per_epoch * run.reuse * run.core.num_epochs)
+    return min(steps, run.core.max_steps or steps)

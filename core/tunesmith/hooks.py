@@ -84,7 +84,9 @@ class Hooks:
         if name not in HOOKS:
             close = nearest(name, set(HOOKS))
             help = f"did you mean {close!r}?" if close else f"hooks: {', '.join(HOOKS)}"
-            raise PluginError(f"plugin {plugin} implements {name!r}, which is no hook", where=where, help=help, code="hook-unknown")
+            raise PluginError(
+                f"plugin {plugin} implements {name!r}, which is no hook", where=where, help=help, code="hook-unknown"
+            )
         offered = list(inspect.signature(HOOKS[name]).parameters)
         wanted = [n for n in inspect.signature(function).parameters if n != "self"]  # type: ignore[arg-type]
         if wrong := [n for n in wanted if n not in offered]:
@@ -101,19 +103,32 @@ class Hooks:
             arity = function.arity
             answers = [c for c in self.calls(name) if not c.wrapper]
             if arity == "one" and len(answers) != 1:
-                who = " and ".join(f"{c.plugin} ({c.distribution} {c.version}, {c.location})" for c in answers) or "nobody"
-                problems.append(Problem(f"{name} needs one answer, and {who} answer it", None, "hook-arity", "select one"))
+                who = (
+                    " and ".join(f"{c.plugin} ({c.distribution} {c.version}, {c.location})" for c in answers)
+                    or "nobody"
+                )
+                problems.append(
+                    Problem(f"{name} needs one answer, and {who} answer it", None, "hook-arity", "select one")
+                )
             if arity == "chain" or name in BEFORE_THE_RUN:
                 wrappers = [c for c in self.calls(name) if c.wrapper]
-                problems += [Problem(f"{name} of plugin {c.plugin} can't be a wrapper", c.location, "hook-arity") for c in wrappers]
+                problems += [
+                    Problem(f"{name} of plugin {c.plugin} can't be a wrapper", c.location, "hook-arity")
+                    for c in wrappers
+                ]
             if arity == "keyed":
                 silent = [c for c in answers if not self.by_name[c.plugin].declaration.strategies]
                 help = "write Plugin(strategies={...})"
-                problems += [Problem(f"plugin {c.plugin} answers {name} for no type", c.location, "hook-arity", help) for c in silent]
+                problems += [
+                    Problem(f"plugin {c.plugin} answers {name} for no type", c.location, "hook-arity", help)
+                    for c in silent
+                ]
         if problems:
             raise PluginError(problems)
 
-    def _guard(self, plugin: LoadedPlugin, name: str, function: Callable[..., Any], generator: bool) -> Callable[..., Any]:
+    def _guard(
+        self, plugin: LoadedPlugin, name: str, function: Callable[..., Any], generator: bool
+    ) -> Callable[..., Any]:
         guard = Guard(self, plugin, name, function)
 
         @functools.wraps(function)
@@ -135,14 +150,18 @@ class Hooks:
         answer = self._all(name, **arguments)
         if answer is None:
             owner = next(c for c in self.calls(name) if not c.wrapper)
-            raise PluginError(f"plugin {owner.plugin} ({owner.distribution}) answered {name} with nothing", where=owner.location)
+            raise PluginError(
+                f"plugin {owner.plugin} ({owner.distribution}) answered {name} with nothing", where=owner.location
+            )
         return answer
 
     def _fold(self, name: str, value_name: str, **arguments: Any) -> Any:
         for impl in reversed(getattr(self._manager.hook, name).get_hookimpls()):
             result = impl.function(*(arguments[a] for a in impl.argnames))
             if result is None:
-                raise PluginError(f"plugin {impl.plugin_name}: {name} has to return {value_name}", where=location(impl.function))
+                raise PluginError(
+                    f"plugin {impl.plugin_name}: {name} has to return {value_name}", where=location(impl.function)
+                )
             arguments[value_name] = result
         return arguments[value_name]
 
@@ -217,7 +236,9 @@ class Hooks:
         """What the plugin that answers compute_loss declares to train on."""
         owner = self.by_name[next(c.plugin for c in self.calls("compute_loss") if not c.wrapper)]
         if owner.declaration.method is None:
-            raise PluginError(f"plugin {owner} answers compute_loss and declares no Plugin(method=...)", code="plugin-shape")
+            raise PluginError(
+                f"plugin {owner} answers compute_loss and declares no Plugin(method=...)", code="plugin-shape"
+            )
         return owner.declaration.method
 
     def calls(self, name: str) -> list[Call]:
@@ -226,7 +247,9 @@ class Hooks:
         found = []
         for impl in impls:
             plugin = self.by_name[impl.plugin_name]
-            found.append(Call(plugin.name, plugin.distribution, plugin.version, location(impl.function), bool(impl.wrapper)))
+            found.append(
+                Call(plugin.name, plugin.distribution, plugin.version, location(impl.function), bool(impl.wrapper))
+            )
         return found
 
     def current(self) -> str:

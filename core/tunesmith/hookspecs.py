@@ -1,4 +1,4 @@
-"""The hooks of a run, in the order in which they fire. Their docstrings are the manual (docs/hooks.md is made from them).
+"""The hooks of a run, in the order in which they fire. Their docstrings are the manual (docs/hooks.md).
 
 Arity, checked before anything heavy is loaded:
   one    exactly one plugin answers; two are an error that names both. Wrappers may surround it.
@@ -36,7 +36,7 @@ _marker = pluggy.HookspecMarker("tunesmith")
 def spec(arity: Literal["one", "keyed", "chain", "all"]) -> Callable[[F], F]:
     def mark(function: F) -> F:
         function.arity = arity  # type: ignore[attr-defined]
-        return _marker(function, firstresult=arity in ("one", "keyed"))  # type: ignore[no-any-return]
+        return _marker(function, firstresult=arity in ("one", "keyed"))
 
     return mark
 

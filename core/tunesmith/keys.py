@@ -90,20 +90,32 @@ class _Checker:
         name = ".".join(map(str, path))
         if key in owned:
             owner = self.available[owned[key][0]]
-            return Problem(f"{name} belongs to the plugin {owner}, which is not selected", where, "orphaned-key", selects(owner.info))
+            return Problem(
+                f"{name} belongs to the plugin {owner}, which is not selected",
+                where,
+                "orphaned-key",
+                selects(owner.info),
+            )
         if key in refused() and len(path) == 1:
             entry = refused()[key]
             return Problem(f"{name} is not taken: {entry['reason']}", where, "refused-key", entry["write"])
         for extra, info in catalogue().items():
             if key in info[field].get("properties", {}) and extra not in self.available:
                 help = f'pip install "tunesmith[{extra}]"'
-                return Problem(f"{name} belongs to the plugin {extra!r}, which is not installed", where, "ownerless-key", help)
+                return Problem(
+                    f"{name} belongs to the plugin {extra!r}, which is not installed", where, "ownerless-key", help
+                )
         other = dataset_schema()["properties"] if len(path) == 1 else core_schema()["properties"]
         elsewhere = "inside an entry of datasets:" if len(path) == 1 else "at the top level"
         if key in other or (len(path) == 1 and key in owners(self.available, "dataset_schema")):
             return Problem(f"{name} is no key here", where, "unknown-key", f"it belongs {elsewhere}")
         close = nearest(key, core | set(owned) | (set(refused()) if len(path) == 1 else set()))
-        return Problem(f"{name} is no key", where, "unknown-key", f"did you mean {close!r}?" if close else "tunesmith config-schema lists all")
+        return Problem(
+            f"{name} is no key",
+            where,
+            "unknown-key",
+            f"did you mean {close!r}?" if close else "tunesmith config-schema lists all",
+        )
 
 
 def strategy_of(type_name: str, active: Mapping[str, Candidate]) -> Candidate | None:
@@ -127,7 +139,9 @@ def _is_flag(info: Mapping[str, Any], key: str) -> bool:
     return "boolean" in str(info["schema"]["properties"].get(key, {}))
 
 
-def nested(document: Document, root: dict[str, Any], schema: dict[str, Any], value: Any, path: KeyPath) -> Iterator[Problem]:
+def nested(
+    document: Document, root: dict[str, Any], schema: dict[str, Any], value: Any, path: KeyPath
+) -> Iterator[Problem]:
     """Unknown keys below a key, by its JSON schema."""
     options = [_resolve(root, option) for option in schema.get("anyOf", [schema])]
     if isinstance(value, dict):
@@ -139,7 +153,9 @@ def nested(document: Document, root: dict[str, Any], schema: dict[str, Any], val
             else:
                 close = nearest(str(key), set(known))
                 help = f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
-                yield Problem(f"{'.'.join(map(str, (*path, key)))} is no key", document.where((*path, key)), "unknown-key", help)
+                yield Problem(
+                    f"{'.'.join(map(str, (*path, key)))} is no key", document.where((*path, key)), "unknown-key", help
+                )
     elif isinstance(value, list):
         items = next((option["items"] for option in options if isinstance(option.get("items"), dict)), None)
         for index, item in enumerate(value if items else []):

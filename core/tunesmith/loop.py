@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith import checkpoint
+from tunesmith import checkpoint, state
 from tunesmith.batch import Batch
-from tunesmith.distributed import clip_gradients, seed_everything
+from tunesmith.distributed import clip_gradients
 from tunesmith.errors import NumericalError, PluginError
-from tunesmith.examples import Example, ExampleStore
-from tunesmith.feed import Feed, StoredFeed, StreamFeed, batches, micro_batches, repack
+from tunesmith.evaluation import Best, evaluate
+from tunesmith.examples import Example
+from tunesmith.feed import Feed, batches, micro_batches, repack
 from tunesmith.policy import Policy
 from tunesmith.run import Run
 from tunesmith.step import StepRecord, Term
@@ -44,8 +45,7 @@ class Loop:
         self.round: list[Example] = []  # what expand made, while it is reused
         self.used = 0
         self.tokens = 0
-        self.best: float | None = None
-        self.best_step: int | None = None
+        self.best = Best()
         self.interrupt: int | None = None
         self._clock = (time.perf_counter(), 0)
 
@@ -81,16 +81,16 @@ class Loop:
         run, core = self.run, self.run.core
         if run.hooks.has("expand"):
             if not self.round or self.used >= run.reuse:
-                groups, _ = micro_batches(run, self.feed.next_rows(), run.world.rank, run.world.size, core.micro_batch_size)
+                groups, _ = micro_batches(self.feed.next_rows(), run.world.rank, run.world.size, core.micro_batch_size)
                 given = [e for group in groups for e in group]
                 with torch.no_grad():
                     self.round, self.used = run.hooks.expand(run, self.policy, given), 0
             self.used += 1
-            groups, number = micro_batches(run, repack(run, self.round), 0, 1, core.micro_batch_size)
+            groups, number = micro_batches(repack(run, self.round), 0, 1, core.micro_batch_size)
             number = run.world.maximum(number)
         else:
             rows = self.feed.next_rows()
-            groups, number = micro_batches(run, rows, run.world.rank, run.world.size, core.micro_batch_size)
+            groups, number = micro_batches(rows, run.world.rank, run.world.size, core.micro_batch_size)
             self.round = rows[0]
         return batches(run, groups, number, self.round)
 
@@ -150,16 +150,22 @@ class Loop:
             last = run.step == self.total_steps
             improved = False
             if held is not None and (last or (eval_every and run.step % eval_every == 0)):
-                record.evaluation = self.evaluate(held)
+                record.evaluation = evaluate(run, self.policy, held)
             run.hooks.on_step(run, self.policy, record)
             if record.evaluation is not None:
-                improved = self.compare(record.evaluation)
+                improved = self.best.update(run, record.evaluation)
             stop = self.signalled()
             best = improved and core.load_best_model_at_end
             if stop or best or last or run.stopped or (save_every and run.step % save_every == 0):
-                checkpoint.save(self)
+                checkpoint.save(run, self.policy, self.parts, self.best.step)
             if stop:
                 raise Interrupted(stop)
+
+    def parts(self) -> dict[str, Any]:
+        """The trees of a checkpoint, by file name."""
+        trainable, optimizer = state.gather(self)
+        mine = {f"rank-{self.run.world.rank}": state.own(self)}
+        return {"trainable": trainable, "optimizer": optimizer, "state": state.shared(self), **mine}
 
     def every(self, steps: int | None, per_epoch: int | None) -> int | None:
         """Steps between two events; once an epoch where nothing is said, and at the end alone for a stream."""
@@ -167,50 +173,6 @@ class Loop:
         if steps or not rounds:
             return steps
         return max(1, math.ceil(rounds * self.run.reuse / (per_epoch or 1)))
-
-    def evaluate(self, held: ExampleStore) -> dict[str, float]:
-        """Average every term over the held-out examples: {"eval_loss": ..., ...}. Leaves random numbers alone."""
-        run, core, world = self.run, self.run.core, self.run.world
-        size = core.eval_batch_size or core.micro_batch_size
-        packed = core.sample_packing if core.eval_sample_packing is None else core.eval_sample_packing
-        examples: list[Example] = list(held)
-        with torch.no_grad():
-            if run.hooks.has("expand"):
-                examples = run.hooks.expand(run, self.policy, examples[world.rank :: world.size])
-            rows = repack(run, examples) if packed else [[e] for e in examples]
-            rank, count = (0, 1) if run.hooks.has("expand") else (world.rank, world.size)
-            groups, number = micro_batches(run, rows, rank, count, size)
-            number = world.maximum(number)
-            totals: dict[str, list[Any]] = {}
-            self.policy.bare.eval()
-            for index in range(number):
-                batch = batches(run, groups[index : index + 1], 1, examples)[0]
-                run.hooks.prepare_step(run, self.policy, [batch])
-                terms = run.hooks.compute_loss(run, self.policy, self.policy(batch), batch)
-                for name, term in terms.items():
-                    value = 0.0 if batch.dummy else float(term.sum)
-                    divisor = term.count if isinstance(term.count, float | int) else batch.counts[term.count]
-                    entry = totals.setdefault(name, [0.0, 0.0, term])
-                    entry[0] += value
-                    entry[1] += 0.0 if batch.dummy else float(divisor)
-            self.policy.bare.train()
-        sums = world.sums({f"{k}/{i}": v[i] for k, v in totals.items() for i in (0, 1)})
-        means = {k: sums[f"{k}/0"] / max(sums[f"{k}/1"], 1e-12) for k in totals}
-        trained = [k for k, v in totals.items() if not v[2].metric]
-        named = {k: v for k, v in means.items() if k not in trained or len(trained) > 1}
-        return {f"eval_{k}": v for k, v in ({"loss": sum(means[k] for k in trained)} | named).items()}
-
-    def compare(self, evaluation: dict[str, float]) -> bool:
-        """Whether this evaluation is the best so far; keeps track of it."""
-        core = self.run.core
-        if core.metric_for_best_model not in evaluation:
-            measured = ", ".join(evaluation)
-            raise self.run.config.error("metric_for_best_model", f"is not measured; measured: {measured}")
-        value = evaluation[core.metric_for_best_model]
-        better = self.best is None or (value > self.best if core.greater_is_better else value < self.best)
-        if better:
-            self.best, self.best_step = value, self.run.step
-        return better
 
     # signals
 
@@ -229,72 +191,6 @@ class Loop:
     def signalled(self) -> int | None:
         """The signal that came to any process, on all of them."""
         return self.run.world.maximum(self.interrupt or 0) or None
-
-    # state
-
-    def gather_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Trained weights and optimizer state by name, whole, on the main process."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
-
-        options = StateDictOptions(full_state_dict=True, cpu_offload=self.run.world.size > 1, ignore_frozen_params=True)
-        trainable = get_model_state_dict(self.policy.root, options=options)  # type: ignore[arg-type]
-        optimizer = get_optimizer_state_dict(self.policy.root, self.optimizer, options=options)  # type: ignore[arg-type]
-        return trainable, optimizer
-
-    def state_dict(self) -> dict[str, Any]:
-        run = self.run
-        return {
-            "step": run.step,
-            "tokens": self.tokens,
-            "best": [self.best, self.best_step],
-            "scheduler": self.scheduler.state_dict(),
-            "states": {name: state.state_dict() for name, state in run.states.items()},
-            "config": run.config.resolved(),
-            "plugins": {p.name: p.version for p in run.hooks.plugins},
-            "data": run.data.fingerprint if run.data else "",
-            "world": run.world.size,
-        }
-
-    def feed_state(self) -> dict[str, Any]:
-        """The place in the data, and what this process is still reusing."""
-        reused = self.run.hooks.has("expand") and self.used < self.run.reuse
-        store = ExampleStore.collect(self.round) if reused else None
-        pending = {"arrays": store.arrays, "fields": store.fields, "used": self.used} if store else None
-        return self.feed.state_dict() | {"pending": pending}
-
-    def resume(self, folder: Any) -> None:
-        """Take everything back from a checkpoint: weights, optimizer, schedule, random numbers, place in the data."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-
-        run = self.run
-        state = checkpoint.read_tree(folder / "state")
-        checkpoint.check_same(run, state)
-        options = StateDictOptions(full_state_dict=True, strict=False)
-        self.load_weights(folder)
-        optimizer = checkpoint.read_tree(folder / "optimizer")
-        set_optimizer_state_dict(self.policy.root, self.optimizer, optimizer, options=options)  # type: ignore[arg-type]
-        self.scheduler.load_state_dict(state["scheduler"])
-        run.step, self.tokens = state["step"], state["tokens"]
-        self.best, self.best_step = state["best"]
-        for name, saved in state["states"].items():
-            if name in run.states:
-                run.states[name].load_state_dict(saved)
-        mine = checkpoint.read_tree(folder / f"rank-{run.world.rank}")
-        self.feed.load_state_dict(mine["feed"])
-        if pending := mine["feed"]["pending"]:
-            self.round, self.used = list(ExampleStore(pending["arrays"], pending["fields"])), pending["used"]
-        checkpoint.set_random_state(mine["random"])
-
-    def load_weights(self, folder: Any) -> None:
-        """Trained weights from a checkpoint; every trained parameter has to be in it."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-        options = StateDictOptions(full_state_dict=True, strict=False)
-        trainable = checkpoint.read_tree(folder / "trainable")
-        missing = {f"module.{n}" for n, p in self.policy.bare.named_parameters() if p.requires_grad} - set(trainable)
-        if missing:
-            raise PluginError(f"checkpoint {folder} lacks trained weights: {', '.join(sorted(missing)[:3])}")
-        set_model_state_dict(self.policy.root, trainable, options=options)  # type: ignore[arg-type]
 
 
 def combine(terms: dict[str, Term], totals: dict[str, float], batch: Batch, sums: dict[str, Tensor]) -> Tensor:
@@ -317,26 +213,3 @@ def combine(terms: dict[str, Term], totals: dict[str, float], batch: Batch, sums
     loss = torch.stack(losses).sum()
     sums["loss"] = sums.get("loss", 0.0) + loss.detach()
     return loss
-
-
-def make_feed(run: Run) -> Feed:
-    """The feed of a run: prepared data, or a stream."""
-    assert run.data is not None
-    if run.data.train is None:
-        return StreamFeed(run)
-    return StoredFeed(run, run.data.train)
-
-
-def count_steps(run: Run, feed: Feed) -> int:
-    """Optimizer steps of the whole run: num_epochs of data, at most max_steps."""
-    if feed.rounds_per_epoch is None:
-        if run.core.max_steps is None:
-            raise run.config.error("pretraining_dataset", "is a stream without an end", "write max_steps: ...")
-        return run.core.max_steps
-    steps = math.ceil(feed.rounds_per_epoch * run.reuse * run.core.num_epochs)
-    return min(steps, run.core.max_steps or steps)
-
-
-def seed_training(run: Run) -> None:
-    """After weights exist: each process draws its own dropout."""
-    seed_everything(run.core.seed + run.world.rank)

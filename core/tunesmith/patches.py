@@ -23,7 +23,7 @@ class Patch:
 
 
 class Patches:
-    """Every change to third-party code goes through here: one owner for a target, nothing unmatched, undone at the end."""
+    """Every change to third-party code goes through here: one owner for a target, none unmatched, all undone."""
 
     def __init__(self) -> None:
         self.entries: list[Patch] = []

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from tunesmith.feed import StoredFeed, count_steps, make_feed
 from tunesmith.hooks import HOOKS
-from tunesmith.loop import count_steps, make_feed
-from tunesmith.feed import StoredFeed
 from tunesmith.run import Run
 from tunesmith.setup import count_parameters
 
 
 def make_plan(run: Run) -> dict[str, Any]:
-    """Stages with plugin, version and file:line; data, steps, packing; parameters and attention of the abstract model."""
+    """Stages with plugin, version and file:line; data, steps, packing; parameters and attention."""
     assert run.data is not None
     core = run.core
     feed = make_feed(run)
@@ -62,5 +61,13 @@ def stages(run: Run) -> list[dict[str, Any]]:
     rows = []
     for name in HOOKS:
         for call in run.hooks.calls(name):
-            rows.append({"hook": name, "plugin": call.plugin, "version": call.version, "location": call.location, "wrapper": call.wrapper})
+            rows.append(
+                {
+                    "hook": name,
+                    "plugin": call.plugin,
+                    "version": call.version,
+                    "location": call.location,
+                    "wrapper": call.wrapper,
+                }
+            )
     return rows

@@ -29,7 +29,7 @@ KEPT = 2**25  # logits that may stay in memory for the backward; what is beyond 
 
 @dataclass
 class Hidden:
-    """What a model's body gives for a row: last [T, H], chosen layers [T, H], router logits [T, experts] of each layer."""
+    """What a body gives for a row: last [T, H], chosen layers [T, H], router logits [T, experts] of each layer."""
 
     last: Tensor
     layers: dict[int, Tensor]

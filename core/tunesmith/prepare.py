@@ -65,7 +65,9 @@ def prepare(run: Run) -> Prepared:
     """Read, tokenise and split the data of a run, or take it from the cache; fills run.tokenizer and run.data."""
     core = run.core
     if not run.config.datasets and not run.config.pretraining:
-        raise ConfigError("there is nothing to train on", where=run.config.document.where(()), help="write datasets: ...")
+        raise ConfigError(
+            "there is nothing to train on", where=run.config.document.where(()), help="write datasets: ..."
+        )
     if run.tokenizer is None:
         run.tokenizer = run.hooks.load_tokenizer(run)
     if run.config.pretraining:
@@ -150,7 +152,9 @@ def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[E
             raise DataError("a prompt with completions can't be split", where=where, code="too-long", help=help)
         whole = example.segments[1]
         cuts = [_cut(whole, start, start + limit) for start in range(0, len(whole.tokens), limit)]
-        return [Example([example.segments[0], c], example.columns, example.fields, example.inputs) for c in cuts], "split"
+        return [
+            Example([example.segments[0], c], example.columns, example.fields, example.inputs) for c in cuts
+        ], "split"
     segments = [_cut(s, 0, max(0, limit - s.fork)) for s in example.segments]
     return [Example(segments, example.columns, example.fields, example.inputs)], "truncated"
 

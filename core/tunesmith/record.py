@@ -38,10 +38,16 @@ class RunRecord:
             "config_fingerprint": run.config.fingerprint,
             "data_fingerprint": data.fingerprint if data else None,
             "data": {name: asdict(counts) for name, counts in data.counts.items()} if data else {},
-            "plugins": [{"name": p.name, "distribution": p.distribution, "version": p.version} for p in run.hooks.plugins],
+            "plugins": [
+                {"name": p.name, "distribution": p.distribution, "version": p.version} for p in run.hooks.plugins
+            ],
             "patches": [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries],
             "processes": run.world.layout,
-            "versions": {"tunesmith-core": core_version(), "python": platform.python_version(), "torch": metadata.version("torch")},
+            "versions": {
+                "tunesmith-core": core_version(),
+                "python": platform.python_version(),
+                "torch": metadata.version("torch"),
+            },
             "notes": run.notes,
             "muted": run.hooks.muted,
             "hook_seconds": {f"{p}.{h}": round(s, 6) for (p, h), s in sorted(run.hooks.seconds.items())},

@@ -59,7 +59,7 @@ class Run:
     """Build models without weights, for counting."""
     adapter: Adapter | None = None
     reuse: int = 1
-    """Optimizer steps taken on the examples of one round; a method that reuses what it generated sets it in configure."""
+    """Optimizer steps taken on the examples of a round; a method that reuses what it generated sets it in configure."""
     shares_prompts: bool = True
     """Whether a prompt is computed once for its completions; false where the model can't."""
     step: int = 0

@@ -34,11 +34,13 @@ def show_plan(plan: dict[str, Any]) -> None:
     console = Console()
     table = Table("hook", "plugin", "version", "where", title="Stages")
     for row in plan["stages"]:
-        table.add_row(row["hook"], row["plugin"] + (" (wraps)" if row["wrapper"] else ""), row["version"], row["location"])
+        table.add_row(
+            row["hook"], row["plugin"] + (" (wraps)" if row["wrapper"] else ""), row["version"], row["location"]
+        )
     console.print(table)
     for name, counts in plan["data"].items():
-        shown = {k: v for k, v in counts.items() if isinstance(v, int) and v}
-        console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in shown.items()))
+        numbers = {k: v for k, v in counts.items() if isinstance(v, int) and v}
+        console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in numbers.items()))
     for key, value in plan.items():
         if key not in ("stages", "data"):
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
@@ -58,7 +60,13 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, function in HOOKS.items():
         calls = [
-            {"plugin": c.plugin, "distribution": c.distribution, "version": c.version, "location": c.location, "wrapper": c.wrapper}
+            {
+                "plugin": c.plugin,
+                "distribution": c.distribution,
+                "version": c.version,
+                "location": c.location,
+                "wrapper": c.wrapper,
+            }
             for c in run.hooks.calls(name)
         ]
         rows.append({"hook": name, "arity": function.arity, "calls": calls})
@@ -99,7 +107,9 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
                 continue
             wraps = " (wraps)" if call["wrapper"] else ""
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
-            table.add_row(*names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", call["location"], seconds)
+            table.add_row(
+                *names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", call["location"], seconds
+            )
     console.print(table)
     for row in rows:
         for patch in row["patches"]:
@@ -132,7 +142,11 @@ def show_example(console: Console, tokenizer: Any, example: Example) -> None:
         place = f"{'  ' * depth}{name}: {len(segment.tokens)} tokens from position {segment.fork}"
         console.print(Text(place if index == 0 else f"{place}, after {_parent(segment)}", "bold"))
         for start, end, why in _spans(segment):
-            console.print(Text.assemble(("  " * depth, ""), *_coloured(tokenizer, segment, start, end), (f"  <- {why}", "italic blue")))
+            console.print(
+                Text.assemble(
+                    ("  " * depth, ""), *_coloured(tokenizer, segment, start, end), (f"  <- {why}", "italic blue")
+                )
+            )
 
 
 def _parent(segment: Segment) -> str:

@@ -11,7 +11,7 @@ from tunesmith import policy as engine
 from tunesmith.batch import collate
 from tunesmith.errors import NumericalError
 from tunesmith.examples import Example
-from tunesmith.loop import make_feed
+from tunesmith.feed import make_feed
 from tunesmith.plugin import Needs
 from tunesmith.policy import Policy
 from tunesmith.run import Run
@@ -39,7 +39,9 @@ def verify(run: Run) -> list[dict[str, Any]]:
         }
         if run.adapter is not None:
             checks["adapter off = base model"] = checker.adapter_off_is_base()
-    rows = [{"check": name, "difference": d, "tolerance": tolerance, "ok": d <= tolerance} for name, d in checks.items()]
+    rows = [
+        {"check": name, "difference": d, "tolerance": tolerance, "ok": d <= tolerance} for name, d in checks.items()
+    ]
     failed = [row["check"] for row in rows if not row["ok"]]
     if failed:
         shown = "; ".join(f"{r['check']}: {r['difference']:.2e} > {tolerance:.0e}" for r in rows if not r["ok"])
@@ -101,7 +103,11 @@ class _Checker:
         if not forked:
             tokens = self.examples[0].path_tokens(1)
             third = max(1, len(tokens) // 3)
-            forked = [Example.branches(tokens[:third], [tokens[third : 2 * third] or tokens[:1], tokens[2 * third :] or tokens[:1]])]
+            forked = [
+                Example.branches(
+                    tokens[:third], [tokens[third : 2 * third] or tokens[:1], tokens[2 * third :] or tokens[:1]]
+                )
+            ]
         share = self.run.shares_prompts
         return _difference(self.gradients([forked], share), self.gradients([forked], share=False))
 

@@ -19,7 +19,9 @@ MAX_DEPTH = 64
 MAX_DIGITS = 1_000  # Python refuses to read integers of more than 4,300
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
-_TAGS = {_PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp", "value")}
+_TAGS = {
+    _PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp", "value")
+}
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -151,8 +153,7 @@ class _Builder:
         if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
             limit = f"{MAX_NODES:,} values" if self.nodes > MAX_NODES else f"{MAX_DEPTH} levels"
             raise SafetyError(f"expands to more than {limit}", where=self.place(node), code="yaml-bomb")
-        if node.tag not in _TAGS:
-            raise SafetyError(f"the tag {node.tag!r} is refused", where=self.place(node), code="yaml-tag")
+        self.check_tag(node)
         self.document.places.setdefault(path, self.place(node))
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path)
@@ -162,12 +163,17 @@ class _Builder:
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         return node.value if node.style in ("'", '"', "|", ">") else scalar(node.value)
 
+    def check_tag(self, node: Any) -> None:
+        if node.tag not in _TAGS:
+            raise SafetyError(f"the tag {node.tag!r} is refused", where=self.place(node), code="yaml-tag")
+
     def mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in sorted(node.value, key=lambda pair: not _is_merge(pair[0])):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key has to be a word", where=self.place(key_node), code="yaml-syntax")
+            self.check_tag(key_node)
             key = key_node.value
             if _is_merge(key_node):
                 sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
@@ -178,7 +184,9 @@ class _Builder:
                 continue
             if key in values:
                 first = self.document.keys[(*path, key)]
-                problem = Problem(f"{key!r} stands twice; first at {first}", self.place(key_node), "duplicate-key", "keep one")
+                problem = Problem(
+                    f"{key!r} stands twice; first at {first}", self.place(key_node), "duplicate-key", "keep one"
+                )
                 raise ConfigError([problem])
             self.document.keys[(*path, key)] = self.place(key_node)
             self.document.places.pop((*path, key), None)

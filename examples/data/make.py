@@ -106,7 +106,7 @@ SAY = {
 }
 ONLY_ONE = {"grass", "snow", "coal", "blood", "milk", "mud", "chocolate", "salt"}
 THE = {"sky", "sea", "sun", "night"}
-PAIRS = 400  # questions which of two numbers is larger
+PAIRS = 1000  # questions which of two numbers is larger
 
 
 class Fact(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import tiny
 
+from tests import tiny
 from tunesmith import ConfigError, DataError, Example
 from tunesmith.api import prepare
 from tunesmith.feed import StoredFeed, StreamFeed
@@ -60,7 +60,11 @@ def test_length_policies_do_what_they_say() -> None:
     with pytest.raises(DataError, match=r"x:.*10 tokens are more than sequence_len 4"):
         fit(text, 4, "raise", "x")
     pieces, outcome = fit(text, 4, "split", "x")
-    assert outcome == "split" and [p.segments[1].tokens.tolist() for p in pieces] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert outcome == "split" and [p.segments[1].tokens.tolist() for p in pieces] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9],
+    ]
     with pytest.raises(DataError, match="can't be split"):
         fit(pair, 8, "split", "x")
     (cut,), outcome = fit(pair, 8, "truncate", "x")
@@ -110,7 +114,13 @@ def test_the_cache_is_used_exactly_when_nothing_that_matters_changed(tmp_path: P
 
     assert not cached()
     assert cached() and cached("learning_rate=0.5", "micro_batch_size=1", "num_epochs=3")
-    for change in ("sequence_len=64", "seed=8", "val_set_size=5", "datasets.0.train_on_eos=none", "excess_length_strategy=raise"):
+    for change in (
+        "sequence_len=64",
+        "seed=8",
+        "val_set_size=5",
+        "datasets.0.train_on_eos=none",
+        "excess_length_strategy=raise",
+    ):
         assert not cached(change) and cached(change), change
     records = tiny.rows("conversation", 24)
     records[0]["messages"][1]["content"] += "!"

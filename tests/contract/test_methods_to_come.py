@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests import tiny
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -81,7 +82,18 @@ def test_plugin_trains_sharded_over_two_processes_as_on_one(name: str, tmp_path:
 
 
 def torchrun(config: Path, *overrides: str) -> None:
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tunesmith", "train", str(config)]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "tunesmith",
+        "train",
+        str(config),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command, *overrides], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, *command, *overrides], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import tiny
+from tunesmith_hf.kernels import attend_slices
 
+from tests import tiny
 from tunesmith import Example, Needs, collate, segment
-from tunesmith.attention import attend_slices
 from tunesmith.examples import ExampleStore
 from tunesmith.policy import score_tokens
 
@@ -158,9 +158,7 @@ def test_a_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
         assert back.widths.tolist() == [e.width for e in examples]
         for ours, theirs in zip(back, examples, strict=True):
             assert ours.fields == theirs.fields and ours.columns == theirs.columns
-            assert [s.tokens.tolist() for s in ours.segments] == [
-                s.tokens.tolist() for s in theirs.segments
-            ]
+            assert [s.tokens.tolist() for s in ours.segments] == [s.tokens.tolist() for s in theirs.segments]
             ours_batch, theirs_batch = collate([ours]), collate([theirs])
             for name in ("input_ids", "position_ids", "source", "target", "weight"):
                 assert torch.equal(getattr(ours_batch, name), getattr(theirs_batch, name))

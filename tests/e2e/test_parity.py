@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests import tiny
 
+from tests import tiny
 from tunesmith import Example, Needs, collate
 from tunesmith.api import prepare, verify
 from tunesmith.setup import build_policy
@@ -57,8 +57,18 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         uneven = {"sample_packing": False, "micro_batch_size": 5, "gradient_accumulation_steps": 2}
         pairs += [config(folder, architecture, "two", **split), config(folder, architecture, "uneven", **uneven)]
     script = str(Path(__file__).with_name("train_many.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, *map(str, pairs)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        script,
+        *map(str, pairs),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     for architecture in tiny.ARCHITECTURES:
         for name in ("two", "uneven"):
@@ -81,7 +91,11 @@ def test_gradients_are_those_of_transformers_own_loss(architecture: str, tmp_pat
         for example in examples:
             tokens = torch.tensor(example.path_tokens(1))[None]
             labels = torch.where(torch.from_numpy(example.segments[1].weights)[None] > 0, tokens, -100)
-            share = policy.bare(input_ids=tokens, labels=labels, use_cache=False).loss * example.trained_tokens / len(batch.target)
+            share = (
+                policy.bare(input_ids=tokens, labels=labels, use_cache=False).loss
+                * example.trained_tokens
+                / len(batch.target)
+            )
             share.backward()
             total += share.item()
     assert loss.item() == pytest.approx(total, abs=1e-5)
@@ -100,7 +114,9 @@ def test_an_example_does_not_see_its_neighbour(architecture: str, tmp_path: Path
     other = Example.text((first.segments[1].tokens + 1) % 300, first.segments[1].weights)
     count = mine.trained_tokens
     with torch.no_grad():
-        before, after = (policy(collate([neighbour, mine]), Needs(logps=True)).logps[-count:] for neighbour in (first, other))
+        before, after = (
+            policy(collate([neighbour, mine]), Needs(logps=True)).logps[-count:] for neighbour in (first, other)
+        )
     assert torch.equal(before, after)
 
 

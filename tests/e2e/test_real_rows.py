@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from tests import tiny
 
 SOURCES = {
@@ -39,7 +40,8 @@ def test_held_out_loss_falls_and_the_result_loads(
     keys: dict[str, Any] = {"lora_r": 16, "lora_alpha": 64} if adapter else {}
     config = tiny.write_config(
         tmp_path, base_model=str(base), datasets=[{"path": str(test_data / path), "type": kind}], adapter=adapter,
-        val_set_size=8, sequence_len=512, micro_batch_size=1, max_steps=13, eval_steps=12, learning_rate=5e-3, warmup_steps=0, **keys,
+        val_set_size=8, sequence_len=512, micro_batch_size=1, max_steps=13, eval_steps=12,
+        learning_rate=5e-3, warmup_steps=0, **keys,
     )  # fmt: skip
     result = tiny.train(config)
     evaluations = [line["eval_loss"] for line in tiny.metrics(tmp_path / "out") if "eval_loss" in line]

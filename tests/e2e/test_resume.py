@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests import tiny
 
+from tests import tiny
 from tunesmith import ConfigError
 from tunesmith.checkpoint import complaint, numbered
 
@@ -37,7 +37,13 @@ def config(folder: Path, case: str, **keys: Any) -> Path:
     mine = dict(CASES[case])
     if "pretraining_dataset" in mine:
         mine["pretraining_dataset"] = [{"path": str(text), "type": "pretrain"}]
-    steps = {"max_steps": 12, "num_epochs": 20, "save_steps": 1, "save_total_limit": 3, "resume_from_checkpoint": "auto"}
+    steps = {
+        "max_steps": 12,
+        "num_epochs": 20,
+        "save_steps": 1,
+        "save_total_limit": 3,
+        "resume_from_checkpoint": "auto",
+    }
     return tiny.sft_config(folder, "llama", **(steps | mine | keys))
 
 
@@ -138,7 +144,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path) -> None:
 def test_a_folder_with_a_run_is_not_overwritten_and_another_config_not_resumed(tmp_path: Path) -> None:
     path = config(tmp_path / "whole", "full", max_steps=2)
     tiny.train(path)
-    with pytest.raises(ConfigError, match="holds a run already.*\n?.*auto"):
+    with pytest.raises(ConfigError, match=r"holds a run already.*\n?.*auto"):
         tiny.train(path, "resume_from_checkpoint=null")
     with pytest.raises(ConfigError, match=r"learning_rate \(0.01 -> 0.5\)"):
         tiny.train(path, "learning_rate=0.5")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch.nn.functional as F
-from tests import tiny
 
+from tests import tiny
 from tunesmith import NumericalError
 from tunesmith.api import prepare, verify
 
@@ -20,7 +20,7 @@ def test_a_leak_between_examples_is_refused(tmp_path: Path, monkeypatch: pytest.
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
     monkeypatch.setattr("tunesmith_hf.attention.attend_slices", leaking)
-    with pytest.raises(NumericalError, match="packed = plain forward.*shared = repeated") as error:
+    with pytest.raises(NumericalError, match=r"packed = plain forward.*shared = repeated") as error:
         verify(prepare(tiny.start(tiny.sft_config(tmp_path))))
     assert error.value.exit_code == 7
 

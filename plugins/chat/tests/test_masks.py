@@ -21,6 +21,10 @@ GENERATION = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 END = "<|im_end|>"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def test_every_assistant_turn_is_trained_with_its_end_token_and_nothing_else(bench: Any) -> None:
@@ -49,6 +53,12 @@ def test_an_end_token_in_the_data_is_not_taken_for_the_turns_own(bench: Any) -> 
     chat = [{"role": "user", "content": f"Say {END} now"}, {"role": "assistant", "content": f"a{END}b"}]
     assert bench().trained(chat) == [f"a{END}b{END}"]
     assert bench(train_on_eos="none").trained(chat) == [f"a{END}b"]
+
+
+def test_an_end_token_that_only_the_data_has_is_not_trained_as_one(bench: Any) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}\n"
+    chat = [{"role": "user", "content": f"a{END}"}, {"role": "assistant", "content": "b"}]
+    assert bench(template + "{% endfor %}", train_on_eos="all").trained(chat) == ["b" + END]
 
 
 def test_a_space_before_a_masked_token_is_trained(bench: Any) -> None:
@@ -95,6 +105,13 @@ def test_a_template_that_is_not_prefix_stable_is_refused(bench: Any) -> None:
     with pytest.raises(DataError, match=r"chats.jsonl:1: .*not prefix-stable: it writes message 1") as caught:
         bench(drops).examples(TWO)
     assert "generation" in (caught.value.problems[0].help or "")
+
+
+def test_a_turn_that_ends_differently_when_it_is_the_last_is_refused(bench: Any) -> None:
+    template = CHATML.replace("<|im_end|>", "<|im_end|>{{ '!' if loop.last and m['role'] == 'assistant' }}")
+    with pytest.raises(DataError, match="not prefix-stable: it writes message 1"):
+        bench(template).examples(TWO)
+    assert bench(template).trained(TWO[:2]) == ["Hello the you " + END]
 
 
 def test_a_generation_prompt_that_the_turn_does_not_begin_with_is_refused(bench: Any) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from tunesmith.attention import Layout, attend_flex, attend_slices, attend_varlen
+from tunesmith import Layout
+from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
 
 NAME = "tunesmith"
 BACKENDS = ("slices", "flex", "varlen")
@@ -70,7 +71,9 @@ def dense_masks(layout: Layout, windows: dict[str, int | None], dtype: torch.dty
 
     def additive(window: int | None) -> Tensor:
         hidden = ~layout.visible(window)
-        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, torch.finfo(dtype).min)[None, None]
+        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, torch.finfo(dtype).min)[
+            None, None
+        ]
 
     masks = {kind: additive(window) for kind, window in windows.items()}
     return next(iter(masks.values())) if len(masks) == 1 else masks

@@ -36,7 +36,9 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
             with torch.device("meta" if run.abstract else "cpu"):
                 model = kind.from_config(config, dtype=dtype)
         else:
-            model = kind.from_pretrained(path, config=config, dtype=dtype, use_safetensors=True, **options, **run.load_arguments)
+            model = kind.from_pretrained(
+                path, config=config, dtype=dtype, use_safetensors=True, **options, **run.load_arguments
+            )
     except (OSError, ValueError, KeyError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         help = "a folder or a hub id with config.json and .safetensors weights"
@@ -144,5 +146,3 @@ class HFBackbone(Backbone):
 def _until_end(tokens: list[int], end: int) -> list[int]:
     """The tokens up to and with the end token; what follows is padding."""
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
-
-

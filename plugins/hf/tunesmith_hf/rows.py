@@ -18,7 +18,9 @@ KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 def is_hub_id(path: str) -> bool:
     """Whether a path has the shape of a hub id: `name` or `owner/name`, and not that of a file."""
-    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path)) and Path(path).suffix not in KINDS and not path.startswith(".")
+    return (
+        bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path)) and Path(path).suffix not in KINDS and not path.startswith(".")
+    )
 
 
 def data_files(run: Run, spec: DatasetSpec) -> list[Path]:
@@ -38,7 +40,9 @@ def data_files(run: Run, spec: DatasetSpec) -> list[Path]:
         return files
     if is_hub_id(settings.path):
         return []
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 3) if path.parent.is_dir() else []
+    near = (
+        difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], 3) if path.parent.is_dir() else []
+    )
     help = f"did you mean {', '.join(near)}?" if near else "the path is relative to the working folder"
     raise DataError(f"{path}: no such file or folder", where=spec.where, code="no-file", help=help)
 
@@ -107,7 +111,7 @@ def _row(record: Any, where: str) -> Row:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     try:
         number = 0
@@ -132,7 +136,11 @@ class HubRows:
         settings = self.spec.settings
         try:
             return datasets.load_dataset(
-                settings.path, settings.name, split=settings.split, revision=settings.revision, data_files=settings.data_files
+                settings.path,
+                settings.name,
+                split=settings.split,
+                revision=settings.revision,
+                data_files=settings.data_files,
             )
         except (OSError, ValueError) as error:
             message = f"dataset {settings.path}: {str(error).splitlines()[0]}"

@@ -20,7 +20,9 @@ def load(run: Run) -> Any:
         message = f"no tokenizer could be loaded from {path}: {str(error).splitlines()[0]}"
         raise ModelError(message, where=where, help="tokenizer_config: names another folder or hub id") from error
     if not tokenizer.is_fast:
-        raise ModelError(f"the tokenizer of {path} has no tokenizer.json", where=where, help="convert it once with transformers")
+        raise ModelError(
+            f"the tokenizer of {path} has no tokenizer.json", where=where, help="convert it once with transformers"
+        )
     for role, token in run.core.special_tokens:
         if token is None:
             continue
@@ -28,5 +30,7 @@ def load(run: Run) -> Any:
             raise run.config.error(("special_tokens", role), f"{token!r} is not in the vocabulary")
         setattr(tokenizer, role, token)
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer of {path} has no end token", where=where, help="write special_tokens: {eos_token: ...}")
+        raise ModelError(
+            f"the tokenizer of {path} has no end token", where=where, help="write special_tokens: {eos_token: ...}"
+        )
     return tokenizer

@@ -1,0 +1,85 @@
+"""Averages over held-out examples, and which evaluation was the best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tunesmith.examples import Example, ExampleStore
+from tunesmith.feed import Rows, batches, micro_batches, repack
+from tunesmith.policy import Policy
+from tunesmith.run import Run
+from tunesmith.step import Term
+
+
+@dataclass
+class _Mean:
+    """A term's sum and what it is divided by, gathered over micro-batches."""
+
+    sum: float = 0.0
+    count: float = 0.0
+    metric: bool = False
+
+    def add(self, term: Term, counts: dict[str, float]) -> None:
+        self.sum += float(term.sum)
+        self.count += counts[term.count] if isinstance(term.count, str) else float(term.count)
+
+
+def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
+    """Average every term over the held-out examples: {"eval_loss": ..., ...}. Leaves random numbers alone.
+
+    A method that talks about the whole step in prepare_step sees one micro-batch at a time here.
+    """
+    means: dict[str, _Mean] = {}
+    policy.bare.eval()
+    with torch.no_grad():
+        groups, number = _held_out(run, policy, held)
+        for index in range(number):
+            batch = batches(run, groups[index : index + 1], 1, held[:1])[0]
+            run.hooks.prepare_step(run, policy, [batch])
+            for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
+                mean = means.setdefault(name, _Mean(metric=term.metric))
+                if not batch.dummy:
+                    mean.add(term, batch.counts)
+    policy.bare.train()
+    sums = run.world.sums({f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")})
+    values = {name: sums[f"{name}/sum"] / max(sums[f"{name}/count"], 1e-12) for name in means}
+    trained = [name for name, mean in means.items() if not mean.metric]
+    shown = {name: v for name, v in values.items() if name not in trained or len(trained) > 1}
+    return {f"eval_{name}": v for name, v in ({"loss": sum(values[name] for name in trained)} | shown).items()}
+
+
+def _held_out(run: Run, policy: Policy, held: ExampleStore) -> tuple[list[list[Example]], int]:
+    """This process's micro-batches of held-out examples, and how many every process has to run."""
+    core, world = run.core, run.world
+    size = core.eval_batch_size or core.micro_batch_size
+    rank, processes = world.rank, world.size
+    examples: list[Example] = list(held)
+    if run.hooks.has("expand"):
+        examples = run.hooks.expand(run, policy, examples[rank::processes])
+        rank, processes = 0, 1
+    packed = core.sample_packing if core.eval_sample_packing is None else core.eval_sample_packing
+    rows: Rows = repack(run, examples) if packed else [[e] for e in examples]
+    groups, number = micro_batches(rows, rank, processes, size)
+    return groups, world.maximum(number)
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, by metric_for_best_model."""
+
+    value: float | None = None
+    step: int | None = None
+
+    def update(self, run: Run, evaluation: dict[str, float]) -> bool:
+        """Whether this evaluation is better than all before. Raises ConfigError if the metric is not measured."""
+        core = run.core
+        if core.metric_for_best_model not in evaluation:
+            measured = ", ".join(evaluation)
+            raise run.config.error("metric_for_best_model", f"is not measured; measured: {measured}")
+        value = evaluation[core.metric_for_best_model]
+        better = self.value is None or (value > self.value if core.greater_is_better else value < self.value)
+        if better:
+            self.value, self.step = value, run.step
+        return better

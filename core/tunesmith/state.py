@@ -1,0 +1,110 @@
+"""What a checkpoint of a training loop holds, and how a loop takes it back."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.distributed.checkpoint import state_dict as dcp
+
+from tunesmith.checkpoint import check_same, read_tree
+from tunesmith.errors import PluginError
+from tunesmith.examples import ExampleStore
+
+if TYPE_CHECKING:
+    from tunesmith.loop import Loop
+
+
+def gather(loop: Loop) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trained weights and optimizer state by name, whole, on the main process. On all processes."""
+    offload = loop.run.world.size > 1
+    options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=offload, ignore_frozen_params=True)
+    root: Any = loop.policy.root
+    return dcp.get_model_state_dict(root, options=options), dcp.get_optimizer_state_dict(
+        root, loop.optimizer, options=options
+    )
+
+
+def shared(loop: Loop) -> dict[str, Any]:
+    """What is the same on all processes."""
+    run = loop.run
+    return {
+        "step": run.step,
+        "tokens": loop.tokens,
+        "best": [loop.best.value, loop.best.step],
+        "scheduler": loop.scheduler.state_dict(),
+        "states": {name: state.state_dict() for name, state in run.states.items()},
+        "config": run.config.resolved(),
+        "plugins": {p.name: p.version for p in run.hooks.plugins},
+        "data": run.data.fingerprint if run.data else "",
+        "world": run.world.size,
+    }
+
+
+def own(loop: Loop) -> dict[str, Any]:
+    """What is this process's own: random numbers, the place in the data, and examples that are still being reused."""
+    reused = loop.run.hooks.has("expand") and loop.used < loop.run.reuse
+    store = ExampleStore.collect(loop.round) if reused else None
+    pending = {"arrays": store.arrays, "fields": store.fields, "used": loop.used} if store else None
+    return {"random": random_state(), "feed": loop.feed.state_dict(), "pending": pending}
+
+
+def restore(loop: Loop, folder: Path) -> None:
+    """Take everything back from a checkpoint: weights, optimizer, schedule, random numbers, place in the data.
+
+    Raises ConfigError if the checkpoint is of another run.
+    """
+    run = loop.run
+    state = read_tree(folder / "state")
+    check_same(run, state)
+    load_weights(loop, folder)
+    optimizer = read_tree(folder / "optimizer")
+    root: Any = loop.policy.root
+    dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
+    loop.scheduler.load_state_dict(state["scheduler"])
+    run.step, loop.tokens = state["step"], state["tokens"]
+    loop.best.value, loop.best.step = state["best"]
+    for name, saved in state["states"].items():
+        if name in run.states:
+            run.states[name].load_state_dict(saved)
+    mine = read_tree(folder / f"rank-{run.world.rank}")
+    loop.feed.load_state_dict(mine["feed"])
+    if pending := mine["pending"]:
+        loop.round, loop.used = list(ExampleStore(pending["arrays"], pending["fields"])), pending["used"]
+    set_random_state(mine["random"])
+
+
+def load_weights(loop: Loop, folder: Path) -> None:
+    """Trained weights from a checkpoint; every trained parameter has to be in it."""
+    trainable = read_tree(folder / "trainable")
+    trained = {f"module.{name}" for name, p in loop.policy.bare.named_parameters() if p.requires_grad}
+    if missing := sorted(trained - set(trainable)):
+        raise PluginError(f"checkpoint {folder} lacks trained weights: {', '.join(missing[:3])}")
+    root: Any = loop.policy.root
+    dcp.set_model_state_dict(root, trainable, options=dcp.StateDictOptions(full_state_dict=True, strict=False))
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, numpy's and torch's generators."""
+    kind, words, at, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": [str(kind), np.asarray(words, np.int64), int(at), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, array, at, has_gauss, number = state["numpy"]
+    np.random.set_state((kind, array.astype(np.uint32), at, has_gauss, number))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

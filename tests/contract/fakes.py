@@ -1,0 +1,141 @@
+"""Plugins and distributions made for one test: on disk as pip would leave them, or in memory."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tunesmith.config import Config, load_config
+from tunesmith.discovery import LoadedPlugin
+from tunesmith.errors import TunesmithError
+from tunesmith.hooks import Hooks
+from tunesmith.plugin import Method, Plugin, describe, hookimpl
+
+HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
+BASE = "base_model: nobody/nothing\n"
+"""The shortest config: a hub id, which no check looks up."""
+
+
+def module_of(source: str, name: str = "fake") -> ModuleType:
+    """A module executed from source, without a file."""
+    module = ModuleType(name)
+    sys.modules[name] = module  # pydantic looks annotations up there
+    try:
+        exec(compile(HEADER + textwrap.dedent(source), f"<{name}>", "exec"), module.__dict__)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def distribution(
+    site: Path,
+    word: str,
+    source: str,
+    *,
+    described_by: str | None = "",
+    name: str | None = None,
+    version: str = "1.2.3",
+    requires: Sequence[str] = (),
+) -> Path:
+    """Install a distribution with one plugin into a folder of sys.path; gives the plugin's module file.
+
+    `described_by` is source whose description becomes the static metadata: that of the plugin where it is "", none
+    where it is None.
+    """
+    name = name or f"fake-{word}"
+    module = name.replace("-", "_")
+    path = site / f"{module}.py"
+    path.write_text(HEADER + textwrap.dedent(source), encoding="utf-8")
+    info = site / f"{module}-{version}.dist-info"
+    info.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+    (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(f"[tunesmith]\n{word} = {module}\n", encoding="utf-8")
+    if described_by is not None:
+        static = describe(word, module_of(described_by or source, module))
+        (info / "extra_metadata").mkdir()
+        (info / "extra_metadata" / "tunesmith.json").write_text(json.dumps(static), encoding="utf-8")
+    importlib.invalidate_caches()
+    return path
+
+
+def local(folder: Path, name: str, source: str) -> Path:
+    """A plugin in one file, to be named in a YAML of the same folder."""
+    path = folder / f"{name}.py"
+    path.write_text(HEADER + textwrap.dedent(source), encoding="utf-8")
+    return path
+
+
+def line_of(path: Path, text: str) -> str:
+    """file:line of the only line that has a text."""
+    found = [n for n, line in enumerate(path.read_text("utf-8").splitlines(), 1) if text in line]
+    assert len(found) == 1, f"{text!r} stands in lines {found}"
+    return f"{path}:{found[0]}"
+
+
+def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
+    path = folder / name
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def load(folder: Path, text: str, *overrides: str) -> tuple[Config, Hooks]:
+    """Read and check a config given as text."""
+    return load_config(write(folder, text), overrides)
+
+
+def refusal(call: Callable[..., Any], *arguments: Any) -> TunesmithError:
+    """The error that a call ends with."""
+    try:
+        call(*arguments)
+    except TunesmithError as error:
+        return error
+    raise AssertionError("nothing was refused")
+
+
+# in memory
+
+
+def loaded(name: str, *functions: Any, **declaration: Any) -> LoadedPlugin:
+    """A plugin of functions."""
+    module = ModuleType(f"memory_{name}")
+    for function in functions:
+        setattr(module, function.__name__, function)
+    return LoadedPlugin(name, f"dist-{name}", "4.5.6", module, Plugin(**declaration))
+
+
+def base() -> LoadedPlugin:
+    """A plugin that answers every hook that needs one answer."""
+
+    @hookimpl
+    def load_rows() -> str:
+        return "rows"
+
+    @hookimpl
+    def load_tokenizer() -> str:
+        return "tokenizer"
+
+    @hookimpl
+    def load_model(role: str) -> str:
+        return f"model for {role}"
+
+    @hookimpl
+    def compute_loss() -> dict[str, float]:
+        return {"loss": 1.0}
+
+    @hookimpl
+    def build_optimizer() -> str:
+        return "optimizer"
+
+    @hookimpl
+    def build_scheduler() -> str:
+        return "scheduler"
+
+    answers = (load_rows, load_tokenizer, load_model, compute_loss, build_optimizer, build_scheduler)
+    return loaded("base", *answers, method=Method(rows=("text",)))
