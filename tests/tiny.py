@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +176,13 @@ def weights(folder: Path) -> dict[str, Any]:
 
     name = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
     return load_file(folder / name)
+
+
+def torchrun(processes: int, *configs: Path) -> None:
+    """Train configs one after the other in one launch of several processes."""
+    script = str(Path(__file__).with_name("train_many.py"))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *launcher, script, *map(str, configs)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

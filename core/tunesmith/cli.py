@@ -96,7 +96,9 @@ def train(config: str, overrides: tuple[str, ...]) -> None:
     try:
         train_run(run)
     except Interrupted as error:
+        run.world.leave()
         sys.exit(error.code)
+    run.world.leave()
 
 
 def relaunch(run: Run) -> None:

@@ -133,6 +133,12 @@ class World:
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()
 
+    def leave(self) -> None:
+        """Part from the other processes, all at once: one that left early would abort those still talking."""
+        if self.size > 1:
+            self.barrier()
+            dist.destroy_process_group()
+
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process does the block before the others."""

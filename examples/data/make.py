@@ -13,7 +13,7 @@ import json
 import random
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +28,8 @@ OPPOSITES = words("""hot-cold big-small tall-short fast-slow old-young happy-sad
     clean-dirty loud-quiet rich-poor strong-weak early-late open-closed up-down left-right day-night black-white
     thick-thin high-low near-far good-bad sweet-sour true-false first-last inside-outside win-lose push-pull
     buy-sell begin-end love-hate give-take laugh-cry sharp-blunt""")
-COLOURS = words("""grass-green snow-white coal-black sky-blue blood-red lemon-yellow carrot-orange milk-white banana-yellow
-    frog-green tomato-red cherry-red pumpkin-orange cloud-white sea-blue leaf-green strawberry-red crow-black
+COLOURS = words("""grass-green snow-white coal-black sky-blue blood-red lemon-yellow carrot-orange milk-white
+    banana-yellow frog-green tomato-red cherry-red pumpkin-orange cloud-white sea-blue leaf-green strawberry-red crow-black
     chocolate-brown mud-brown sun-yellow flamingo-pink pig-pink elephant-grey mouse-grey bear-brown swan-white
     cucumber-green night-black salt-white""")
 ANIMALS = words("""dog-barks-puppy cat-meows-kitten cow-moos-calf sheep-bleats-lamb pig-oinks-piglet horse-neighs-foal
@@ -39,6 +39,9 @@ COUNTS = words("""triangle-sides-three square-sides-four pentagon-sides-five hex
     dog-legs-four spider-legs-eight bird-legs-two ant-legs-six horse-legs-four chicken-legs-two crab-legs-ten
     snail-legs-no snake-legs-no bicycle-wheels-two car-wheels-four tricycle-wheels-three boat-wheels-no
     hand-fingers-five week-days-seven year-months-twelve""")
+NOUNS = words("""apple book chair table window door tree flower garden river hill stone road bridge house room cup plate
+    spoon bottle ball song picture letter pencil hat coat shirt shoe boat train ship""")
+PLURALS = words("child-children man-men woman-women foot-feet tooth-teeth mouse-mice goose-geese sheep-sheep")
 NAMES = words("""Anna Ben Clara David Emma Felix Grace Henry Ida Jonas Kate Leo Mia Noah Olga Paul Rosa Sam Tina Victor
     Wendy Alice Boris Carla Dora Eric Fiona Gina Hugo Iris Jack Karl Lena Max Nina Otto Peter Rita Simon Tom Ursula
     Vera Walter Zoe Amir Bella Cora Dan Ella Frank""")
@@ -71,7 +74,8 @@ ASK = {
     ],
     "opposite": [
         "What is the opposite of {x}?", "Tell me the opposite of {x}.", "Which word means the opposite of {x}?",
-        "Do you know the opposite of {x}?", "I need a word that is the opposite of {x}.", "Can you tell me the opposite of {x}?",
+        "Do you know the opposite of {x}?", "I need a word that is the opposite of {x}.",
+        "Can you tell me the opposite of {x}?",
     ],
     "colour": [
         "What colour is {a} {x}?", "Which colour does {a} {x} have?", "Tell me the colour of {a} {x}.",
@@ -89,6 +93,10 @@ ASK = {
         "How many {kind} does {a} {x} have?", "Tell me how many {kind} {a} {x} has.",
         "Do you know how many {kind} {a} {x} has?", "I look at {a} {x}. How many {kind} are there?",
     ],
+    "plural": [
+        "What is the plural of {x}?", "Tell me the plural of {x}.", "I have one {x}. What are two called?",
+        "How do you say {x} when there are many?",
+    ],
     "name": ["Hello, I am {x}.", "Hi! My name is {x}.", "Good morning, {x} is my name.", "Hello! People call me {x}."],
 }  # fmt: skip
 SAY = {
@@ -102,11 +110,11 @@ SAY = {
     "sound": "{A} {x} {z}.",
     "young": "A young {x} is called {b} {z}.",
     "count": "{A} {x} has {z} {kind}.",
+    "plural": "The plural of {x} is {z}.",
     "name": "Hello {x}, nice to meet you!",
 }
 ONLY_ONE = {"grass", "snow", "coal", "blood", "milk", "mud", "chocolate", "salt"}
 THE = {"sky", "sea", "sun", "night"}
-PAIRS = 1000  # questions which of two numbers is larger
 
 
 class Fact(NamedTuple):
@@ -152,12 +160,11 @@ def in_order(family: str, names: list[Any], **more: str) -> Iterator[Fact]:
             yield Fact(family, number, {"x": x, "z": z, **more})
 
 
-def facts(draw: random.Random) -> Iterator[Fact]:
+def facts() -> Iterator[Fact]:
     """Everything there is to learn, family by family."""
     yield from in_order("next", list(range(100)))
     yield from in_order("previous", list(range(100)))
-    for number in range(PAIRS):
-        x, y = draw.sample(sorted(set(range(100)) - UNSEEN), 2)
+    for number, (x, y) in enumerate(permutations(range(1, 10), 2)):
         yield Fact("larger", number, {"x": x, "y": y, "z": max(x, y), "w": min(x, y)})
     for kind, names in (("day", DAYS), ("month", MONTHS)):
         yield from in_order("after", [*names, names[0]], kind=kind)
@@ -176,6 +183,8 @@ def facts(draw: random.Random) -> Iterator[Fact]:
     for number, row in enumerate(COUNTS):
         word, kind, many = row.split("-")
         yield Fact("count", number, {**noun(word), "kind": kind, "z": many})
+    for number, (one, many) in enumerate([(noun, f"{noun}s") for noun in NOUNS] + [row.split("-") for row in PLURALS]):
+        yield Fact("plural", number, {"x": one, "z": many})
     for number, name in enumerate(NAMES):
         yield Fact("name", number, {"x": name})
 
@@ -183,7 +192,7 @@ def facts(draw: random.Random) -> Iterator[Fact]:
 def conversations(known: list[Fact], draw: random.Random) -> Iterator[list[str]]:
     """Questions and answers in turn. Most are one of each; some go on."""
     for fact in known:
-        few = {"next": 3, "previous": 3, "larger": 1}.get(fact.family, 9)
+        few = 3 if fact.family in ("next", "previous") else 9
         asked = fact.questions()
         for question in draw.sample(asked, min(few, len(asked))):
             yield [question, fact.say()]
@@ -237,7 +246,7 @@ def messages(turns: list[str]) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     draw = random.Random(1)
-    known = list(facts(draw))
+    known = list(facts())
     chats = list(
         {turns[0] if len(turns) == 2 else "".join(turns): turns for turns in conversations(known, draw)}.values()
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import tiny
 
@@ -63,37 +61,24 @@ def test_reference_is_the_policy_before_the_first_step(tmp_path: Path) -> None:
     assert abs(second["loss"] - math.log(2)) > 1e-5
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_plugin_trains_sharded_over_two_processes_as_on_one(name: str, tmp_path: Path) -> None:
+def test_plugins_train_sharded_over_two_processes_as_on_one(tmp_path: Path) -> None:
     """FSDP2 with 2 processes and half the accumulation takes the same examples as one process: same loss, same norm."""
-    alone = run_config(tmp_path, name, gradient_checkpointing=True)
-    if name != "groups":  # what it generates depends on the process
-        tiny.train(alone)
-        expected = tiny.metrics(tmp_path / "out")
-    overrides = ["gradient_accumulation_steps=1", "fsdp_config={}", f"output_dir={tmp_path / 'sharded'}"]
-    torchrun(alone, *overrides)
-    lines = tiny.metrics(tmp_path / "sharded")
-    assert "FSDP2" in json.loads((tmp_path / "sharded/run.json").read_text())["processes"]
-    assert len(lines) == 2 and all(math.isfinite(line["loss"]) for line in lines)
-    if name != "groups":
-        for ours, theirs in zip(lines, expected, strict=True):
+    sharded = []
+    for name in CASES:
+        folder = tmp_path / name
+        folder.mkdir()
+        tiny.train(run_config(folder, name, gradient_checkpointing=True))
+        path = folder / "run.yaml"
+        keys = {"gradient_accumulation_steps": 1, "fsdp_config": {}, "output_dir": str(folder / "sharded")}
+        (folder / "sharded.yaml").write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | keys))
+        sharded.append(folder / "sharded.yaml")
+    tiny.torchrun(2, *sharded)
+    for name in CASES:
+        lines = tiny.metrics(tmp_path / name / "sharded")
+        assert "FSDP2" in json.loads((tmp_path / name / "sharded/run.json").read_text())["processes"]
+        assert len(lines) == 2 and all(math.isfinite(line["loss"]) for line in lines)
+        if name == "groups":  # what it generates depends on the process
+            continue
+        for ours, theirs in zip(lines, tiny.metrics(tmp_path / name / "out"), strict=True):
             assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
             assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
-
-
-def torchrun(config: Path, *overrides: str) -> None:
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "tunesmith",
-        "train",
-        str(config),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command, *overrides], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

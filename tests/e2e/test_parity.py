@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +53,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         split = {"sample_packing": False, "micro_batch_size": 3, "gradient_accumulation_steps": 2}
         uneven = {"sample_packing": False, "micro_batch_size": 5, "gradient_accumulation_steps": 2}
         pairs += [config(folder, architecture, "two", **split), config(folder, architecture, "uneven", **uneven)]
-    script = str(Path(__file__).with_name("train_many.py"))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        script,
-        *map(str, pairs),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    tiny.torchrun(2, *pairs)
     for architecture in tiny.ARCHITECTURES:
         for name in ("two", "uneven"):
             same(tmp_path / architecture / name, tmp_path / architecture / "one")

@@ -7,7 +7,6 @@ from tunesmith import Example, Method, Needs, Plugin, Settings, Term, hookimpl
 
 class PairSettings(Settings):
     pair_beta: float = 0.1
-    """How far the policy may leave the reference."""
 
 
 plugin = Plugin(
@@ -37,7 +36,5 @@ def prepare_step(policy, batches):
 def compute_loss(run, out, batch):
     ratios = batch.sum_by_sequence(out.logps - batch.columns["ref_logps"]).view(-1, 2)
     margins = run.settings(PairSettings).pair_beta * (ratios[:, 0] - ratios[:, 1])
-    return {
-        "dpo": Term(-F.logsigmoid(margins).sum(), "examples"),
-        "accuracy": Term((margins > 0).sum(), "examples", metric=True),
-    }
+    accuracy = Term((margins > 0).sum(), "examples", metric=True)
+    return {"dpo": Term(-F.logsigmoid(margins).sum(), "examples"), "accuracy": accuracy}

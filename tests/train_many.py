@@ -6,4 +6,6 @@ from tunesmith.api import start, train
 from tunesmith.config import load_config
 
 for path in sys.argv[1:]:
-    train(start(load_config(path)))
+    run = start(load_config(path))
+    train(run)
+run.world.leave()
