@@ -13,7 +13,7 @@ NAMES := tunesmith tunesmith-core $(addprefix tunesmith-,$(notdir $(filter-out c
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart test lint metadata bench wheels docs
+.PHONY: setup quickstart test test-gpu lint metadata bench wheels docs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -34,6 +34,10 @@ quickstart: $(STAMP)
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+# What needs a GPU; without one, every test says so and is skipped.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu -rs
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

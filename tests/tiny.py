@@ -91,7 +91,9 @@ def model_folder(folder: Path, architecture: str = "llama", **changes: Any) -> P
     """Write config, random weights (seeded) and the tokenizer to a folder."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config(architecture, **changes), dtype=torch.float32)

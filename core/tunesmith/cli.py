@@ -213,7 +213,7 @@ def config_schema(field: str | None) -> None:
     if field:
         group, _, name = field.rpartition(".")
         known = schema["$defs"]["DatasetSettings"]["properties"] if group == "datasets" else schema["properties"]
-        if name not in known:
+        if name not in known or group not in ("", "datasets"):
             close = nearest(name, set(known))
             raise ConfigError(f"no key {field!r}", help=f"did you mean {close!r}?" if close else None)
         schema = known[name]

@@ -72,7 +72,7 @@ class Candidate:
         return self._loaded
 
     def check_api(self) -> None:
-        """Compare the range of tunesmith-core that the distribution asks for with what is installed, before importing."""
+        """Compare the range of tunesmith-core that a distribution asks for with the one installed; imports nothing."""
         from packaging.requirements import Requirement
 
         installed = core_version()
@@ -211,7 +211,7 @@ class Selector:
         named = dict(self.result.active)
         chosen = Selection(problems=self.result.problems)
         self.result, explicit = chosen, self.result
-        for name, candidate in self.available.items():
+        for candidate in self.available.values():
             for switch in candidate.info["switches"]:
                 if values.get(switch) is not None and values[switch] is not False:
                     self.result.add(candidate, switch)

@@ -277,8 +277,10 @@ def in_order(plugins: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
     while len(placed) < len(names):
         ready = [n for n in names if n not in placed and earlier[n] <= set(placed)]
         if not ready:
-            stuck = ", ".join(n for n in names if n not in placed)
-            raise PluginError(f"the order of {stuck} is a circle of after and before", code="hook-order")
+            circle = [n for n in names if n not in placed]
+            while behind := {n for n in circle if not any(n in earlier[m] for m in circle)}:
+                circle = [n for n in circle if n not in behind]
+            raise PluginError(f"the order of {', '.join(circle)} is a circle of after and before", code="hook-order")
         placed.append(ready[0])
     by_name = {p.name: p for p in plugins}
     return [by_name[name] for name in placed]

@@ -13,6 +13,9 @@ from tunesmith.examples import Example, Segment
 from tunesmith.hooks import HOOKS
 from tunesmith.run import Run
 
+WIDE = 1000
+"""Columns of tables with places (file:line): a place cut short leads nowhere."""
+
 
 def show_data(run: Run) -> None:
     """What became of the rows of each dataset."""
@@ -31,8 +34,8 @@ def show_data(run: Run) -> None:
 
 
 def show_plan(plan: dict[str, Any]) -> None:
-    console = Console()
-    table = Table("hook", "plugin", "version", "where", title="Stages")
+    console = Console(width=WIDE)
+    table = Table("hook", "plugin", "version", "where", title="Stages", title_justify="left", box=None, pad_edge=False)
     for row in plan["stages"]:
         table.add_row(
             row["hook"], row["plugin"] + (" (wraps)" if row["wrapper"] else ""), row["version"], row["location"]
@@ -97,8 +100,8 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def show_hooks(rows: list[dict[str, Any]]) -> None:
-    console = Console()
-    table = Table("hook", "arity", "plugin", "distribution", "where", "seconds, last run")
+    console = Console(width=WIDE)
+    table = Table("hook", "arity", "plugin", "distribution", "seconds, last run", "where", box=None, pad_edge=False)
     for row in rows:
         for number, call in enumerate(row["calls"] or [None]):
             names = (row["hook"], row["arity"]) if number == 0 else ("", "")
@@ -108,7 +111,7 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
             wraps = " (wraps)" if call["wrapper"] else ""
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
             table.add_row(
-                *names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", call["location"], seconds
+                *names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", seconds, call["location"]
             )
     console.print(table)
     for row in rows:

@@ -29,9 +29,9 @@ OPPOSITES = words("""hot-cold big-small tall-short fast-slow old-young happy-sad
     thick-thin high-low near-far good-bad sweet-sour true-false first-last inside-outside win-lose push-pull
     buy-sell begin-end love-hate give-take laugh-cry sharp-blunt""")
 COLOURS = words("""grass-green snow-white coal-black sky-blue blood-red lemon-yellow carrot-orange milk-white
-    banana-yellow frog-green tomato-red cherry-red pumpkin-orange cloud-white sea-blue leaf-green strawberry-red crow-black
-    chocolate-brown mud-brown sun-yellow flamingo-pink pig-pink elephant-grey mouse-grey bear-brown swan-white
-    cucumber-green night-black salt-white""")
+    banana-yellow frog-green tomato-red cherry-red pumpkin-orange cloud-white sea-blue leaf-green strawberry-red
+    crow-black chocolate-brown mud-brown sun-yellow flamingo-pink pig-pink elephant-grey mouse-grey bear-brown
+    swan-white cucumber-green night-black salt-white""")
 ANIMALS = words("""dog-barks-puppy cat-meows-kitten cow-moos-calf sheep-bleats-lamb pig-oinks-piglet horse-neighs-foal
     duck-quacks-duckling lion-roars-cub hen-clucks-chick frog-croaks-tadpole bear-growls-cub goat-bleats-kid
     wolf-howls-pup owl-hoots-owlet goose-honks-gosling""")

@@ -6,14 +6,14 @@ import importlib
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tunesmith.config import Config, load_config
 from tunesmith.discovery import LoadedPlugin
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import Problem, TunesmithError
 from tunesmith.hooks import Hooks
 from tunesmith.plugin import Method, Plugin, describe, hookimpl
 
@@ -54,7 +54,12 @@ def distribution(
     path.write_text(HEADER + textwrap.dedent(source), encoding="utf-8")
     info = site / f"{module}-{version}.dist-info"
     info.mkdir()
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {r}" for r in requires),
+    ]
     (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[tunesmith]\n{word} = {module}\n", encoding="utf-8")
     if described_by is not None:
@@ -99,6 +104,11 @@ def refusal(call: Callable[..., Any], *arguments: Any) -> TunesmithError:
     raise AssertionError("nothing was refused")
 
 
+def found(error: TunesmithError, path: Path) -> list[tuple[str, Problem]]:
+    """line:column in the file, and the problem there, of each problem of an error."""
+    return [(str(p.where).removeprefix(f"{path}:"), p) for p in error.problems]
+
+
 # in memory
 
 
@@ -139,3 +149,29 @@ def base() -> LoadedPlugin:
 
     answers = (load_rows, load_tokenizer, load_model, compute_loss, build_optimizer, build_scheduler)
     return loaded("base", *answers, method=Method(rows=("text",)))
+
+
+def managed(*plugins: LoadedPlugin, replaced: Iterable[tuple[str, str]] = ()) -> Hooks:
+    """Hooks of some plugins, and of one that answers what they leave open."""
+    return Hooks([*plugins, base()], replaced)
+
+
+def recorder(name: str, log: list[str], **declaration: Any) -> LoadedPlugin:
+    """A plugin that notes its name when a run ends."""
+
+    @hookimpl
+    def on_end() -> None:
+        log.append(name)
+
+    return loaded(name, on_end, **declaration)
+
+
+def answer(name: str, plugin: str, **declaration: Any) -> LoadedPlugin:
+    """A plugin that answers one hook with its own name."""
+
+    @hookimpl
+    def implementation() -> str:
+        return plugin
+
+    implementation.__name__ = name
+    return loaded(plugin, implementation, **declaration)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.contract.fakes import BASE, distribution, line_of, load, local, refusal, write
 
+from tests.contract.fakes import BASE, distribution, line_of, load, local, refusal, write
 from tunesmith import discovery
 from tunesmith.config import load_config
 
@@ -54,7 +54,9 @@ def test_installing_a_plugin_changes_nothing(site: Path, tmp_path: Path) -> None
         distribution(site, "sgd", CANARY + OPTIMIZER, described_by=OPTIMIZER),
         distribution(site, "broken", CANARY + "1 / 0\n", described_by="plugin = Plugin()"),
         distribution(site, "toonew", CANARY + OPTIMIZER, described_by=OPTIMIZER, requires=["tunesmith-core>=99"]),
-        distribution(site, "bare", CANARY + "plugin = Plugin(answers={'optimizer': ('adamw_torch',)})\n", described_by=None),
+        distribution(
+            site, "bare", CANARY + "plugin = Plugin(answers={'optimizer': ('adamw_torch',)})\n", described_by=None
+        ),
     ]
     assert {"sgd", "broken", "toonew", "bare"} <= set(discovery.installed())
     assert [p.name for p in load(tmp_path, BASE)[1].plugins] == before
@@ -70,7 +72,11 @@ def test_plugin_without_metadata_works_where_it_is_named(site: Path, tmp_path: P
 
 BROKEN = {  # source -> text of the line at fault, words of the message
     "an exception": ("x = 1\nboom = {}['missing']\n", "boom", "KeyError: 'missing'"),
-    "a missing package": ("x = 1\nimport no_such_package_at_all\n", "no_such", "No module named 'no_such_package_at_all'"),
+    "a missing package": (
+        "x = 1\nimport no_such_package_at_all\n",
+        "no_such",
+        "No module named 'no_such_package_at_all'",
+    ),
     "a missing name": ("x = 1\nfrom tunesmith import Nothing\n", "Nothing", "Nothing"),
     "a syntax error": ("x = 1\ny = = 2\n", "= =", "SyntaxError"),
     "an exit": ("import sys\nsys.exit(3)\n", "exit(3)", "SystemExit: 3"),
@@ -106,7 +112,8 @@ def test_broken_plugin_does_not_hide_the_other_mistakes(site: Path, tmp_path: Pa
     error = refusal(load, tmp_path, text)
     assert error.exit_code == 2
     assert sorted(p.code for p in error.problems) == [
-        "plugin-import", "plugin-import", "plugin-import", "plugin-missing", "plugin-unknown", "unknown-key", "wrong-type",
+        "plugin-import", "plugin-import", "plugin-import", "plugin-missing", "plugin-unknown",
+        "unknown-key", "wrong-type",
     ]  # fmt: skip
 
 
@@ -122,7 +129,11 @@ def test_plugin_for_another_core_is_refused_before_it_is_imported(requirement: s
 
 
 def test_requirement_of_an_extra_or_another_platform_does_not_count(site: Path, tmp_path: Path) -> None:
-    requires = ["tunesmith-core>=0.0.1", 'tunesmith-core>=99; extra == "next"', 'tunesmith-core>=99; sys_platform == "none"']
+    requires = [
+        "tunesmith-core>=0.0.1",
+        'tunesmith-core>=99; extra == "next"',
+        'tunesmith-core>=99; sys_platform == "none"',
+    ]
     distribution(site, "sgd", OPTIMIZER, requires=requires)
     load(tmp_path, BASE + "optimizer: fake_sgd")
 
@@ -136,7 +147,9 @@ def test_two_distributions_with_one_word_are_both_named(site: Path, tmp_path: Pa
     assert "pip uninstall" in str(error)
 
 
-def test_one_distribution_found_twice_is_no_duplicate(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_distribution_found_twice_is_no_duplicate(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     distribution(site, "sgd", OPTIMIZER)
     (tmp_path / "again").mkdir()
     distribution(tmp_path / "again", "sgd", OPTIMIZER, version="9.9")
@@ -212,7 +225,9 @@ def test_missing_default_plugin_says_what_to_install(tmp_path: Path, monkeypatch
     assert len(error.problems) == 1
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("lorra", "lora"), ("earlystp", "earlystop"), ("tensorbord", "tensorboard")])
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("lorra", "lora"), ("earlystp", "earlystop"), ("tensorbord", "tensorboard")]
+)
 def test_unknown_plugin_gets_the_nearest_spelling(wrong: str, right: str, tmp_path: Path) -> None:
     path = write(tmp_path, f"{BASE}plugins:\n  - {wrong}\n")
     error = refusal(load_config, path)
@@ -254,7 +269,8 @@ def test_local_plugin_is_one_file_relative_to_the_yaml(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [("./nothing.py", "plugin-missing", "looked at"), ("./lora.py", "plugin-duplicate", "tunesmith-lora"),
-     ("./empty.py", "plugin-shape", "plugin = tunesmith.Plugin"), ("./broken.py", "plugin-import", "ZeroDivisionError")],
+     ("./empty.py", "plugin-shape", "plugin = tunesmith.Plugin"),
+     ("./broken.py", "plugin-import", "ZeroDivisionError")],
 )  # fmt: skip
 def test_fault_of_a_local_plugin_is_named(name: str, code: str, words: str, tmp_path: Path) -> None:
     for stem, source in (("lora", "plugin = Plugin()"), ("empty", ""), ("broken", "1 / 0")):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunesmith_hf.kernels import attend_slices
+from tunesmith_hf.kernels import attend_flex, attend_slices
 
 from tests import tiny
 from tunesmith import Example, Needs, collate, segment
@@ -84,6 +84,21 @@ def test_slices_compute_what_a_full_mask_does(examples: list[Example], window: i
     assert torch.allclose(ours, theirs, atol=1e-5)
     openly = attend_slices(q, k, v, layout, window=window, sinks=torch.full((4,), -1e9))
     assert torch.allclose(openly, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_block_mask_of_the_gpu_backend_is_the_full_mask(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """flex_attention's forward runs on a CPU too, uncompiled; tests/gpu has its backward."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    monkeypatch.setattr("tunesmith_hf.kernels._compiled_flex", lambda: flex_attention)
+    layout = collate([tree(seed) for seed in range(12)]).layout
+    q = torch.randn(1, 4, layout.length, 16)
+    k, v = (torch.randn(1, 2, layout.length, 16) for _ in range(2))
+    theirs = attend_slices(q, k, v, layout, window=window)
+    assert torch.allclose(attend_flex(q, k, v, layout, window=window), theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)

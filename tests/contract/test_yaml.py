@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.fakes import refusal, write
 
+from tests.contract.fakes import refusal, write
 from tunesmith.cli import pairs
 from tunesmith.yamlfile import read
 
 VALUES: dict[str, Any] = {
     "2e-4": 2e-4, "1e3": 1000.0, ".5": 0.5, "-1.": -1.0, "3": 3, "+1": 1, "-7": -7, "0x1f": 31, "0o17": 15, "012": 12,
-    "true": True, "False": False, "TRUE": True, "yes": "yes", "no": "no", "on": "on", "off": "off", "y": "y", "tRue": "tRue",
+    "true": True, "False": False, "TRUE": True, "tRue": "tRue",
+    "yes": "yes", "no": "no", "on": "on", "off": "off", "y": "y",
     "null": None, "~": None, "": None, ".inf": math.inf, "-.inf": -math.inf,
-    "1_000": "1_000", "1,000": "1,000", "5%": "5%", "1:30": "1:30", "2024-01-01": "2024-01-01", "=": "=", "1.2.3": "1.2.3",
-    "'3'": "3", '"true"': "true", "[1, a]": [1, "a"], "{a: 1e-1}": {"a": 0.1},
+    "1_000": "1_000", "1,000": "1,000", "5%": "5%", "1:30": "1:30", "2024-01-01": "2024-01-01", "=": "=",
+    "1.2.3": "1.2.3", "'3'": "3", '"true"': "true", "[1, a]": [1, "a"], "{a: 1e-1}": {"a": 0.1},
 }  # fmt: skip
 
 
@@ -192,8 +193,9 @@ def test_override_of_the_command_line(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "code"),
     [
-        ("a", 2), ("list.5.x=1", 2), ("list.5=1", 2), ("list.x=1", 2), ("a=[1,", 2), ("a=@x", 2), ("a=*x", 2), ("a='x", 2),
-        ("a={b: 1, b: 2}", 2), ("a=!x 1", 9), ("a=!!python/name:os.system", 9), (f"a={'[' * 70}{']' * 70}", 9),
+        ("a", 2), ("list.5.x=1", 2), ("list.5=1", 2), ("list.x=1", 2), ("a=[1,", 2), ("a=@x", 2), ("a=*x", 2),
+        ("a='x", 2), ("a={b: 1, b: 2}", 2), ("a=!x 1", 9), ("a=!!python/name:os.system", 9),
+        (f"a={'[' * 70}{']' * 70}", 9),
     ],
 )  # fmt: skip
 def test_fault_in_an_override_says_command_line(word: str, code: int, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests import tiny
 from tests.repo.source import ROOT
-from tunesmith import PluginError
+from tunesmith import PluginError, train
 from tunesmith.show import hook_rows
 
 COEFFICIENT = 0.25
@@ -112,3 +114,59 @@ def test_an_exception_in_a_wrapper_names_its_package(tmp_path: Path, monkeypatch
         PluginError, match=r"plugin entropybonus \(tunesmith-entropybonus [\d.]+\) failed in compute_loss"
     ):
         tiny.train(with_bonus(tmp_path))
+
+
+# the plugins that docs/write-a-plugin.md builds
+
+
+def page_plugin(name: str, folder: Path) -> str:
+    """Write a python block of the page, found by its first line, to a local plugin's file."""
+    page = (ROOT / "docs" / "write-a-plugin.md").read_text("utf-8")
+    found = re.search(rf"^```python\n# {re.escape(name)}\n(.*?)^```$", page, re.M | re.S)
+    assert found, f"the page has no block that begins with # {name}"
+    local = Path(name).name.replace("__init__", "page_bonus")
+    (folder / local).write_text(found[1], encoding="utf-8")
+    return f"./{local}"
+
+
+def test_the_page_builds_the_package_that_is_here(tmp_path: Path) -> None:
+    plugin = page_plugin("tunesmith_entropybonus/__init__.py", tmp_path)
+    keys: dict[str, Any] = {"entropy_bonus": COEFFICIENT, "output_dir": str(tmp_path / "page")}
+    of_page = tiny.metrics(tiny.train(config(tmp_path, plugins=[plugin], **keys)).output_dir)
+    of_package = tiny.metrics(tiny.train(with_bonus(tmp_path)).output_dir)
+    assert [line["loss"] for line in of_page] == [line["loss"] for line in of_package]
+
+
+def test_the_local_plugin_of_the_page_stops_a_run_and_resumes_with_its_average(tmp_path: Path) -> None:
+    plugin = page_plugin("stop_at.py", tmp_path)
+    keys: dict[str, Any] = {"plugins": [plugin], "micro_batch_size": 1, "num_epochs": 50, "max_steps": None}
+    whole = tiny.train(tiny.sft_config(tmp_path, stop_below=5.0, output_dir=str(tmp_path / "whole"), **keys))
+    assert whole.steps > 4 and "the average loss is 4.9" in str(whole.stopped)
+    path = tiny.sft_config(tmp_path, stop_below=5.0, **keys)
+    assert tiny.train(path, "max_steps=4").steps == 4
+    resumed = tiny.start(path, "resume_from_checkpoint=auto", "max_steps=5")
+    assert train(resumed).steps == 5
+    losses = [line["loss"] for line in tiny.metrics(tmp_path / "out")]
+    average = losses[0]
+    for loss in losses[1:]:
+        average = 0.9 * average + 0.1 * loss
+    assert len(losses) == 5 and resumed.states["stop_at"].state_dict()["value"] == pytest.approx(average, rel=1e-9)
+
+
+def test_the_method_of_the_page_trains_pairs(tmp_path: Path) -> None:
+    plugin = page_plugin("preference.py", tmp_path)
+    data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 8))
+    datasets = [{"path": str(data), "type": "plain_pair"}]
+    keys: dict[str, Any] = {"plugins": [plugin], "rl": "preference", "datasets": datasets}
+    lines = tiny.metrics(tiny.train(tiny.sft_config(tmp_path, num_epochs=3, max_steps=3, **keys)).output_dir)
+    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)  # the policy is the reference
+    assert lines[-1]["loss"] < lines[0]["loss"] and "accuracy" in lines[0]
+
+
+def test_the_patch_of_the_page_is_applied_and_undone(tmp_path: Path) -> None:
+    plugin = page_plugin("half_mlp.py", tmp_path)
+    result = tiny.train(tiny.sft_config(tmp_path, plugins=[plugin], max_steps=1))
+    record = json.loads((result.output_dir / "run.json").read_text("utf-8"))
+    assert record["patches"] == [{"target": "forward of every MLP", "owner": "half_mlp", "applied": 2}]
+    layers = [module for module in result.policy.bare.modules() if type(module).__name__.endswith("MLP")]
+    assert layers and not any("forward" in vars(layer) for layer in layers)

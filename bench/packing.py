@@ -1,0 +1,42 @@
+"""Best-fit packing: how full the rows are, and how long a million lengths take."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tests import tiny
+
+from tunesmith.packing import efficiency, pack
+
+
+def main() -> None:
+    lengths = np.clip(np.random.default_rng(0).lognormal(5.5, 0.8, 1_000_000), 8, 2048).astype(np.int64)
+    started = time.process_time()
+    rows = pack(lengths, 2048, (0,))
+    seconds = time.process_time() - started
+    print(
+        f"1,000,000 log-normal lengths: {seconds:.2f} s of CPU, rows {efficiency(lengths, rows, 2048):.4f} full (bar 3 s)"
+    )
+    data = os.environ.get("TUNESMITH_TEST_DATA")
+    if not data:
+        print("messages.jsonl: TUNESMITH_TEST_DATA is not set")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tiny.model_folder(folder / "model")
+        path = tiny.write_config(
+            folder,
+            base_model=str(folder / "model"),
+            tokenizer_config=f"{data}/tokenizer-gpt2-chatml",
+            datasets=[{"path": f"{data}/gsm8k/messages.jsonl", "type": "chat_template"}],
+            sequence_len=2048,
+        )
+        run = tiny.start(path)
+        from tunesmith.api import prepare
+
+        widths = prepare(run).data.train.widths
+    print(f"messages.jsonl at 2048: rows {efficiency(widths, pack(widths, 2048, (0,)), 2048):.4f} full (bar 0.99)")

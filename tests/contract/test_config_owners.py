@@ -1,0 +1,130 @@
+"""Keys without an owner, keys without effect, and keys that do not go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contract.fakes import BASE, found, load, refusal, write
+from tunesmith import discovery, keys
+from tunesmith.config import load_config
+
+
+def test_key_of_a_plugin_that_is_not_installed_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest = {name: c for name, c in discovery.installed().items() if name not in ("lora", "alpaca")}
+    monkeypatch.setattr(discovery, "installed", lambda: dict(rest))
+    text = BASE + "lora_r: 8\nadapter: lora\ndatasets:\n  - path: x\n    type: alpaca\n    field_output: x\n"
+    path = write(tmp_path, text)
+    problems = found(refusal(load_config, path), path)
+    assert [(where, p.code, p.help) for where, p in problems] == [
+        ("2:1", "ownerless-key", 'pip install "tunesmith[lora]"'),
+        ("3:1", "plugin-missing", 'pip install "tunesmith[lora]"'),
+        ("6:5", "plugin-missing", 'pip install "tunesmith[alpaca]"'),
+        ("7:5", "ownerless-key", 'pip install "tunesmith[alpaca]"'),
+    ]
+
+
+SELECTS = {  # a key of a plugin that is not selected -> what selects it
+    "lora_dropout: 0.1": "adapter: lora",
+    "num_generation_samples: 3": "generate_samples: true",
+    "early_stopping_threshold: 0.1": "early_stopping_patience: ...",
+    "tensorboard_dir: x": "use_tensorboard: true",
+    "train_on_inputs: true": "type: alpaca in datasets",
+    "chat_template: jinja": "type: chat_template in datasets",
+}
+
+
+@pytest.mark.parametrize("line", SELECTS)
+def test_setting_without_effect_says_what_would_select_its_plugin(line: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f"{BASE}{line}\n")
+    [(where, problem)] = found(refusal(load_config, path), path)
+    assert (where, problem.code) == ("2:1", "orphaned-key")
+    assert SELECTS[line] in str(problem.help)
+
+
+@pytest.mark.parametrize("key", keys.refused())
+def test_key_that_is_not_taken_says_why_and_what_to_write(key: str, tmp_path: Path) -> None:
+    [problem] = refusal(load, tmp_path, f"{BASE}{key}: 1\n").problems
+    entry = keys.refused()[key]
+    assert (problem.code, problem.help) == ("refused-key", entry["write"])
+    assert entry["reason"] in problem.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lora_r: null", "adapter: null", "generate_samples: false", "use_tensorboard: false",
+        "early_stopping_patience: null",
+        "datasets: null", "plugins: null", "learning_rate: null", "datasets: [{path: x, type: alpaca, split: null}]",
+        "datasets: [{path: x, type: chat_template, roles: null}]",
+    ],
+)  # fmt: skip
+def test_null_means_absent_and_a_switch_that_is_off_selects_nothing(line: str, tmp_path: Path) -> None:
+    config, _ = load(tmp_path, BASE + line)
+    assert not {"lora", "samples", "tensorboard", "earlystop"} & set(config.plugins)
+    assert config.core.learning_rate == 2e-5
+
+
+def test_null_that_says_something_is_kept(tmp_path: Path) -> None:
+    assert load(tmp_path, BASE + "save_total_limit: null")[0].core.save_total_limit is None
+    assert load(tmp_path, BASE)[0].core.save_total_limit == 4
+
+
+def test_zero_does_not_switch_a_plugin_off(tmp_path: Path) -> None:
+    """It would make the key an orphan; it is a wrong value."""
+    [problem] = refusal(load, tmp_path, BASE + "early_stopping_patience: 0").problems
+    assert (problem.code, problem.message.split()[0]) == ("wrong-type", "early_stopping_patience")
+
+
+def test_streamed_entry_needs_no_type(tmp_path: Path) -> None:
+    config, _ = load(tmp_path, BASE + "max_steps: 1\npretraining_dataset: [{path: x.jsonl, text_column: words}]")
+    assert config.pretraining[0].strategy == "completion"
+
+
+def test_mistake_on_the_command_line_is_placed_there(tmp_path: Path) -> None:
+    words = [
+        "lerning_rate=1",
+        "seed=x",
+        "fsdp_confg.offload_params=true",
+        "datasets.0.path=3",
+        "special_tokens={eos: x}",
+    ]
+    error = refusal(load, tmp_path, BASE + "seed: 3\ndatasets: [{path: x, type: alpaca}]", *words)
+    assert {p.where for p in error.problems} == {f"command line ({w.split('=')[0]})" for w in words}
+
+
+def test_rows_of_a_kind_that_the_method_does_not_train_on_are_refused(tmp_path: Path) -> None:
+    source = "plugin = Plugin(method=Method(rows=('pair',)))\n@hookimpl\ndef compute_loss(): ...\n"
+    (tmp_path / "pairs.py").write_text("from tunesmith import Method, Plugin, hookimpl\n" + source)
+    path = write(tmp_path, BASE + "plugins: [./pairs.py]\ndatasets:\n  - path: x\n    type: alpaca\n")
+    [(where, problem)] = found(refusal(load_config, path), path)
+    assert (where, problem.code) == ("5:11", "row-kind")
+    assert "conversation" in problem.message and "pair" in problem.message
+
+
+# keys that do not go together
+
+TOGETHER = {
+    "save_steps: 3\nsaves_per_epoch: 1": ["save_steps"],
+    "eval_steps: 3\nevals_per_epoch: 1": ["eval_steps", "eval_steps", "evals_per_epoch"],
+    "load_best_model_at_end: true": ["load_best_model_at_end"],
+    "pretraining_dataset: [{path: x}]\nval_set_size: 0.1": ["pretraining_dataset", "val_set_size"],
+    "gradient_checkpointing_kwargs: {use_reentrant: true}": ["gradient_checkpointing_kwargs"],
+    "warmup_ratio: 0.1\nwarmup_steps: 3\nsave_steps: 1\nsaves_per_epoch: 1": ["save_steps", "warmup_ratio"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", TOGETHER)
+def test_keys_that_do_not_go_together_are_all_told_with_their_places(lines: str, tmp_path: Path) -> None:
+    from tunesmith.api import start
+
+    path = write(tmp_path, BASE + lines)
+    error = refusal(start, load_config(path))
+    assert error.exit_code == 2
+    assert [p.message.split()[0] for p in error.problems] == TOGETHER[lines]
+    for problem in error.problems:
+        number = [line.split(":")[0] for line in path.read_text().splitlines()].index(problem.message.split()[0]) + 1
+        assert str(problem.where).startswith(f"{path}:{number}:")

@@ -1,0 +1,208 @@
+"""The ledger of patches: one owner for a target, nothing unmatched, everything undone."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.fakes import BASE, load, local, refusal
+from tunesmith import api
+from tunesmith.errors import PluginError
+from tunesmith.patches import Patches
+from tunesmith.run import Run
+
+
+class Library:
+    """Somebody else's code."""
+
+    scale = 2
+
+    def forward(self) -> str:
+        return "library"
+
+    @staticmethod
+    def static() -> str:
+        return "static"
+
+    @classmethod
+    def made(cls) -> str:
+        return cls.__name__
+
+
+class Child(Library): ...
+
+
+HOME = f"{__name__}.Library"
+
+
+def owned(*owners: str) -> Patches:
+    """A ledger that asks for its owner once for each patch."""
+    names = iter(owners)
+    patches = Patches()
+    patches.owner = lambda: next(names)
+    return patches
+
+
+def test_patch_is_entered_with_target_owner_and_count_and_undone() -> None:
+    patches = owned("liger", "tiled", "tiled")
+    instances = [Library(), Library()]
+    before = dict(vars(Library))
+    patches.replace(Library, "forward", lambda self: "patched")
+    patches.replace(json, "dumps", lambda value: "patched")
+    patches.replace_in(instances, "scale", lambda library: library.scale * 10, "scale of 2 libraries")
+    assert [(p.target, p.owner, p.applied) for p in patches.entries] == [
+        (f"{HOME}.forward", "liger", 1), ("json.dumps", "tiled", 1), ("scale of 2 libraries", "tiled", 2),
+    ]  # fmt: skip
+    assert (Library().forward(), json.dumps([]), [i.scale for i in instances]) == ("patched", "patched", [20, 20])
+    patches.undo()
+    assert (Library().forward(), json.dumps([]), [i.scale for i in instances]) == ("library", "[]", [2, 2])
+    assert dict(vars(Library)) == before
+    assert [vars(i) for i in instances] == [{}, {}]
+    assert patches.entries == []
+
+
+@pytest.mark.parametrize("name", ["static", "made", "forward"])
+def test_undoing_restores_static_and_class_methods_as_they_were(name: str) -> None:
+    patches, before = Patches(), vars(Library)[name]
+    patches.replace(Library, name, None)
+    patches.undo()
+    assert vars(Library)[name] is before
+
+
+def test_undoing_an_inherited_attribute_leaves_the_child_without_one() -> None:
+    patches = Patches()
+    patches.replace(Child, "forward", lambda self: "patched")
+    assert (Child().forward(), Library().forward()) == ("patched", "library")
+    patches.undo()
+    assert "forward" not in vars(Child)
+
+
+def test_two_owners_of_one_target_is_an_error_that_names_both() -> None:
+    patches = owned("liger", "tiled")
+    patches.replace(Library, "forward", lambda self: "first")
+    error = refusal(patches.replace, Library, "forward", lambda self: "second")
+    assert error.exit_code == 6
+    assert all(word in str(error) for word in ("liger", "tiled", f"{HOME}.forward"))
+    assert Library().forward() == "first"
+    patches.undo()
+    assert Library().forward() == "library"
+
+
+def test_two_owners_of_a_target_in_instances_is_an_error_too() -> None:
+    patches = owned("liger", "tiled")
+    patches.replace_in([Library()], "forward", lambda _: None)
+    error = refusal(patches.replace_in, [Library()], "forward", lambda _: None)
+    assert "liger" in str(error) and "tiled" in str(error)
+
+
+def test_patch_that_matches_nothing_is_an_error() -> None:
+    patches = Patches()
+    for call in (
+        lambda: patches.replace(Library, "backward", None),
+        lambda: patches.replace(json, "no_such_function", None),
+        lambda: patches.replace_in([], "forward", lambda _: None, "forward of the layers"),
+        lambda: patches.replace_in((m for m in [1, 2] if m > 2), "forward", lambda _: None),
+    ):
+        error = refusal(call)
+        assert error.exit_code == 6
+        assert "no such attribute" in str(error) or "matched nothing" in str(error)
+    assert patches.entries == []
+    assert not hasattr(Library, "backward")
+
+
+def test_patches_of_one_attribute_are_undone_last_first() -> None:
+    patches, one = Patches(), Library()
+    patches.replace(Library, "scale", 3)
+    patches.replace_in([one], "scale", lambda library: library.scale + 1)
+    patches.replace_in([one], "scale", lambda library: library.scale + 1, "scale again")
+    assert one.scale == 5
+    patches.undo()
+    assert (one.scale, vars(one)) == (2, {})
+
+
+def test_patch_that_fails_half_way_is_undone_too() -> None:
+    patches, instances = Patches(), [Library(), Library()]
+
+    def make(library: Library) -> int:
+        if library is instances[1]:
+            raise RuntimeError("does not fit")
+        return 7
+
+    with pytest.raises(RuntimeError):
+        patches.replace_in(instances, "scale", make)
+    patches.undo()
+    assert [vars(i) for i in instances] == [{}, {}]
+
+
+PATCHING = """
+import {module}
+plugin = Plugin({declaration})
+
+@hookimpl
+def configure(run):
+    run.patches.replace({module}, "loads", lambda text: "{word}")
+"""
+
+
+def patching(folder: Path, word: str, declaration: str = "") -> None:
+    local(folder, word, PATCHING.format(module="json", word=word, declaration=declaration))
+
+
+def test_owner_is_the_plugin_whose_hook_patches(tmp_path: Path) -> None:
+    patching(tmp_path, "mine")
+    run = Run(*load(tmp_path, BASE + "plugins: [./mine.py]"))
+    with run.alive():
+        run.hooks.configure(run)
+        run.patches.replace(Library, "scale", 3)
+        assert json.loads("1") == "mine"
+        assert [p.owner for p in run.patches.entries] == ["mine", "the core"]
+    assert json.loads("1") == 1
+
+
+def test_wrapper_owns_what_it_patches(tmp_path: Path) -> None:
+    source = """
+    import json
+    plugin = Plugin()
+    @hookimpl(wrapper=True)
+    def load_tokenizer(run):
+        tokenizer = yield
+        run.patches.replace(json, "loads", None)
+        return tokenizer
+    """
+    local(tmp_path, "wraps", source)
+    local(tmp_path, "token", "plugin = Plugin()\n@hookimpl\ndef load_tokenizer():\n    return 'tokenizer'\n")
+    run = Run(*load(tmp_path, BASE + "plugins: [./wraps.py, ./token.py]"))
+    with run.alive():
+        assert run.hooks.load_tokenizer(run) == "tokenizer"
+        assert [p.owner for p in run.patches.entries] == ["wraps"]
+
+
+def test_two_plugins_that_patch_one_target_end_the_run_and_leave_no_patch(tmp_path: Path) -> None:
+    original = json.loads
+    patching(tmp_path, "one")
+    patching(tmp_path, "two")
+    run = Run(*load(tmp_path, BASE + "plugins: [./one.py, ./two.py]"))
+    with pytest.raises(PluginError, match=r"json\.loads is patched by both one and two"), run.alive():
+        run.hooks.configure(run)
+    assert json.loads is original
+
+
+def test_patches_are_undone_when_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    original = json.loads
+    seen: list[Any] = []
+    patching(tmp_path, "mine")
+    failing = (
+        "plugin = Plugin()\n@hookimpl\ndef load_model(run):\n    run.seen.append(len(run.patches.entries))\n    1 / 0\n"
+    )
+    local(tmp_path, "failing", failing)
+    run = Run(*load(tmp_path, BASE + "plugins: [./mine.py, ./failing.py]\ndevice: cpu"))
+    run.data, run.seen = types.SimpleNamespace(), seen  # type: ignore[assignment,attr-defined]
+    error = refusal(api.train, run)
+    assert "plugin failing" in str(error) and "ZeroDivisionError" in str(error)
+    assert seen == [1]
+    assert json.loads is original

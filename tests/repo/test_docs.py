@@ -1,0 +1,219 @@
+"""The pages of docs/: in step with the source, complete, and true where they name code, keys and links."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repo.source import CORE, ROOT, short, toml, tree, words
+from tunesmith import discovery, errors, keys, load_config
+from tunesmith.hooks import HOOKS
+from tunesmith.settings import FREE_ON_RESUME
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LINKED = [
+    *PAGES,
+    ROOT / "README.md",
+    *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted(ROOT.glob("contrib/*/README.md")),
+]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+PLACE = re.compile(r"`([\w/]+\.py)::([\w.]+)`")
+
+
+def text(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text("utf-8")) if kind == language]
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.M)
+
+
+def test_generated_pages_are_in_step_with_the_source() -> None:
+    command = [sys.executable, "tools/docs.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"make docs rewrites:\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+# hooks.md
+
+
+def test_every_hook_has_a_heading_in_the_order_of_a_run_and_a_line_in_the_diagram() -> None:
+    assert [name for name in headings(DOCS / "hooks.md") if name != "Hooks"] == list(HOOKS)
+    diagram = blocks(DOCS / "hooks.md", "text")[0]
+    assert set(HOOKS) <= set(re.findall(r"\w+", diagram))
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_example_of_a_hook_compiles_and_asks_for_what_the_hook_offers(name: str) -> None:
+    _, _, example = inspect.cleandoc(HOOKS[name].__doc__ or "").partition("\nExample:\n")
+    module = ast.parse(textwrap.dedent(example))
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert functions, f"the example of {name} does not implement it"
+    offered = set(inspect.signature(HOOKS[name]).parameters)
+    assert {argument.arg for argument in functions[0].args.args} <= offered
+
+
+# config.md, plugins.md
+
+
+def nested(root: dict[str, Any], schema: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Every key of a schema, with those of groups below it."""
+    if name := schema.get("$ref", "").rpartition("/")[2]:
+        schema = root["$defs"][name]
+    for name, sub in schema.get("properties", {}).items():
+        yield above + name
+        for option in sub.get("anyOf", [sub]):
+            yield from nested(root, option, f"{above}{name}.")
+
+
+def test_every_key_of_the_core_and_of_every_plugin_is_in_the_reference() -> None:
+    schemas = [keys.core_schema(), keys.dataset_schema()]
+    schemas += [info[field] for info in discovery.catalogue().values() for field in ("schema", "dataset_schema")]
+    known = [key for schema in schemas for key in nested(schema, schema)]
+    listed = re.findall(r"^\| `([\w.]+)` \|", text("config.md"), re.M)
+    assert sorted(listed) == sorted(known)
+    assert {"sequence_len", "fsdp_config.offload_params", "lora_r"} <= set(listed)
+
+
+def test_every_key_is_described() -> None:
+    empty = re.findall(r"^\| (`[\w.]+`) \|.*\|  \|$", text("config.md"), re.M)
+    assert not empty, ", ".join(empty)
+
+
+def test_every_extra_has_a_section_with_its_readme() -> None:
+    extras = toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"]
+    sections = headings(DOCS / "plugins.md")
+    assert set(words("plugins")) == set(extras) - {"all", "dev"}
+    assert set(words("plugins")) <= set(sections)
+    assert "`tunesmith[all]`" in text("plugins.md") and "`tunesmith[dev]`" in text("plugins.md")
+
+
+def test_the_most_used_keys_of_others_are_taken_or_refused_with_advice() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", text("keys-from-elsewhere.md"), re.M)
+    assert len(rows) >= 50
+    owned = set(keys.core_schema()["properties"])
+    owned |= {key for info in discovery.catalogue().values() for key in info["schema"].get("properties", {})}
+    for key, owner in rows:
+        assert (owner == "not taken") == (key not in owned), key
+        assert key in owned or keys.refused()[key]["write"]
+
+
+# links and blocks
+
+
+def anchors(page: Path) -> set[str]:
+    """What links into a page may name: its headings in lower case, without punctuation, hyphens for spaces."""
+    return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings(page)}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=short)
+def test_every_relative_link_resolves_to_a_file_and_its_heading(page: Path) -> None:
+    body = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text("utf-8")))
+    for link in re.findall(r"\]\(([^)\s]+)\)", body):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{short(page)}: {link}"
+        assert not anchor or anchor in anchors(target), f"{short(page)}: {link}"
+
+
+def test_the_index_links_every_page() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text("index.md")))
+    assert linked == {page.name for page in PAGES} - {"index.md"}
+
+
+def python_blocks() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        yield from ((page.name, block) for block in blocks(page, "python"))
+
+
+def test_every_python_block_compiles() -> None:
+    found = list(python_blocks())
+    assert found
+    for page, block in found:
+        compile(block, page, "exec")
+
+
+def yaml_blocks() -> list[tuple[Path, str]]:
+    return [
+        (page, block) for page in LINKED for block in blocks(page, "yaml") if re.search(r"^base_model:", block, re.M)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), yaml_blocks(), ids=lambda value: short(value) if isinstance(value, Path) else ""
+)
+def test_every_yaml_block_with_a_base_model_passes_the_checks_of_keys(page: Path, block: str, tmp_path: Path) -> None:
+    for _, code in python_blocks():  # the local plugins that a block names are on the page
+        if name := re.match(r"# (\w+\.py)\n", code):
+            (tmp_path / name[1]).write_text(code, encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(block, encoding="utf-8")
+    load_config(tmp_path / "run.yaml")
+
+
+def test_a_wrong_key_in_a_block_would_be_seen(tmp_path: Path) -> None:
+    assert len(yaml_blocks()) >= 5
+    page, block = yaml_blocks()[0]
+    with pytest.raises(errors.ConfigError):
+        test_every_yaml_block_with_a_base_model_passes_the_checks_of_keys(page, block + "no_such_key: 1\n", tmp_path)
+
+
+# pages written by hand
+
+
+def defined(path: Path) -> set[str]:
+    """Functions, classes and methods of a file: "train", "Loop", "Loop.step"."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = set()
+    for node in tree(path).body:
+        if isinstance(node, kinds):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, kinds)}
+    return names
+
+
+def test_the_walk_names_only_code_that_exists() -> None:
+    places = PLACE.findall(text("architecture-walk.md"))
+    assert len(places) >= 40
+    missing = [
+        f"{file}::{name}" for file, name in places if not (ROOT / file).is_file() or name not in defined(ROOT / file)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_the_walk_passes_every_hook_of_a_supervised_run() -> None:
+    catalogue = json.loads((CORE / "data/catalogue.json").read_text("utf-8"))
+    answered = {
+        hook for word in ("hf", "chat", "sft", "adamw", "schedules", "jsonl") for hook in catalogue[word]["hooks"]
+    }
+    assert answered <= set(re.findall(r"`(\w+)`", text("architecture-walk.md")))
+
+
+def test_the_keys_that_may_change_are_those_of_the_source() -> None:
+    section = text("resume.md").partition("## What may change")[2].partition("Another value")[0]
+    assert re.findall(r"`(\w+)`", section) == sorted(FREE_ON_RESUME)
+
+
+def test_the_exit_codes_are_those_of_the_source() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text("resume.md"), re.M)}
+    raised = {kind.exit_code for kind in errors.TunesmithError.__subclasses__()} | {errors.TunesmithError.exit_code}
+    assert listed == raised | {0}
