@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import colorsys
 import types
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,15 @@ class Child(Library): ...
 HOME = f"{__name__}.Library"
 
 
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a failing test leaves patched is put back."""
+    for holder in (Library, colorsys):
+        for name in ("forward", "static", "made", "scale", "rgb_to_hsv", "hsv_to_rgb"):
+            if name in vars(holder):
+                monkeypatch.setattr(holder, name, vars(holder)[name])
+
+
 def owned(*owners: str) -> Patches:
     """A ledger that asks for its owner once for each patch."""
     names = iter(owners)
@@ -52,14 +61,22 @@ def test_patch_is_entered_with_target_owner_and_count_and_undone() -> None:
     instances = [Library(), Library()]
     before = dict(vars(Library))
     patches.replace(Library, "forward", lambda self: "patched")
-    patches.replace(json, "dumps", lambda value: "patched")
+    patches.replace(colorsys, "hsv_to_rgb", lambda *value: "patched")
     patches.replace_in(instances, "scale", lambda library: library.scale * 10, "scale of 2 libraries")
     assert [(p.target, p.owner, p.applied) for p in patches.entries] == [
-        (f"{HOME}.forward", "liger", 1), ("json.dumps", "tiled", 1), ("scale of 2 libraries", "tiled", 2),
+        (f"{HOME}.forward", "liger", 1), ("colorsys.hsv_to_rgb", "tiled", 1), ("scale of 2 libraries", "tiled", 2),
     ]  # fmt: skip
-    assert (Library().forward(), json.dumps([]), [i.scale for i in instances]) == ("patched", "patched", [20, 20])
+    assert (Library().forward(), colorsys.hsv_to_rgb(0, 0, 0), [i.scale for i in instances]) == (
+        "patched",
+        "patched",
+        [20, 20],
+    )
     patches.undo()
-    assert (Library().forward(), json.dumps([]), [i.scale for i in instances]) == ("library", "[]", [2, 2])
+    assert (Library().forward(), colorsys.hsv_to_rgb(0, 0, 0), [i.scale for i in instances]) == (
+        "library",
+        (0, 0, 0),
+        [2, 2],
+    )
     assert dict(vars(Library)) == before
     assert [vars(i) for i in instances] == [{}, {}]
     assert patches.entries == []
@@ -103,7 +120,7 @@ def test_patch_that_matches_nothing_is_an_error() -> None:
     patches = Patches()
     for call in (
         lambda: patches.replace(Library, "backward", None),
-        lambda: patches.replace(json, "no_such_function", None),
+        lambda: patches.replace(colorsys, "no_such_function", None),
         lambda: patches.replace_in([], "forward", lambda _: None, "forward of the layers"),
         lambda: patches.replace_in((m for m in [1, 2] if m > 2), "forward", lambda _: None),
     ):
@@ -144,12 +161,12 @@ plugin = Plugin({declaration})
 
 @hookimpl
 def configure(run):
-    run.patches.replace({module}, "loads", lambda text: "{word}")
+    run.patches.replace({module}, "rgb_to_hsv", lambda r, g, b: "{word}")
 """
 
 
 def patching(folder: Path, word: str, declaration: str = "") -> None:
-    local(folder, word, PATCHING.format(module="json", word=word, declaration=declaration))
+    local(folder, word, PATCHING.format(module="colorsys", word=word, declaration=declaration))
 
 
 def test_owner_is_the_plugin_whose_hook_patches(tmp_path: Path) -> None:
@@ -158,19 +175,19 @@ def test_owner_is_the_plugin_whose_hook_patches(tmp_path: Path) -> None:
     with run.alive():
         run.hooks.configure(run)
         run.patches.replace(Library, "scale", 3)
-        assert json.loads("1") == "mine"
+        assert colorsys.rgb_to_hsv(0, 0, 0) == "mine"
         assert [p.owner for p in run.patches.entries] == ["mine", "the core"]
-    assert json.loads("1") == 1
+    assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
 
 
 def test_wrapper_owns_what_it_patches(tmp_path: Path) -> None:
     source = """
-    import json
+    import colorsys
     plugin = Plugin()
     @hookimpl(wrapper=True)
     def load_tokenizer(run):
         tokenizer = yield
-        run.patches.replace(json, "loads", None)
+        run.patches.replace(colorsys, "rgb_to_hsv", None)
         return tokenizer
     """
     local(tmp_path, "wraps", source)
@@ -182,18 +199,18 @@ def test_wrapper_owns_what_it_patches(tmp_path: Path) -> None:
 
 
 def test_two_plugins_that_patch_one_target_end_the_run_and_leave_no_patch(tmp_path: Path) -> None:
-    original = json.loads
+    original = colorsys.rgb_to_hsv
     patching(tmp_path, "one")
     patching(tmp_path, "two")
     run = Run(*load(tmp_path, BASE + "plugins: [./one.py, ./two.py]"))
-    with pytest.raises(PluginError, match=r"json\.loads is patched by both one and two"), run.alive():
+    with pytest.raises(PluginError, match=r"colorsys\.rgb_to_hsv is patched by both one and two"), run.alive():
         run.hooks.configure(run)
-    assert json.loads is original
+    assert colorsys.rgb_to_hsv is original
 
 
 def test_patches_are_undone_when_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    original = json.loads
+    original = colorsys.rgb_to_hsv
     seen: list[Any] = []
     patching(tmp_path, "mine")
     failing = (
@@ -205,4 +222,4 @@ def test_patches_are_undone_when_training_fails(tmp_path: Path, monkeypatch: pyt
     error = refusal(api.train, run)
     assert "plugin failing" in str(error) and "ZeroDivisionError" in str(error)
     assert seen == [1]
-    assert json.loads is original
+    assert colorsys.rgb_to_hsv is original
