@@ -41,8 +41,7 @@ class Candidate:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What it answers and owns, from its distribution's metadata. One that ships none, and one that is a file, says
-        it once it is imported, because a YAML names it; until then it answers nothing."""
+        """What it answers and owns, by its metadata; without any, nothing until a YAML names it."""
         if self.static is None and "_loaded" in vars(self):
             self.static = describe(self.name, self._loaded.module)
         return self.static or {**_NOTHING, "name": self.name}
@@ -140,8 +139,8 @@ def _origin(error: BaseException) -> str:
     """file:line of what failed in an import: a syntax error's own, or the last that is not of the import system."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    line = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), frames[-1])
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    line = next(frame for frame in frames if not frame.filename.startswith("<frozen"))
     return f"{line.filename}:{line.lineno}"
 
 
@@ -157,11 +156,6 @@ def defaults() -> list[dict[str, str]]:
 
 def _data(name: str) -> Any:
     return json.loads(resources.files("tunesmith").joinpath("data", name).read_text("utf-8"))
-
-
-def local(path: Path) -> Candidate:
-    """A plugin in one file."""
-    return Candidate(path.stem, f"./{path.name}", "local", str(path), path=path)
 
 
 def _import_file(path: Path) -> Any:
@@ -224,7 +218,6 @@ class Selector:
                     self.by_type(entry["type"], (key, index, "type"), named)
         for name in sorted(chosen.active):
             explicit.add(chosen.active[name], chosen.why[name])
-        explicit.problems = chosen.problems
         self.result = explicit
         self.add_defaults()
         return self.result
@@ -242,7 +235,7 @@ class Selector:
                     f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate"
                 )
             else:
-                self.available[file.stem] = local(file)
+                self.available[file.stem] = Candidate(file.stem, f"./{file.name}", "local", str(file), path=file)
                 self.activate(self.available[file.stem])
         elif name in self.available:
             self.activate(self.available[name])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tunesmith.errors import EnvironmentProblem
@@ -36,6 +37,7 @@ class World:
         half = core.bf16 is True or (core.bf16 == "auto" and not cpu and torch.cuda.is_bf16_supported())
         if core.bf16 is True and not cpu and not torch.cuda.is_bf16_supported():
             raise EnvironmentProblem("bf16: true, and this GPU can't", help="write bf16: auto")
+        AcceleratorState._reset_state()  # a second run in this process may want another precision
         accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if half else "no")
         if cpu and accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise EnvironmentProblem("the launcher started several processes that do not see each other")

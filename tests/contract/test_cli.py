@@ -79,7 +79,7 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
     "no object": ("preprocess", data("files/data/list.json"), 3, r"files/data/list.json\[1\]: error\[broken-json\]"),
     "model missing": ("check", "base_model: ./files/modle", 4, r"run.yaml:1:13: .*no such folder\n.*model"),
     "no config.json": ("check", "base_model: ./files/empty", 4, r"run.yaml:1:13: .*config.json is missing"),
-    "no weights": ("check", "base_model: ./files/bare", 4, r"run.yaml:1:13: .*no .safetensors\n.*reinit_weights"),
+    "no weights": ("check", "base_model: ./files/bare", 4, r"run.yaml:1:13: .*no .safetensors.*\n.*reinit_weights"),
     "broken config.json": ("check", "base_model: ./files/broken", 4, r"run.yaml:1:13: .*config.json:2:16"),
     "adapter missing": ("check", BASE + "adapter: lora\nlora_model_dir: none", 4, r"run.yaml:3:17: .*adapter_model"),
     "unknown plugin": ("check", BASE + "plugins: [lroa]", 6, r"run.yaml:2:11: error\[plugin-unknown\].*\n.*'lora'"),

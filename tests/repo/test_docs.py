@@ -154,7 +154,10 @@ def test_every_python_block_compiles() -> None:
 
 def yaml_blocks() -> list[tuple[Path, str]]:
     return [
-        (page, block) for page in LINKED for block in blocks(page, "yaml") if re.search(r"^base_model:", block, re.M)
+        (page, block)
+        for page in LINKED
+        for block in blocks(page, "yaml")
+        if re.search(r"^base_model:", block, re.M) and not block.startswith("# wrong.yaml")
     ]
 
 
@@ -217,3 +220,46 @@ def test_the_exit_codes_are_those_of_the_source() -> None:
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text("resume.md"), re.M)}
     raised = {kind.exit_code for kind in errors.TunesmithError.__subclasses__()} | {errors.TunesmithError.exit_code}
     assert listed == raised | {0}
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that docs/start.md speaks of."""
+    from tests import tiny
+
+    monkeypatch.chdir(tmp_path)
+    tiny.model_folder(tmp_path / "models" / "my-model")
+    (tmp_path / "data").mkdir()
+    tiny.write_rows(tmp_path / "data" / "train.jsonl", tiny.rows("conversation", 40))
+    for block in blocks(DOCS / "start.md", "yaml"):
+        name = "wrong.yaml" if block.startswith("# wrong.yaml") else "run.yaml"
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    return tmp_path
+
+
+def commands(page: str) -> Iterator[tuple[str, str]]:
+    """(arguments, what is printed) of each `$ tunesmith ...` in the text blocks of a page."""
+    for block in blocks(DOCS / page, "text"):
+        for part in block.split("$ tunesmith ")[1:]:
+            arguments, _, printed = part.partition("\n")
+            yield arguments, printed
+
+
+def without_measures(printed: str) -> list[str]:
+    """Lines without what differs from machine to machine: losses, differences, speeds."""
+    number = r"\d[\d.]*(e[-+]\d+)?"
+    lines = [line.rstrip() for line in printed.split("\n") if line.strip() and "model shards" not in line]
+    return [re.sub(number, "#", line) if re.match(r"step|eval|│", line) else line for line in lines]
+
+
+def test_the_commands_of_the_first_page_print_what_it_shows(own_folder: Path) -> None:
+    from click.testing import CliRunner
+
+    from tunesmith.cli import main
+
+    shown = [*commands("start.md"), *commands("resume.md")]
+    assert len(shown) >= 8
+    for arguments, printed in shown:
+        done = CliRunner().invoke(main, arguments.split())
+        text = done.stdout + (done.stderr if done.exit_code else "")
+        assert without_measures(text) == without_measures(printed), f"tunesmith {arguments}"

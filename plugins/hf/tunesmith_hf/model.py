@@ -60,7 +60,7 @@ class HFBackbone(Backbone):
         attention.register()
         if run.core.gradient_checkpointing:
             options = run.core.gradient_checkpointing_kwargs.model_dump()
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)  # type: ignore[operator]
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)  # type: ignore[operator]
             if options["use_reentrant"]:
                 model.enable_input_require_grads()  # type: ignore[operator]
 

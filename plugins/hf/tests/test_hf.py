@@ -1,0 +1,109 @@
+"""The default loader: safetensors only, random weights on request, special tokens, a model of one's own, samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from tunesmith import ConfigError, DataError, ModelError, SafetyError, collate
+from tunesmith.api import prepare, start, train
+from tunesmith.config import load_config
+from tunesmith.setup import build_policy
+
+
+def test_random_weights_need_a_config_only_and_follow_the_seed(tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path, reinit_weights=True, max_steps=1)
+    (tmp_path / "model-llama/model.safetensors").unlink()
+    made = []
+    for seed in (1, 1, 2):
+        policy = build_policy(prepare(tiny.start(path, f"seed={seed}")))
+        made.append(torch.cat([p.detach().flatten() for p in policy.bare.parameters()]))
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+def test_pickled_weights_and_code_of_a_model_are_refused(tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path)
+    model = tmp_path / "model-llama"
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(SafetyError, match="auto_map"):
+        tiny.start(path)
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(SafetyError, match="pickles only"):
+        tiny.start(path)
+    (model / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"no \.safetensors weights(.|\n)*reinit_weights"):
+        tiny.start(path)
+
+
+def test_a_missing_folder_and_a_missing_file_name_what_is_near(tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path)
+    with pytest.raises(ModelError, match=r"no such folder(.|\n)*model-llama"):
+        tiny.start(path, f"base_model={tmp_path}/model-lama")
+    with pytest.raises(DataError, match=r"no such file or folder(.|\n)*data\.jsonl"):
+        tiny.start(path, f"datasets.0.path={tmp_path}/dat.jsonl")
+
+
+def test_special_tokens_take_their_roles_and_have_to_exist(tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path)
+    run = prepare(tiny.start(path, "special_tokens.pad_token=<|im_start|>"))
+    assert run.tokenizer.pad_token == "<|im_start|>"
+    with pytest.raises(ConfigError, match=r"special_tokens\.pad_token .*not in the vocabulary"):
+        prepare(tiny.start(path, "special_tokens.pad_token=<pad>"))
+
+
+def test_a_model_and_a_tokenizer_of_ones_own_are_trained(tmp_path: Path) -> None:
+    """In a notebook: what is given is used, and it is the object that changes."""
+    from transformers import AutoModelForCausalLM
+
+    path = tiny.sft_config(tmp_path, max_steps=2)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
+    before = model.lm_head.weight.detach().clone()
+    result = train(start(load_config(path), tokenizer=tiny.tokenizer(), model=model))
+    assert result.policy.bare is model and not torch.equal(model.lm_head.weight, before)
+
+
+def test_greedy_generation_is_what_plain_forwards_choose(tmp_path: Path) -> None:
+    """Prompts of unequal length in one batch, against the likeliest token of one forward after the other."""
+    run = prepare(tiny.start(tiny.sft_config(tmp_path)))
+    policy = build_policy(run)
+    prompts = [e.prompt for e in run.data.train[:3]]
+    policy.bare.train()
+    state = torch.get_rng_state()
+    answers = policy.generate(prompts, seed=1, max_new_tokens=5, temperature=0.0)
+    assert torch.equal(torch.get_rng_state(), state) and policy.bare.training
+    for prompt, answer in zip(prompts, answers, strict=True):
+        tokens = list(prompt)
+        with torch.no_grad():
+            for token in answer:
+                assert int(policy.backbone.plain_logits(torch.tensor(tokens))[-1].argmax()) == token
+                tokens.append(token)
+    sampled = [policy.generate(prompts, seed=s, max_new_tokens=5, temperature=2.0) for s in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+@pytest.mark.parametrize("backend", ["slices", "dense"])
+def test_checkpointed_activations_change_nothing(backend: str, tmp_path: Path) -> None:
+    gradients = []
+    for name, on in (("a", True), ("b", False)):
+        keys = {"gradient_checkpointing": on, "attn_implementation": backend, "output_dir": str(tmp_path / name)}
+        run = prepare(tiny.start(tiny.sft_config(tmp_path, **keys)))
+        policy = build_policy(run)
+        policy.bare.train()
+        policy(collate(run.data.train[:4])).logps.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.bare.parameters()]))
+    assert torch.equal(*gradients)
+
+
+def test_bfloat16_computes_near_float32_and_trains_float32_weights(tmp_path: Path) -> None:
+    losses = []
+    for name, half in (("half", True), ("full", False)):
+        result = tiny.train(tiny.sft_config(tmp_path, bf16=half, output_dir=str(tmp_path / name), max_steps=2))
+        assert all(p.dtype == torch.float32 for p in result.policy.bare.parameters())
+        losses.append(tiny.metrics(tmp_path / name)[0]["loss"])
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=2e-2)

@@ -1,0 +1,74 @@
+"""LoRA: starts as the base model, trains nothing else, loads in peft, and goes on from a saved adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from tunesmith import ConfigError, ModelError, collate
+from tunesmith.api import prepare
+from tunesmith.setup import build_policy
+
+
+def policy_of(folder: Path, **keys: Any) -> Any:
+    run = prepare(tiny.start(tiny.sft_config(folder, adapter="lora", **keys)))
+    return run, build_policy(run)
+
+
+def test_at_step_0_the_policy_is_the_base_model_bit_for_bit(tmp_path: Path) -> None:
+    run, policy = policy_of(tmp_path)
+    policy.bare.eval()
+    batch = collate(run.data.train[:3])
+    with torch.no_grad(), policy.reference() as reference:
+        switched_off = reference(batch).logps
+    with torch.no_grad():
+        assert torch.equal(policy(batch).logps, switched_off)
+
+
+def test_only_the_adapter_is_trained_and_the_rest_stays_as_it_was(tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path, adapter="lora", lora_target_modules=["q_proj"])
+    result = tiny.train(path)
+    base = tiny.weights(tmp_path / "model-llama")
+    trained = dict(result.policy.bare.named_parameters())
+    assert {n for n, p in trained.items() if p.requires_grad} == {n for n in trained if "lora_" in n}
+    assert all("q_proj" in n for n in trained if "lora_" in n)
+    for name, value in base.items():
+        mine = trained.get(name, trained.get(name.replace(".weight", ".base_layer.weight")))
+        assert mine is not None and torch.equal(mine, value), name
+
+
+def test_what_is_saved_peft_loads(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    result = tiny.train(tiny.sft_config(tmp_path, adapter="lora", lora_modules_to_save=["embed_tokens"]))
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
+    loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    tokens = torch.arange(30)[None]
+    with torch.no_grad(), result.policy.backbone.attending("sdpa"):
+        theirs = result.policy.bare.eval()(input_ids=tokens).logits
+        assert torch.allclose(loaded(input_ids=tokens).logits, theirs, atol=1e-5)
+
+
+def test_training_goes_on_from_a_saved_adapter(tmp_path: Path) -> None:
+    tiny.train(tiny.sft_config(tmp_path, adapter="lora"))
+    saved = tiny.weights(tmp_path / "out")
+    _, policy = policy_of(tmp_path, lora_model_dir=str(tmp_path / "out"), output_dir=str(tmp_path / "next"))
+    mine = {n.replace(".default", ""): p for n, p in policy.bare.named_parameters() if p.requires_grad}
+    assert mine and all(torch.equal(saved[f"base_model.model.{n}"], p) for n, p in mine.items())
+
+
+def test_a_target_that_matches_nothing_is_named_with_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lora_target_modules matches no module(.|\n)*v_proj"):
+        policy_of(tmp_path, lora_target_modules=["v_prj"])
+
+
+def test_keys_that_say_two_things_and_folders_without_an_adapter_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora_target_linear and lora_target_modules"):
+        tiny.start(tiny.sft_config(tmp_path, adapter="lora", lora_target_linear=True, lora_target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
+        tiny.start(tiny.sft_config(tmp_path, adapter="lora", lora_model_dir=str(tmp_path)))
