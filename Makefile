@@ -26,6 +26,7 @@ $(STAMP): $(INPUTS)
 		torch==2.13.0 $(addprefix -e ./,$(DISTRIBUTIONS)) -e ".[dev]"
 	touch $@
 
+quickstart: export OMP_NUM_THREADS ?= 1
 quickstart: $(STAMP)
 	rm -rf outputs/quickstart
 	$(BIN)/tunesmith train examples/quickstart.yaml --output_dir outputs/quickstart

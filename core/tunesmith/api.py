@@ -118,10 +118,10 @@ def train(run: Run) -> Result:
             run.note("resumed from", folder.name)
         record = RunRecord(run)
         record.write("running")
-        loop.listen()
         try:
-            run.hooks.on_start(run, policy)
-            loop.fit()
+            with loop.listening():
+                run.hooks.on_start(run, policy)
+                loop.fit()
         except Interrupted as error:
             run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")

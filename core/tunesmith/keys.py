@@ -60,10 +60,14 @@ class _Checker:
             elif key in active:
                 schema = active[key].info["schema"]
                 yield from nested(self.document, schema, schema["properties"][key], value, (key,))
-            elif (value is None or value is False) and key in owned:
-                continue  # a switch that is off selects nothing
+            elif key in owned and (value is None or self.switched_off(owned[key][0])):
+                continue
             else:
                 yield self.lost((key,), set(core), owned, "schema")
+
+    def switched_off(self, name: str) -> bool:
+        """Whether a plugin's switch says false: its other keys wait for it to be turned on again."""
+        return any(self.document.values.get(switch) is False for switch in self.available[name].info["switches"])
 
     def datasets(self) -> Iterator[Problem]:
         core = dataset_schema()["properties"]

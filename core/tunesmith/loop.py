@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -176,8 +178,15 @@ class Loop:
 
     # signals
 
-    def listen(self) -> None:
-        """On SIGTERM and SIGINT finish the step, save, and leave; on a second one leave at once."""
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """On SIGTERM and SIGINT finish the step, save, and leave; on a second one leave at once.
+
+        Only the main thread of a process can listen to signals; elsewhere they keep their meaning.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def on_signal(number: int, frame: Any) -> None:
             if self.interrupt is not None:
@@ -185,8 +194,12 @@ class Loop:
                 signal.raise_signal(number)
             self.interrupt = number
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def signalled(self) -> int | None:
         """The signal that came to any process, on all of them."""

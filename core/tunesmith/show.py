@@ -20,30 +20,30 @@ WIDE = 1000
 def show_data(run: Run) -> None:
     """What became of the rows of each dataset."""
     assert run.data is not None
-    console = Console()
-    table = Table("dataset", "rows", "examples", "tokens", "trained", "too long", "untrained", "cut", "split")
-    for name, c in run.data.counts.items():
-        numbers = (c.rows, c.examples, c.tokens, c.trained_tokens, c.too_long, c.untrained, c.truncated, c.split)
-        table.add_row(name, *(f"{n:,}" for n in numbers))
-    console.print(table)
-    train = len(run.data.train) if run.data.train is not None else "streamed"
+    console = Console(width=WIDE)
+    for name, counts in run.data.counts.items():
+        console.print(f"{name}: {numbers(vars(counts))}")
+    train = f"{len(run.data.train):,}" if run.data.train is not None else "streamed"
     held = len(run.data.eval) if run.data.eval is not None else 0
-    console.print(f"train {train}, held out {held}; {'from the cache' if run.data.cached else 'made now'}")
+    console.print(f"train {train}, held out {held:,}; {'from the cache' if run.data.cached else 'made now'}")
     for name, value in run.notes.items():
         console.print(f"{name}: {value}")
+
+
+def numbers(counts: dict[str, Any]) -> str:
+    """The counts that are not zero, in words."""
+    return ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in counts.items() if isinstance(v, int) and v)
 
 
 def show_plan(plan: dict[str, Any]) -> None:
     console = Console(width=WIDE)
     table = Table("hook", "plugin", "version", "where", title="Stages", title_justify="left", box=None, pad_edge=False)
     for row in plan["stages"]:
-        table.add_row(
-            row["hook"], row["plugin"] + (" (wraps)" if row["wrapper"] else ""), row["version"], row["location"]
-        )
+        wraps = " (wraps)" if row["wrapper"] else ""
+        table.add_row(row["hook"], row["plugin"] + wraps, row["version"], row["location"])
     console.print(table)
     for name, counts in plan["data"].items():
-        numbers = {k: v for k, v in counts.items() if isinstance(v, int) and v}
-        console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in numbers.items()))
+        console.print(f"{name}: {numbers(counts)}")
     for key, value in plan.items():
         if key not in ("stages", "data"):
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value

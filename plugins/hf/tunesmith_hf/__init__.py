@@ -58,7 +58,7 @@ def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
 def load_tokenizer(run: Run) -> Any:
     from tunesmith_hf.tokenizer import load
 
-    return load(run)
+    return load(run, run.settings(HFSettings))
 
 
 @hookimpl

@@ -7,15 +7,17 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from tunesmith import ModelError, Run
+from tunesmith_hf import HFSettings
 
 
-def load(run: Run) -> Any:
+def load(run: Run, settings: HFSettings) -> Any:
     """Load the fast tokenizer of tokenizer_config or base_model. Raises ModelError, ConfigError."""
     path = run.core.tokenizer_path
     key = "tokenizer_config" if run.core.tokenizer_config else "base_model"
     where = run.config.document.where((key,), value=True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        revision = settings.revision_of_model if key == "base_model" else None
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         message = f"no tokenizer could be loaded from {path}: {str(error).splitlines()[0]}"
         raise ModelError(message, where=where, help="tokenizer_config: names another folder or hub id") from error
