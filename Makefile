@@ -8,8 +8,8 @@ STAMP := $(VENV)/.setup
 # uv reads its own variable for local wheels, not pip's.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-DISTRIBUTIONS := core $(patsubst %/pyproject.toml,%,$(sort $(wildcard plugins/*/pyproject.toml contrib/*/pyproject.toml)))
-NAMES := tunesmith tunesmith-core $(addprefix tunesmith-,$(notdir $(filter-out core,$(DISTRIBUTIONS))))
+DISTRIBUTIONS := core engine $(patsubst %/pyproject.toml,%,$(sort $(wildcard plugins/*/pyproject.toml contrib/*/pyproject.toml)))
+NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 

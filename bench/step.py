@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests import tiny
+from tunesmith_engine.feed import make_feed
+from tunesmith_engine.loop import Loop
+from tunesmith_engine.setup import build_policy
 
 from bench.pairs import compare
+from tests import tiny
 from tunesmith import collate
 from tunesmith.api import prepare
-from tunesmith.feed import make_feed
-from tunesmith.loop import Loop
-from tunesmith.setup import build_policy
 
 
 def build(folder: Path) -> tuple[Any, Any]:

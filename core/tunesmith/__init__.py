@@ -1,6 +1,7 @@
 """Tunesmith: fine-tune language models from one YAML file.
 
-What plugins and notebooks use, imported only when asked for, so that the command line starts without torch.
+What plugins and notebooks use, from the core and from the engine, imported only when asked for: the core alone checks
+a config, and the command line starts without torch.
 """
 
 from __future__ import annotations
@@ -9,8 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.api import plan, prepare, train, verify
-    from tunesmith.batch import Batch, collate
+    from tunesmith_engine.batch import Batch, collate
+    from tunesmith_engine.examples import Example, Segment, segment
+    from tunesmith_engine.layout import Layout
+    from tunesmith_engine.policy import Backbone, Hidden, Output, Policy
+    from tunesmith_engine.setup import build_policy
+    from tunesmith_engine.step import StepRecord, Term
+
+    from tunesmith.api import plan, prepare, start, train, verify
     from tunesmith.config import Config, DatasetSpec, load_config
     from tunesmith.errors import (
         ConfigError,
@@ -23,27 +30,26 @@ if TYPE_CHECKING:
         SafetyError,
         TunesmithError,
     )
-    from tunesmith.examples import Example, Row, Segment, segment
-    from tunesmith.layout import Layout
     from tunesmith.plugin import Method, Needs, Plugin, Settings, hookimpl
-    from tunesmith.policy import Backbone, Hidden, Output, Policy
+    from tunesmith.row import Row
     from tunesmith.run import Adapter, Run
-    from tunesmith.step import StepRecord, Term
 
 _HOMES = {
-    "api": ("plan", "prepare", "train", "verify"),
-    "layout": ("Layout",),
-    "batch": ("Batch", "collate"),
-    "config": ("Config", "DatasetSpec", "load_config"),
-    "errors": (
+    "tunesmith.api": ("plan", "prepare", "start", "train", "verify"),
+    "tunesmith_engine.layout": ("Layout",),
+    "tunesmith_engine.batch": ("Batch", "collate"),
+    "tunesmith.config": ("Config", "DatasetSpec", "load_config"),
+    "tunesmith.errors": (
         "ConfigError", "DataError", "EnvironmentProblem", "ModelError", "NumericalError", "PluginError", "Problem",
         "SafetyError", "TunesmithError",
     ),
-    "examples": ("Example", "Row", "Segment", "segment"),
-    "plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
-    "policy": ("Backbone", "Hidden", "Output", "Policy"),
-    "run": ("Adapter", "Run"),
-    "step": ("StepRecord", "Term"),
+    "tunesmith.row": ("Row",),
+    "tunesmith_engine.examples": ("Example", "Segment", "segment"),
+    "tunesmith.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
+    "tunesmith_engine.policy": ("Backbone", "Hidden", "Output", "Policy"),
+    "tunesmith.run": ("Adapter", "Run"),
+    "tunesmith_engine.setup": ("build_policy",),
+    "tunesmith_engine.step": ("StepRecord", "Term"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605
@@ -52,6 +58,13 @@ __all__ = sorted(_HOME)  # noqa: PLE0605
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"tunesmith.{_HOME[name]}"), name)
+    package, _, module = _HOME[name].partition(".")
+    if package == "tunesmith":
+        home = importlib.import_module(_HOME[name])
+    else:
+        from tunesmith.engine import engine
+
+        home = engine(module)
+    value = getattr(home, name)
     globals()[name] = value
     return value

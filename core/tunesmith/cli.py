@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -89,27 +88,16 @@ def open_run(config: str, overrides: tuple[str, ...]) -> Run:
 def train(config: str, overrides: tuple[str, ...]) -> None:
     """Train, from raw rows to the final model; on all GPUs of this machine."""
     run = open_run(config, overrides)
-    relaunch(run)
     from tunesmith.api import train as train_run
-    from tunesmith.loop import Interrupted
+    from tunesmith.engine import engine
 
+    engine("launch").relaunch(run)
     try:
         train_run(run)
-    except Interrupted as error:
+    except engine("loop").Interrupted as error:
         run.world.leave()
         sys.exit(error.code)
     run.world.leave()
-
-
-def relaunch(run: Run) -> None:
-    """With several GPUs and no launcher yet, start again under torchrun with a process for each."""
-    if "RANK" in os.environ or run.core.device == "cpu":
-        return
-    import torch
-
-    if (count := torch.cuda.device_count()) > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "tunesmith"]
-        os.execv(sys.executable, [sys.executable, *launcher, *sys.argv[1:]])
 
 
 @main.command(context_settings=OVERRIDES)

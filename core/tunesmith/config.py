@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from tunesmith import discovery, keys
-from tunesmith.discovery import Candidate, LoadedPlugin, Selection
+from tunesmith.discovery import Candidate, LoadedPlugin
 from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.hooks import Hooks
 from tunesmith.plugin import Settings
+from tunesmith.selection import Selection, Selector
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.yamlfile import Document, KeyPath, read
 
@@ -91,7 +92,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
         entry.setdefault("type", "pretrain")
     available = discovery.installed()
     values = {**_defaults_of_selectors(), **{k: v for k, v in document.values.items() if v is not None}}
-    selector = discovery.Selector(available, path.resolve().parent, document.where)
+    selector = Selector(available, path.resolve().parent, document.where)
     selection = selector.select(values)
     problems = list(selection.problems)
     problems += keys.check(document, available, selection)

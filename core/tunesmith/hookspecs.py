@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+    from tunesmith_engine.batch import Batch
+    from tunesmith_engine.examples import Example
+    from tunesmith_engine.policy import Backbone, Output, Policy
+    from tunesmith_engine.step import StepRecord, Term
 
-    from tunesmith.batch import Batch
-    from tunesmith.examples import Example, Row
-    from tunesmith.policy import Backbone, Output, Policy
+    from tunesmith.row import Row
     from tunesmith.run import DatasetSpec, Run
-    from tunesmith.step import StepRecord, Term
 
 Role = Literal["policy", "reference", "teacher", "critic", "reward"]
 F = TypeVar("F", bound=Callable[..., Any])

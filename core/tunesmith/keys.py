@@ -6,8 +6,9 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunesmith.discovery import Candidate, Selection, _data, catalogue, nearest
+from tunesmith.discovery import Candidate, _data, catalogue, nearest
 from tunesmith.errors import Problem
+from tunesmith.selection import Selection
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.yamlfile import Document, KeyPath
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tunesmith.config import Config, DatasetSpec
+from tunesmith.engine import engine
 from tunesmith.errors import PluginError
 from tunesmith.hooks import Hooks
 from tunesmith.patches import Patches
@@ -18,9 +19,8 @@ from tunesmith.settings import CoreSettings
 
 if TYPE_CHECKING:
     import torch
-
-    from tunesmith.distributed import World
-    from tunesmith.prepare import Prepared
+    from tunesmith_engine.distributed import World
+    from tunesmith_engine.prepare import Prepared
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
@@ -107,9 +107,7 @@ class Run:
     def world(self) -> World:
         """The processes of this run."""
         if self._world is None:
-            from tunesmith.distributed import World
-
-            self._world = World.start(self.core)
+            self._world = engine("distributed").World.start(self.core)
         return self._world
 
     @property

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.examples import Example, Segment
 from tunesmith.hooks import HOOKS
 from tunesmith.run import Run
+
+if TYPE_CHECKING:
+    from tunesmith_engine.examples import Example, Segment
 
 WIDE = 1000
 """Columns of tables with places (file:line): a place cut short leads nowhere."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tunesmith_engine.feed import StoredFeed, StreamFeed
+from tunesmith_engine.packing import efficiency, pack
+from tunesmith_engine.prepare import fit
 
 from tests import tiny
 from tunesmith import ConfigError, DataError, Example
 from tunesmith.api import prepare
-from tunesmith.feed import StoredFeed, StreamFeed
-from tunesmith.packing import efficiency, pack
-from tunesmith.prepare import fit
 
 
 def log_normal(number: int) -> Any:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from tunesmith_engine.setup import build_policy
 
 from tests import tiny
 from tunesmith import Example, Needs, collate
 from tunesmith.api import prepare, verify
-from tunesmith.setup import build_policy
 
 NUMBER = 12
 WAYS = {  # the same 12 examples in each step

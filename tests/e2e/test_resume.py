@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from tunesmith_engine.checkpoint import complaint, numbered
 
 from tests import tiny
 from tunesmith import ConfigError
-from tunesmith.checkpoint import complaint, numbered
 
 CASES: dict[str, dict[str, Any]] = {
     "full": {"val_set_size": 4, "eval_steps": 3, "sample_packing": True},

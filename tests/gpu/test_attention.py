@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests import tiny
-
-from tunesmith import Example, collate
 from tunesmith_hf.kernels import attend_flex, attend_varlen
+
+from tests import tiny
+from tunesmith import Example, collate
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 

@@ -68,7 +68,7 @@ class Import:
 
 
 def module_name(path: Path) -> str:
-    """Dotted name of a file inside its package: core/tunesmith/batch.py -> tunesmith.batch."""
+    """Dotted name of a file inside its package: engine/tunesmith_engine/batch.py -> tunesmith_engine.batch."""
     parts = [path.stem] if path.stem != "__init__" else []
     folder = path.parent
     while (folder / "__init__.py").exists():

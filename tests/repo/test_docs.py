@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,10 @@ def test_the_commands_of_the_first_page_print_what_it_shows(own_folder: Path) ->
         done = CliRunner().invoke(main, arguments.split())
         text = done.stdout + (done.stderr if done.exit_code else "")
         assert without_measures(text) == without_measures(printed), f"tunesmith {arguments}"
+
+
+def test_the_pyproject_that_a_page_shows_is_that_of_the_package() -> None:
+    shown = tomllib.loads(blocks(DOCS / "write-a-plugin.md", "toml")[0])
+    real = toml(ROOT / "contrib" / "entropybonus" / "pyproject.toml")
+    assert shown["build-system"] == real["build-system"] and shown["tool"] == real["tool"]
+    assert shown["project"].items() <= real["project"].items()

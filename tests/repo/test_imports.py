@@ -21,8 +21,10 @@ from tests.repo.source import (
 )
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "rich", "tensorboard"}
-CORE_FILES = python_files("core")
-MODULES = {module_name(path): path for path in CORE_FILES}
+CORE_FILES, ENGINE_FILES = python_files("core"), python_files("engine")
+MODULES = {module_name(path): path for path in [*CORE_FILES, *ENGINE_FILES]}
+LIBRARIES = {"transformers", "peft", "datasets"}  # the plugins'
+TORCH = {"torch", "numpy", "accelerate", "safetensors"}  # the engine's
 
 # String constants of the core that are equal to a plugin's word and mean something else: (file, word) -> reason.
 ALLOWED_WORDS: dict[tuple[str, str], str] = {}
@@ -32,14 +34,27 @@ def root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def test_the_core_imports_no_plugin_and_none_of_their_libraries() -> None:
+def test_the_core_imports_neither_plugin_nor_engine_nor_torch() -> None:
+    """Not even inside functions: it reaches the engine by `tunesmith.engine` alone."""
     wrong = [
         f"{short(path, found.line)} imports {found.module}"
         for path in CORE_FILES
         for found in imports(path)
-        if root(found.module) in {"transformers", "peft", "datasets"} or found.module.startswith("tunesmith_")
+        if root(found.module) in LIBRARIES | TORCH or found.module.startswith("tunesmith_")
     ]
     assert CORE_FILES
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_engine_imports_no_plugin_and_none_of_their_libraries() -> None:
+    wrong = [
+        f"{short(path, found.line)} imports {found.module}"
+        for path in ENGINE_FILES
+        for found in imports(path)
+        if root(found.module) in LIBRARIES
+        or (found.module.startswith("tunesmith_") and root(found.module) != "tunesmith_engine")
+    ]
+    assert ENGINE_FILES
     assert not wrong, "\n".join(wrong)
 
 
@@ -91,7 +106,7 @@ def test_the_wiring_of_a_plugin_imports_nothing_heavy(folder: Path) -> None:
 
 
 def edges(deep: bool) -> dict[str, set[str]]:
-    """Module of the core -> those it imports when it is imported; with `deep`, also those it imports when called."""
+    """Module of core and engine -> what it imports when it is imported; with `deep`, also when it is called."""
     graph: dict[str, set[str]] = {}
     for module, path in MODULES.items():
         found = [one for one in imports(path) if deep or not one.deep]
@@ -117,7 +132,7 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return next((found for node in sorted(graph) if (found := visit(node, []))), [])
 
 
-def test_the_modules_of_the_core_import_each_other_without_a_cycle() -> None:
+def test_the_modules_of_core_and_engine_import_each_other_without_a_cycle() -> None:
     found = cycle(edges(deep=False))
     assert not found, " -> ".join(found)
 
@@ -129,10 +144,10 @@ def test_imports_inside_functions_are_seen_too() -> None:
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
-def test_the_core_names_no_plugin() -> None:
+def test_core_and_engine_name_no_plugin() -> None:
     wrong = []
     names = {f"tunesmith{dash}{word}" for word in words() for dash in "-_"}
-    for path in CORE_FILES:
+    for path in [*CORE_FILES, *ENGINE_FILES]:
         allowed = {word for file, word in ALLOWED_WORDS if path == CORE / file}
         for text, line in strings(path):
             exact = text in words() and text not in allowed

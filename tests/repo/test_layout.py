@@ -24,7 +24,7 @@ def test_a_plugin_has_one_word(folder: Path) -> None:
     assert project["name"] == f"tunesmith-{word}"
     assert project["entry-points"]["tunesmith"] == {word: f"tunesmith_{word}"}
     assert (folder / f"tunesmith_{word}" / "__init__.py").is_file()
-    assert f"tunesmith-core{RANGE}" in project["dependencies"]
+    assert {f"tunesmith-core{RANGE}", f"tunesmith-engine{RANGE}"} <= set(project["dependencies"])
 
 
 @pytest.mark.parametrize("folder", plugin_folders(), ids=lambda folder: folder.name)
@@ -46,13 +46,13 @@ def test_every_plugin_is_an_extra_of_its_word_and_contrib_is_none() -> None:
 def test_the_umbrella_depends_on_the_core_and_on_every_default_plugin() -> None:
     needed = {row["plugin"] for row in json.loads((CORE / "data/defaults.json").read_text("utf-8"))}
     depends = set(PROJECT["dependencies"])
-    assert {f"tunesmith-{word}{RANGE}" for word in needed | {"core"}} <= depends
-    assert depends <= {f"tunesmith-{word}{RANGE}" for word in [*words("plugins"), "core"]}
+    assert {f"tunesmith-{word}{RANGE}" for word in needed | {"core", "engine"}} <= depends
+    assert depends <= {f"tunesmith-{word}{RANGE}" for word in [*words("plugins"), "core", "engine"]}
 
 
 def test_the_workspace_knows_every_distribution() -> None:
     sources = toml(ROOT / "pyproject.toml")["tool"]["uv"]["sources"]
-    assert set(sources) == {f"tunesmith-{word}" for word in [*words("plugins"), "core"]}
+    assert set(sources) == {f"tunesmith-{word}" for word in [*words("plugins"), "core", "engine"]}
 
 
 def test_defaults_name_only_plugins_that_exist_and_answer_the_hook() -> None:

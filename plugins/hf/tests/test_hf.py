@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from tests import tiny
-from tunesmith import ConfigError, DataError, ModelError, SafetyError, collate
+from tunesmith import ConfigError, DataError, ModelError, SafetyError, build_policy, collate
 from tunesmith.api import prepare, start, train
 from tunesmith.config import load_config
-from tunesmith.setup import build_policy
 
 
 def test_random_weights_need_a_config_only_and_follow_the_seed(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tunesmith import ConfigError, ModelError, collate
+from tunesmith import ConfigError, ModelError, build_policy, collate
 from tunesmith.api import prepare
-from tunesmith.setup import build_policy
 
 
 def policy_of(folder: Path, **keys: Any) -> Any:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.examples import Example, segment
-from tunesmith.layout import Layout
+from tunesmith_engine.examples import Example, segment
+from tunesmith_engine.layout import Layout
 
 
 @dataclass

@@ -25,7 +25,7 @@ from tunesmith.run import Run
 from tunesmith.settings import FREE_ON_RESUME
 
 if TYPE_CHECKING:
-    from tunesmith.policy import Policy
+    from tunesmith_engine.policy import Policy
 
 MANIFEST = "manifest.json"
 

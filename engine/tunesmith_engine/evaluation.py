@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from tunesmith.examples import Example, ExampleStore
-from tunesmith.feed import Rows, batches, micro_batches, repack
-from tunesmith.policy import Policy
 from tunesmith.run import Run
-from tunesmith.step import Term
+from tunesmith_engine.examples import Example, ExampleStore
+from tunesmith_engine.feed import Rows, batches, micro_batches, repack
+from tunesmith_engine.policy import Policy
+from tunesmith_engine.step import Term
 
 
 @dataclass

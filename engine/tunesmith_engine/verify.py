@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith import policy as engine
-from tunesmith.batch import collate
 from tunesmith.errors import NumericalError
-from tunesmith.examples import Example
-from tunesmith.feed import make_feed
 from tunesmith.plugin import Needs
-from tunesmith.policy import Policy
 from tunesmith.run import Run
-from tunesmith.setup import build_policy
+from tunesmith_engine import policy as engine
+from tunesmith_engine.batch import collate
+from tunesmith_engine.examples import Example
+from tunesmith_engine.feed import make_feed
+from tunesmith_engine.policy import Policy
+from tunesmith_engine.setup import build_policy
 
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
 MOST = 8  # examples of the first row that are looked at; plain forwards are slow on a large model
@@ -59,7 +59,7 @@ class _Checker:
 
     def logps(self, examples: list[Example], share: bool = True) -> Tensor:
         batch = collate(examples, share=share).to(self.run.device)
-        return self.policy(batch, Needs(logps=True)).logps  # type: ignore[no-any-return]
+        return self.policy(batch, Needs(logps=True)).logps
 
     def gradients(self, groups: list[list[Example]], share: bool = True) -> Tensor:
         """The gradient of the summed log-probabilities over groups, as one vector scaled to its largest entry."""

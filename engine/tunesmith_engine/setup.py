@@ -7,10 +7,10 @@ import dataclasses
 
 from torch import nn
 
-from tunesmith.distributed import seed_everything
 from tunesmith.errors import ConfigError
-from tunesmith.policy import Policy
 from tunesmith.run import Run
+from tunesmith_engine.distributed import seed_everything
+from tunesmith_engine.policy import Policy
 
 
 def build_policy(run: Run) -> Policy:

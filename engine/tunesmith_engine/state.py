@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.distributed.checkpoint import state_dict as dcp
 
-from tunesmith.checkpoint import check_same, read_tree
 from tunesmith.errors import PluginError
-from tunesmith.examples import ExampleStore
+from tunesmith_engine.checkpoint import check_same, read_tree
+from tunesmith_engine.examples import ExampleStore
 
 if TYPE_CHECKING:
-    from tunesmith.loop import Loop
+    from tunesmith_engine.loop import Loop
 
 
 def gather(loop: Loop) -> tuple[dict[str, Any], dict[str, Any]]:

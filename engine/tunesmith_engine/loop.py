@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith import checkpoint, state
-from tunesmith.batch import Batch
-from tunesmith.distributed import clip_gradients
 from tunesmith.errors import NumericalError, PluginError
-from tunesmith.evaluation import Best, evaluate
-from tunesmith.examples import Example
-from tunesmith.feed import Feed, batches, micro_batches, repack
-from tunesmith.policy import Policy
 from tunesmith.run import Run
-from tunesmith.step import StepRecord, Term
+from tunesmith_engine import checkpoint, state
+from tunesmith_engine.batch import Batch
+from tunesmith_engine.distributed import clip_gradients
+from tunesmith_engine.evaluation import Best, evaluate
+from tunesmith_engine.examples import Example
+from tunesmith_engine.feed import Feed, batches, micro_batches, repack
+from tunesmith_engine.policy import Policy
+from tunesmith_engine.step import StepRecord, Term
 
 
 class Interrupted(Exception):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tunesmith.batch import Batch
 from tunesmith.errors import PluginError
 from tunesmith.plugin import Needs
+from tunesmith_engine.batch import Batch
 
 if TYPE_CHECKING:
     from tunesmith.run import Run

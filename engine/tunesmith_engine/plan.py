@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from tunesmith.feed import StoredFeed, count_steps, make_feed
 from tunesmith.hooks import HOOKS
 from tunesmith.run import Run
-from tunesmith.setup import count_parameters
+from tunesmith_engine.feed import StoredFeed, count_steps, make_feed
+from tunesmith_engine.setup import count_parameters
 
 
 def make_plan(run: Run) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import numpy as np
 from tunesmith.config import DatasetSpec, digest
 from tunesmith.discovery import core_version
 from tunesmith.errors import ConfigError, DataError
-from tunesmith.examples import Example, ExampleStore, Row, Segment
+from tunesmith.row import Row
 from tunesmith.run import Run
+from tunesmith_engine.examples import Example, ExampleStore, Segment
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""Rows and examples: what a prompt strategy reads, and the tree of token segments that it makes of it."""
+"""Examples: the tree of token segments that a prompt strategy makes of a row, and many of them in flat arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,33 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.errors import DataError
-
 Tokens = NDArray[np.int32]
 Weights = NDArray[np.float32]
-
-
-class Row(dict[str, Any]):
-    """One raw row; `where` is its place, "file:line" or "dataset#index"."""
-
-    __slots__ = ("where",)
-
-    def __init__(self, record: Mapping[str, Any], where: str):
-        super().__init__(record)
-        self.where = where
-
-    def error(self, field: str, message: str, help: str | None = None) -> DataError:
-        """The error to raise when `field` of this row can't be used."""
-        return DataError(f"{field}: {message}", where=self.where, help=help, code="row")
-
-    def require(self, field: str, kind: type = str) -> Any:
-        """The value of a field that has to be there. Raises DataError naming the columns found where it is not."""
-        if field not in self:
-            columns = ", ".join(map(str, self)) or "none"
-            raise self.error(field, f"no such column; found: {columns}", "name the column in the dataset's entry")
-        if not isinstance(self[field], kind):
-            raise self.error(field, f"is {type(self[field]).__name__}, not {kind.__name__}")
-        return self[field]
 
 
 @dataclass(slots=True)

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.batch import Batch, collate
-from tunesmith.examples import Example, ExampleStore, Row
-from tunesmith.packing import efficiency, pack
-from tunesmith.prepare import Counts, examples_of
+from tunesmith.row import Row
 from tunesmith.run import Run
+from tunesmith_engine.batch import Batch, collate
+from tunesmith_engine.examples import Example, ExampleStore
+from tunesmith_engine.packing import efficiency, pack
+from tunesmith_engine.prepare import Counts, examples_of
 
 Rows = list[list[Example]]
 

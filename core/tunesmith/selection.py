@@ -1,0 +1,136 @@
+"""Which plugins a config activates: those it names, those that answer its selectors and switches, and the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.discovery import Candidate, catalogue, defaults, nearest
+from tunesmith.errors import PluginError, Problem
+
+
+@dataclass
+class Selection:
+    """The active plugins in call order before `after`/`before`, each with why it is active; and what went wrong."""
+
+    active: dict[str, Candidate] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, candidate: Candidate, why: str) -> None:
+        if candidate.name not in self.active:
+            self.active[candidate.name] = candidate
+            self.why[candidate.name] = why
+
+
+class Selector:
+    """Decides from the raw values of a config, and metadata alone, which plugins are active."""
+
+    def __init__(self, available: dict[str, Candidate], base: Path, mark: Any):
+        self.available = available
+        self.base = base
+        self.mark = mark
+        self.result = Selection()
+
+    def select(self, values: dict[str, Any]) -> Selection:
+        """`plugins:` in its order; then, by word, what selectors and switches choose; then defaults where needed."""
+        names = values.get("plugins")
+        for index, name in enumerate(names if isinstance(names, list) else []):
+            self.by_name(str(name), ("plugins", index))
+        named = dict(self.result.active)
+        chosen = Selection(problems=self.result.problems)
+        self.result, explicit = chosen, self.result
+        for candidate in self.available.values():
+            for switch in candidate.info["switches"]:
+                if values.get(switch) is not None and values[switch] is not False:
+                    self.result.add(candidate, switch)
+        for key in ("rl", "adapter", "optimizer", "lr_scheduler"):
+            if isinstance(values.get(key), str):
+                self.by_value(key, values[key], (key,), named)
+        for key in ("datasets", "pretraining_dataset"):
+            for index, entry in enumerate(values.get(key) or [] if isinstance(values.get(key), list) else []):
+                if isinstance(entry, dict) and isinstance(entry.get("type"), str):
+                    self.by_type(entry["type"], (key, index, "type"), named)
+        for name in sorted(chosen.active):
+            explicit.add(chosen.active[name], chosen.why[name])
+        self.result = explicit
+        self.add_defaults()
+        return self.result
+
+    def problem(self, message: str, path: tuple[Any, ...], help: str | None, code: str) -> None:
+        self.result.problems.append(Problem(message, self.mark(path), code, help))
+
+    def by_name(self, name: str, path: tuple[Any, ...]) -> None:
+        if name.endswith(".py"):
+            file = (self.base / name).resolve()
+            if not file.is_file():
+                self.problem(f"local plugin {name}: no such file", path, f"looked at {file}", "plugin-missing")
+            elif other := self.available.get(file.stem):
+                self.problem(
+                    f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate"
+                )
+            else:
+                self.available[file.stem] = Candidate(file.stem, f"./{file.name}", "local", str(file), path=file)
+                self.activate(self.available[file.stem])
+        elif name in self.available:
+            self.activate(self.available[name])
+        elif name in catalogue():
+            self.problem(
+                f"plugin {name!r} is not installed", path, f'pip install "tunesmith[{name}]"', "plugin-missing"
+            )
+        else:
+            close = nearest(name, set(self.available) | set(catalogue()))
+            known = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
+            self.problem(f"no plugin {name!r}", path, known, "plugin-unknown")
+
+    def activate(self, candidate: Candidate) -> None:
+        """Activate a plugin that `plugins:` names; import it now if only that tells what it answers."""
+        try:
+            if candidate.static is None:
+                candidate.load()
+            self.result.add(candidate, "plugins")
+        except PluginError as error:
+            self.result.problems += error.problems
+
+    def by_value(self, key: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
+        self._answerers(lambda info: info["answers"].get(key, []), f"{key}: {value}", value, path, named)
+
+    def by_type(self, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
+        def types(info: dict[str, Any]) -> list[str]:
+            return [name for names in info["strategies"].values() for name in names]
+
+        self._answerers(types, f"type: {value}", value, path, named)
+
+    def _answerers(
+        self, values_of: Any, why: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]
+    ) -> None:
+        owners = [c for c in self.available.values() if value in values_of(c.info)]
+        explicit = [c for c in owners if c.name in named]
+        if len(explicit or owners) > 1:
+            both = " and ".join(map(str, explicit or owners))
+            self.problem(f"{why} is answered by {both}", path, "name one of them in plugins:", "plugin-conflict")
+        for owner in explicit or owners:
+            self.result.add(owner, why)
+            return
+        extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
+        if extra:
+            self.problem(
+                f"{why} needs the plugin {extra!r}", path, f'pip install "tunesmith[{extra}]"', "plugin-missing"
+            )
+            return
+        everything = {v for c in self.available.values() for v in values_of(c.info)}
+        close = nearest(value, everything)
+        known = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(everything))}"
+        self.problem(f"nothing answers {why}", path, known, "unknown-value")
+
+    def add_defaults(self) -> None:
+        for row in defaults():
+            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.active.values())
+            if row["replaced_by"] and answered:
+                continue
+            if row["plugin"] in self.available:
+                self.result.add(self.available[row["plugin"]], f"default for {row['hook']}")
+            else:
+                help = f'pip install "tunesmith[{row["plugin"]}]"'
+                self.problem(f"the default plugin {row['plugin']!r} is not installed", (), help, "plugin-missing")

@@ -1,0 +1,83 @@
+"""One run from its first line to its last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith.run import Run
+from tunesmith_engine import checkpoint, state
+from tunesmith_engine.distributed import seed_everything
+from tunesmith_engine.feed import count_steps, make_feed
+from tunesmith_engine.loop import Interrupted, Loop
+from tunesmith_engine.policy import Policy
+from tunesmith_engine.prepare import prepare
+from tunesmith_engine.record import RunRecord
+from tunesmith_engine.setup import build_policy
+
+
+@dataclass
+class Result:
+    """A finished run: the folder of the final model, the last metrics, and the policy that was trained."""
+
+    output_dir: Path
+    steps: int
+    stopped: str | None
+    policy: Policy
+
+
+def train(run: Run) -> Result:
+    """The whole of a run, from rows to the final model; `tunesmith.api.train` says what it raises."""
+    with run.alive():
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+        folder = checkpoint.choose(run)
+        run.world.barrier()  # no process creates files before all have looked
+        if run.data is None:
+            prepare(run)
+        policy = build_policy(run)
+        feed = make_feed(run)
+        run.total_steps = count_steps(run, feed)
+        optimizer = run.hooks.build_optimizer(run, policy.bare)
+        scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
+        loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
+        seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
+        if folder is not None:
+            state.restore(loop, folder)
+            run.note("resumed from", folder.name)
+        record = RunRecord(run)
+        record.write("running")
+        try:
+            with loop.listening():
+                run.hooks.on_start(run, policy)
+                loop.fit()
+        except Interrupted as error:
+            run.interrupted = True
+            run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")
+            run.hooks.on_end(run, policy)
+            record.write("interrupted")
+            raise
+        if run.core.load_best_model_at_end and loop.best.step not in (None, run.step):
+            state.load_weights(loop, run.output_dir / f"checkpoint-{loop.best.step}")
+            run.note("final model", f"that of step {loop.best.step}, the best {run.core.metric_for_best_model}")
+        save_final(run, policy)
+        run.hooks.on_end(run, policy)
+        record.write("done")
+    return Result(run.output_dir, run.step, run.stopped, policy)
+
+
+def save_final(run: Run, policy: Policy) -> None:
+    """Write the final model beside its place, then move file by file into output_dir."""
+    partial = run.output_dir / ".final.partial"
+    if run.world.main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    run.world.barrier()
+    run.hooks.save_model(run, policy, partial)
+    run.world.barrier()
+    if run.world.main:
+        for path in sorted(partial.iterdir()):
+            os.replace(path, run.output_dir / path.name)
+        partial.rmdir()
+    run.world.barrier()
