@@ -69,7 +69,7 @@ A run is these steps in this order; a plugin answers those that it has something
 | all | everyone in call order; what they return is ignored |
 
 An implementation names the arguments that it wants and leaves the others out. Call order is the `plugins:` list, then
-the plugins that keys select, by word, then the defaults; refined by `after` and `before`. `tunesmith hooks run.yaml`
+the other plugins, by word; refined by `after` and `before`. `tunesmith hooks run.yaml`
 shows it. A misspelt hook, an argument that it does not offer, and a second answer to a hook of arity one are errors
 before anything is loaded. The types are those of `tunesmith`; [write-a-plugin.md](write-a-plugin.md) uses them.
 """

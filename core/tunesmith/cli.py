@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ def pairs(overrides: tuple[str, ...]) -> list[str]:
             waiting = None if "=" in word else word[2:]
             found += [word[2:]] if "=" in word else []
         else:
-            found.append(f"{waiting}={word}" if waiting else word)
+            flag = waiting and re.match(r"[a-z_][\w.]*=", word)  # `--flag key=value`: two words
+            found += [f"{waiting}=true", word] if flag else [f"{waiting}={word}" if waiting else word]
             waiting = None
     return found + ([f"{waiting}=true"] if waiting else [])
 

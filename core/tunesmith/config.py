@@ -245,5 +245,6 @@ def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> l
             continue
         model = plugin.declaration.dataset_settings
         options = _settings(model, entry, document, path, problems) if model else None
-        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, document.where(path)))
+        where = document.where((*path, "path"), value=True)
+        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, where))
     return specs

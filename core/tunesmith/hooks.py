@@ -59,6 +59,7 @@ class Hooks:
         dropped = set(replaced)
         for plugin in reversed(self.plugins):
             self._register(plugin, {hook for name, hook in dropped if name == plugin.name})
+        self._keep_last_in_order()
         self._check_arity()
 
     # registration
@@ -78,6 +79,13 @@ class Hooks:
             for impl in caller.get_hookimpls():
                 if impl.plugin_name == plugin.name:
                     impl.function = self._guard(plugin, name, impl.function, generator=impl.wrapper)
+
+    def _keep_last_in_order(self) -> None:
+        """pluggy puts each `trylast` before those it had, which registration in reverse turns around: turn it back."""
+        for name in HOOKS:
+            impls = getattr(self._manager.hook, name)._hookimpls
+            last = [impl for impl in impls if impl.trylast and not impl.wrapper]
+            impls[: len(last)] = reversed(last)
 
     def _check_signature(self, plugin: LoadedPlugin, name: str) -> None:
         function = getattr(plugin.module, name, None)

@@ -42,7 +42,7 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
 def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
     """Every key that nobody will read, each with what to write instead."""
     checker = _Checker(document, available, selection)
-    return [*checker.top(), *checker.datasets()]
+    return [*checker.top(), *checker.datasets(), *checker.idle()]
 
 
 class _Checker:
@@ -65,6 +65,18 @@ class _Checker:
                 continue
             else:
                 yield self.lost((key,), set(core), owned, "schema")
+
+    def idle(self) -> Iterator[Problem]:
+        """Plugins that `plugins:` names and whose own switches leave them off."""
+        names = self.document.values.get("plugins")
+        for index, name in enumerate(names if isinstance(names, list) else []):
+            known = isinstance(name, str) and name in self.active
+            switches = self.active[name].info["switches"] if known else []
+            if switches and all(self.document.values.get(switch) in (None, False) for switch in switches):
+                where = self.document.where(("plugins", index))
+                yield Problem(
+                    f"plugin {name!r} has no effect as it is", where, "idle-plugin", selects(self.active[name].info)
+                )
 
     def switched_off(self, name: str) -> bool:
         """Whether a plugin's switch says false: its other keys wait for it to be turned on again."""

@@ -55,7 +55,7 @@ class Patches:
         patch = Patch(name, owner, len(holders))
         self.entries.append(patch)  # first, so that a patch that fails half-way is undone too
         for holder in holders:
-            before = vars(holder).get(attribute, _MISSING)
+            before = _held(holder, attribute)
             setattr(holder, attribute, make(holder))
             patch.undo.append(lambda h=holder, b=before: _restore(h, attribute, b))  # type: ignore[misc]
         return patch
@@ -65,6 +65,12 @@ class Patches:
         while self.entries:
             for restore in reversed(self.entries.pop().undo):
                 restore()
+
+
+def _held(holder: Any, attribute: str) -> Any:
+    """What an object itself holds under a name, not its class; a torch module keeps its parts in tables of its own."""
+    tables = (vars(holder), *(vars(holder).get(t) or {} for t in ("_modules", "_parameters", "_buffers")))
+    return next((table[attribute] for table in tables if attribute in table), _MISSING)
 
 
 def _restore(holder: Any, attribute: str, before: Any) -> None:

@@ -52,10 +52,12 @@ class Selector:
             for index, entry in enumerate(values.get(key) or [] if isinstance(values.get(key), list) else []):
                 if isinstance(entry, dict) and isinstance(entry.get("type"), str):
                     self.by_type(entry["type"], (key, index, "type"), named)
-        for name in sorted(chosen.active):
+        for name in chosen.active:
             explicit.add(chosen.active[name], chosen.why[name])
         self.result = explicit
         self.add_defaults()
+        words = [*named, *sorted(self.result.active.keys() - named.keys())]
+        self.result.active = {name: self.result.active[name] for name in words}
         return self.result
 
     def problem(self, message: str, path: tuple[Any, ...], help: str | None, code: str) -> None:

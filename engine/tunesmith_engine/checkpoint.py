@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tunesmith.discovery import LoadedPlugin
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.run import Run
 from tunesmith.settings import FREE_ON_RESUME
@@ -197,11 +198,18 @@ def choose(run: Run) -> Path | None:
     return None
 
 
+def keys_of(plugin: LoadedPlugin) -> set[str]:
+    """The top-level keys that a plugin owns."""
+    return set(plugin.declaration.settings.model_fields) if plugin.declaration.settings else set()
+
+
 def check_same(run: Run, saved: dict[str, Any]) -> None:
     """Refuse to go on with what would make another run of it; note other versions of plugins."""
     now = json.loads(json.dumps(run.config.resolved(), default=str))
     before = saved["config"]
-    changed = [k for k in sorted(now | before) if now.get(k) != before.get(k) and k not in FREE_ON_RESUME]
+    free = FREE_ON_RESUME | {k for p in run.hooks.plugins if p.declaration.best_effort for k in keys_of(p)}
+    both = sorted(now.keys() & before.keys())  # a key of one side alone came or went with a plugin or its release
+    changed = [key for key in both if now[key] != before[key] and key not in free]
     if changed:
         shown = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed[:5])
         help = "change it back, or start in another output_dir"

@@ -49,13 +49,14 @@ class Loop:
         self.tokens = 0
         self.best = Best()
         self.interrupt: int | None = None
-        self._clock = (time.perf_counter(), 0)
+        self._seconds, self._counted = 0.0, 0  # spent in steps since the last line of the log, and tokens before it
 
     # one step
 
     def step(self) -> StepRecord:
         """Take one optimizer step: forward and backward of every micro-batch, then the update if all is finite."""
         run, world = self.run, self.run.world
+        started = time.perf_counter()
         made = self.next_batches()
         with torch.no_grad():
             run.hooks.prepare_step(run, self.policy, made)
@@ -76,6 +77,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         run.step += 1
         self.tokens += int(totals["input_tokens"])
+        self._seconds += time.perf_counter() - started
         return self.record(metrics | {"grad_norm": norm, "learning_rate": rate, "tokens": self.tokens})
 
     def next_batches(self) -> list[Batch]:
@@ -125,12 +127,11 @@ class Loop:
         )
 
     def record(self, metrics: dict[str, Tensor | float]) -> StepRecord:
-        now, (then, before) = time.perf_counter(), self._clock
         step = self.run.step
         log = step % self.run.core.logging_steps == 0 or step == self.total_steps
-        metrics["tokens_per_second"] = (self.tokens - before) / max(now - then, 1e-9)
+        metrics["tokens_per_second"] = (self.tokens - self._counted) / max(self._seconds, 1e-9)
         if log:
-            self._clock = (now, self.tokens)
+            self._seconds, self._counted = 0.0, self.tokens
         return StepRecord(step, self.epoch, metrics, None, log)
 
     @property
@@ -146,7 +147,7 @@ class Loop:
         save_every = self.every(core.save_steps, core.saves_per_epoch)
         eval_every = self.every(core.eval_steps, core.evals_per_epoch)
         held = run.data.eval if run.data else None
-        self._clock = (time.perf_counter(), self.tokens)
+        self._counted = self.tokens
         while run.step < self.total_steps and not run.stopped:
             record = self.step()
             last = run.step == self.total_steps

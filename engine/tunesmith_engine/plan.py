@@ -15,6 +15,7 @@ def make_plan(run: Run) -> dict[str, Any]:
     """Stages with plugin, version and file:line; data, steps, packing; parameters and attention."""
     assert run.data is not None
     core = run.core
+    model = _model(run)  # first: configure, in there, may say how often examples are reused
     feed = make_feed(run)
     steps = count_steps(run, feed)
     plan: dict[str, Any] = {
@@ -30,7 +31,7 @@ def make_plan(run: Run) -> dict[str, Any]:
     }
     if isinstance(feed, StoredFeed) and core.sample_packing:
         plan["packing_efficiency"] = round(feed.efficiency(), 4)
-    return plan | _model(run)
+    return plan | model
 
 
 def _model(run: Run) -> dict[str, Any]:

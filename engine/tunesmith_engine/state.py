@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def shared(loop: Loop) -> dict[str, Any]:
     run = loop.run
     return {
         "step": run.step,
+        "total_steps": loop.total_steps,
         "tokens": loop.tokens,
         "best": [loop.best.value, loop.best.step],
         "scheduler": loop.scheduler.state_dict(),
@@ -65,6 +67,8 @@ def restore(loop: Loop, folder: Path) -> None:
     root: Any = loop.policy.root
     dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
     loop.scheduler.load_state_dict(state["scheduler"])
+    if state["total_steps"] != loop.total_steps:
+        stretch(loop, state["total_steps"])
     run.step, loop.tokens = state["step"], state["tokens"]
     loop.best.value, loop.best.step = state["best"]
     for name, saved in state["states"].items():
@@ -75,6 +79,16 @@ def restore(loop: Loop, folder: Path) -> None:
     if pending := mine["pending"]:
         loop.round, loop.used = list(ExampleStore(pending["arrays"], pending["fields"])), pending["used"]
     set_random_state(mine["random"])
+
+
+def stretch(loop: Loop, before: int) -> None:
+    """The schedule has another length than when the checkpoint was written: take this step's rate from the new one."""
+    loop.run.note("schedule", f"stretched from {before} to {loop.total_steps} steps")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would have get_lr called from step() alone
+        rates = loop.scheduler.get_lr()
+    for group, rate in zip(loop.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def load_weights(loop: Loop, folder: Path) -> None:

@@ -57,13 +57,23 @@ CONFIG = {
 }  # fmt: skip
 
 
-def test_plugins_come_in_the_order_of_the_list_then_of_their_words_then_defaults(tmp_path: Path) -> None:
+def test_plugins_come_in_the_order_of_the_list_then_of_their_words(tmp_path: Path) -> None:
     local(tmp_path, "mine", "plugin = Plugin()")
     _, made = load(tmp_path, yaml.safe_dump(CONFIG, sort_keys=False))
     names = [p.name for p in made.plugins]
     assert names[:3] == ["tensorboard", "mine", "earlystop"]
-    assert names[3:9] == ["adamw", "alpaca", "chat", "lora", "samples", "schedules"]
-    assert set(names[9:]) == {"hf", "sft", "console", "jsonl"}
+    assert names[3:] == sorted(names[3:])
+    assert {"adamw", "alpaca", "chat", "console", "hf", "jsonl", "lora", "samples", "schedules", "sft"} == set(
+        names[3:]
+    )
+
+
+def test_those_that_come_last_keep_the_order_among_them(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        local(tmp_path, name, "plugin = Plugin()\n@hookimpl(trylast=True)\ndef on_step(record): ...\n")
+    _, made = load(tmp_path, BASE + "plugins: [./b.py, ./a.py, ./c.py]")
+    order = [call.plugin for call in made.calls("on_step")]
+    assert order == ["sft", "b", "a", "c", "console", "jsonl"]
 
 
 def test_order_depends_neither_on_yaml_order_nor_on_discovery_order(

@@ -223,3 +223,15 @@ def test_patches_are_undone_when_training_fails(tmp_path: Path, monkeypatch: pyt
     assert "plugin failing" in str(error) and "ZeroDivisionError" in str(error)
     assert seen == [1]
     assert colorsys.rgb_to_hsv is original
+
+
+def test_a_part_of_a_torch_module_is_put_back() -> None:
+    import torch
+
+    layer = torch.nn.Sequential()
+    layer.act = torch.nn.ReLU()
+    before, patches = layer.act, Patches()
+    patches.replace_in([layer], "act", lambda _: torch.nn.GELU(), "act")
+    assert isinstance(layer.act, torch.nn.GELU)
+    patches.undo()
+    assert layer.act is before

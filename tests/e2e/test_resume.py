@@ -158,3 +158,23 @@ def test_the_oldest_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     kept = [step for step, _ in numbered(tmp_path / "whole/out")]
     assert best in kept and 12 in kept and len(kept) == 3
     same_weights(tmp_path / "whole/out", tmp_path / f"whole/out/checkpoint-{best}")
+
+
+def test_a_longer_run_takes_the_rate_of_the_longer_schedule(tmp_path: Path) -> None:
+    """From its first step on; the checkpoint of the last step has a rate of zero."""
+    path = config(tmp_path / "whole", "full", val_set_size=None, eval_steps=None)
+    tiny.train(path)
+    tiny.train(path, "max_steps=24")
+    rates = {line["step"]: line["learning_rate"] for line in tiny.metrics(tmp_path / "whole/out")}
+    longer = config(tmp_path / "long", "full", val_set_size=None, eval_steps=None, max_steps=24)
+    tiny.train(longer)
+    expected = {line["step"]: line["learning_rate"] for line in tiny.metrics(tmp_path / "long/out")}
+    assert rates[13] == pytest.approx(expected[13]) and rates[24] == pytest.approx(expected[24])
+    assert "12 to 24 steps" in json.loads((tmp_path / "whole/out/run.json").read_text())["notes"]["schedule"]
+
+
+def test_a_logger_may_be_turned_on_between_a_checkpoint_and_its_resumption(tmp_path: Path) -> None:
+    path = config(tmp_path / "whole", "full")
+    tiny.train(path)
+    assert tiny.train(path, "max_steps=13", "use_tensorboard=true").steps == 13
+    assert tiny.train(path, "max_steps=14").steps == 14

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
     """Load base_model for a role, from safetensors only; on the meta device while `run.abstract`."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if run.given_model is not None:
-        return run.given_model if isinstance(run.given_model, Backbone) else HFBackbone(run, run.given_model)
+        model = _without_weights(run.given_model) if run.abstract else run.given_model
+        return model if isinstance(model, Backbone) else HFBackbone(run, model)
     where = run.config.document.where(("base_model",), value=True)
     path = run.core.base_model
     options: dict[str, Any] = {"trust_remote_code": False, "revision": settings.revision_of_model or "main"}
@@ -44,6 +46,13 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
         help = "a folder or a hub id with config.json and .safetensors weights"
         raise ModelError(f"base_model {path}: {lines[0]}", where=where, help=help) from error
     return HFBackbone(run, model)
+
+
+def _without_weights(model: Any) -> Any:
+    """A copy whose parameters are on the meta device: what counting may change, and costs no memory."""
+    module: nn.Module = model.module if isinstance(model, Backbone) else model
+    meta = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
+    return copy.deepcopy(model, meta)
 
 
 class HFBackbone(Backbone):

@@ -1,0 +1,51 @@
+"""plan says what train then does, reads no weights, and changes nothing of the caller's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tunesmith.api import plan, prepare, start, train
+from tunesmith.config import load_config
+
+
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_steps_parameters_and_stages_are_those_of_the_run(adapter: str | None, tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path, adapter=adapter, max_steps=None, num_epochs=2)
+    (tmp_path / "model-llama/model.safetensors").rename(tmp_path / "weights")
+    planned = plan(prepare(tiny.start(path, "reinit_weights=true")))
+    (tmp_path / "weights").rename(tmp_path / "model-llama/model.safetensors")
+    result = tiny.train(path)
+    parameters = list(result.policy.bare.parameters())
+    assert planned["steps"] == result.steps
+    assert planned["parameters"] == sum(p.numel() for p in parameters)
+    assert planned["trained_parameters"] == sum(p.numel() for p in parameters if p.requires_grad)
+    assert planned["attention"] == "slices" and planned["packing_efficiency"] > 0.5
+    called = json.loads((tmp_path / "out/run.json").read_text())["hook_calls"]
+    assert {f"{row['plugin']}.{row['hook']}" for row in planned["stages"]} >= set(called)
+    assert all(row["location"].rpartition(":")[2].isdigit() for row in planned["stages"])
+
+
+def test_a_model_of_ones_own_is_not_touched(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    path = tiny.sft_config(tmp_path, adapter="lora", max_steps=1)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
+    names = {name for name, _ in model.named_parameters()}
+    run = prepare(start(load_config(path), model=model))
+    assert plan(run)["trained_parameters"] < sum(p.numel() for p in model.parameters())
+    assert {name for name, _ in model.named_parameters()} == names
+    assert sum("lora_A" in name for name, _ in train(run).policy.bare.named_parameters()) == 14
+
+
+def test_reuse_counts_in_the_steps(tmp_path: Path) -> None:
+    (tmp_path / "thrice.py").write_text(
+        "from tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
+        "@hookimpl\ndef configure(run):\n    run.reuse = 3\n"
+        "@hookimpl\ndef expand(examples):\n    return examples\n"
+    )
+    path = tiny.sft_config(tmp_path, max_steps=None, plugins=["./thrice.py"])
+    assert plan(prepare(tiny.start(path)))["steps"] == tiny.train(path).steps == 3 * 12
