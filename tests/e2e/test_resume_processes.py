@@ -1,0 +1,37 @@
+"""Two processes, data parallel and sharded: stopped and resumed, they end with the weights of the run that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tests import tiny
+
+CASES: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "ddp-lora": {"adapter": "lora", "lora_dropout": 0.1},
+    "fsdp": {"fsdp_config": {}},
+    "fsdp-lora": {"adapter": "lora", "fsdp_config": {}},
+}
+
+
+def test_two_processes_resume_bit_for_bit(tmp_path: Path) -> None:
+    """Six steps at once, against three, a new launch, and three more."""
+    whole, first, second = [], [], []
+    tiny.model_folder(tmp_path / "model-llama", "llama", attention_dropout=0.1)
+    for name, keys in CASES.items():
+        steps = {"num_epochs": 9, "save_steps": 3, "resume_from_checkpoint": "auto", "lr_scheduler": "constant"}
+        path = tiny.sft_config(tmp_path, **steps, **keys, max_steps=6, warmup_steps=0)
+        values = yaml.safe_load(path.read_text())
+        for group, folder, most in ((whole, "whole", 6), (first, "parts", 3), (second, "parts", 6)):
+            config = tmp_path / f"{name}-{folder}-{most}.yaml"
+            config.write_text(yaml.safe_dump(values | {"max_steps": most, "output_dir": str(tmp_path / name / folder)}))
+            group.append(config)
+    tiny.torchrun(2, *whole, *first)
+    tiny.torchrun(2, *second)
+    for name in CASES:
+        ours, theirs = (tiny.weights(tmp_path / name / folder) for folder in ("parts", "whole"))
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    assert tiny.weights(tmp_path / "ddp/whole").keys() == tiny.weights(tmp_path / "fsdp/whole").keys()
