@@ -42,7 +42,6 @@ def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
                 mean = means.setdefault(name, _Mean(metric=term.metric))
                 if not batch.dummy:
                     mean.add(term, batch.counts)
-    policy.bare.train()
     sums = run.world.sums({f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")})
     values = {name: sums[f"{name}/sum"] / max(sums[f"{name}/count"], 1e-12) for name in means}
     trained = [name for name, mean in means.items() if not mean.metric]

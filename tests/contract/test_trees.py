@@ -25,7 +25,7 @@ def tree(seed: int) -> Example:
     for _ in range(r.randint(1, 4)):
         parent = r.randrange(len(segments))
         above = segments[parent]
-        fork = r.randint(above.fork, above.end)
+        fork = r.randint(max(0, above.fork - 2), above.end)  # above the parent's first token, too
         length = r.randint(1, 6)
         weights = [float(r.random() < 0.7) for _ in range(length)]
         segments.append(segment([r.randrange(3, 300) for _ in range(length)], weights, parent, fork))

@@ -151,12 +151,13 @@ def test_a_folder_with_a_run_is_not_overwritten_and_another_config_not_resumed(t
 
 
 def test_the_oldest_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
-    keys = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "learning_rate": 0.5, "eval_steps": 1}
+    """The loss falls, so with more taken for better the first evaluation stays the best."""
+    keys = {"load_best_model_at_end": True, "greater_is_better": True, "eval_steps": 1}
     tiny.train(config(tmp_path / "whole", "full", **keys))
     evaluations = {line["step"]: line["eval_loss"] for line in tiny.metrics(tmp_path / "whole/out")}
-    best = min(evaluations, key=lambda step: evaluations[step])
+    best = max(evaluations, key=lambda step: evaluations[step])
     kept = [step for step, _ in numbered(tmp_path / "whole/out")]
-    assert best in kept and 12 in kept and len(kept) == 3
+    assert best < 9 and best in kept and 12 in kept and len(kept) == 3
     same_weights(tmp_path / "whole/out", tmp_path / f"whole/out/checkpoint-{best}")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tunesmith import ConfigError, ModelError, build_policy, collate
+from tunesmith import ConfigError, Example, ModelError, build_policy, collate
 from tunesmith.api import prepare
 
 
@@ -38,6 +38,20 @@ def test_only_the_adapter_is_trained_and_the_rest_stays_as_it_was(tmp_path: Path
     for name, value in base.items():
         mine = trained.get(name, trained.get(name.replace(".weight", ".base_layer.weight")))
         assert mine is not None and torch.equal(mine, value), name
+
+
+def test_switched_off_a_trained_adapter_leaves_the_base_model(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    policy = tiny.train(tiny.sft_config(tmp_path, adapter="lora")).policy
+    policy.bare.eval()
+    batch = collate([Example.text(list(range(3, 40)))])
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
+    logps = base(input_ids=batch.input_ids).logits[0].log_softmax(-1)[batch.source, batch.target]
+    with torch.no_grad(), policy.reference() as reference:
+        assert torch.allclose(reference(batch).logps, logps, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(policy(batch).logps, logps, atol=1e-3)
 
 
 def test_what_is_saved_peft_loads(tmp_path: Path) -> None:
