@@ -33,6 +33,7 @@ class DatasetSpec:
     row_kind: str
     options: Settings | None
     where: str
+    index: int = 0
 
     def option(self, model: type[S]) -> S:
         """The strategy's own keys of this entry."""
@@ -246,5 +247,5 @@ def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> l
         model = plugin.declaration.dataset_settings
         options = _settings(model, entry, document, path, problems) if model else None
         where = document.where((*path, "path"), value=True)
-        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, where))
+        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, where, index))
     return specs

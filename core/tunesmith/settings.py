@@ -122,6 +122,9 @@ class CoreSettings(Settings):
     """The learning-rate schedule; a plugin answers it."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 leaves them."""
+    on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    """A loss or gradient that is not finite never reaches the weights; then: stop with an error, skip the update, or go
+    back to the newest checkpoint and leave the step's rows out. More than 3 in a row always stop."""
     seed: NonNegativeInt = 42
     """Of initial weights, data order, dropout and sampling."""
 

@@ -22,8 +22,8 @@ class Batch:
     position in the row whose prediction is scored, target [N] the token that it should predict, weight [N] its loss
     weight and sequence [N] its sequence. score_source [M] and score_sequence [M] are the score head's points.
     sequence_example [S] is each sequence's example. columns are by level [E], [S] or [N, ...]; counts are what terms
-    may be divided by. fields [E] come from the rows. A batch with `dummy` set keeps another process company: its
-    terms count nothing.
+    may be divided by. fields [E] come from the rows, and origins [E] say from which. A batch with `dummy` set keeps
+    another process company: its terms count nothing.
     """
 
     input_ids: Tensor
@@ -38,6 +38,7 @@ class Batch:
     sequence_example: Tensor
     examples: int
     fields: list[dict[str, Any]]
+    origins: list[tuple[int, int]]
     columns: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
@@ -143,6 +144,7 @@ class _Builder:
             sequence_example=torch.tensor(self.sequence_example, dtype=torch.int64),
             examples=len(examples),
             fields=[e.fields for e in examples],
+            origins=[e.origin for e in examples],
             columns={name: torch.cat(parts) for name, parts in self.columns.items()},
             inputs=inputs,
         )

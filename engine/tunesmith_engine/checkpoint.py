@@ -185,17 +185,22 @@ def choose(run: Run) -> Path | None:
         if why:
             raise ModelError(f"checkpoint {wanted} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
         return Path(wanted)
+    return newest(run)
+
+
+def newest(run: Run) -> Path | None:
+    """The newest whole checkpoint in output_dir; says which were passed over, and why."""
     passed: list[str] = []
+    found = None
     for _, path in reversed(numbered(run.output_dir)):
         why = complaint(path)
         if why is None:
-            if passed:
-                run.note("checkpoints passed over", "; ".join(passed))
-            return path
+            found = path
+            break
         passed.append(f"{path.name} {why}")
     if passed:
         run.note("checkpoints passed over", "; ".join(passed))
-    return None
+    return found
 
 
 def keys_of(plugin: LoadedPlugin) -> set[str]:

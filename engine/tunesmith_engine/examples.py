@@ -66,6 +66,8 @@ class Example:
     columns: dict[str, float] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
+    origin: tuple[int, int] = (-1, -1)
+    """Number of its entry in the config, and of its row in that; the engine sets it."""
 
     @classmethod
     def text(cls, tokens: Sequence[int] | Tokens, weights: Any = 1.0, **named: Any) -> Example:
@@ -81,7 +83,7 @@ class Example:
     def with_completions(self, completions: Iterable[Sequence[int]]) -> Example:
         """The same prompt, columns and fields with other completions."""
         made = Example.branches(self.prompt, completions)
-        return Example(made.segments, dict(self.columns), dict(self.fields), dict(self.inputs))
+        return Example(made.segments, dict(self.columns), dict(self.fields), dict(self.inputs), self.origin)
 
     @property
     def prompt(self) -> list[int]:
@@ -128,7 +130,7 @@ class ExampleStore(Sequence[Example]):
     """Many examples in flat arrays, in memory or memory-mapped from a folder of .npy files (never pickled).
 
     tokens [T] and weights [T] of all segments end to end; segment_start [S+1], parent [S], fork [S]; example_start
-    [E+1] into segments; columns by level; fields as JSON lines.
+    [E+1] into segments; origin [E, 2]; columns by level; fields as JSON lines.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], fields: list[dict[str, Any]] | None = None):
@@ -145,7 +147,8 @@ class ExampleStore(Sequence[Example]):
         first, last = int(self._example[index]), int(self._example[index + 1])
         segments = [self._read_segment(s) for s in range(first, last)]
         columns = {k[8:]: a[index] for k, a in self.arrays.items() if k.startswith("example.")}
-        return Example(segments, columns, self.fields[index] if self.fields else {})
+        entry, row = self.arrays["origin"][index].tolist()
+        return Example(segments, columns, self.fields[index] if self.fields else {}, origin=(entry, row))
 
     def _read_segment(self, s: int) -> Segment:
         a, b = int(self._segment[s]), int(self._segment[s + 1])
@@ -185,6 +188,7 @@ class ExampleStore(Sequence[Example]):
             "parent": np.array([s.parent for s in segments], np.int32),
             "fork": np.array([s.fork for s in segments], np.int32),
             "example_start": np.cumsum([0, *(len(e.segments) for e in kept)], dtype=np.int64),
+            "origin": np.array([e.origin for e in kept], np.int64).reshape(-1, 2),
         }
         for name in sorted({name for e in kept for name in e.columns}):
             arrays[f"example.{name}"] = np.array([e.columns[name] for e in kept], np.float32)

@@ -141,6 +141,7 @@ class StreamFeed(Feed):
             counts = self.counts.setdefault(f"pretraining_dataset[{index}] {spec.settings.path}", Counts())
             done = counts.rows
             for example in examples_of(self.run, spec, rows, counts):
+                example.origin = (index, rows.skipped + example.origin[1])
                 yield before + rows.skipped + counts.rows - done - 1, example
             before += rows.skipped + counts.rows - done
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.errors import NumericalError, PluginError
+from tunesmith.errors import PluginError
 from tunesmith.run import Run
-from tunesmith_engine import checkpoint, state
+from tunesmith_engine import checkpoint, finite, state
 from tunesmith_engine.batch import Batch
 from tunesmith_engine.distributed import clip_gradients
 from tunesmith_engine.evaluation import Best, evaluate
@@ -47,6 +47,7 @@ class Loop:
         self.round: list[Example] = []  # what expand made, while it is reused
         self.used = 0
         self.tokens = 0
+        self.bad_steps = 0  # in a row, with a loss or gradient that was not finite
         self.best = Best()
         self.interrupt: int | None = None
         self._seconds, self._counted = 0.0, 0  # spent in steps since the last line of the log, and tokens before it
@@ -62,19 +63,24 @@ class Loop:
             run.hooks.prepare_step(run, self.policy, made)
         totals = self.totals(made)
         sums: dict[str, Tensor] = {}
+        losses: list[Tensor] = []
         self.policy.bare.train()
         for number, batch in enumerate(made):
             with world.accumulating(self.policy.root, last=number == len(made) - 1):
                 terms = run.hooks.compute_loss(run, self.policy, self.policy(batch), batch)
                 loss = combine(terms, totals, batch, sums)
+                losses.append(loss.detach())
                 world.accelerator.backward(loss * world.size)  # data parallelism averages over processes
         norm = clip_gradients(self.parameters, run.core.max_grad_norm)
         metrics = self.reduced(sums)
-        self.check_finite(metrics, norm)
         rate = self.optimizer.param_groups[0]["lr"]
-        self.optimizer.step()
+        if finite.is_finite(metrics, norm):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.bad_steps = 0
+        else:
+            finite.react(self, [b for b, loss in zip(made, losses, strict=True) if not loss.isfinite()], metrics)
         self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
         run.step += 1
         self.tokens += int(totals["input_tokens"])
         self._seconds += time.perf_counter() - started
@@ -111,20 +117,6 @@ class Loop:
         names = sorted(sums)
         values = self.run.world.sum(torch.stack([sums[name].detach().float() for name in names]))
         return dict(zip(names, values, strict=True))
-
-    def check_finite(self, metrics: dict[str, Any], norm: Tensor) -> None:
-        """Stop before the update if the loss or the gradient is not finite. Raises NumericalError, saying which."""
-        if bool(torch.isfinite(torch.stack([metrics["loss"], norm.to(metrics["loss"].device)])).all()):
-            return
-        wrong = [name for name, value in metrics.items() if not math.isfinite(float(value))]
-        bad = [n for n, p in self.policy.bare.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        what = f"terms {', '.join(wrong)}" if wrong else "the loss is finite, the gradient is not"
-        where = f"first gradient: {bad[0]}" if bad else "no gradient is affected"
-        raise NumericalError(
-            f"step {self.run.step + 1}: {what} ({where}); the weights were not updated",
-            code="not-finite",
-            help="lower learning_rate, or look at the rows of this step",
-        )
 
     def record(self, metrics: dict[str, Tensor | float]) -> StepRecord:
         step = self.run.step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,7 +111,7 @@ def _build(run: Run, sources: list[Iterable[Row]], fingerprint: str) -> Prepared
 
 def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
     """The examples of one dataset entry within sequence_len, lazily; `counts` is kept up to date."""
-    places: list[str] = []
+    places: deque[str] = deque()  # of rows that a strategy has read ahead
 
     def noting() -> Iterator[Row]:
         for row in rows:
@@ -118,7 +119,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             yield row
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
-        where = places[number]
+        where = places.popleft()
         counts.rows += 1
         pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
         untrained = len(example.segments) > 1 and not any(p.trained_tokens for p in pieces)
@@ -135,6 +136,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
                 counts.examples += 1
                 counts.tokens += piece.width
                 counts.trained_tokens += piece.trained_tokens
+                piece.origin = (spec.index, number)
                 yield piece
 
 

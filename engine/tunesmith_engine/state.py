@@ -36,6 +36,7 @@ def shared(loop: Loop) -> dict[str, Any]:
         "step": run.step,
         "total_steps": loop.total_steps,
         "tokens": loop.tokens,
+        "bad_steps": loop.bad_steps,
         "best": [loop.best.value, loop.best.step],
         "scheduler": loop.scheduler.state_dict(),
         "states": {name: state.state_dict() for name, state in run.states.items()},
@@ -62,14 +63,11 @@ def restore(loop: Loop, folder: Path) -> None:
     run = loop.run
     state = read_tree(folder / "state")
     check_same(run, state)
-    load_weights(loop, folder)
-    optimizer = read_tree(folder / "optimizer")
-    root: Any = loop.policy.root
-    dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
+    restore_weights(loop, folder)
     loop.scheduler.load_state_dict(state["scheduler"])
     if state["total_steps"] != loop.total_steps:
         stretch(loop, state["total_steps"])
-    run.step, loop.tokens = state["step"], state["tokens"]
+    run.step, loop.tokens, loop.bad_steps = state["step"], state["tokens"], state["bad_steps"]
     loop.best.value, loop.best.step = state["best"]
     for name, saved in state["states"].items():
         if name in run.states:
@@ -79,6 +77,14 @@ def restore(loop: Loop, folder: Path) -> None:
     if pending := mine["pending"]:
         loop.round, loop.used = list(ExampleStore(pending["arrays"], pending["fields"])), pending["used"]
     set_random_state(mine["random"])
+
+
+def restore_weights(loop: Loop, folder: Path) -> None:
+    """Trained weights and optimizer state from a checkpoint."""
+    load_weights(loop, folder)
+    optimizer = read_tree(folder / "optimizer")
+    root: Any = loop.policy.root
+    dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
 
 
 def stretch(loop: Loop, before: int) -> None:

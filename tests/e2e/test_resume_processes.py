@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import yaml
+
 from tests import tiny
 
 CASES: dict[str, dict[str, Any]] = {

@@ -1,0 +1,100 @@
+"""A loss or gradient that is not finite is caught before the update: named, and stopped, skipped or rolled back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from tunesmith import NumericalError
+
+PLUGIN = """
+import torch
+from tunesmith import Plugin, hookimpl
+
+plugin = Plugin()
+STEP = {step}
+
+
+@hookimpl
+def patch_model(run, model):
+    layer = model.model.layers[1].mlp.down_proj
+    if {activation}:
+        layer.register_forward_hook(lambda m, i, out: out * float("nan") if run.step in STEP else None)
+    if {gradient}:
+        first = torch.tensor([0])
+        layer.weight.register_hook(lambda g: g.index_fill(0, first, float("inf")) if run.step in STEP else g)
+    return model
+
+
+@hookimpl(wrapper=True)
+def compute_loss(run):
+    terms = yield
+    if {loss!r} and run.step in STEP:
+        terms["nll"].sum = terms["nll"].sum * float({loss!r} or 0)
+    return terms
+"""
+FAULTS: dict[str, dict[str, Any]] = {
+    "nan in the loss": {"loss": "nan"},
+    "inf in the loss": {"loss": "inf"},
+    "inf in one gradient element": {"gradient": True},
+    "nan in one activation": {"activation": True},
+}
+
+
+def config(folder: Path, fault: dict[str, Any], steps: set[int], **keys: Any) -> Path:
+    values = {"loss": "", "gradient": False, "activation": False} | fault
+    (folder / "fault.py").write_text(PLUGIN.format(step=steps, **values))
+    defaults = {"plugins": ["./fault.py"], "max_steps": 6, "num_epochs": 9, "save_steps": 2}
+    return tiny.sft_config(folder, "llama", **(defaults | keys))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_stops_before_the_update_and_says_where(fault: str, tmp_path: Path) -> None:
+    with pytest.raises(NumericalError) as error:
+        tiny.train(config(tmp_path, FAULTS[fault], {3}))
+    text = str(error.value)
+    assert error.value.exit_code == 7 and "step 4: " in text and "on_nonfinite" in text
+    assert ("data.jsonl:" in text) == ("gradient" not in fault)  # which rows made a gradient so, nobody knows
+    if "activation" in fault:
+        assert "first in the output of model.layers.1.mlp.down_proj" in text
+    if "gradient" in fault:
+        assert "loss finite, gradient not; 1 gradients affected, first model.layers.1.mlp.down_proj.weight" in text
+    for folder in sorted((tmp_path / "out").glob("checkpoint-*")):
+        assert all(value.isfinite().all() for value in tiny.weights(folder).values())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_skipped_step_leaves_weights_as_they_were_and_training_goes_on(fault: str, tmp_path: Path) -> None:
+    result = tiny.train(config(tmp_path, FAULTS[fault], {3}, save_steps=1, save_total_limit=None, on_nonfinite="skip"))
+    assert result.steps == 6
+    before, after, later = (tiny.weights(tmp_path / f"out/checkpoint-{step}") for step in (3, 4, 5))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not all(torch.equal(after[name], later[name]) for name in after)
+    notes = json.loads((tmp_path / "out/run.json").read_text())["notes"]
+    assert any("step 4: not finite, skipped" in name for name in notes)
+
+
+def test_a_rollback_takes_the_newest_checkpoint_and_leaves_the_rows_out(tmp_path: Path) -> None:
+    keys = {"save_steps": 2, "save_total_limit": None, "on_nonfinite": "rollback", "max_steps": 4}
+    tiny.train(config(tmp_path, {"loss": "nan"}, {3}, **keys))
+    saved, final = tiny.weights(tmp_path / "out/checkpoint-2"), tiny.weights(tmp_path / "out")
+    assert all(torch.equal(saved[name], final[name]) for name in saved)
+
+
+def test_more_than_three_in_a_row_stop_whatever_was_said(tmp_path: Path) -> None:
+    with pytest.raises(NumericalError, match="step 5"):
+        tiny.train(config(tmp_path, {"loss": "nan"}, {1, 2, 3, 4}, on_nonfinite="skip"))
+
+
+def test_one_process_of_two_stops_both(tmp_path: Path) -> None:
+    path = config(tmp_path, {"loss": "nan"}, {1}, gradient_accumulation_steps=1)
+    plugin = tmp_path / "fault.py"
+    plugin.write_text(plugin.read_text().replace("run.step in STEP:", "run.step in STEP and run.world.rank == 1:"))
+    with pytest.raises(AssertionError, match=r"step 2: loss not finite"):
+        tiny.torchrun(2, path)
+    assert not (tmp_path / "out/model.safetensors").exists()
