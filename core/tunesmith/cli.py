@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunesmith.errors import TunesmithError
+from tunesmith.redact import redact
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
@@ -25,12 +28,30 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except TunesmithError as error:
-            for problem in error.problems:
-                click.echo(str(problem), err=True)
+            report(ctx, error)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            help = "this is a bug of Tunesmith or of a library; tunesmith --debug shows where"
+            report(ctx, TunesmithError(message, help=help, code="unexpected"))
+            ctx.exit(TunesmithError.exit_code)
+
+
+def report(ctx: click.Context, error: TunesmithError) -> None:
+    """Print the problems of an error for people or, with --format json, for programs."""
+    if ctx.params["debug"]:
+        click.echo(redact(traceback.format_exc()), err=True)
+    if ctx.params["format"] == "json":
+        problems = [dataclasses.asdict(problem) for problem in error.problems]
+        click.echo(redact(json.dumps({"exit_code": error.exit_code, "problems": problems}, indent=1)))
+        return
+    for problem in error.problems:
+        click.echo(redact(str(problem)), err=True)
 
 
 def version() -> str:
@@ -49,7 +70,9 @@ def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
 )
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--format", type=click.Choice(["text", "json"]), default="text", help="How errors are told.")
+def main(debug: bool, format: str) -> None:
     """Fine-tune language models from one YAML file.
 
     Commands that take a RUN.YAML also take overrides: key=value or --key value; dots reach into groups.

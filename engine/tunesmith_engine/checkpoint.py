@@ -24,6 +24,7 @@ from tunesmith.discovery import LoadedPlugin
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.run import Run
 from tunesmith.settings import FREE_ON_RESUME
+from tunesmith_engine.record import status_of
 
 if TYPE_CHECKING:
     from tunesmith_engine.policy import Policy
@@ -176,7 +177,7 @@ def choose(run: Run) -> Path | None:
     """
     wanted = run.core.resume_from_checkpoint
     if wanted is None:
-        if numbered(run.output_dir) or (run.output_dir / "run.json").exists():
+        if numbered(run.output_dir) or status_of(run.output_dir) not in (None, "failed"):
             help = "write resume_from_checkpoint: auto to go on, or choose another output_dir"
             raise run.config.error("output_dir", f"{run.output_dir} holds a run already", help)
         return None

@@ -6,12 +6,23 @@ import json
 import os
 import platform
 import time
+import traceback
 from dataclasses import asdict
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from tunesmith.discovery import core_version
+from tunesmith.redact import redact
 from tunesmith.run import Run
+
+
+def status_of(folder: Path) -> str | None:
+    """The status in a folder's run.json; None where there is no run."""
+    try:
+        return str(json.loads((folder / "run.json").read_text("utf-8"))["status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class RunRecord:
@@ -21,8 +32,15 @@ class RunRecord:
         self.run = run
         self.started = time.time()
 
+    def crashed(self) -> None:
+        """Keep the traceback of the error that ends the run, in crash.txt of the process that met it."""
+        name = "crash.txt" if self.run.world.main else f"crash-{self.run.world.rank}.txt"
+        (self.run.output_dir / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
+        if self.run.total_steps:
+            self.write("failed")
+
     def write(self, status: str) -> None:
-        """Write the record with a status: running, interrupted or done."""
+        """Write the record with a status: running, interrupted, failed or done."""
         run = self.run
         if not run.world.main:
             return
@@ -55,5 +73,5 @@ class RunRecord:
         }
         path = run.output_dir / "run.json"
         partial = path.with_name(".run.json.partial")
-        partial.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
+        partial.write_text(redact(json.dumps(content, indent=1, default=str)), encoding="utf-8")
         os.replace(partial, path)

@@ -31,40 +31,55 @@ class Result:
 def train(run: Run) -> Result:
     """The whole of a run, from rows to the final model; `tunesmith.api.train` says what it raises."""
     with run.alive():
-        run.output_dir.mkdir(parents=True, exist_ok=True)
         folder = checkpoint.choose(run)
         run.world.barrier()  # no process creates files before all have looked
-        if run.data is None:
-            prepare(run)
-        policy = build_policy(run)
-        feed = make_feed(run)
-        run.total_steps = count_steps(run, feed)
-        optimizer = run.hooks.build_optimizer(run, policy.bare)
-        scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
-        loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
-        seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
-        if folder is not None:
-            state.restore(loop, folder)
-            run.note("resumed from", folder.name)
+        run.output_dir.mkdir(parents=True, exist_ok=True)
         record = RunRecord(run)
-        record.write("running")
         try:
+            loop = begin(run, folder)
+            record.write("running")
             with loop.listening():
-                run.hooks.on_start(run, policy)
+                run.hooks.on_start(run, loop.policy)
                 loop.fit()
+            finish(loop)
         except Interrupted as error:
             run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")
-            run.hooks.on_end(run, policy)
+            run.hooks.on_end(run, loop.policy)
             record.write("interrupted")
             raise
-        if run.core.load_best_model_at_end and loop.best.step not in (None, run.step):
-            state.load_weights(loop, run.output_dir / f"checkpoint-{loop.best.step}")
-            run.note("final model", f"that of step {loop.best.step}, the best {run.core.metric_for_best_model}")
-        save_final(run, policy)
-        run.hooks.on_end(run, policy)
+        except Exception:
+            record.crashed()
+            raise
         record.write("done")
-    return Result(run.output_dir, run.step, run.stopped, policy)
+    return Result(run.output_dir, run.step, run.stopped, loop.policy)
+
+
+def begin(run: Run, folder: Path | None) -> Loop:
+    """Everything before the first step: data, policy, optimizer, schedule; and what a checkpoint has to say."""
+    if run.data is None:
+        prepare(run)
+    policy = build_policy(run)
+    feed = make_feed(run)
+    run.total_steps = count_steps(run, feed)
+    optimizer = run.hooks.build_optimizer(run, policy.bare)
+    scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
+    loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
+    seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
+    if folder is not None:
+        state.restore(loop, folder)
+        run.note("resumed from", folder.name)
+    return loop
+
+
+def finish(loop: Loop) -> None:
+    """Everything after the last step: the best weights if those were asked for, and the final model."""
+    run, best = loop.run, loop.best.step
+    if run.core.load_best_model_at_end and best not in (None, run.step):
+        state.load_weights(loop, run.output_dir / f"checkpoint-{best}")
+        run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
+    save_final(run, loop.policy)
+    run.hooks.on_end(run, loop.policy)
 
 
 def save_final(run: Run, policy: Policy) -> None:
