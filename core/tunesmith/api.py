@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from tunesmith_engine.train import Result
 
 
+NEED_HELD_OUT = {
+    "eval_steps",
+    "evals_per_epoch",
+    "eval_batch_size",
+    "eval_sample_packing",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+}
+
+
 def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
     """A run of a config that the plugins find consistent: `validate` and `inspect` of all, problems together."""
     run = Run(*config, tokenizer=tokenizer, given_model=model)
@@ -43,10 +54,16 @@ def _check_core(run: Run) -> None:
     for one, other in (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch")):
         if getattr(core, one) is not None and getattr(core, other) is not None:
             wrong(one, f"and {other} say the same thing twice", "keep one of them")
+    said = config.document.values
+    if core.val_set_size > 1 and core.val_set_size != int(core.val_set_size):
+        wrong("val_set_size", "is neither a share below 1 nor a whole number of rows", "write 0.05, or 100")
     if not core.val_set_size:
-        for key in ("eval_steps", "evals_per_epoch", "load_best_model_at_end"):
-            if getattr(core, key):
-                wrong(key, "needs held-out data", "write val_set_size: 0.05")
+        for key in sorted(NEED_HELD_OUT & {k for k, value in said.items() if value not in (None, False)}):
+            wrong(key, "needs held-out data", "write val_set_size: 0.05")
+    if core.pretraining_dataset and "num_epochs" in said:
+        wrong("num_epochs", "has no meaning for a stream", "max_steps says how long")
+    if not core.pretraining_dataset and "streaming_multipack_buffer_size" in said:
+        wrong("streaming_multipack_buffer_size", "is for pretraining_dataset", "drop it")
     if not core.gradient_checkpointing and "gradient_checkpointing_kwargs" in config.document.values:
         wrong(
             "gradient_checkpointing_kwargs",

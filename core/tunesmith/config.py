@@ -139,6 +139,9 @@ def _validate(
     owned: dict[str, Settings | None] = {}
     for name, plugin in plugins.items():
         model = plugin.declaration.settings
+        for key in set(model.model_fields if model else ()) & set(CoreSettings.model_fields):
+            message = f"plugin {plugin} declares {key}, which belongs to the core"
+            problems.append(Problem(message, document.where((key,)), "plugin-shape", "name the plugin's key otherwise"))
         owned[name] = _settings(model, values, document, (), problems) if model else None
     for key in keys.DATASET_KEYS:
         for index, entry in _entries(document, key).items():

@@ -90,7 +90,8 @@ def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
     """Read the raw rows of one dataset entry, in their order, as an iterable that can be started again.
 
     When: while data is prepared; again when a streamed dataset resumes. A Row is a dict that knows its place
-    (`row.where`, "file:line"). Raise DataError for what can't be read. Answers: one.
+    (`row.where`, "file:line"). With an attribute `fingerprint`, a JSON value that changes when their content does, the
+    prepared data can be kept for the next run. Raise DataError for what can't be read. Answers: one.
 
     Example:
         @hookimpl

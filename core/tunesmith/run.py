@@ -36,10 +36,12 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on the policy: its name, for `plan`, and a context in which it is switched off."""
+    """An adapter on the policy: its name, for `plan`; a context in which it is switched off; and, where training goes
+    on from a saved one, a context in which it is as it was then."""
 
     name: str
     disabled: Callable[[], AbstractContextManager[Any]]
+    reference: Callable[[], AbstractContextManager[Any]] | None = None
 
 
 @dataclass(eq=False)
@@ -64,6 +66,8 @@ class Run:
     """Whether a prompt is computed once for its completions; false where the model can't."""
     step: int = 0
     """Optimizer steps done."""
+    restored: int | None = None
+    """The step of the checkpoint that this process went on from."""
     total_steps: int = 0
     stopped: str | None = None
     """Why the run ends early, once it does."""
@@ -72,6 +76,8 @@ class Run:
     notes: dict[str, Any] = field(default_factory=dict)
     """Lines of the summary: everything that was dropped, cut, fallen back on or ignored is said here."""
     states: dict[str, Stateful] = field(default_factory=dict)
+    closing: list[Callable[[], Any]] = field(default_factory=list)
+    """What is called when the run ends, however it ends, last first: to leave the caller's model as it was."""
     _world: World | None = None
 
     def __post_init__(self) -> None:
@@ -130,8 +136,10 @@ class Run:
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[Run]:
-        """Undo every patch at the end, however it ends."""
+        """Close the run and undo every patch at the end, however it ends."""
         try:
             yield self
         finally:
+            while self.closing:
+                self.closing.pop()()
             self.patches.undo()

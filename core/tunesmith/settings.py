@@ -59,10 +59,6 @@ class FSDPConfig(Settings):
     """Which modules are sharded as units."""
     transformer_layer_cls_to_wrap: str | None = None
     """Class of the layers that are units; the model knows its own where this is not set."""
-    activation_checkpointing: bool = False
-    """Compute activations again in each unit."""
-    cpu_ram_efficient_loading: bool = False
-    """Read weights on one process only."""
     state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
     """Checkpoints are written whole."""
 
@@ -92,7 +88,7 @@ class CoreSettings(Settings):
     dataset_prepared_path: str | None = None
     """Folder for prepared data; a later run with the same data, tokenizer and options reads it from there."""
     val_set_size: float = Field(0.0, ge=0)
-    """Held-out examples: a share below 1, or a number of them; a shuffled split by `seed`."""
+    """Held-out rows: a share below 1, or a number of them; a shuffled split by `seed`."""
     sequence_len: PositiveInt = 2048
     """Longest sequence in tokens, prompt plus one completion; and the length of a packed row."""
     excess_length_strategy: Literal["drop", "truncate", "raise", "split"] = "drop"

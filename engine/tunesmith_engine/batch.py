@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.errors import PluginError
 from tunesmith_engine.examples import Example, segment
 from tunesmith_engine.layout import Layout
 
@@ -45,7 +46,8 @@ class Batch:
     dummy: bool = False
 
     def __post_init__(self) -> None:
-        self.counts |= {"tokens": len(self.target), "sequences": self.sequences, "examples": self.examples}
+        self.counts |= {"tokens": len(self.target), "input_tokens": self.tokens}
+        self.counts |= {"sequences": self.sequences, "examples": self.examples}
 
     @property
     def sequences(self) -> int:
@@ -129,6 +131,7 @@ class _Builder:
             if examples
             else {}
         )
+        self.check_columns(len(examples), sum(counts))
         return Batch(
             input_ids=torch.from_numpy(tokens)[None],
             position_ids=torch.from_numpy(positions)[None],
@@ -148,6 +151,12 @@ class _Builder:
             columns={name: torch.cat(parts) for name, parts in self.columns.items()},
             inputs=inputs,
         )
+
+    def check_columns(self, examples: int, tokens: int) -> None:
+        """Every column has to be there for every example, or every sequence, or every scored token."""
+        for name, parts in self.columns.items():
+            if (length := sum(map(len, parts))) not in (examples, len(self.sequence_example), tokens):
+                raise PluginError(f"column {name!r} is on {length} of {len(self.sequence_example)} sequences")
 
     def column(self, name: str, value: Tensor) -> None:
         self.columns.setdefault(name, []).append(value)
@@ -200,8 +209,12 @@ class _Builder:
             self.column(name, array[torch.from_numpy(scored)] if array.ndim else array[None].float())
         if self.score_points:
             marks = s.columns.get("score_at")
-            points = np.flatnonzero(marks) if marks is not None and np.any(marks) else [len(s.tokens) - 1]
-            self.score += [(starts[number] + int(p), which) for p in points]
+            points = [starts[number] + int(p) for p in np.flatnonzero(marks)] if marks is not None else []
+            path = example.path(number)  # of a sequence without tokens of its own: what it follows
+            if not path:
+                raise PluginError("a sequence without any token can't be scored")
+            last = starts[path[-1][0]] + path[-1][2] - 1
+            self.score += [(place, which) for place in points or [last]]
 
 
 def _place_before(example: Example, number: int, starts: list[int]) -> int | None:

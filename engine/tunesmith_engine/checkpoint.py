@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunesmith.discovery import LoadedPlugin
-from tunesmith.errors import ConfigError, ModelError
+from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith.settings import FREE_ON_RESUME
 from tunesmith_engine.record import status_of
@@ -38,7 +38,7 @@ MANIFEST = "manifest.json"
 def write_tree(path: Path, tree: Any) -> None:
     """Write JSON values with tensors and arrays among them as path.json and path.safetensors."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(_strip(tree, "", tensors))
+    text = json.dumps(_strip(tree, tensors))
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     save_file(tensors, path.with_suffix(".safetensors"))
 
@@ -48,18 +48,20 @@ def read_tree(path: Path) -> Any:
     return _fill(json.loads(path.with_suffix(".json").read_text("utf-8")), tensors)
 
 
-def _strip(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _strip(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The tree with tensors and arrays taken out by number."""
+    name = f"t{len(tensors)}"
     if isinstance(tree, np.ndarray):
-        tensors[name] = torch.from_numpy(np.ascontiguousarray(tree))
+        tensors[name] = torch.from_numpy(np.array(tree))
         return {"$array": name}
     if isinstance(tree, Tensor):
         tensors[name] = tree.detach().cpu().contiguous().clone()  # clones: safetensors refuses shared memory
         return {"$tensor": name}
     if isinstance(tree, dict):
-        return {str(key): _strip(value, f"{name}/{key}", tensors) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_strip(value, f"{name}/{index}", tensors) for index, value in enumerate(tree)]
-    return tree
+        if wrong := [key for key in tree if not isinstance(key, str)]:
+            raise PluginError(f"a checkpoint can't keep the key {wrong[0]!r}: state_dict() has to have words as keys")
+        return {key: _strip(value, tensors) for key, value in tree.items()}
+    return [_strip(value, tensors) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
 def _fill(tree: Any, tensors: dict[str, Tensor]) -> Any:
@@ -82,7 +84,7 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
     the others are written by the main process.
     """
     final = run.output_dir / f"checkpoint-{run.step}"
-    if complaint(final) is None:  # a resumed run that stands where it began
+    if run.step == run.restored and complaint(final) is None:  # a resumed run that stands where it began
         return final
     partial = run.output_dir / f".checkpoint-{run.step}.partial"
     if run.world.main:
@@ -202,6 +204,19 @@ def newest(run: Run) -> Path | None:
     if passed:
         run.note("checkpoints passed over", "; ".join(passed))
     return found
+
+
+def abandon(run: Run) -> None:
+    """Put checkpoints that are newer than the one that was resumed from out of the way: they are of another course."""
+    newer = [path for step, path in numbered(run.output_dir) if step > run.step]
+    run.world.barrier()
+    if newer and run.world.main:
+        for path in newer:
+            aside = path.with_name(f"abandoned-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+    if newer:
+        run.note("checkpoints put aside", ", ".join(path.name for path in newer))
 
 
 def keys_of(plugin: LoadedPlugin) -> set[str]:

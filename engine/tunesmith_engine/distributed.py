@@ -6,16 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from tunesmith.errors import EnvironmentProblem
+from tunesmith.errors import ConfigError, EnvironmentProblem, PluginError
 from tunesmith.settings import CoreSettings, FSDPConfig
 
 
@@ -25,6 +26,7 @@ class World:
 
     accelerator: Accelerator
     fsdp: FSDPConfig | None
+    _agreed: set[str] = field(default_factory=set)
 
     @classmethod
     def start(cls, core: CoreSettings) -> World:
@@ -38,7 +40,9 @@ class World:
         if core.bf16 is True and not cpu and not torch.cuda.is_bf16_supported():
             raise EnvironmentProblem("bf16: true, and this GPU can't", help="write bf16: auto")
         AcceleratorState._reset_state()  # a second run in this process may want another precision
-        accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if half else "no")
+        data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False)  # a forward is no meeting of processes
+        precision = "bf16" if half else "no"
+        accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[data_parallel])
         if cpu and accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise EnvironmentProblem("the launcher started several processes that do not see each other")
         return cls(accelerator, core.fsdp_config)
@@ -92,14 +96,21 @@ class World:
             "mesh": dist.device_mesh.init_device_mesh(self.device.type, (self.size,)),
         }
         names = self.fsdp.transformer_layer_cls_to_wrap
-        layers = set(names.split(",")) if names else set(root._no_split_modules or ())
+        layers = {name.strip() for name in names.split(",")} if names else set(root._no_split_modules or ())
         if not self.fsdp.offload_params:
             root.to(self.device)
-        for module in [m for m in root.modules() if type(m).__name__ in layers]:
-            if self.fsdp.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
+        units = [m for m in root.modules() if type(m).__name__ in layers]
+        if self.fsdp.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
+            if not units:
+                help = "fsdp_config.transformer_layer_cls_to_wrap names the class of its layers"
+                raise ConfigError(f"no layer of this model is a {', '.join(sorted(layers)) or '?'}", help=help)
+            for module in units:
                 fully_shard(module, reshard_after_forward=self.fsdp.reshard_after_forward, **options)
-        sharded: nn.Module = fully_shard(root, **options)
-        return sharded
+        sharded: Any = fully_shard(root, **options)
+        # Data types of gradients are fixed at the first forward. If that is a reference's, an adapter is frozen then.
+        sharded._get_fsdp_state()._lazy_init()
+        wrapped: nn.Module = sharded
+        return wrapped
 
     def accumulating(self, wrapped: Any, last: bool) -> AbstractContextManager[Any]:
         """Around the backward of a micro-batch: gradients are exchanged with the last one of a step only."""
@@ -118,6 +129,11 @@ class World:
         """Sum named numbers over all processes, which have to have the same names."""
         if self.size == 1:
             return values
+        if set(values) != self._agreed:
+            everywhere = [set(names) for names in self.gather(sorted(values))]
+            if different := set.union(*everywhere) - set.intersection(*everywhere):
+                raise PluginError(f"counted on some processes alone: {', '.join(sorted(different))}")
+            self._agreed = set(values)
         total = self.sum(torch.tensor([values[k] for k in sorted(values)], dtype=torch.float64, device=self.device))
         return dict(zip(sorted(values), total.tolist(), strict=True))
 
@@ -149,17 +165,6 @@ class World:
         yield
         if self.main:
             self.barrier()
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's generators."""
-    import random
-
-    import numpy as np
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:

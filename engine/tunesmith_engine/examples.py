@@ -147,8 +147,13 @@ class ExampleStore(Sequence[Example]):
         first, last = int(self._example[index]), int(self._example[index + 1])
         segments = [self._read_segment(s) for s in range(first, last)]
         columns = {k[8:]: a[index] for k, a in self.arrays.items() if k.startswith("example.")}
+        inputs = {}
+        for key, bounds in self.arrays.items():
+            if key.startswith("input_start."):
+                name = key[12:]
+                inputs[name] = np.array(self.arrays[f"input.{name}"][bounds[index] : bounds[index + 1]])
         entry, row = self.arrays["origin"][index].tolist()
-        return Example(segments, columns, self.fields[index] if self.fields else {}, origin=(entry, row))
+        return Example(segments, columns, self.fields[index] if self.fields else {}, inputs, (entry, row))
 
     def _read_segment(self, s: int) -> Segment:
         a, b = int(self._segment[s]), int(self._segment[s + 1])
@@ -195,13 +200,18 @@ class ExampleStore(Sequence[Example]):
         for name in sorted({name for s in segments for name in s.columns}):
             values = [s.columns.get(name) for s in segments]
             if any(np.ndim(v) for v in values if v is not None):
-                shape = next(np.shape(v)[1:] for v in values if v is not None and np.ndim(v))
+                first = np.asarray(next(v for v in values if v is not None and np.ndim(v)))
                 parts = [
-                    np.zeros((len(s.tokens), *shape)) if v is None else v for s, v in zip(segments, values, strict=True)
+                    np.zeros((len(s.tokens), *first.shape[1:]), first.dtype) if v is None else v
+                    for s, v in zip(segments, values, strict=True)
                 ]
                 arrays[f"token.{name}"] = np.concatenate(parts)
             else:
                 arrays[f"sequence.{name}"] = np.array([np.nan if v is None else v for v in values], np.float32)
+        for name in sorted({name for e in kept for name in e.inputs}):
+            parts = [np.asarray(e.inputs[name]) for e in kept]
+            arrays[f"input.{name}"] = np.concatenate(parts)
+            arrays[f"input_start.{name}"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return cls(arrays, [e.fields for e in kept] if any(e.fields for e in kept) else None)
 
     def take(self, indices: Iterable[int]) -> ExampleStore:

@@ -130,7 +130,8 @@ class StreamFeed(Feed):
         if not examples:
             raise self.run.config.error("pretraining_dataset", "gives no examples")
         widths = np.array([e.width for e in examples], np.int64)
-        rows = pack(widths, self.run.core.sequence_len, (self.run.core.seed, 3, epoch, start))
+        packed = pack(widths, self.run.core.sequence_len, (self.run.core.seed, 3, epoch, start))
+        rows = packed if self.run.core.sample_packing else [[i] for i in range(len(examples))]
         self._window = [[examples[i] for i in row] for row in rows]
 
     def _examples(self, start: int) -> Iterator[tuple[int, Example]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tunesmith.errors import NumericalError
 from tunesmith_engine import checkpoint, state
 from tunesmith_engine.batch import Batch
+from tunesmith_engine.randomness import random_state, set_random_state
 
 if TYPE_CHECKING:
     from tunesmith_engine.loop import Loop
@@ -83,12 +84,12 @@ def first_bad_module(loop: Loop, batch: Batch) -> str | None:
             found.append(names[module])
 
     handles = [module.register_forward_hook(watch) for module in names]
-    random = state.random_state()
+    random = random_state()
     try:
         with torch.no_grad():
             loop.policy.backbone.hidden(batch, (), False)  # not through the wrapper: other processes may be fine
     finally:
-        state.set_random_state(random)
+        set_random_state(random)
         for handle in handles:
             handle.remove()
     return found[0] if found else None

@@ -46,6 +46,7 @@ class Loop:
         self.parameters = [p for p in policy.bare.parameters() if p.requires_grad]
         self.round: list[Example] = []  # what expand made, while it is reused
         self.used = 0
+        self.idle = False
         self.tokens = 0
         self.bad_steps = 0  # in a row, with a loss or gradient that was not finite
         self.best = Best()
@@ -58,6 +59,7 @@ class Loop:
         """Take one optimizer step: forward and backward of every micro-batch, then the update if all is finite."""
         run, world = self.run, self.run.world
         started = time.perf_counter()
+        self.policy.bare.eval()  # what is generated, and what a reference says, is without dropout
         made = self.next_batches()
         with torch.no_grad():
             run.hooks.prepare_step(run, self.policy, made)
@@ -67,8 +69,11 @@ class Loop:
         self.policy.bare.train()
         for number, batch in enumerate(made):
             with world.accumulating(self.policy.root, last=number == len(made) - 1):
-                terms = run.hooks.compute_loss(run, self.policy, self.policy(batch), batch)
+                out = self.policy(batch)
+                terms = run.hooks.compute_loss(run, self.policy, out, batch)
                 loss = combine(terms, totals, batch, sums)
+                if batch.dummy:  # a zero that every parameter has a part in, whatever the method made of it
+                    loss = out.zero()
                 losses.append(loss.detach())
                 world.accelerator.backward(loss * world.size)  # data parallelism averages over processes
         norm = clip_gradients(self.parameters, run.core.max_grad_norm)
@@ -91,22 +96,23 @@ class Loop:
         run, core = self.run, self.run.core
         if run.hooks.has("expand"):
             if not self.round or self.used >= run.reuse:
-                groups, _ = micro_batches(self.feed.next_rows(), run.world.rank, run.world.size, core.micro_batch_size)
+                rows = self.feed.next_rows()
+                groups, _ = micro_batches(rows, run.world.rank, run.world.size, core.micro_batch_size)
                 given = [e for group in groups for e in group]
+                self.idle = not given  # more processes than examples: this one keeps the others company
                 with torch.no_grad():
-                    self.round, self.used = run.hooks.expand(run, self.policy, given), 0
+                    self.round, self.used = run.hooks.expand(run, self.policy, given or rows[0][:1]), 0
             self.used += 1
             groups, number = micro_batches(repack(run, self.round), 0, 1, core.micro_batch_size)
             number = run.world.maximum(number)
-        else:
-            rows = self.feed.next_rows()
-            groups, number = micro_batches(rows, run.world.rank, run.world.size, core.micro_batch_size)
-            self.round = rows[0]
-        return batches(run, groups, number, self.round)
+            return batches(run, [] if self.idle else groups, number, self.round)
+        rows = self.feed.next_rows()
+        groups, number = micro_batches(rows, run.world.rank, run.world.size, core.micro_batch_size)
+        return batches(run, groups, number, rows[0])
 
     def totals(self, made: Sequence[Batch]) -> dict[str, float]:
         """The counts of all micro-batches of a step over all processes, known before the first backward."""
-        local: dict[str, float] = {"input_tokens": float(sum(b.tokens for b in made if not b.dummy))}
+        local: dict[str, float] = {}
         for batch in made:
             for name, count in batch.counts.items():
                 local[name] = local.get(name, 0.0) + (0.0 if batch.dummy else float(count))
@@ -211,7 +217,7 @@ def combine(terms: dict[str, Term], totals: dict[str, float], batch: Batch, sums
             known = ", ".join(sorted(totals))
             raise PluginError(f"term {name!r} is divided by {term.count!r}, which nobody counts; counts: {known}")
         divisor = totals[term.count] if isinstance(term.count, str) else float(term.count)
-        value = term.sum * (0.0 if batch.dummy else 1.0 / max(divisor, 1e-12))
+        value = torch.zeros_like(term.sum) if batch.dummy else term.sum / max(divisor, 1e-12)
         if term.metric or len(trained) > 1:
             sums[name] = sums.get(name, 0.0) + value.detach()
         if not term.metric:

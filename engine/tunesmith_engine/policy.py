@@ -7,6 +7,7 @@ is called from outside breaks sharding, and one that is read as a weight loses a
 from __future__ import annotations
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ class Output:
 
     def __init__(self, values: dict[str, Any]):
         self.__dict__.update(values)
+
+    def zero(self) -> Tensor:
+        """0, with a gradient (of zeros) to everything that the forward computed."""
+        tensors = [t for t in vars(self).values() if isinstance(t, Tensor) and t.is_floating_point()]
+        tensors += [t for group in vars(self).values() if isinstance(group, dict) for t in group.values()]
+        return torch.stack([torch.nan_to_num(t.float()).sum() * 0.0 for t in tensors]).sum()
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the forward pass did not give {name!r}: declare it in Plugin(needs=Needs({name}=...))")
@@ -207,11 +214,14 @@ class Policy:
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:
-        """The model that training started from, without gradients: the adapter switched off, or a frozen copy."""
+        """The model that training started from, without gradients: the adapter switched off (or as it was, where
+        training goes on from one), or a frozen copy. Called on a batch it gives log-probabilities, unless told more."""
         with torch.no_grad():
             if self.run.adapter is not None:
-                with self.run.adapter.disabled():
-                    yield self
+                view = copy.copy(self)
+                view.needs = Needs(logps=True)
+                with (self.run.adapter.reference or self.run.adapter.disabled)():
+                    yield view
             elif self._reference is not None:
                 yield self._reference
             else:
@@ -220,10 +230,12 @@ class Policy:
     def set_reference(self, reference: Policy) -> None:
         self._reference = reference
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Full weights of the bare module on the CPU of the main process, under the names that it gives them."""
+    def state_dict(self, trained: bool = False) -> dict[str, Tensor]:
+        """Full weights of the bare module on the CPU of the main process, by name; with `trained`, only those."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        options = StateDictOptions(full_state_dict=True, cpu_offload=self.run.world.size > 1)
+        options = StateDictOptions(
+            full_state_dict=True, cpu_offload=self.run.world.size > 1, ignore_frozen_params=trained
+        )
         state = get_model_state_dict(self.root, options=options)  # type: ignore[arg-type]
         return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}

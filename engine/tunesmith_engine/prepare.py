@@ -8,6 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from tunesmith.config import DatasetSpec, digest
 from tunesmith.discovery import core_version
-from tunesmith.errors import ConfigError, DataError
+from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.row import Row
 from tunesmith.run import Run
 from tunesmith_engine.examples import Example, ExampleStore, Segment
@@ -78,6 +79,9 @@ def prepare(run: Run) -> Prepared:
     rows = [run.hooks.load_rows(run, spec) for spec in run.config.datasets]
     fingerprint = _fingerprint(run, rows)
     folder = Path(core.dataset_prepared_path) / fingerprint[:20] if core.dataset_prepared_path else None
+    if folder and any(getattr(source, "fingerprint", None) is None for source in rows):
+        run.note("prepared data", "not kept: the rows of some dataset have no fingerprint to know them by")
+        folder = None
     if folder is None:
         run.data = _build(run, rows, fingerprint)
     else:
@@ -101,9 +105,10 @@ def _build(run: Run, sources: list[Iterable[Row]], fingerprint: str) -> Prepared
         one = Counts()
         kept += examples_of(run, spec, rows, one)
         counts[f"datasets[{index}] {spec.settings.path}"] = one
-    held, rest = _split(len(kept), run.core.val_set_size, run.core.seed)
+    held, rest = _split([e.origin for e in kept], run.core.val_set_size, run.core.seed)
     if not rest and kept:
-        raise ConfigError("val_set_size leaves nothing to train on", where=run.config.document.where(("val_set_size",)))
+        message = f"val_set_size leaves nothing of {len(kept):,} examples to train on"
+        raise ConfigError(message, where=run.config.document.where(("val_set_size",)), help="write val_set_size: 0.05")
     train = ExampleStore.collect(kept[i] for i in rest)
     held_out = ExampleStore.collect(kept[i] for i in held) if held else None
     return Prepared(train, held_out, counts, fingerprint)
@@ -119,6 +124,8 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             yield row
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
+        if not places:
+            raise _not_one_each(spec, "more examples than rows")
         where = places.popleft()
         counts.rows += 1
         pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
@@ -138,6 +145,14 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
                 counts.trained_tokens += piece.trained_tokens
                 piece.origin = (spec.index, number)
                 yield piece
+    if places:
+        raise _not_one_each(spec, f"no example for {places[0]}")
+
+
+def _not_one_each(spec: DatasetSpec, what: str) -> PluginError:
+    message = f"plugin {spec.strategy} gives {what} of {spec.settings.path}: a strategy gives one example for each row"
+    help = "give an example whose weights are all 0 for a row that is not to be trained on"
+    return PluginError(message, where=spec.where, help=help)
 
 
 def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:
@@ -168,14 +183,15 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
 
 
-def _split(total: int, size: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices held out, a shuffled share or number, and the rest in their order."""
-    number = round(total * size) if size < 1 else int(size)
-    if size and total:
+def _split(origins: list[tuple[int, int]], size: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of held-out examples and of the rest: a share or number of rows is drawn; pieces of one stay together."""
+    rows = list(dict.fromkeys(origins))
+    number = round(len(rows) * size) if size < 1 else int(size)
+    if size and rows:
         number = max(number, 1)
-    held = sorted(np.random.default_rng([seed, 1]).permutation(total)[:number].tolist())
-    left = set(held)
-    return held, [i for i in range(total) if i not in left]
+    drawn = {rows[i] for i in np.random.default_rng([seed, 1]).permutation(len(rows))[:number]}
+    held = [i for i, origin in enumerate(origins) if origin in drawn]
+    return held, [i for i, origin in enumerate(origins) if origin not in drawn]
 
 
 def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> None:
@@ -203,25 +219,37 @@ def _fingerprint(run: Run, sources: list[Iterable[Row]]) -> str:
     """Hash of everything that prepared data depends on, and of nothing else."""
     core, config = run.core, run.config
     parts: dict[str, Any] = {
-        "core": core_version(),
+        "versions": [core_version(), metadata.version("tunesmith-engine")],
+        "makers": [_maker(run, name) for name in _makers(run)],
         "tokenizer": tokenizer_fingerprint(run.tokenizer),
         "lengths": [core.sequence_len, core.excess_length_strategy],
         "split": [core.val_set_size, core.seed],
         "rows": [getattr(rows, "fingerprint", None) for rows in sources],
     }
     for spec in [*config.datasets, *config.pretraining]:
-        owner = run.hooks.by_name[spec.strategy]
-        settings = config.plugins.get(spec.strategy)
-        parts.setdefault("strategies", []).append([
-            str(owner), spec.row_kind, spec.settings.type, asdict_or_none(spec.options), asdict_or_none(settings),
-        ])  # fmt: skip
+        entry = [spec.strategy, spec.row_kind, spec.settings.type, _values(spec.options)]
+        parts.setdefault("strategies", []).append(entry)
     if config.pretraining:
         parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.pretraining]
         parts["buffer"] = core.streaming_multipack_buffer_size
     return digest(parts)
 
 
-def asdict_or_none(settings: Any) -> Any:
+def _makers(run: Run) -> list[str]:
+    """Words of the plugins that have a hand in rows, tokenizer or examples, wrappers among them."""
+    hooks = ("load_rows", "load_tokenizer", "build_dataset")
+    return sorted({call.plugin for hook in hooks for call in run.hooks.calls(hook)})
+
+
+def _maker(run: Run, name: str) -> list[Any]:
+    """A plugin as far as it decides what examples are: its version (of a local one, its file) and its settings."""
+    plugin = run.hooks.by_name[name]
+    file = Path(getattr(plugin.module, "__file__", "") or "")
+    version = digest(file.read_text("utf-8")) if plugin.version == "local" and file.is_file() else plugin.version
+    return [name, plugin.distribution, version, _values(run.config.plugins.get(name))]
+
+
+def _values(settings: Any) -> Any:
     return settings.model_dump(mode="json") if settings is not None else None
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 
 from torch import nn
 
 from tunesmith.errors import ConfigError
+from tunesmith.plugin import Needs
 from tunesmith.run import Run
-from tunesmith_engine.distributed import seed_everything
-from tunesmith_engine.policy import Policy
+from tunesmith_engine.policy import Backbone, Policy
+from tunesmith_engine.randomness import seed_everything
 
 
 def build_policy(run: Run) -> Policy:
@@ -24,24 +24,24 @@ def build_policy(run: Run) -> Policy:
         run.note("prompts are repeated", f"the attention backend {backbone.attention} can't share them")
     if not any(p.requires_grad for p in backbone.module.parameters()):
         raise ConfigError("no parameter is trained", help="some plugin froze them all")
+    reference = _reference(run, backbone) if run.needs.reference and run.adapter is None else None
     policy = Policy(run, backbone, run.needs)
     policy.root = run.world.wrap(policy.root)  # type: ignore[arg-type]
-    if run.needs.reference and run.adapter is None:
-        policy.set_reference(_reference(run))
+    if reference is not None:
+        reference.root = run.world.wrap(reference.root, training=False)  # type: ignore[arg-type]
+        policy.set_reference(reference)
     return policy
 
 
-def _reference(run: Run) -> Policy:
+def _reference(run: Run, policy: Backbone) -> Policy:
     """A frozen copy of the model that training starts from."""
     backbone = run.hooks.load_model(run, "reference")
-    if backbone.module is run.given_model:
+    if backbone.module is policy.module:
         backbone = copy.copy(backbone)
         backbone.module = copy.deepcopy(backbone.module)
     backbone.module.requires_grad_(False)
     backbone.module.eval()
-    reference = Policy(run, backbone, dataclasses.replace(run.needs, reference=False, router=False))
-    reference.root = run.world.wrap(reference.root, training=False)  # type: ignore[arg-type]
-    return reference
+    return Policy(run, backbone, Needs(logps=True))
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

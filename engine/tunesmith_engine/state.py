@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch.distributed.checkpoint import state_dict as dcp
 
 from tunesmith.errors import PluginError
 from tunesmith_engine.checkpoint import check_same, read_tree
 from tunesmith_engine.examples import ExampleStore
+from tunesmith_engine.randomness import random_state, set_random_state
 
 if TYPE_CHECKING:
     from tunesmith_engine.loop import Loop
@@ -35,9 +33,10 @@ def shared(loop: Loop) -> dict[str, Any]:
     return {
         "step": run.step,
         "total_steps": loop.total_steps,
+        "stopped": None if run.interrupted else run.stopped,
         "tokens": loop.tokens,
         "bad_steps": loop.bad_steps,
-        "best": [loop.best.value, loop.best.step],
+        "best": [loop.best.value, loop.best.step, run.core.metric_for_best_model, run.core.greater_is_better],
         "scheduler": loop.scheduler.state_dict(),
         "states": {name: state.state_dict() for name, state in run.states.items()},
         "config": run.config.resolved(),
@@ -67,8 +66,11 @@ def restore(loop: Loop, folder: Path) -> None:
     loop.scheduler.load_state_dict(state["scheduler"])
     if state["total_steps"] != loop.total_steps:
         stretch(loop, state["total_steps"])
+    run.restored = state["step"]
+    if state["stopped"] and state["total_steps"] == loop.total_steps:
+        run.stop(state["stopped"])
     run.step, loop.tokens, loop.bad_steps = state["step"], state["tokens"], state["bad_steps"]
-    loop.best.value, loop.best.step = state["best"]
+    restore_best(loop, *state["best"])
     for name, saved in state["states"].items():
         if name in run.states:
             run.states[name].load_state_dict(saved)
@@ -97,6 +99,16 @@ def stretch(loop: Loop, before: int) -> None:
         group["lr"] = rate
 
 
+def restore_best(loop: Loop, value: float | None, step: int | None, metric: str, greater: bool) -> None:
+    """The best evaluation so far, if it is still measured the same way and its checkpoint, if one was kept, stands."""
+    run = loop.run
+    kept = not run.core.load_best_model_at_end or (run.output_dir / f"checkpoint-{step}").is_dir()
+    if (metric, greater) == (run.core.metric_for_best_model, run.core.greater_is_better) and kept:
+        loop.best.value, loop.best.step = value, step
+    elif step is not None:
+        run.note("best so far", f"forgotten: {metric} of step {step} can't be compared with, or its checkpoint is gone")
+
+
 def load_weights(loop: Loop, folder: Path) -> None:
     """Trained weights from a checkpoint; every trained parameter has to be in it."""
     trainable = read_tree(folder / "trainable")
@@ -105,26 +117,3 @@ def load_weights(loop: Loop, folder: Path) -> None:
         raise PluginError(f"checkpoint {folder} lacks trained weights: {', '.join(missing[:3])}")
     root: Any = loop.policy.root
     dcp.set_model_state_dict(root, trainable, options=dcp.StateDictOptions(full_state_dict=True, strict=False))
-
-
-def random_state() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's generators."""
-    kind, words, at, has_gauss, gauss = np.random.get_state()
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": [str(kind), np.asarray(words, np.int64), int(at), int(has_gauss), float(gauss)],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, array, at, has_gauss, number = state["numpy"]
-    np.random.set_state((kind, array.astype(np.uint32), at, has_gauss, number))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

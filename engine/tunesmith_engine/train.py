@@ -7,13 +7,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesmith.errors import EnvironmentProblem
 from tunesmith.run import Run
 from tunesmith_engine import checkpoint, state
-from tunesmith_engine.distributed import seed_everything
-from tunesmith_engine.feed import count_steps, make_feed
+from tunesmith_engine.feed import StreamFeed, count_steps, make_feed
 from tunesmith_engine.loop import Interrupted, Loop
 from tunesmith_engine.policy import Policy
 from tunesmith_engine.prepare import prepare
+from tunesmith_engine.randomness import seed_everything
 from tunesmith_engine.record import RunRecord
 from tunesmith_engine.setup import build_policy
 
@@ -33,7 +34,7 @@ def train(run: Run) -> Result:
     with run.alive():
         folder = checkpoint.choose(run)
         run.world.barrier()  # no process creates files before all have looked
-        run.output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run)
         record = RunRecord(run)
         try:
             loop = begin(run, folder)
@@ -55,6 +56,14 @@ def train(run: Run) -> Result:
     return Result(run.output_dir, run.step, run.stopped, loop.policy)
 
 
+def make_folder(run: Run) -> None:
+    try:
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = run.config.document.where(("output_dir",), value=True)
+        raise EnvironmentProblem(f"output_dir {run.output_dir} can't be made: {error.strerror}", where=where) from error
+
+
 def begin(run: Run, folder: Path | None) -> Loop:
     """Everything before the first step: data, policy, optimizer, schedule; and what a checkpoint has to say."""
     if run.data is None:
@@ -69,6 +78,7 @@ def begin(run: Run, folder: Path | None) -> Loop:
     if folder is not None:
         state.restore(loop, folder)
         run.note("resumed from", folder.name)
+        checkpoint.abandon(run)
     return loop
 
 
@@ -78,6 +88,9 @@ def finish(loop: Loop) -> None:
     if run.core.load_best_model_at_end and best not in (None, run.step):
         state.load_weights(loop, run.output_dir / f"checkpoint-{best}")
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
+    if isinstance(loop.feed, StreamFeed):
+        for name, counts in loop.feed.counts.items():
+            counts.report(run, name)
     save_final(run, loop.policy)
     run.hooks.on_end(run, loop.policy)
 
@@ -93,6 +106,9 @@ def save_final(run: Run, policy: Policy) -> None:
     run.world.barrier()
     if run.world.main:
         for path in sorted(partial.iterdir()):
-            os.replace(path, run.output_dir / path.name)
+            target = run.output_dir / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(path, target)
         partial.rmdir()
     run.world.barrier()

@@ -20,7 +20,7 @@ GOOD: dict[str, Any] = {
     "learning_rate": 1e-4, "weight_decay": 0.1, "warmup_steps": 3, "sequence_len": 512, "sample_packing": True,
     "micro_batch_size": 2, "gradient_accumulation_steps": 4, "num_epochs": 2, "max_grad_norm": 1.0, "val_set_size": 0.1,
     "gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False},
-    "fsdp_config": {"offload_params": True, "activation_checkpointing": False},
+    "fsdp_config": {"offload_params": True, "reshard_after_forward": False},
     "special_tokens": {"pad_token": "<pad>", "eos_token": "<eos>"},
     "generate_samples": True, "early_stopping_patience": 3,
     "output_dir": "out", "logging_steps": 5,

@@ -23,7 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full": {"val_set_size": 4, "eval_steps": 3, "sample_packing": True},
     "lora": {"adapter": "lora", "lora_dropout": 0.2, "sample_packing": False},
     "stream": {"pretraining_dataset": [{"path": "text.jsonl", "type": "pretrain"}], "datasets": None,
-               "streaming_multipack_buffer_size": 7, "sequence_len": 64},
+               "num_epochs": None, "streaming_multipack_buffer_size": 7, "sequence_len": 64},
 }  # fmt: skip
 
 

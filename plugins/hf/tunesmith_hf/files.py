@@ -25,6 +25,9 @@ def inspect_model(run: Run, from_scratch: bool) -> None:
     config = read_json(folder / "config.json", where)
     if config.get("auto_map"):
         raise SafetyError(f"{folder}/config.json asks for code that comes with the model (auto_map)", where=where)
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and run.core.sequence_len > positions:
+        run.note("sequence_len", f"{run.core.sequence_len:,} is more than the {positions:,} positions of the model")
     if from_scratch:
         return
     if not list(folder.glob("*.safetensors")):

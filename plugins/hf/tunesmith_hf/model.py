@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 from transformers.utils import logging
 
-from tunesmith import Backbone, Batch, Hidden, ModelError, Run
+from tunesmith import Backbone, Batch, EnvironmentProblem, Hidden, ModelError, Run
 from tunesmith_hf import HFSettings, attention
 
 
@@ -21,6 +21,10 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if run.given_model is not None:
         model = _without_weights(run.given_model) if run.abstract else run.given_model
+        module = model.module if isinstance(model, Backbone) else model
+        if any(".base_layer." in name for name, _ in module.named_parameters()):
+            help = "give a fresh model, or merge the adapter first: model.merge_and_unload() of peft"
+            raise ModelError("the given model has an adapter in its layers already", help=help)
         return model if isinstance(model, Backbone) else HFBackbone(run, model)
     where = run.config.document.where(("base_model",), value=True)
     path = run.core.base_model
@@ -64,14 +68,38 @@ class HFBackbone(Backbone):
         self.config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
         branches = run.hooks.method.rows[0] not in ("text", "conversation")
         self.attention = attention.choose(run.core.attn_implementation, run.device, branches)
-        if not getattr(model, "_supports_attention_backend", False):
-            self.attention = "dense"
+        if self.attention in ("flex", "varlen") and run.device.type == "cpu":
+            help = "write attn_implementation: auto"
+            raise EnvironmentProblem(f"attn_implementation: {self.attention} needs a GPU", help=help)
+        self.check_architecture(model)
+        self.check_vocabulary()
         attention.register()
+        before = self.config._attn_implementation
+        run.closing.append(lambda: model.set_attn_implementation(before))  # type: ignore[operator]
         if run.core.gradient_checkpointing:
             options = run.core.gradient_checkpointing_kwargs.model_dump()
             model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)  # type: ignore[operator]
             if options["use_reentrant"]:
                 model.enable_input_require_grads()  # type: ignore[operator]
+
+    def check_vocabulary(self) -> None:
+        """Raises ModelError if the tokenizer has ids that the embedding has not."""
+        rows = self.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        if self.run.tokenizer is not None and len(self.run.tokenizer) > rows:
+            help = "the tokenizer is that of another model: tokenizer_config, or base_model, is wrong"
+            raise ModelError(f"the tokenizer has {len(self.run.tokenizer):,} tokens, the model {rows:,}", help=help)
+
+    def check_architecture(self, model: nn.Module) -> None:
+        """Raises ModelError for a model whose layers would carry one packed example over into the next."""
+        layers = set(getattr(self.config, "layer_types", None) or ())
+        foreign = layers - {"full_attention", "sliding_attention"}
+        if foreign or getattr(model, "_is_stateful", False):
+            what = ", ".join(sorted(foreign)) or "recurrent"
+            help = "packed rows are kept apart by attention; models with other layers are not trained yet"
+            raise ModelError(f"{type(model).__name__} has {what} layers", code="architecture", help=help)
+        if not getattr(model, "_supports_attention_backend", False) and self.attention != "dense":
+            help = "write attn_implementation: dense, and let tunesmith verify tell whether that is right for it"
+            raise ModelError(f"{type(model).__name__} takes no attention from outside", code="architecture", help=help)
 
     @contextlib.contextmanager
     def attending(self, name: str) -> Iterator[None]:
@@ -96,7 +124,8 @@ class HFBackbone(Backbone):
             extra["output_hidden_states"] = True
         if router:
             extra["output_router_logits"] = True
-        self.module.set_attn_implementation(name) if self.config._attn_implementation != name else None  # type: ignore[operator]
+        if self.config._attn_implementation != name:
+            self.module.set_attn_implementation(name)  # type: ignore[operator]
         body: Any = self.module.base_model
         out = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **batch.inputs, **extra)
         states = {layer: out.hidden_states[layer][0] for layer in layers}
@@ -106,7 +135,9 @@ class HFBackbone(Backbone):
     def windows(self) -> dict[str, int | None]:
         """Sliding window of each kind of layer, None where all is seen."""
         window = getattr(self.config, "sliding_window", None)
-        kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
+        window = window if getattr(self.config, "use_sliding_window", True) else None
+        alone = "sliding_attention" if window else "full_attention"  # all layers alike
+        kinds = set(getattr(self.config, "layer_types", None) or [alone])
         return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -129,27 +160,32 @@ class HFBackbone(Backbone):
             return self.module(input_ids=tokens[None], use_cache=False).logits[0]  # type: ignore[no-any-return]
 
     def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
-        """Sample for all prompts in one left-padded batch."""
+        """Sample for all prompts in one left-padded batch, by what is said here alone: not the model's own defaults."""
+        unknown = set(params) - {"max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+        if unknown:
+            raise TypeError(f"generate knows no {', '.join(sorted(unknown))}")
         tokenizer = self.run.tokenizer
         end = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-        width = max(map(len, prompts))
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self.run.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.run.device)
-        sampling: dict[str, Any] = {"do_sample": False}
+        width = max(1, *map(len, prompts)) if prompts else 1
+        filled = [p or [end] for p in prompts] or [[end]]  # an empty one starts from the end token, as a text does
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in filled], device=self.run.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in filled], device=self.run.device)
+        sampling = {k: v for k, v in params.items() if k not in ("max_new_tokens", "temperature", "top_p", "top_k")}
         if params["temperature"] > 0:
-            sampling = {"do_sample": True, **{k: params[k] for k in ("temperature", "top_p", "top_k")}}
-        with self.attending("sdpa" if getattr(self.module, "_supports_sdpa", False) else "eager"):
-            out = self.module.generate(  # type: ignore[operator]
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=params["max_new_tokens"],
-                eos_token_id=end,
-                pad_token_id=pad,
-                synced_gpus=self.run.world.sharded,
-                **sampling,
-            )
-        return [_until_end(row, end) for row in out[:, width:].tolist()]
+            sampling |= {"do_sample": True, **{k: params[k] for k in ("temperature", "top_p", "top_k")}}
+        tokens = {"max_new_tokens": params["max_new_tokens"], "eos_token_id": end, "pad_token_id": pad}
+        options = GenerationConfig(**tokens, **{"do_sample": False, **sampling})
+        model: Any = self.module
+        own, model.generation_config = model.generation_config, GenerationConfig()  # it fills what options leave open
+        try:
+            with self.attending("sdpa" if getattr(model, "_supports_sdpa", False) else "eager"):
+                out = model.generate(
+                    input_ids=ids, attention_mask=mask, generation_config=options, synced_gpus=self.run.world.sharded
+                )
+        finally:
+            model.generation_config = own
+        return [_until_end(row, end) for row in out[:, width:].tolist()][: len(prompts)]
 
 
 def _until_end(tokens: list[int], end: int) -> list[int]:

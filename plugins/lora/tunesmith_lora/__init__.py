@@ -47,11 +47,7 @@ def validate(run: Run) -> None:
     if mine.lora_target_linear and mine.lora_target_modules:
         raise run.config.error("lora_target_linear", "and lora_target_modules say two things", "keep one of them")
     if mine.lora_model_dir:
-        said = [
-            k
-            for k in ("lora_r", "lora_alpha", "lora_target_modules", "lora_target_linear")
-            if k in mine.model_fields_set
-        ]
+        said = sorted(mine.model_fields_set - {"lora_model_dir"})
         if said:
             raise run.config.error(said[0], "has no effect: the adapter in lora_model_dir brings its own", "drop it")
 
