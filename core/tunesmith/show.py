@@ -15,6 +15,7 @@ from tunesmith.run import Run
 if TYPE_CHECKING:
     from tunesmith_engine.examples import Example, Segment
 
+LONGEST_CHARACTER = 6  # tokens; UTF-8 has at most four bytes to a character
 WIDE = 1000
 """Columns of tables with places (file:line): a place cut short leads nowhere."""
 
@@ -178,11 +179,24 @@ def _spans(segment: Segment) -> list[tuple[int, int, str]]:
 
 
 def _coloured(tokenizer: Any, segment: Segment, start: int, end: int) -> list[tuple[str, str]]:
-    """Each token's text with its style; odd and even tokens differ, so that their borders show."""
-    parts = []
+    """Each token's text with its style; odd and even ones differ, so that their borders show.
+
+    A character that is spread over several tokens is shown once, with the last of them.
+    """
+    parts: list[tuple[str, str]] = []
+    waiting: list[int] = []
     for place in range(start, end):
+        waiting.append(int(segment.tokens[place]))
+        text = tokenizer.decode(waiting)
+        if "\ufffd" in text and len(waiting) < LONGEST_CHARACTER and place + 1 < end:
+            continue
+        waiting = []
         weight = float(segment.weights[place])
-        text = tokenizer.decode([int(segment.tokens[place])]).replace("\n", "\\n")
         style = "dim" if weight == 0 else "bold green" if weight == 1 else "yellow"
-        parts.append((text, style if place % 2 else f"{style} underline"))
+        parts.append((_printable(text), f"{style} underline" if len(parts) % 2 else style))
     return parts
+
+
+def _printable(text: str) -> str:
+    """Line ends and control characters as escapes: data may not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

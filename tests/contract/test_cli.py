@@ -235,3 +235,15 @@ def test_config_schema_of_an_unknown_field_gets_the_nearest_spelling(field: str,
     result = tunesmith("config-schema", "--field", field)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
+
+
+def test_debug_shows_characters_whole_and_nothing_that_steers_a_terminal() -> None:
+    from tests import tiny
+    from tunesmith import segment
+    from tunesmith.show import _coloured
+
+    text = "\u00fc \u4f60 \x1b[2J a\n"
+    tokens = segment(tiny.tokenizer()(text).input_ids, 1.0)
+    assert "".join(part for part, _ in _coloured(tiny.tokenizer(), tokens, 0, len(tokens.tokens))) == (
+        "\u00fc \u4f60 \\x1b[2J a\\n"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     else:
         check_targets(run, model, settings)
         try:
-            wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft's own use of a name that transformers gives up
+                wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head)))
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise
