@@ -17,7 +17,7 @@ from tunesmith.discovery import Candidate, LoadedPlugin
 from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.hooks import Hooks
 from tunesmith.plugin import Settings
-from tunesmith.selection import Selection, Selector
+from tunesmith.selection import DATASET_KEYS, Selection, Selector
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.yamlfile import Document, KeyPath, read
 
@@ -143,7 +143,7 @@ def _validate(
             message = f"plugin {plugin} declares {key}, which belongs to the core"
             problems.append(Problem(message, document.where((key,)), "plugin-shape", "name the plugin's key otherwise"))
         owned[name] = _settings(model, values, document, (), problems) if model else None
-    for key in keys.DATASET_KEYS:
+    for key in DATASET_KEYS:
         for index, entry in _entries(document, key).items():
             _settings(DatasetSettings, entry, document, (key, index), problems)
             strategy = keys.strategy_of(str(entry.get("type")), selection.active)

@@ -153,15 +153,16 @@ def _origin(error: BaseException) -> str:
 
 def catalogue() -> dict[str, dict[str, Any]]:
     """Static metadata of the first-party plugins, installed or not: to say which extra to install."""
-    return _data("catalogue.json")  # type: ignore[no-any-return]
+    return data_file("catalogue.json")  # type: ignore[no-any-return]
 
 
 def defaults() -> list[dict[str, str]]:
     """The default plugins: each row names a plugin, the hook it is there for, and what replaces it."""
-    return _data("defaults.json")  # type: ignore[no-any-return]
+    return data_file("defaults.json")  # type: ignore[no-any-return]
 
 
-def _data(name: str) -> Any:
+def data_file(name: str) -> Any:
+    """A JSON file that comes with the core."""
     return json.loads(resources.files("tunesmith").joinpath("data", name).read_text("utf-8"))
 
 

@@ -6,13 +6,11 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunesmith.discovery import Candidate, _data, catalogue, nearest
+from tunesmith.discovery import Candidate, catalogue, data_file, nearest
 from tunesmith.errors import Problem
-from tunesmith.selection import Selection
+from tunesmith.selection import DATASET_KEYS, SELECTORS, Selection
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.yamlfile import Document, KeyPath
-
-DATASET_KEYS = ("datasets", "pretraining_dataset")
 
 
 @functools.cache
@@ -27,7 +25,7 @@ def dataset_schema() -> dict[str, Any]:
 
 def refused() -> dict[str, dict[str, str]]:
     """Keys of other tools that are not taken: why, and what to write instead."""
-    return _data("refused.json")  # type: ignore[no-any-return]
+    return data_file("refused.json")  # type: ignore[no-any-return]
 
 
 def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str]]:
@@ -198,9 +196,9 @@ def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
     entry["properties"]["type"] = {**entry["properties"]["type"], "enum": sorted({
         t for c in available.values() for types in c.info["strategies"].values() for t in types
     })}  # fmt: skip
-    for key, answered in (("adapter", True), ("optimizer", True), ("lr_scheduler", True), ("rl", True)):
+    for key in SELECTORS:
         values = sorted({v for c in available.values() for v in c.info["answers"].get(key, [])})
-        properties[key] = {**properties[key], "examples": values} if answered else properties[key]
+        properties[key] = {**properties[key], "examples": values}
     definitions["DatasetSettings"] = entry
     for key in DATASET_KEYS:
         properties[key] = {**properties[key], "items": {"$ref": "#/$defs/DatasetSettings"}}

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 hookimpl = pluggy.HookimplMarker("tunesmith")
 """Marks a function of a plugin as the implementation of the hook of the same name."""
 
-ROW_KINDS = ("text", "conversation", "pair", "labelled", "prompt", "stepwise")
-"""What one raw row means to a method; a prompt strategy is found by (row kind, `type:`)."""
-
 
 class Settings(BaseModel):
     """Base of all settings: exact types, finite numbers, no unknown keys, not changed after reading."""
@@ -72,7 +69,11 @@ class Needs:
 
 @dataclass(frozen=True)
 class Method:
-    """A training method: the kinds of rows it trains on, most natural first, and the head it wants on the model."""
+    """A training method: the kinds of rows it trains on, most natural first, and the head it wants on the model.
+
+    A kind says what one row means to a method: text, conversation, pair, labelled, prompt or stepwise. A
+    prompt strategy is found by (row kind, `type:`).
+    """
 
     rows: tuple[str, ...]
     head: Literal["lm", "score"] = "lm"

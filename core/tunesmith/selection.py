@@ -9,19 +9,19 @@ from typing import Any
 from tunesmith.discovery import Candidate, catalogue, defaults, nearest
 from tunesmith.errors import PluginError, Problem
 
+SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
+DATASET_KEYS = ("datasets", "pretraining_dataset")
+
 
 @dataclass
 class Selection:
-    """The active plugins in call order before `after`/`before`, each with why it is active; and what went wrong."""
+    """The active plugins in call order before `after`/`before`, and what went wrong."""
 
     active: dict[str, Candidate] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, candidate: Candidate, why: str) -> None:
-        if candidate.name not in self.active:
-            self.active[candidate.name] = candidate
-            self.why[candidate.name] = why
+    def add(self, candidate: Candidate) -> None:
+        self.active.setdefault(candidate.name, candidate)
 
 
 class Selector:
@@ -34,27 +34,22 @@ class Selector:
         self.result = Selection()
 
     def select(self, values: dict[str, Any]) -> Selection:
-        """`plugins:` in its order; then, by word, what selectors and switches choose; then defaults where needed."""
+        """`plugins:` in its order; then, by word, what selectors and switches choose, and defaults where needed."""
         names = values.get("plugins")
         for index, name in enumerate(names if isinstance(names, list) else []):
             self.by_name(str(name), ("plugins", index))
         named = dict(self.result.active)
-        chosen = Selection(problems=self.result.problems)
-        self.result, explicit = chosen, self.result
         for candidate in self.available.values():
             for switch in candidate.info["switches"]:
                 if values.get(switch) is not None and values[switch] is not False:
-                    self.result.add(candidate, switch)
-        for key in ("rl", "adapter", "optimizer", "lr_scheduler"):
+                    self.result.add(candidate)
+        for key in SELECTORS:
             if isinstance(values.get(key), str):
                 self.by_value(key, values[key], (key,), named)
-        for key in ("datasets", "pretraining_dataset"):
+        for key in DATASET_KEYS:
             for index, entry in enumerate(values.get(key) or [] if isinstance(values.get(key), list) else []):
                 if isinstance(entry, dict) and isinstance(entry.get("type"), str):
                     self.by_type(entry["type"], (key, index, "type"), named)
-        for name in chosen.active:
-            explicit.add(chosen.active[name], chosen.why[name])
-        self.result = explicit
         self.add_defaults()
         words = [*named, *sorted(self.result.active.keys() - named.keys())]
         self.result.active = {name: self.result.active[name] for name in words}
@@ -91,7 +86,7 @@ class Selector:
         try:
             if candidate.static is None:
                 candidate.load()
-            self.result.add(candidate, "plugins")
+            self.result.add(candidate)
         except PluginError as error:
             self.result.problems += error.problems
 
@@ -113,7 +108,7 @@ class Selector:
             both = " and ".join(map(str, explicit or owners))
             self.problem(f"{why} is answered by {both}", path, "name one of them in plugins:", "plugin-conflict")
         for owner in explicit or owners:
-            self.result.add(owner, why)
+            self.result.add(owner)
             return
         extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
         if extra:
@@ -132,7 +127,7 @@ class Selector:
             if row["replaced_by"] and answered:
                 continue
             if row["plugin"] in self.available:
-                self.result.add(self.available[row["plugin"]], f"default for {row['hook']}")
+                self.result.add(self.available[row["plugin"]])
             else:
                 help = f'pip install "tunesmith[{row["plugin"]}]"'
                 self.problem(f"the default plugin {row['plugin']!r} is not installed", (), help, "plugin-missing")

@@ -45,8 +45,8 @@ class Loop:
         self.total_steps = total_steps
         self.parameters = [p for p in policy.bare.parameters() if p.requires_grad]
         self.round: list[Example] = []  # what expand made, while it is reused
-        self.used = 0
-        self.idle = False
+        self.used = 0  # optimizer steps taken on it
+        self.idle = False  # this process has no examples of its own in it
         self.tokens = 0
         self.bad_steps = 0  # in a row, with a loss or gradient that was not finite
         self.best = Best()

@@ -15,7 +15,6 @@ from tunesmith import Layout
 from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
 
 NAME = "tunesmith"
-BACKENDS = ("slices", "flex", "varlen")
 
 
 def choose(wanted: str, device: torch.device, forked: bool) -> str:
