@@ -7,9 +7,7 @@ Everything that the next step depends on is in it, so a resumed run goes on bit 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +22,11 @@ from tunesmith.discovery import LoadedPlugin
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith.settings import FREE_ON_RESUME
+from tunesmith_engine.files import complaint, discard, seal, tidy, writing
 from tunesmith_engine.record import status_of
 
 if TYPE_CHECKING:
     from tunesmith_engine.policy import Policy
-
-MANIFEST = "manifest.json"
-
 
 # trees of JSON values and tensors
 
@@ -87,49 +83,27 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
     if run.step == run.restored and complaint(final) is None:  # a resumed run that stands where it began
         return final
     partial = run.output_dir / f".checkpoint-{run.step}.partial"
-    if run.world.main:
-        for leftover in run.output_dir.glob(".checkpoint-*.partial"):
-            shutil.rmtree(leftover)
-        partial.mkdir(parents=True)
-    run.world.barrier()
-    run.hooks.save_model(run, policy, partial)
-    for name, tree in parts().items():
-        if run.world.main or name.startswith("rank-"):
-            write_tree(partial / name, tree)
-    run.world.barrier()
-    if run.world.main:
-        seal(partial, final)
-        rotate(run, best_step)
-    run.world.barrier()
+    with writing(f"checkpoint-{run.step}", _after_a_full_disk(run), partial):
+        if run.world.main:
+            tidy(run.output_dir)
+            partial.mkdir(parents=True)
+        run.world.barrier()
+        run.hooks.save_model(run, policy, partial)
+        for name, tree in parts().items():
+            if run.world.main or name.startswith("rank-"):
+                write_tree(partial / name, tree)
+        run.world.barrier()
+        if run.world.main:
+            seal(partial, final)
+            rotate(run, best_step)
+        run.world.barrier()
     return final
 
 
-def seal(partial: Path, final: Path) -> None:
-    """Flush every file, write the manifest last, and rename the folder into place."""
-    files = {}
-    for path in sorted(p for p in partial.rglob("*") if p.is_file()):
-        _flush(path)
-        files[str(path.relative_to(partial))] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    (partial / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1), encoding="utf-8")
-    _flush(partial / MANIFEST)
-    _flush(partial)
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    _flush(final.parent)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _after_a_full_disk(run: Run) -> str:
+    whole = [path.name for _, path in numbered(run.output_dir)]
+    again = f"resume_from_checkpoint: auto goes on from {whole[-1]}" if whole else "start again"
+    return f"make room, or keep fewer checkpoints (save_total_limit); then {again}"
 
 
 def numbered(output_dir: Path) -> list[tuple[int, Path]]:
@@ -149,27 +123,10 @@ def rotate(run: Run, best_step: int | None) -> None:
     kept = [(step, path) for step, path in numbered(run.output_dir) if step <= run.step]
     spare = [path for step, path in kept[:-1] if step != best_step]
     for path in spare[: max(0, len(kept) - limit)]:
-        trash = path.with_name(f".{path.name}.partial")  # out of sight first, so that it is never half there
-        path.rename(trash)
-        shutil.rmtree(trash)
+        discard(path)
 
 
 # finding and loading
-
-
-def complaint(folder: Path) -> str | None:
-    """Why a checkpoint can't be used, or None if every file is as its manifest says."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "has no readable manifest"
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            return f"{name} is damaged"
-    return None
 
 
 def choose(run: Run) -> Path | None:

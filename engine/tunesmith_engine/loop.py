@@ -159,6 +159,7 @@ class Loop:
             best = improved and core.load_best_model_at_end
             if stop or best or last or run.stopped or (save_every and run.step % save_every == 0):
                 checkpoint.save(run, self.policy, self.parts, self.best.step)
+                stop = stop or self.signalled()  # one that came while saving: do not take another step first
             if stop:
                 raise Interrupted(stop)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -20,6 +22,9 @@ from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.row import Row
 from tunesmith.run import Run
 from tunesmith_engine.examples import Example, ExampleStore, Segment
+from tunesmith_engine.files import complaint, seal, writing
+
+ABANDONED = 24 * 3600.0  # seconds after which a half-written cache is nobody's
 
 
 @dataclass
@@ -86,11 +91,10 @@ def prepare(run: Run) -> Prepared:
         run.data = _build(run, rows, fingerprint)
     else:
         with run.world.main_first():
-            if not (folder / "counts.json").exists():
+            run.data = _cached(run, folder, fingerprint)
+            if run.data is None:
                 _write(folder, _build(run, rows, fingerprint))
                 run.data = _read(folder, fingerprint, cached=False)
-            else:
-                run.data = _read(folder, fingerprint, cached=True)
     for spec, (name, counts) in zip(run.config.datasets, run.data.counts.items(), strict=True):
         counts.report(run, name)
         if not counts.kept:
@@ -253,18 +257,14 @@ def _values(settings: Any) -> Any:
     return settings.model_dump(mode="json") if settings is not None else None
 
 
-def _write(folder: Path, data: Prepared) -> None:
-    """Write to a neighbour and rename, so that the cache is whole or absent."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for name, store in (("train", data.train), ("eval", data.eval)):
-        if store is not None:
-            (partial / name).mkdir(parents=True)
-            store.save(partial / name)
-    counts = {name: asdict(one) for name, one in data.counts.items()}
-    (partial / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+def _cached(run: Run, folder: Path, fingerprint: str) -> Prepared | None:
+    """What an earlier run kept, if it is whole."""
+    if not folder.exists():
+        return None
+    if why := complaint(folder):
+        run.note("prepared data", f"made again: {folder.name} {why}")
+        return None
+    return _read(folder, fingerprint, cached=True)
 
 
 def _read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
@@ -272,3 +272,25 @@ def _read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
     held = folder / "eval"
     eval_store = ExampleStore.load(held) if held.exists() else None
     return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)
+
+
+def _write(folder: Path, data: Prepared) -> None:
+    """Keep prepared data for the next run. Another run may be writing the same: each has a place of its own first."""
+    for old in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - old.stat().st_mtime > ABANDONED:
+            shutil.rmtree(old, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
+    help = "make room there, or choose another dataset_prepared_path"
+    with writing(f"prepared data in {folder.parent}", help, partial):
+        for name, store in (("train", data.train), ("eval", data.eval)):
+            if store is not None:
+                (partial / name).mkdir(parents=True)
+                store.save(partial / name)
+        counts = {name: asdict(one) for name, one in data.counts.items()}
+        (partial / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
+        try:
+            seal(partial, folder)
+        except OSError:
+            if complaint(folder):
+                raise
+            shutil.rmtree(partial)  # another run was quicker

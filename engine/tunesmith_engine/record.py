@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import platform
 import time
 import traceback
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.discovery import core_version
+from tunesmith.errors import EnvironmentProblem
 from tunesmith.redact import redact
 from tunesmith.run import Run
+from tunesmith_engine.files import write_text, writing
 
 
 def status_of(folder: Path) -> str | None:
@@ -35,9 +37,10 @@ class RunRecord:
     def crashed(self) -> None:
         """Keep the traceback of the error that ends the run, in crash.txt of the process that met it."""
         name = "crash.txt" if self.run.world.main else f"crash-{self.run.world.rank}.txt"
-        (self.run.output_dir / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
-        if self.run.total_steps:
-            self.write("failed")
+        with contextlib.suppress(OSError, EnvironmentProblem):  # the disk may be what failed: the error matters more
+            (self.run.output_dir / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
+            if self.run.total_steps:
+                self.write("failed")
 
     def write(self, status: str) -> None:
         """Write the record with a status: running, interrupted, failed or done."""
@@ -71,7 +74,5 @@ class RunRecord:
             "hook_seconds": {f"{p}.{h}": round(s, 6) for (p, h), s in sorted(run.hooks.seconds.items())},
             "hook_calls": {f"{p}.{h}": n for (p, h), n in sorted(run.hooks.counts.items())},
         }
-        path = run.output_dir / "run.json"
-        partial = path.with_name(".run.json.partial")
-        partial.write_text(redact(json.dumps(content, indent=1, default=str)), encoding="utf-8")
-        os.replace(partial, path)
+        with writing("run.json", "make room in output_dir, and write permission"):
+            write_text(run.output_dir / "run.json", redact(json.dumps(content, indent=1, default=str)))

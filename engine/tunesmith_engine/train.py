@@ -7,10 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith.errors import EnvironmentProblem
 from tunesmith.run import Run
 from tunesmith_engine import checkpoint, state
 from tunesmith_engine.feed import StreamFeed, count_steps, make_feed
+from tunesmith_engine.files import flush, tidy, writing
 from tunesmith_engine.loop import Interrupted, Loop
 from tunesmith_engine.policy import Policy
 from tunesmith_engine.prepare import prepare
@@ -57,11 +57,9 @@ def train(run: Run) -> Result:
 
 
 def make_folder(run: Run) -> None:
-    try:
+    where = run.config.document.where(("output_dir",), value=True)
+    with writing(f"output_dir {run.output_dir}", "choose a place with room, and with write permission", where=where):
         run.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        where = run.config.document.where(("output_dir",), value=True)
-        raise EnvironmentProblem(f"output_dir {run.output_dir} can't be made: {error.strerror}", where=where) from error
 
 
 def begin(run: Run, folder: Path | None) -> Loop:
@@ -98,17 +96,21 @@ def finish(loop: Loop) -> None:
 def save_final(run: Run, policy: Policy) -> None:
     """Write the final model beside its place, then move file by file into output_dir."""
     partial = run.output_dir / ".final.partial"
-    if run.world.main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    run.world.barrier()
-    run.hooks.save_model(run, policy, partial)
-    run.world.barrier()
-    if run.world.main:
-        for path in sorted(partial.iterdir()):
-            target = run.output_dir / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(path, target)
-        partial.rmdir()
-    run.world.barrier()
+    help = "make room; then resume_from_checkpoint: auto goes on from the last checkpoint"
+    with writing("the final model", help, partial):
+        if run.world.main:
+            tidy(run.output_dir)
+            partial.mkdir()
+        run.world.barrier()
+        run.hooks.save_model(run, policy, partial)
+        run.world.barrier()
+        if run.world.main:
+            for path in sorted(partial.iterdir()):
+                flush(path)
+                target = run.output_dir / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                os.replace(path, target)
+            partial.rmdir()
+            flush(run.output_dir)
+        run.world.barrier()

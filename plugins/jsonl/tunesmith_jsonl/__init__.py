@@ -9,7 +9,7 @@ from tunesmith import Plugin, hookimpl
 if TYPE_CHECKING:
     from tunesmith import Run, StepRecord
 
-plugin = Plugin()
+plugin = Plugin(best_effort=True)
 NAME = "metrics.jsonl"
 
 

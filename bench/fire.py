@@ -1,0 +1,35 @@
+"""`make fire`: hundreds of runs that are killed, refused or starved of room; see tests/fire/trials.py."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.fire.test_fire import trials
+
+NUMBERS = {"kills": 200, "errors": 60, "sizes": 100, "damage": 100}
+
+
+def main() -> int:
+    told = {"kills": "killed at a step or file operation, resumed bit for bit",
+            "errors": "one file operation answered by an error, said, then resumed bit for bit",
+            "sizes": "disk full at a size, said, then resumed bit for bit",
+            "damage": "a file of the newest checkpoint damaged, passed over and said"}  # fmt: skip
+    wrong: Counter[str] = Counter()
+    for kind, number in NUMBERS.items():
+        with tempfile.TemporaryDirectory() as name:
+            outcomes = trials(Path(name), **{kind: number})
+        for outcome in outcomes:
+            if outcome["wrong"]:
+                wrong[kind] += 1
+                print(outcome)
+        print(f"{told[kind]}: {len(outcomes) - wrong[kind]} of {len(outcomes)}", flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Files that are whole or absent: written beside their place, flushed to disk, listed with sha256, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from tunesmith.errors import EnvironmentProblem
+
+MANIFEST = "manifest.json"
+OF_THE_DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+"""What a file system may answer that is not the program's fault."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one go: after a power cut it holds the old text or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    flush(partial)
+    os.replace(partial, path)
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(partial: Path, final: Path) -> None:
+    """Flush a folder and everything in it, write its manifest last, and rename it into place."""
+    files = {}
+    for path in sorted(partial.rglob("*")):
+        flush(path)
+        if path.is_file():
+            name = path.relative_to(partial).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_text(partial / MANIFEST, json.dumps({"format": 1, "files": files}, indent=1))
+    flush(partial)
+    if final.exists():
+        discard(final)
+    partial.rename(final)
+    flush(final.parent)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder; it is out of sight first, so that it is never half there. What can't be deleted yet waits for
+    `tidy`."""
+    trash = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what saves and deletions that were cut short left behind."""
+    for pattern in (".*.partial", ".*.old"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def complaint(folder: Path) -> str | None:
+    """Why a sealed folder can't be used, or None if every file is as its manifest says."""
+    try:
+        files = {
+            name: (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in json.loads((folder / MANIFEST).read_text("utf-8"))["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "has no readable manifest"
+    for name, (size, digest) in files.items():
+        path = folder / name
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts or path.resolve() != folder.resolve() / name:
+            return f"{name} is not inside it"
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size or sha256(path) != digest:
+            return f"{name} is damaged"
+    return None
+
+
+@contextlib.contextmanager
+def writing(what: str, help: str, *leftovers: Path, where: str | None = None) -> Iterator[None]:
+    """Around writes: what the disk refuses is an EnvironmentProblem, and nothing half-written stays."""
+    try:
+        yield
+    except Exception as error:
+        for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True)
+        if reason := refusal(error):
+            message = f"{what} could not be written: {reason}"
+            raise EnvironmentProblem(message, where=where, code="disk", help=help) from error
+        raise
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """What the disk answered, if that is what an error comes from: a library may have wrapped it several times."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as Rust says it
+            number = int(found[1])
+        if number in OF_THE_DISK:
+            return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
