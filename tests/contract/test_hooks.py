@@ -63,9 +63,19 @@ def test_plugins_come_in_the_order_of_the_list_then_of_their_words(tmp_path: Pat
     names = [p.name for p in made.plugins]
     assert names[:3] == ["tensorboard", "mine", "earlystop"]
     assert names[3:] == sorted(names[3:])
-    assert {"adamw", "alpaca", "chat", "console", "hf", "jsonl", "lora", "samples", "schedules", "sft"} == set(
-        names[3:]
-    )
+    assert {
+        "adamw",
+        "alpaca",
+        "chat",
+        "console",
+        "hf",
+        "jsonl",
+        "lora",
+        "report",
+        "samples",
+        "schedules",
+        "sft",
+    } == set(names[3:])
 
 
 def test_those_that_come_last_keep_the_order_among_them(tmp_path: Path) -> None:
@@ -73,7 +83,7 @@ def test_those_that_come_last_keep_the_order_among_them(tmp_path: Path) -> None:
         local(tmp_path, name, "plugin = Plugin()\n@hookimpl(trylast=True)\ndef on_step(record): ...\n")
     _, made = load(tmp_path, BASE + "plugins: [./b.py, ./a.py, ./c.py]")
     order = [call.plugin for call in made.calls("on_step")]
-    assert order == ["sft", "b", "a", "c", "console", "jsonl"]
+    assert order == ["sft", "b", "a", "c", "console", "jsonl", "report"]
 
 
 def test_order_depends_neither_on_yaml_order_nor_on_discovery_order(
@@ -131,7 +141,7 @@ def test_answer_of_nothing_to_a_hook_for_one_is_an_error_that_names_the_plugin()
     assert "silent (dist-silent)" in str(error) and __file__.rpartition("/")[2] in str(error.problems[0].where)
 
 
-@pytest.mark.parametrize("name", ["patch_model", "expand", "validate", "inspect"])
+@pytest.mark.parametrize("name", ["patch_model", "expand", "validate", "inspect", "diagnose"])
 def test_hooks_that_cannot_be_wrapped_say_so(name: str) -> None:
     @hookimpl(wrapper=True)
     def implementation() -> Any:
