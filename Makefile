@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+DIST := dist
 STAMP := $(VENV)/.setup
 
 # uv reads its own variable for local wheels, not pip's.
@@ -13,7 +14,7 @@ NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart test test-gpu lint metadata bench wheels docs
+.PHONY: setup quickstart test test-gpu lint metadata bench fire wheels wheels-check install-check docs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -54,10 +55,26 @@ bench: export OMP_NUM_THREADS ?= 1
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
 
+# Hundreds of runs that are killed, refused by the disk or starved of room: about 8 minutes.
+fire: $(STAMP)
+	$(BIN)/python bench/fire.py
+
 docs: $(STAMP)
 	$(BIN)/python tools/docs.py
 
+# The date of every file in a wheel (2 February 2020), whenever it is built: the same source makes the same bytes.
+wheels: export SOURCE_DATE_EPOCH := 1580601600
 wheels: $(STAMP)
-	rm -rf dist
-	for folder in . $(DISTRIBUTIONS); do $(BIN)/uv build --quiet --wheel --python $(BIN)/python --out-dir dist $$folder || exit 1; done
-	ls dist
+	rm -rf $(DIST)
+	for folder in . $(DISTRIBUTIONS); do \
+		$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir $(DIST) $$folder || exit 1; \
+	done
+	ls $(DIST)
+
+# Build all again in another folder, and compare the bytes.
+wheels-check: wheels
+	$(BIN)/python tools/wheels_check.py $(DIST) $(DISTRIBUTIONS)
+
+# What pip brings with the wheels into empty environments, and whether that works; takes minutes.
+install-check: wheels
+	$(BIN)/python tools/install_check.py $(DIST)

@@ -1,7 +1,8 @@
 """Write the pages of docs/ that are made from the source (`make docs`); with --check, only compare.
 
 hooks.md is made from the docstrings of hookspecs.py; config.md and plugins.md from the settings (through
-core/tunesmith/data/catalogue.json, which `make metadata` writes); keys-from-elsewhere.md from these and refused.json.
+core/tunesmith/data/catalogue.json, which `make metadata` writes); keys-from-elsewhere.md from these and refused.json;
+errors.md from errors.toml.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith import discovery, keys
+from errors_page import errors_page
+from pieces import page, points, table
+
+from tunesmith import discovery, keys, resume
 from tunesmith.hooks import HOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +36,8 @@ A run is these steps in this order; a plugin answers those that it has something
  validate            all     settings against settings
  inspect             all     files and packages that the run needs
     |                        ... `check` and `hooks` end here
+ diagnose            all     in `doctor` alone: what the run stands on, on this machine
+    |
  load_tokenizer      one
     |   for each entry of datasets:
  load_rows           one     rows
@@ -76,7 +82,9 @@ before anything is loaded. The types are those of `tunesmith`; [write-a-plugin.m
 
 CONFIG_HEAD = """
 Every key of the core and of the plugins of this repository. `null` means that a key is not set. A key of a plugin that
-nothing selects is an error that says what would select it. `tunesmith config-schema` prints a JSON schema of all that
+nothing selects is an error that says what would select it. The column "on resume" says whether a key may differ from
+that of the checkpoint that a run goes on from: freely, with a word in `accept_changes`, by its content (`data` and
+`plugins` are compared themselves), or, where it is empty, not at all; [resume.md](resume.md) has the rest. `tunesmith config-schema` prints a JSON schema of all that
 is installed, for editors.
 """
 
@@ -104,24 +112,6 @@ liger_glu_activation liger_rms_norm
 """
 
 
-def page(title: str, *parts: str) -> str:
-    made = "<!-- made by `make docs`; change the source instead -->"
-    return "\n\n".join([f"# {title}", made, *(part.strip("\n") for part in parts if part)]) + "\n"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (head, *rows)]
-    lines.insert(1, ["---"] * len(head))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("| --- ", "|---").replace("--- |", "---|")
-
-
-def points(facts: dict[str, str]) -> str:
-    """A list of "name: text" for those that have a text."""
-    made = [f"- {name}: {' '.join(text.split())}" for name, text in facts.items() if text]
-    options: Schema = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
-    return "\n".join(textwrap.fill(line, 120, **options) for line in made)
-
-
 def hook_section(name: str, function: Any) -> str:
     text, _, example = inspect.cleandoc(function.__doc__ or "").partition("\nExample:\n")
     text, _, answers = text.partition("Answers: ")
@@ -146,6 +136,11 @@ def hooks_page() -> str:
     return page("Hooks", HOOKS_HEAD, *(hook_section(name, function) for name, function in HOOKS.items()))
 
 
+ON_RESUME: dict[str, str] = {
+    **resume.rules(()),
+    **{key: rule for info in discovery.catalogue().values() for key, rule in info["on_resume"].items()},
+    **dict.fromkeys(resume.BY_CONTENT, "by content"),
+}
 WORDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "true, false", "object": "mapping"}
 BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}
 
@@ -184,13 +179,14 @@ def key_rows(root: Schema, group: Schema, above: str = "") -> Iterator[list[str]
     """A row (key, type, default, meaning) for each property, and after a group one for each of its own."""
     for name, schema in group.get("properties", {}).items():
         default = "required" if name in group.get("required", []) else default_of(root, schema)
-        yield [f"`{above}{name}`", type_of(root, schema), default, schema.get("description", "")]
+        rule = ON_RESUME.get((above + name).partition(".")[0], "")
+        yield [f"`{above}{name}`", type_of(root, schema), default, rule, schema.get("description", "")]
         for option in schema.get("anyOf", [schema]):
             yield from key_rows(root, resolve(root, option), f"{above}{name}.")
 
 
 def keys_table(schema: Schema) -> str:
-    return table(["key", "type", "default", "meaning"], list(key_rows(schema, schema)))
+    return table(["key", "type", "default", "on resume", "meaning"], list(key_rows(schema, schema)))
 
 
 def entry_types(info: Schema) -> str:
@@ -276,7 +272,13 @@ def plugins_page() -> str:
     )
 
 
-PAGES = {"hooks": hooks_page, "config": config_page, "keys-from-elsewhere": elsewhere_page, "plugins": plugins_page}
+PAGES = {
+    "hooks": hooks_page,
+    "config": config_page,
+    "keys-from-elsewhere": elsewhere_page,
+    "plugins": plugins_page,
+    "errors": errors_page,
+}
 
 
 def main() -> int:

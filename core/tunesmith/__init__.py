@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SafetyError,
         TunesmithError,
     )
+    from tunesmith.finding import Finding
     from tunesmith.plugin import Method, Needs, Plugin, Settings, hookimpl
     from tunesmith.row import Row
     from tunesmith.run import Adapter, Run
@@ -43,6 +44,7 @@ _HOMES = {
         "ConfigError", "DataError", "EnvironmentProblem", "ModelError", "NumericalError", "PluginError", "Problem",
         "SafetyError", "TunesmithError",
     ),
+    "tunesmith.finding": ("Finding",),
     "tunesmith.row": ("Row",),
     "tunesmith_engine.examples": ("Example", "Segment", "segment"),
     "tunesmith.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),

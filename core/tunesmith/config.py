@@ -12,11 +12,12 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tunesmith import discovery, keys
+from tunesmith import discovery, keys, mistyped
 from tunesmith.discovery import Candidate, LoadedPlugin
 from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.hooks import Hooks
 from tunesmith.plugin import Settings
+from tunesmith.redact import clean
 from tunesmith.selection import DATASET_KEYS, Selection, Selector
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.yamlfile import Document, KeyPath, read
@@ -34,6 +35,8 @@ class DatasetSpec:
     options: Settings | None
     where: str
     index: int = 0
+    group: str = "datasets"
+    """Which list it stands in: datasets or pretraining_dataset."""
 
     def option(self, model: type[S]) -> S:
         """The strategy's own keys of this entry."""
@@ -66,11 +69,12 @@ class Config:
         return ConfigError(f"{name} {message}", where=self.document.where(where, value=True), help=help)
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting with its value, defaults included, as JSON values."""
+        """Every setting with its value, defaults included, as JSON values; secrets redacted, for it is written."""
         values = self.core.model_dump(mode="json")
         for settings in self.plugins.values():
             values |= settings.model_dump(mode="json") if settings else {}
-        return values
+        cleaned: dict[str, Any] = clean(values)
+        return cleaned
 
     @property
     def fingerprint(self) -> str:
@@ -168,50 +172,13 @@ def _settings(
     try:
         return model.model_validate(mine)
     except ValidationError as error:
-        found: dict[KeyPath, Problem] = {}
-        for item in error.errors(include_url=False):
-            if item["type"] != "extra_forbidden":
-                place = _path(item["loc"], document, path)
-                found.setdefault(place, _type_problem(item, document, place))
-        problems += found.values()
+        problems += mistyped.problems(error, document, path)
         return None
 
 
 def _takes_null(field: FieldInfo) -> bool:
     """null means absent, unless it says something other than the default."""
     return field.default is not None and type(None) in get_args(field.annotation)
-
-
-def _path(loc: tuple[str | int, ...], document: Document, base: KeyPath) -> KeyPath:
-    """The path of a key from pydantic's, which names the branches of unions too."""
-    path = base
-    for part in loc:
-        if (*path, part) in document.keys or not _is_union_branch(part):
-            path = (*path, part)
-    return path
-
-
-def _type_problem(item: Any, document: Document, path: KeyPath) -> Problem:
-    name = ".".join(map(str, path))
-    if item["type"] == "missing":
-        return Problem(f"{name} is missing", document.where(path), "missing-key", f"write {path[-1]}: ...")
-    message = item["msg"].replace("Input should be", "has to be").replace("a valid i", "an i").replace("a valid ", "a ")
-    given = item["input"]
-    shown = f", not {json.dumps(given, default=str)[:60]}" if not isinstance(given, dict | list) else ""
-    help = None
-    if item["type"] == "literal_error" and isinstance(given, str):
-        words = [word.strip(" '") for word in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        close = discovery.nearest(given, words)
-        help = f"did you mean {close!r}?" if close else None
-    return Problem(f"{name} {message}{shown}", document.where(path, value=True), "wrong-type", help)
-
-
-def _is_union_branch(part: Any) -> bool:
-    return isinstance(part, str) and (
-        part in ("bool", "int", "float", "str", "none")
-        or part.startswith(("literal[", "list[", "dict["))
-        or part[:1].isupper()
-    )
 
 
 def _line_and_column(problem: Problem) -> list[int]:
@@ -250,5 +217,5 @@ def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> l
         model = plugin.declaration.dataset_settings
         options = _settings(model, entry, document, path, problems) if model else None
         where = document.where((*path, "path"), value=True)
-        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, where, index))
+        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, where, index, key))
     return specs

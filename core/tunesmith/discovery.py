@@ -80,7 +80,7 @@ class Candidate:
             name = wanted.name.replace("_", "-").lower()
             if name not in API or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
                 continue
-            installed = _version(name)
+            installed = version_of(name)
             if installed and not wanted.specifier.contains(installed, prereleases=True):
                 raise PluginError(
                     f"plugin {self} needs {name}{wanted.specifier}, installed is {installed}",
@@ -107,7 +107,8 @@ def core_version() -> str:
     return metadata.version(CORE)
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
+    """The installed version of a distribution; None where there is none."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

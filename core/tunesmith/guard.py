@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.discovery import LoadedPlugin
 from tunesmith.errors import PluginError, TunesmithError
+from tunesmith.redact import redact
 
 if TYPE_CHECKING:
     from tunesmith.hooks import Hooks
 
 current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
-BEFORE_THE_RUN = ("validate", "inspect")
+BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
 """Hooks in which even a best-effort plugin is not muted: what they find is the user's to mend."""
 
 
@@ -89,8 +90,9 @@ class Guard:
             current.reset(token)
 
     def mute(self, error: BaseException) -> None:
-        self.hooks.muted[self.plugin.name] = f"{self.name}: {type(error).__name__}: {error}"
-        message = f"plugin {self.plugin} failed in {self.name} and is muted: {type(error).__name__}: {error}"
+        what = redact(f"{type(error).__name__}: {error}")
+        self.hooks.muted[self.plugin.name] = f"{self.name}: {what}"
+        message = f"plugin {self.plugin} failed in {self.name} and is muted: {what}"
         print(f"{self.place(error)}: warning: {message}", file=sys.stderr)
 
     def place(self, error: BaseException) -> str:

@@ -16,6 +16,7 @@ from tunesmith import hookspecs
 from tunesmith.discovery import LoadedPlugin, nearest
 from tunesmith.errors import PluginError, Problem, TunesmithError, errors_of
 from tunesmith.guard import BEFORE_THE_RUN, Guard, current
+from tunesmith.order import in_order
 from tunesmith.plugin import Method, implemented_hooks
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.policy import Backbone, Output, Policy
     from tunesmith_engine.step import StepRecord, Term
 
+    from tunesmith.finding import Finding
     from tunesmith.row import Row
     from tunesmith.run import DatasetSpec, Run
 
@@ -190,6 +192,10 @@ class Hooks:
         """Everyone's errors."""
         return errors_of(self._each("inspect", run=run))
 
+    def diagnose(self, run: Run) -> list[Callable[[], Iterable[Finding] | None]]:
+        """Everyone's look at the machine, in the order of `calls`, each to be called alone."""
+        return self._each("diagnose", run=run)
+
     def configure(self, run: Run) -> None:
         self._all("configure", run=run)
 
@@ -271,25 +277,3 @@ def location(function: Any) -> str:
     code = inspect.unwrap(function).__code__
     path = Path(code.co_filename)
     return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{code.co_firstlineno}"
-
-
-def in_order(plugins: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
-    """The given order refined by after and before. Raises PluginError for a cycle, naming its members."""
-    names = [p.name for p in plugins]
-    earlier: dict[str, set[str]] = {name: set() for name in names}
-    for p in plugins:
-        earlier[p.name] |= {n for n in p.declaration.after if n in earlier}
-        for name in p.declaration.before:
-            if name in earlier:
-                earlier[name].add(p.name)
-    placed: list[str] = []
-    while len(placed) < len(names):
-        ready = [n for n in names if n not in placed and earlier[n] <= set(placed)]
-        if not ready:
-            circle = [n for n in names if n not in placed]
-            while behind := {n for n in circle if not any(n in earlier[m] for m in circle)}:
-                circle = [n for n in circle if n not in behind]
-            raise PluginError(f"the order of {', '.join(circle)} is a circle of after and before", code="hook-order")
-        placed.append(ready[0])
-    by_name = {p.name: p for p in plugins}
-    return [by_name[name] for name in placed]

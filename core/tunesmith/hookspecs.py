@@ -1,21 +1,16 @@
 """The hooks of a run, in the order in which they fire. Their docstrings are the manual (docs/hooks.md).
 
-Arity, checked before anything heavy is loaded:
-  one    exactly one plugin answers; two are an error that names both. Wrappers may surround it.
-  keyed  one answer per key; plugins with other keys stay silent.
-  chain  every answer gets what the one before it returned, in call order; no wrappers.
-  all    everyone is called; what they return is gathered in a list, or ignored.
-An implementation may ask for fewer arguments than its hook has. Call order: the `plugins:` list, then the words of the
-other plugins in alphabetical order, refined by each plugin's `after` and `before`.
+`spec` says who may answer: arity.py. An implementation may ask for fewer arguments than its hook has. Call order: the
+`plugins:` list, then the words of the other plugins in alphabetical order, refined by each one's `after` and `before`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-import pluggy
+from tunesmith.arity import spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,20 +21,11 @@ if TYPE_CHECKING:
     from tunesmith_engine.policy import Backbone, Output, Policy
     from tunesmith_engine.step import StepRecord, Term
 
+    from tunesmith.finding import Finding
     from tunesmith.row import Row
     from tunesmith.run import DatasetSpec, Run
 
 Role = Literal["policy", "reference", "teacher", "critic", "reward"]
-F = TypeVar("F", bound=Callable[..., Any])
-_marker = pluggy.HookspecMarker("tunesmith")
-
-
-def spec(arity: Literal["one", "keyed", "chain", "all"]) -> Callable[[F], F]:
-    def mark(function: F) -> F:
-        function.arity = arity  # type: ignore[attr-defined]
-        return _marker(function, firstresult=arity in ("one", "keyed"))
-
-    return mark
 
 
 @spec("all")
@@ -69,6 +55,20 @@ def inspect(run: Run) -> None:
         def inspect(run):
             if not Path(run.settings(Settings).wordlist).is_file():
                 raise run.config.error("wordlist", "no such file")
+    """
+
+
+@spec("all")
+def diagnose(run: Run) -> Iterable[Finding]:
+    """Say what on this machine the run stands on, and whether it is there: a package, a service, a model on a hub.
+
+    When: in `doctor` alone, after inspect, whatever that found. Network too, with a time limit; no weights are read. A
+    Finding is ok, a warning or a problem; an error that you raise becomes one. Answers: all.
+
+    Example:
+        @hookimpl
+        def diagnose(run):
+            yield Finding.of_module("tensorboard")
     """
 
 

@@ -10,6 +10,7 @@ from tunesmith.discovery import Candidate, catalogue, data_file, nearest
 from tunesmith.errors import Problem
 from tunesmith.selection import DATASET_KEYS, SELECTORS, Selection
 from tunesmith.settings import CoreSettings, DatasetSettings
+from tunesmith.suspicious import is_secret
 from tunesmith.yamlfile import Document, KeyPath
 
 
@@ -55,10 +56,10 @@ class _Checker:
         active = {key: self.available[name] for key, names in owned.items() for name in names if name in self.active}
         for key, value in self.document.values.items():
             if key in core:
-                yield from nested(self.document, core_schema(), core[key], value, (key,))
+                yield from self.below(core_schema(), core[key], value, (key,))
             elif key in active:
                 schema = active[key].info["schema"]
-                yield from nested(self.document, schema, schema["properties"][key], value, (key,))
+                yield from self.below(schema, schema["properties"][key], value, (key,))
             elif key in owned and (value is None or self.switched_off(owned[key][0])):
                 continue
             else:
@@ -93,9 +94,9 @@ class _Checker:
                 for key, value in entry.items():
                     path = (group, index, key)
                     if key in core:
-                        yield from nested(self.document, dataset_schema(), core[key], value, path)
+                        yield from self.below(dataset_schema(), core[key], value, path)
                     elif key in mine and strategy:
-                        yield from nested(self.document, strategy.info["dataset_schema"], mine[key], value, path)
+                        yield from self.below(strategy.info["dataset_schema"], mine[key], value, path)
                     elif strategy or key not in owned:
                         yield self.lost(path, {*core, *mine}, owned, "dataset_schema")
 
@@ -120,17 +121,53 @@ class _Checker:
                 return Problem(
                     f"{name} belongs to the plugin {extra!r}, which is not installed", where, "ownerless-key", help
                 )
-        other = dataset_schema()["properties"] if len(path) == 1 else core_schema()["properties"]
-        elsewhere = "inside an entry of datasets:" if len(path) == 1 else "at the top level"
-        if key in other or (len(path) == 1 and key in owners(self.available, "dataset_schema")):
-            return Problem(f"{name} is no key here", where, "unknown-key", f"it belongs {elsewhere}")
-        close = nearest(key, core | set(owned) | (set(refused()) if len(path) == 1 else set()))
-        return Problem(
-            f"{name} is no key",
-            where,
-            "unknown-key",
-            f"did you mean {close!r}?" if close else "tunesmith config-schema lists all",
-        )
+        known = core | set(owned) | (set(refused()) if len(path) == 1 else set())
+        return self.unknown(path, known, "tunesmith config-schema lists all")
+
+    def unknown(self, path: KeyPath, known: set[str], otherwise: str) -> Problem:
+        """What to say of a key that nobody has there; `otherwise` is the help where no spelling is close."""
+        key, where, name = str(path[-1]), self.document.where(path), ".".join(map(str, path))
+        value: Any = self.document.values
+        for part in path:
+            value = value[part]
+        if is_secret(path, value):
+            help = "drop it: a secret belongs in an environment variable"
+        elif home := self.home(path):
+            return Problem(f"{name} is no key here", where, "unknown-key", f"it belongs {home}")
+        else:
+            close = nearest(key, known)
+            help = f"did you mean {close!r}?" if close else otherwise
+        return Problem(f"{name} is no key", where, "unknown-key", help)
+
+    def home(self, path: KeyPath) -> str | None:
+        """Where a key belongs that stands too deep or too shallow."""
+        key = str(path[-1])
+        if len(path) > 1 and (key in core_schema()["properties"] or key in owners(self.available, "schema")):
+            return "at the top level"
+        entry = {*dataset_schema()["properties"], *owners(self.available, "dataset_schema")}
+        if path[0] not in DATASET_KEYS and key in entry:
+            return "inside an entry of datasets:"
+        schemas = [core_schema(), *(candidate.info["schema"] for candidate in self.available.values())]
+        for schema in schemas:
+            for group, sub in schema.get("properties", {}).items():
+                if group != path[0] and key in _keys_of(_options(schema, sub)):
+                    return f"inside {group}:"
+        return None
+
+    def below(self, root: dict[str, Any], schema: dict[str, Any], value: Any, path: KeyPath) -> Iterator[Problem]:
+        """Unknown keys below a key, by its JSON schema."""
+        options = _options(root, schema)
+        if isinstance(value, dict):
+            known = _keys_of(options)
+            for key, item in value.items() if known else ():
+                if key in known:
+                    yield from self.below(root, known[key], item, (*path, key))
+                else:
+                    yield self.unknown((*path, key), set(known), f"known: {', '.join(known)}")
+        elif isinstance(value, list):
+            items = next((option["items"] for option in options if isinstance(option.get("items"), dict)), None)
+            for index, item in enumerate(value if items else []):
+                yield from self.below(root, items or {}, item, (*path, index))
 
 
 def strategy_of(type_name: str, active: Mapping[str, Candidate]) -> Candidate | None:
@@ -154,27 +191,14 @@ def _is_flag(info: Mapping[str, Any], key: str) -> bool:
     return "boolean" in str(info["schema"]["properties"].get(key, {}))
 
 
-def nested(
-    document: Document, root: dict[str, Any], schema: dict[str, Any], value: Any, path: KeyPath
-) -> Iterator[Problem]:
-    """Unknown keys below a key, by its JSON schema."""
-    options = [_resolve(root, option) for option in schema.get("anyOf", [schema])]
-    if isinstance(value, dict):
-        groups = [option for option in options if "properties" in option]
-        known = {key: sub for group in groups for key, sub in group["properties"].items()}
-        for key, item in value.items() if groups else ():
-            if key in known:
-                yield from nested(document, root, known[key], item, (*path, key))
-            else:
-                close = nearest(str(key), set(known))
-                help = f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
-                yield Problem(
-                    f"{'.'.join(map(str, (*path, key)))} is no key", document.where((*path, key)), "unknown-key", help
-                )
-    elif isinstance(value, list):
-        items = next((option["items"] for option in options if isinstance(option.get("items"), dict)), None)
-        for index, item in enumerate(value if items else []):
-            yield from nested(document, root, items or {}, item, (*path, index))
+def _options(root: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas that a value may follow."""
+    return [_resolve(root, option) for option in schema.get("anyOf", [schema])]
+
+
+def _keys_of(options: list[dict[str, Any]]) -> dict[str, Any]:
+    """The keys of a group, with their schemas."""
+    return {key: sub for option in options for key, sub in option.get("properties", {}).items()}
 
 
 def _resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

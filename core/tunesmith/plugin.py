@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from tunesmith.run import Run
 
+OnResume = Literal["free", "word"]
 hookimpl = pluggy.HookimplMarker("tunesmith")
 """Marks a function of a plugin as the implementation of the hook of the same name."""
 
@@ -89,7 +90,9 @@ class Plugin:
     dataset_settings: further keys of a `datasets:` entry of one of its types. switches: keys of its own that activate
     it when they are set. method: what it trains, if it answers compute_loss. needs: what it reads from the forward
     pass; a function of the run where that depends on settings. after, before: words of plugins that its hooks follow
-    or precede. best_effort: muted, loudly, when one of its hooks fails; for loggers.
+    or precede. best_effort: muted, loudly, when one of its hooks fails; for loggers. on_resume: keys of its own that
+    may differ from those of the checkpoint that a run goes on from, freely or with a word in accept_changes; those of
+    a best-effort plugin all may.
     """
 
     settings: type[Settings] | None = None
@@ -102,6 +105,14 @@ class Plugin:
     after: Sequence[str] = ()
     before: Sequence[str] = ()
     best_effort: bool = False
+    on_resume: Mapping[str, OnResume] = field(default_factory=dict)
+
+
+def rules_of(plugin: Plugin) -> dict[str, OnResume]:
+    """Its keys that may change when a run is resumed, each with its rule."""
+    if plugin.best_effort and plugin.settings:
+        return dict.fromkeys(plugin.settings.model_fields, "free")
+    return dict(plugin.on_resume)
 
 
 def implemented_hooks(module: Any) -> dict[str, str]:
@@ -128,6 +139,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "answers": {key: list(values) for key, values in plugin.answers.items()},
         "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
         "switches": list(plugin.switches),
+        "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
         "hooks": implemented_hooks(module),
         "schema": schema(plugin.settings),

@@ -1,18 +1,99 @@
-"""Secrets out of everything that is written: values of secret environment variables, and what looks like a token."""
+"""The one redactor: secrets out of everything that is printed or written.
+
+A secret is the value of an environment variable whose name says so, or what looks like one: tokens of known services,
+passwords in addresses, signatures in their queries, private keys.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import json
 import os
 import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+from urllib.parse import quote
 
-NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.I)
-SHAPES = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
+NAMES = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|MYSQL_PWD|CREDENTIALS?|API_?KEY|ACCESS_?KEY|SECRET_?KEY|PRIVATE_?KEY)"
+    r"(?![A-Za-z])(?!.*_(PATH|FILE|DIR|URL)$)",
+    re.I,
+)
 SHORTEST = 8  # shorter values would be found everywhere
+MASK = "***"
+TOKENS = (
+    r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|xox[abprs]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{30,}|nvapi-[\w-]{20,}"
+    r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
+)
+IN_QUERIES = r"([?&][\w.-]*(?:token|key|secret|sig|signature|password|passwd|credential)=)[^&\s\"'#<>]+"
+SHAPES = [  # what is looked for, and what stays of it
+    (re.compile(TOKENS), MASK),
+    (re.compile(r"(\w:/+)[^\s/\"'<>]+@"), rf"\g<1>{MASK}@"),  # a path makes one slash of two
+    (re.compile(IN_QUERIES, re.I), rf"\g<1>{MASK}"),
+    (re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[^\s\"']+", re.I), rf"\g<1>{MASK}"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), MASK),
+]
 
 
 def redact(text: str) -> str:
     """The text with secrets replaced by ***."""
-    values = {value for name, value in os.environ.items() if NAMES.search(name) and len(value) >= SHORTEST}
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, "***")
-    return SHAPES.sub("***", text)
+    values = tuple(value for name, value in os.environ.items() if _is_secret(name) and len(value) >= SHORTEST)
+    if values:
+        text = _any_of(values).sub(MASK, text)
+    for shape, left in SHAPES:
+        text = shape.sub(left, text)
+    return text
+
+
+@functools.cache
+def _is_secret(name: str) -> bool:
+    return NAMES.search(name) is not None
+
+
+@functools.lru_cache(8)
+def _any_of(values: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds these values as they are, as JSON, repr and addresses write them; of several at one place the longest."""
+    forms = {form for v in values for form in (v, json.dumps(v)[1:-1], repr(v)[1:-1], quote(v, safe=""))}
+    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+
+
+def clean(value: Any) -> Any:
+    """A JSON value with every text in it redacted, keys too; what is no JSON value becomes text, as str() gives it."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {redact(str(key)): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    return redact(str(value))
+
+
+class Redacted:
+    """A text stream that redacts what is written to it; for all else it is the stream behind it, `plain`."""
+
+    def __init__(self, plain: Any):
+        self.plain = plain
+
+    def write(self, text: str) -> int:
+        self.plain.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+
+@contextlib.contextmanager
+def redacted_output() -> Iterator[None]:
+    """Within the block, whatever anyone prints is redacted: plugins and libraries too."""
+    with (
+        contextlib.redirect_stdout(cast(Any, Redacted(sys.stdout))),
+        contextlib.redirect_stderr(cast(Any, Redacted(sys.stderr))),
+    ):
+        yield

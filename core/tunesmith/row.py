@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.discovery import nearest
 from tunesmith.errors import DataError
 
 
@@ -24,8 +25,23 @@ class Row(dict[str, Any]):
     def require(self, field: str, kind: type = str) -> Any:
         """The value of a field that has to be there. Raises DataError naming the columns found where it is not."""
         if field not in self:
-            columns = ", ".join(map(str, self)) or "none"
-            raise self.error(field, f"no such column; found: {columns}", "name the column in the dataset's entry")
-        if not isinstance(self[field], kind):
-            raise self.error(field, f"is {type(self[field]).__name__}, not {kind.__name__}")
-        return self[field]
+            columns = list(map(str, self))
+            close = nearest(field, columns)
+            help = "name the column in the dataset's entry"
+            help = f"is it {close!r}? Then {help}" if close else help
+            raise self.error(field, f"no such column; found: {', '.join(columns) or 'none'}", help)
+        value = self[field]
+        if not isinstance(value, kind):
+            raise self.error(field, f"is {'null' if value is None else type(value).__name__}, not {kind.__name__}")
+        if isinstance(value, str) and (why := flaw(value)):
+            raise self.error(field, why)
+        return value
+
+
+def flaw(text: str) -> str | None:
+    """Why a text can't be tokenised: JSON can write half of a character, which UTF-8 has no bytes for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds {text[error.start]!a} at character {error.start}, which is half of a character"
+    return None

@@ -16,11 +16,12 @@ from tunesmith.hooks import Hooks
 from tunesmith.patches import Patches
 from tunesmith.plugin import Method, Needs, Settings
 from tunesmith.settings import CoreSettings
+from tunesmith.yamlfile import KeyPath
 
 if TYPE_CHECKING:
     import torch
+    from tunesmith_engine.cache import Prepared
     from tunesmith_engine.distributed import World
-    from tunesmith_engine.prepare import Prepared
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
@@ -113,7 +114,7 @@ class Run:
     def world(self) -> World:
         """The processes of this run."""
         if self._world is None:
-            self._world = engine("distributed").World.start(self.core)
+            self._world = engine("distributed").World.start(self.config)
         return self._world
 
     @property
@@ -123,6 +124,11 @@ class Run:
     def note(self, name: str, value: Any) -> None:
         """Say something in the summary and in run.json."""
         self.notes[name] = value
+
+    def warn(self, key: str | KeyPath, message: str) -> None:
+        """Note, with its place, what is most likely a mistake in the value of a key: "key" or ("group", "key")."""
+        path = (key,) if isinstance(key, str) else key
+        self.note(f"{self.config.document.where(path, value=True)}: {'.'.join(map(str, path))}", message)
 
     def stop(self, reason: str) -> None:
         """End training after this step, as if it were the last; the first reason stands."""

@@ -159,15 +159,9 @@ class CoreSettings(Settings):
     """Save a checkpoint at each best evaluation, and end with the best one as the final model."""
     resume_from_checkpoint: str | None = None
     """`auto` goes on from the newest whole checkpoint in output_dir, if any; or the path of a checkpoint."""
+    accept_changes: list[str] = []
+    """Keys, or `data`, `plugins`, `processes`, that may differ from those of the checkpoint that a run goes on from."""
 
     @property
     def tokenizer_path(self) -> str:
         return self.tokenizer_config or self.base_model
-
-
-FREE_ON_RESUME = {
-    "output_dir", "dataset_prepared_path", "logging_steps", "save_steps", "saves_per_epoch", "save_total_limit",
-    "eval_steps", "evals_per_epoch", "eval_batch_size", "resume_from_checkpoint", "load_best_model_at_end",
-    "metric_for_best_model", "greater_is_better", "max_steps", "num_epochs",
-}  # fmt: skip
-"""Keys that may change between a checkpoint and its resumption: they do not touch what a step computes."""

@@ -52,7 +52,7 @@ class Document:
         name, equals, value = text.partition("=")
         if not equals:
             help = "write learning_rate=1e-4 or --learning_rate 1e-4"
-            raise ConfigError(f"{text!r} is no key=value", where="command line", help=help)
+            raise ConfigError(f"{text!r} is no key=value", where="command line", help=help, code="override")
         name = name.lstrip("-")
         path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         place = f"command line ({name})"
@@ -67,11 +67,11 @@ class Document:
                     self.keys[path[:depth]] = self.places[path[:depth]] = place
                 target = target[part]
             else:
-                raise ConfigError(f"{name}: there is no {part!r} to reach into", where="command line")
+                raise ConfigError(f"there is no {part!r} to reach into", where=place, code="override")
         try:
             target[path[-1]] = _Builder(Document(place)).build(node, ()) if node else None
         except (IndexError, TypeError):
-            raise ConfigError(f"{name}: there is no {path[-1]!r} in it", where="command line") from None
+            raise ConfigError(f"there is no {path[-1]!r} in it", where=place, code="override") from None
         for known in (self.keys, self.places):  # what stood below it in the file is gone
             for below in [key for key in known if key[: len(path)] == path]:
                 del known[below]
@@ -88,13 +88,16 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
-        raise ConfigError("no such file", where=name, help=f"here: {', '.join(near)}" if near else None) from None
+        help = f"here: {', '.join(near)}" if near else "the path is relative to the working folder"
+        raise ConfigError("no such file", where=name, help=help, code="no-config") from None
     except IsADirectoryError:
-        raise ConfigError("is a folder, not a YAML file", where=name) from None
+        raise ConfigError("is a folder, not a YAML file", where=name, code="no-config") from None
     except OSError as error:
-        raise ConfigError(f"can't be read: {error.strerror}", where=name) from None
+        raise ConfigError(f"can't be read: {error.strerror}", where=name, code="no-config") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8: byte {error.start}", where=name, code="yaml-encoding") from None
+        where = _at_byte(name, error.object, error.start)
+        message, help = f"is not UTF-8: byte {error.start}", "save the file as UTF-8"
+        raise ConfigError(message, where=where, help=help, code="yaml-encoding") from None
     document = Document(name)
     node = _compose(text, name)
     if node is None:
@@ -130,8 +133,17 @@ def _compose(text: str, name: str) -> Any:
             message += f" by line {mark.line + 1}"
         where = _at(name, start or mark) if start or mark else name
         raise ConfigError(message, where=where, code="yaml-syntax") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(str(error).replace("\n", " "), where=name, code="yaml-syntax") from None
+    except yaml.reader.ReaderError as error:
+        where = _at_byte(name, text.encode(), error.position)
+        message = f"the character U+{error.character:04X} is not allowed"
+        raise ConfigError(message, where=where, help="save the file as UTF-8 text", code="yaml-encoding") from None
+
+
+def _at_byte(name: str, content: bytes, offset: int) -> str:
+    """file:line:column of a byte, columns counted in bytes."""
+    line = content.count(b"\n", 0, offset) + 1
+    column = offset - content.rfind(b"\n", 0, offset)
+    return f"{name}:{line}:{column}"
 
 
 def _at(name: str, mark: Any) -> str:

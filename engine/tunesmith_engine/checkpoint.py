@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.discovery import LoadedPlugin
-from tunesmith.errors import ConfigError, ModelError, PluginError
+from tunesmith.errors import PluginError
 from tunesmith.run import Run
-from tunesmith.settings import FREE_ON_RESUME
 from tunesmith_engine.files import complaint, discard, seal, tidy, writing
-from tunesmith_engine.record import status_of
 
 if TYPE_CHECKING:
     from tunesmith_engine.policy import Policy
@@ -124,82 +120,3 @@ def rotate(run: Run, best_step: int | None) -> None:
     spare = [path for step, path in kept[:-1] if step != best_step]
     for path in spare[: max(0, len(kept) - limit)]:
         discard(path)
-
-
-# finding and loading
-
-
-def choose(run: Run) -> Path | None:
-    """The checkpoint that resume_from_checkpoint names: for `auto` the newest whole one, saying what was passed over.
-
-    Raises ConfigError if output_dir already holds a run and nothing was said about resuming.
-    """
-    wanted = run.core.resume_from_checkpoint
-    if wanted is None:
-        if numbered(run.output_dir) or status_of(run.output_dir) not in (None, "failed"):
-            help = "write resume_from_checkpoint: auto to go on, or choose another output_dir"
-            raise run.config.error("output_dir", f"{run.output_dir} holds a run already", help)
-        return None
-    if wanted != "auto":
-        why = complaint(Path(wanted))
-        if why:
-            raise ModelError(f"checkpoint {wanted} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
-        return Path(wanted)
-    return newest(run)
-
-
-def newest(run: Run) -> Path | None:
-    """The newest whole checkpoint in output_dir; says which were passed over, and why."""
-    passed: list[str] = []
-    found = None
-    for _, path in reversed(numbered(run.output_dir)):
-        why = complaint(path)
-        if why is None:
-            found = path
-            break
-        passed.append(f"{path.name} {why}")
-    if passed:
-        run.note("checkpoints passed over", "; ".join(passed))
-    return found
-
-
-def abandon(run: Run) -> None:
-    """Put checkpoints that are newer than the one that was resumed from out of the way: they are of another course."""
-    newer = [path for step, path in numbered(run.output_dir) if step > run.step]
-    run.world.barrier()
-    if newer and run.world.main:
-        for path in newer:
-            aside = path.with_name(f"abandoned-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-    if newer:
-        run.note("checkpoints put aside", ", ".join(path.name for path in newer))
-
-
-def keys_of(plugin: LoadedPlugin) -> set[str]:
-    """The top-level keys that a plugin owns."""
-    return set(plugin.declaration.settings.model_fields) if plugin.declaration.settings else set()
-
-
-def check_same(run: Run, saved: dict[str, Any]) -> None:
-    """Refuse to go on with what would make another run of it; note other versions of plugins."""
-    now = json.loads(json.dumps(run.config.resolved(), default=str))
-    before = saved["config"]
-    free = FREE_ON_RESUME | {k for p in run.hooks.plugins if p.declaration.best_effort for k in keys_of(p)}
-    both = sorted(now.keys() & before.keys())  # a key of one side alone came or went with a plugin or its release
-    changed = [key for key in both if now[key] != before[key] and key not in free]
-    if changed:
-        shown = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed[:5])
-        help = "change it back, or start in another output_dir"
-        raise ConfigError(
-            f"can't resume: {shown}", where=run.config.document.where((changed[0],)), code="resume", help=help
-        )
-    if saved["world"] != run.world.size:
-        raise ConfigError(f"can't resume on {run.world.size} processes what {saved['world']} began", code="resume")
-    if run.data and saved["data"] != run.data.fingerprint:
-        raise ConfigError(
-            "can't resume: the data, tokenizer or strategy changed", code="resume", help="start in another output_dir"
-        )
-    versions = {p.name: p.version for p in run.hooks.plugins}
-    if saved["plugins"] != versions:
-        run.note("plugins changed since the checkpoint", f"{saved['plugins']} -> {versions}")

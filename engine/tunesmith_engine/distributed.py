@@ -16,8 +16,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from tunesmith.config import Config
 from tunesmith.errors import ConfigError, EnvironmentProblem, PluginError
-from tunesmith.settings import CoreSettings, FSDPConfig
+from tunesmith.settings import FSDPConfig
 
 
 @dataclass
@@ -29,16 +30,19 @@ class World:
     _agreed: set[str] = field(default_factory=set)
 
     @classmethod
-    def start(cls, core: CoreSettings) -> World:
+    def start(cls, config: Config) -> World:
         """Join the process group that the launcher set up, if any. Raises EnvironmentProblem for a missing device."""
+        core = config.core
         if core.device == "cuda" and not torch.cuda.is_available():
-            raise EnvironmentProblem("device: cuda, and torch sees no GPU", help="write device: auto or device: cpu")
+            where, help = config.document.where(("device",), value=True), "write device: auto or device: cpu"
+            raise EnvironmentProblem("device: cuda, and torch sees no GPU", where=where, help=help)
         cpu = core.device == "cpu" or not torch.cuda.is_available()
         if core.tf32 is not None:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = core.tf32
         half = core.bf16 is True or (core.bf16 == "auto" and not cpu and torch.cuda.is_bf16_supported())
         if core.bf16 is True and not cpu and not torch.cuda.is_bf16_supported():
-            raise EnvironmentProblem("bf16: true, and this GPU can't", help="write bf16: auto")
+            where = config.document.where(("bf16",), value=True)
+            raise EnvironmentProblem("bf16: true, and this GPU can't", where=where, help="write bf16: auto")
         AcceleratorState._reset_state()  # a second run in this process may want another precision
         data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False)  # a forward is no meeting of processes
         precision = "bf16" if half else "no"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tunesmith.discovery import nearest
 from tunesmith.run import Run
 from tunesmith_engine.examples import Example, ExampleStore
 from tunesmith_engine.feed import Rows, batches, micro_batches, repack
@@ -86,8 +87,10 @@ class Best:
         """Whether this evaluation is better than all before. Raises ConfigError if the metric is not measured."""
         core = run.core
         if core.metric_for_best_model not in evaluation:
+            close = nearest(core.metric_for_best_model, set(evaluation))
+            help = f"did you mean {close!r}?" if close else "write one of them"
             measured = ", ".join(evaluation)
-            raise run.config.error("metric_for_best_model", f"is not measured; measured: {measured}")
+            raise run.config.error("metric_for_best_model", f"is not measured; measured: {measured}", help)
         value = evaluation[core.metric_for_best_model]
         if math.isnan(value):
             return False

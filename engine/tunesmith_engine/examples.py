@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,9 +136,16 @@ class ExampleStore(Sequence[Example]):
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], fields: list[dict[str, Any]] | None = None):
-        self.arrays = arrays
+        # plain views of what may be memory-mapped: indexing a memmap makes a new one each time
+        self.arrays = {name: np.asarray(array) for name, array in arrays.items()}
         self.fields = fields
-        self._segment, self._example = arrays["segment_start"], arrays["example_start"]
+        self._segment, self._example = self.arrays["segment_start"], self.arrays["example_start"]
+        self._of_examples, self._of_sequences = self._named("example."), self._named("sequence.")
+        self._of_tokens, self._inputs = self._named("token."), self._named("input.")
+
+    def _named(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """The arrays of a level, by what follows its prefix."""
+        return {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
 
     def __len__(self) -> int:
         return len(self._example) - 1
@@ -146,23 +155,18 @@ class ExampleStore(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         first, last = int(self._example[index]), int(self._example[index + 1])
         segments = [self._read_segment(s) for s in range(first, last)]
-        columns = {k[8:]: a[index] for k, a in self.arrays.items() if k.startswith("example.")}
+        columns = {name: array[index] for name, array in self._of_examples.items()}
         inputs = {}
-        for key, bounds in self.arrays.items():
-            if key.startswith("input_start."):
-                name = key[12:]
-                inputs[name] = np.array(self.arrays[f"input.{name}"][bounds[index] : bounds[index + 1]])
+        for name, array in self._inputs.items():
+            bounds = self.arrays[f"input_start.{name}"]
+            inputs[name] = np.array(array[bounds[index] : bounds[index + 1]])
         entry, row = self.arrays["origin"][index].tolist()
         return Example(segments, columns, self.fields[index] if self.fields else {}, inputs, (entry, row))
 
     def _read_segment(self, s: int) -> Segment:
         a, b = int(self._segment[s]), int(self._segment[s + 1])
-        columns: dict[str, Any] = {}
-        for key, array in self.arrays.items():
-            if key.startswith("sequence."):
-                columns[key[9:]] = array[s]
-            elif key.startswith("token."):
-                columns[key[6:]] = np.array(array[a:b])
+        columns: dict[str, Any] = {name: array[s] for name, array in self._of_sequences.items()}
+        columns |= {name: np.array(array[a:b]) for name, array in self._of_tokens.items()}
         return Segment(
             np.array(self.arrays["tokens"][a:b]),
             np.array(self.arrays["weights"][a:b]),
@@ -177,8 +181,7 @@ class ExampleStore(Sequence[Example]):
     @property
     def widths(self) -> NDArray[np.int64]:
         """Room that each example takes in a row [E]."""
-        bounds = np.asarray(self._segment)[np.asarray(self._example)]
-        widths: NDArray[np.int64] = np.diff(bounds).astype(np.int64)
+        widths: NDArray[np.int64] = np.diff(self._segment[self._example]).astype(np.int64)
         return widths
 
     @classmethod
@@ -218,18 +221,22 @@ class ExampleStore(Sequence[Example]):
         """The examples at these indices, as a store of their own."""
         return ExampleStore.collect(self[int(i)] for i in indices)
 
+    def content(self) -> str:
+        """sha256 of all examples."""
+        digest = hashlib.sha256(json.dumps(self.fields).encode())
+        for name, array in sorted(self.arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
     def save(self, folder: Path) -> None:
         for name, array in self.arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         if self.fields:
-            import json
-
             (folder / "fields.jsonl").write_text("".join(json.dumps(f) + "\n" for f in self.fields), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ExampleStore:
-        import json
-
         arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
         lines = folder / "fields.jsonl"
         fields = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else None

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.checks import warn_of_intervals
 from tunesmith.row import Row
 from tunesmith.run import Run
 from tunesmith_engine.batch import Batch, collate
+from tunesmith_engine.cache import Counts
 from tunesmith_engine.examples import Example, ExampleStore
 from tunesmith_engine.packing import efficiency, pack
-from tunesmith_engine.prepare import Counts, examples_of
+from tunesmith_engine.prepare import examples_of
 
 Rows = list[list[Example]]
 
@@ -205,9 +207,11 @@ def make_feed(run: Run) -> Feed:
 
 
 def count_steps(run: Run, feed: Feed) -> int:
-    """Optimizer steps of the whole run: num_epochs of data, at most max_steps."""
+    """Optimizer steps of the whole run: num_epochs of data, at most max_steps. Notes what none of them will reach."""
     if feed.rounds_per_epoch is None:
         assert run.core.max_steps is not None  # the core's own check
         return run.core.max_steps
     steps = math.ceil(feed.rounds_per_epoch * run.reuse * run.core.num_epochs)
-    return min(steps, run.core.max_steps or steps)
+    steps = min(steps, run.core.max_steps or steps)
+    warn_of_intervals(run, steps)
+    return steps

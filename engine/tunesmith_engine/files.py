@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from safetensors import safe_open
+
 from tunesmith.errors import EnvironmentProblem
 
 MANIFEST = "manifest.json"
@@ -67,6 +69,20 @@ def seal(partial: Path, final: Path) -> None:
         discard(final)
     partial.rename(final)
     flush(final.parent)
+
+
+def read_again(folder: Path) -> None:
+    """Parse what was written: the header of every .safetensors, every .json. Raises EnvironmentProblem."""
+    for path in sorted(folder.rglob("*")):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text("utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "np") as file:
+                    file.keys()
+        except Exception as error:
+            message = f"{path.name} was written, and can't be read again: {error}"
+            raise EnvironmentProblem(message, code="disk", help="look after the disk; then start again") from error
 
 
 def discard(folder: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import NumericalError
-from tunesmith_engine import checkpoint, state
+from tunesmith_engine import state
 from tunesmith_engine.batch import Batch
 from tunesmith_engine.randomness import random_state, set_random_state
+from tunesmith_engine.resume import newest
 
 if TYPE_CHECKING:
     from tunesmith_engine.loop import Loop
@@ -46,7 +47,7 @@ def react(loop: Loop, bad: Sequence[Batch], metrics: dict[str, Tensor | float]) 
 
 def roll_back(loop: Loop) -> None:
     """Weights and optimizer of the newest checkpoint, or of the start; the data goes on after the bad step."""
-    folder = checkpoint.newest(loop.run)
+    folder = newest(loop.run)
     if folder is None:
         raise NumericalError("there is no checkpoint to roll back to", code="not-finite", help="write save_steps: ...")
     state.restore_weights(loop, folder)

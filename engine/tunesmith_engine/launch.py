@@ -15,5 +15,6 @@ def relaunch(run: Run) -> None:
     import torch
 
     if (count := torch.cuda.device_count()) > 1:
+        os.environ["PYTHONSAFEPATH"] = "1"  # -m would look into the working folder first: a json.py there is no module
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "tunesmith"]
         os.execv(sys.executable, [sys.executable, *launcher, *sys.argv[1:]])

@@ -52,7 +52,11 @@ class Layout:
 
     def branch(self) -> Tensor:
         """Branch of each token [T]."""
-        return self.cached("branch", lambda: torch.repeat_interleave(torch.tensor(self.lengths)).to(self.device))
+
+        def make() -> Tensor:
+            return torch.repeat_interleave(torch.tensor(self.lengths), output_size=self.length).to(self.device)
+
+        return self.cached("branch", make)
 
     def positions(self) -> Tensor:
         """Position of each token [T]."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from tunesmith.hooks import HOOKS
 from tunesmith.run import Run
-from tunesmith_engine.feed import StoredFeed, count_steps, make_feed
-from tunesmith_engine.setup import count_parameters
+from tunesmith_engine.feed import Feed, StoredFeed, count_steps, make_feed
+from tunesmith_engine.memory import peak_memory
+from tunesmith_engine.record import last_record
+from tunesmith_engine.setup import abstract_model, count_parameters
 
 
 def make_plan(run: Run) -> dict[str, Any]:
@@ -31,22 +33,27 @@ def make_plan(run: Run) -> dict[str, Any]:
     }
     if isinstance(feed, StoredFeed) and core.sample_packing:
         plan["packing_efficiency"] = round(feed.efficiency(), 4)
-    return plan | model
+    return plan | model | {"memory": _memory(run, feed)}
+
+
+def _memory(run: Run, feed: Feed) -> dict[str, Any]:
+    """Bytes at the peak of a step, counted; and what the last run of this config in output_dir really took."""
+    try:
+        found: dict[str, Any] = dict(peak_memory(run, feed))
+    except Exception as error:  # a model or method whose operations depend on content, and here there is none
+        reason = error.__cause__ or error
+        found = {"not counted": f"{type(reason).__name__}: {str(reason).partition(chr(10))[0]}"}
+    last = last_record(run.output_dir)
+    if last.get("config_fingerprint") == run.config.fingerprint and last.get("peak_memory") is not None:
+        found["measured"] = last["peak_memory"]
+    return found
 
 
 def _model(run: Run) -> dict[str, Any]:
     """Parameters and attention backend, from the model built without weights."""
-    run.abstract = True
-    adapter = run.adapter
-    try:
-        with run.alive():
-            run.hooks.configure(run)
-            backbone = run.hooks.load_model(run, "policy")
-            module = run.hooks.patch_model(run, backbone.module)
-            total, trained = count_parameters(module)
-            patches = [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries]
-    finally:
-        run.abstract, run.adapter, run.states = False, adapter, {}
+    with abstract_model(run) as backbone:
+        total, trained = count_parameters(backbone.module)
+        patches = [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries]
     return {
         "parameters": total,
         "trained_parameters": trained,

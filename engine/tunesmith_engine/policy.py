@@ -24,8 +24,10 @@ from tunesmith_engine.batch import Batch
 if TYPE_CHECKING:
     from tunesmith.run import Run
 
-CHUNK = 2**23  # logits at a time; 32 MiB in float32
-KEPT = 2**25  # logits that may stay in memory for the backward; what is beyond is computed again
+# Logits at a time: 64 MiB in float32. Blocks of up to 32 MiB glibc takes from its heap, where what is freed between
+# chunks leaves holes, and memory grows with the number of chunks after all.
+CHUNK = 2**24
+KEPT = 2**26  # logits that may stay in memory for the backward; what is beyond is computed again
 
 
 @dataclass
@@ -122,15 +124,13 @@ def score_tokens(
     """
 
     def chunk(h: Tensor, wanted: Tensor, *at: Tensor) -> tuple[Tensor, ...]:
-        logits = head(h).float()
-        total = torch.logsumexp(logits, -1)
-        results = [logits.gather(-1, wanted[:, None])[:, 0] - total]
+        logps = torch.log_softmax(head(h).float(), -1)
+        results = [logps.gather(-1, wanted[:, None])[:, 0]]
         if needs.entropy:
-            results.append(total - (torch.softmax(logits, -1) * logits).sum(-1))
+            results.append(-(logps.exp() * logps).sum(-1))
         if needs.topk:
-            best = logits.topk(needs.topk, -1)
-            results += [best.values - total[:, None], best.indices]
-        return (*results, *(logits.gather(-1, i) - total[:, None] for i in at))
+            results += logps.topk(needs.topk, -1)
+        return (*results, *(logps.gather(-1, i) for i in at))
 
     with torch.no_grad():
         vocabulary = head(hidden[:1]).shape[-1] if len(hidden) else 1

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shutil
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,64 +12,19 @@ import numpy as np
 
 from tunesmith.config import DatasetSpec, digest
 from tunesmith.discovery import core_version
-from tunesmith.errors import ConfigError, DataError, PluginError
+from tunesmith.errors import ConfigError, DataError, PluginError, TunesmithError
 from tunesmith.row import Row
 from tunesmith.run import Run
+from tunesmith_engine.cache import Counts, Prepared, cached, keep, read
 from tunesmith_engine.examples import Example, ExampleStore, Segment
-from tunesmith_engine.files import complaint, seal, writing
-
-ABANDONED = 24 * 3600.0  # seconds after which a half-written cache is nobody's
-
-
-@dataclass
-class Counts:
-    """What became of the rows; every row is in exactly one of kept, too_long and untrained."""
-
-    rows: int = 0
-    kept: int = 0
-    too_long: int = 0
-    untrained: int = 0
-    truncated: int = 0
-    split: int = 0
-    examples: int = 0
-    tokens: int = 0
-    trained_tokens: int = 0
-    first: dict[str, list[str]] = field(default_factory=dict)
-
-    def mention(self, what: str, where: str) -> None:
-        """Count a row by name, remembering the places of the first three."""
-        setattr(self, what, getattr(self, what) + 1)
-        places = self.first.setdefault(what, [])
-        if len(places) < 3:
-            places.append(where)
-
-    def report(self, run: Run, name: str) -> None:
-        """Say in the summary what was dropped or changed."""
-        words = {"too_long": "rows dropped: longer than sequence_len", "untrained": "rows dropped: nothing is trained",
-                 "truncated": "rows cut to sequence_len", "split": "rows split at sequence_len"}  # fmt: skip
-        for key, text in words.items():
-            if number := getattr(self, key):
-                run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[key])}")
-
-
-@dataclass
-class Prepared:
-    """The data of a run: what is trained on (none if it is streamed), what is held out, counts, and its fingerprint."""
-
-    train: ExampleStore | None
-    eval: ExampleStore | None
-    counts: dict[str, Counts]
-    fingerprint: str
-    cached: bool = False
 
 
 def prepare(run: Run) -> Prepared:
     """Read, tokenise and split the data of a run, or take it from the cache; fills run.tokenizer and run.data."""
     core = run.core
     if not run.config.datasets and not run.config.pretraining:
-        raise ConfigError(
-            "there is nothing to train on", where=run.config.document.where(()), help="write datasets: ..."
-        )
+        where = run.config.document.where(())
+        raise ConfigError("there is nothing to train on", where=where, help="write datasets: ...", code="no-data")
     if run.tokenizer is None:
         run.tokenizer = run.hooks.load_tokenizer(run)
     if run.config.pretraining:
@@ -91,14 +40,12 @@ def prepare(run: Run) -> Prepared:
         run.data = _build(run, rows, fingerprint)
     else:
         with run.world.main_first():
-            run.data = _cached(run, folder, fingerprint)
+            run.data = cached(run, folder, fingerprint)
             if run.data is None:
-                _write(folder, _build(run, rows, fingerprint))
-                run.data = _read(folder, fingerprint, cached=False)
-    for spec, (name, counts) in zip(run.config.datasets, run.data.counts.items(), strict=True):
+                keep(folder, _build(run, rows, fingerprint))
+                run.data = read(folder, fingerprint, cached=False)
+    for name, counts in run.data.counts.items():
         counts.report(run, name)
-        if not counts.kept:
-            _nothing_left(run, spec, counts)
     return run.data
 
 
@@ -108,11 +55,14 @@ def _build(run: Run, sources: list[Iterable[Row]], fingerprint: str) -> Prepared
     for index, (spec, rows) in enumerate(zip(run.config.datasets, sources, strict=True)):
         one = Counts()
         kept += examples_of(run, spec, rows, one)
+        if not one.kept:
+            _nothing_left(run, spec, one)
         counts[f"datasets[{index}] {spec.settings.path}"] = one
     held, rest = _split([e.origin for e in kept], run.core.val_set_size, run.core.seed)
     if not rest and kept:
         message = f"val_set_size leaves nothing of {len(kept):,} examples to train on"
-        raise ConfigError(message, where=run.config.document.where(("val_set_size",)), help="write val_set_size: 0.05")
+        where = run.config.document.where(("val_set_size",), value=True)
+        raise ConfigError(message, where=where, help="write val_set_size: 0.05")
     train = ExampleStore.collect(kept[i] for i in rest)
     held_out = ExampleStore.collect(kept[i] for i in held) if held else None
     return Prepared(train, held_out, counts, fingerprint)
@@ -123,7 +73,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
     places: deque[str] = deque()  # of rows that a strategy has read ahead
 
     def noting() -> Iterator[Row]:
-        for row in rows:
+        for row in reading(spec, rows):
             places.append(row.where)
             yield row
 
@@ -151,6 +101,21 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
                 yield piece
     if places:
         raise _not_one_each(spec, f"no example for {places[0]}")
+
+
+def reading(spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows of a source; one that breaks off is a DataError of its own, not of the strategy that asks for more."""
+    last = None
+    try:
+        for row in rows:
+            last = row.where
+            yield row
+    except (TunesmithError, GeneratorExit):
+        raise
+    except Exception as error:
+        after = f"after {last}" if last else "from the start"
+        message = f"{spec.settings.path} can't be read {after}: {type(error).__name__}: {error}"
+        raise DataError(message, where=spec.where, code="unreadable") from error
 
 
 def _not_one_each(spec: DatasetSpec, what: str) -> PluginError:
@@ -202,12 +167,15 @@ def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> None:
     if not counts.rows:
         raise DataError(f"{spec.settings.path} has no rows", where=spec.where, code="no-rows")
     first = counts.first.get("untrained") or counts.first.get("too_long") or []
+    help = "raise sequence_len, or write excess_length_strategy: truncate"
+    if counts.untrained:
+        help = "tunesmith preprocess --debug shows each token with the reason why it is trained or masked"
     raise DataError(
         f"nothing is left of {spec.settings.path}: of {counts.rows} rows {counts.untrained} have no trained token and "
         f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}; first: {', '.join(first)}",
         where=spec.where,
         code="nothing-trained",
-        help="tunesmith preprocess --debug shows each token with the reason why it is trained or masked",
+        help=help,
     )
 
 
@@ -255,42 +223,3 @@ def _maker(run: Run, name: str) -> list[Any]:
 
 def _values(settings: Any) -> Any:
     return settings.model_dump(mode="json") if settings is not None else None
-
-
-def _cached(run: Run, folder: Path, fingerprint: str) -> Prepared | None:
-    """What an earlier run kept, if it is whole."""
-    if not folder.exists():
-        return None
-    if why := complaint(folder):
-        run.note("prepared data", f"made again: {folder.name} {why}")
-        return None
-    return _read(folder, fingerprint, cached=True)
-
-
-def _read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
-    counts = {name: Counts(**one) for name, one in json.loads((folder / "counts.json").read_text("utf-8")).items()}
-    held = folder / "eval"
-    eval_store = ExampleStore.load(held) if held.exists() else None
-    return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)
-
-
-def _write(folder: Path, data: Prepared) -> None:
-    """Keep prepared data for the next run. Another run may be writing the same: each has a place of its own first."""
-    for old in folder.parent.glob(f".{folder.name}.*"):
-        if time.time() - old.stat().st_mtime > ABANDONED:
-            shutil.rmtree(old, ignore_errors=True)
-    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
-    help = "make room there, or choose another dataset_prepared_path"
-    with writing(f"prepared data in {folder.parent}", help, partial):
-        for name, store in (("train", data.train), ("eval", data.eval)):
-            if store is not None:
-                (partial / name).mkdir(parents=True)
-                store.save(partial / name)
-        counts = {name: asdict(one) for name, one in data.counts.items()}
-        (partial / "counts.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
-        try:
-            seal(partial, folder)
-        except OSError:
-            if complaint(folder):
-                raise
-            shutil.rmtree(partial)  # another run was quicker

@@ -17,14 +17,21 @@ from tunesmith.errors import EnvironmentProblem
 from tunesmith.redact import redact
 from tunesmith.run import Run
 from tunesmith_engine.files import write_text, writing
+from tunesmith_engine.watch import Watch
+
+
+def last_record(folder: Path) -> dict[str, Any]:
+    """A folder's run.json; empty where there is no run."""
+    try:
+        found = json.loads((folder / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def status_of(folder: Path) -> str | None:
     """The status in a folder's run.json; None where there is no run."""
-    try:
-        return str(json.loads((folder / "run.json").read_text("utf-8"))["status"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return last_record(folder).get("status")
 
 
 class RunRecord:
@@ -33,6 +40,7 @@ class RunRecord:
     def __init__(self, run: Run):
         self.run = run
         self.started = time.time()
+        self.memory: Watch | None = None
 
     def crashed(self) -> None:
         """Keep the traceback of the error that ends the run, in crash.txt of the process that met it."""
@@ -55,6 +63,7 @@ class RunRecord:
             "stopped": run.stopped,
             "started": self.started,
             "seconds": round(time.time() - self.started, 3),
+            "peak_memory": self.memory.peak if self.memory else None,
             "config": run.config.resolved(),
             "config_fingerprint": run.config.fingerprint,
             "data_fingerprint": data.fingerprint if data else None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -31,6 +33,20 @@ def build_policy(run: Run) -> Policy:
         reference.root = run.world.wrap(reference.root, training=False)  # type: ignore[arg-type]
         policy.set_reference(reference)
     return policy
+
+
+@contextlib.contextmanager
+def abstract_model(run: Run) -> Iterator[Backbone]:
+    """The policy on the meta device, patched: for counting. Outside the block nothing of it is left with the run."""
+    run.abstract, adapter = True, run.adapter
+    try:
+        with run.alive():
+            run.hooks.configure(run)
+            backbone = run.hooks.load_model(run, "policy")
+            backbone.module = run.hooks.patch_model(run, backbone.module)
+            yield backbone
+    finally:
+        run.abstract, run.adapter, run.states = False, adapter, {}
 
 
 def _reference(run: Run, policy: Backbone) -> Policy:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from torch.distributed.checkpoint import state_dict as dcp
 
 from tunesmith.errors import PluginError
-from tunesmith_engine.checkpoint import check_same, read_tree
+from tunesmith_engine.checkpoint import read_tree
 from tunesmith_engine.examples import ExampleStore
-from tunesmith_engine.randomness import random_state, set_random_state
+from tunesmith_engine.randomness import random_state, seed_everything, set_random_state
+from tunesmith_engine.resume import check_same, versions
 
 if TYPE_CHECKING:
     from tunesmith_engine.loop import Loop
@@ -40,8 +41,9 @@ def shared(loop: Loop) -> dict[str, Any]:
         "scheduler": loop.scheduler.state_dict(),
         "states": {name: state.state_dict() for name, state in run.states.items()},
         "config": run.config.resolved(),
-        "plugins": {p.name: p.version for p in run.hooks.plugins},
+        "plugins": versions(run),
         "data": run.data.fingerprint if run.data else "",
+        "content": run.data.content if run.data else None,
         "world": run.world.size,
     }
 
@@ -61,9 +63,13 @@ def restore(loop: Loop, folder: Path) -> None:
     """
     run = loop.run
     state = read_tree(folder / "state")
-    check_same(run, state)
+    changed = check_same(run, state)
+    options = [{k: v for k, v in group.items() if k != "params"} for group in loop.optimizer.param_groups]
     restore_weights(loop, folder)
-    loop.scheduler.load_state_dict(state["scheduler"])
+    if changed:
+        adopt(loop, options, state["step"])
+    else:
+        loop.scheduler.load_state_dict(state["scheduler"])
     if state["total_steps"] != loop.total_steps:
         stretch(loop, state["total_steps"])
     run.restored = state["step"]
@@ -74,8 +80,19 @@ def restore(loop: Loop, folder: Path) -> None:
     for name, saved in state["states"].items():
         if name in run.states:
             run.states[name].load_state_dict(saved)
-    mine = read_tree(folder / f"rank-{run.world.rank}")
+    restore_own(loop, folder, state["world"])
+
+
+def restore_own(loop: Loop, folder: Path, processes: int) -> None:
+    """This process's own part. Of another number of processes only the place in the data holds, which all share:
+    examples being reused are made anew, and random numbers begin anew, the same at each such resumption."""
+    run = loop.run
+    same = processes == run.world.size
+    mine = read_tree(folder / f"rank-{run.world.rank if same else 0}")
     loop.feed.load_state_dict(mine["feed"])
+    if not same:
+        seed_everything(run.core.seed + run.world.rank + 7919 * run.step)  # a prime: no two steps share their numbers
+        return
     if pending := mine["pending"]:
         loop.round, loop.used = list(ExampleStore(pending["arrays"], pending["fields"])), pending["used"]
     set_random_state(mine["random"])
@@ -87,6 +104,16 @@ def restore_weights(loop: Loop, folder: Path) -> None:
     optimizer = read_tree(folder / "optimizer")
     root: Any = loop.policy.root
     dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
+
+
+def adopt(loop: Loop, options: list[dict[str, Any]], step: int) -> None:
+    """Go on with the options that the optimizer has now, and with the schedule of now as it is at this step."""
+    for group, now in zip(loop.optimizer.param_groups, options, strict=True):
+        group.update(now)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch expects updates between the steps of a schedule
+        for _ in range(step):
+            loop.scheduler.step()
 
 
 def stretch(loop: Loop, before: int) -> None:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.run import Run
-from tunesmith_engine import checkpoint, state
+from tunesmith_engine import disk, resume, state
 from tunesmith_engine.feed import StreamFeed, count_steps, make_feed
-from tunesmith_engine.files import flush, tidy, writing
+from tunesmith_engine.files import flush, read_again, tidy, writing
 from tunesmith_engine.loop import Interrupted, Loop
 from tunesmith_engine.policy import Policy
 from tunesmith_engine.prepare import prepare
 from tunesmith_engine.randomness import seed_everything
 from tunesmith_engine.record import RunRecord
 from tunesmith_engine.setup import build_policy
+from tunesmith_engine.watch import Watch
 
 
 @dataclass
@@ -32,12 +33,13 @@ class Result:
 def train(run: Run) -> Result:
     """The whole of a run, from rows to the final model; `tunesmith.api.train` says what it raises."""
     with run.alive():
-        folder = checkpoint.choose(run)
+        folder = resume.choose(run)
         run.world.barrier()  # no process creates files before all have looked
         make_folder(run)
         record = RunRecord(run)
         try:
             loop = begin(run, folder)
+            record.memory = Watch(run.device, loop.policy.bare)
             record.write("running")
             with loop.listening():
                 run.hooks.on_start(run, loop.policy)
@@ -67,6 +69,7 @@ def begin(run: Run, folder: Path | None) -> Loop:
     if run.data is None:
         prepare(run)
     policy = build_policy(run)
+    disk.fits(run, disk.bytes_of(run, policy.bare, exported_whole=run.adapter is None))
     feed = make_feed(run)
     run.total_steps = count_steps(run, feed)
     optimizer = run.hooks.build_optimizer(run, policy.bare)
@@ -76,7 +79,7 @@ def begin(run: Run, folder: Path | None) -> Loop:
     if folder is not None:
         state.restore(loop, folder)
         run.note("resumed from", folder.name)
-        checkpoint.abandon(run)
+        resume.abandon(run)
     return loop
 
 
@@ -105,6 +108,7 @@ def save_final(run: Run, policy: Policy) -> None:
         run.hooks.save_model(run, policy, partial)
         run.world.barrier()
         if run.world.main:
+            read_again(partial)
             for path in sorted(partial.iterdir()):
                 flush(path)
                 target = run.output_dir / path.name

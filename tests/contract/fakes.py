@@ -20,6 +20,8 @@ from tunesmith.plugin import Method, Plugin, describe, hookimpl
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
 BASE = "base_model: nobody/nothing\n"
 """The shortest config: a hub id, which no check looks up."""
+DATA = "datasets: [{path: nobody/rows, type: completion}]\n"
+"""Something to train on, which a run needs to start."""
 
 
 def module_of(source: str, name: str = "fake") -> ModuleType:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.contract.fakes import BASE, local, write
+from tests.contract.fakes import BASE, DATA, local, write
 from tunesmith import discovery
 from tunesmith.cli import main
 from tunesmith.hooks import HOOKS
@@ -72,7 +72,7 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
     "unknown key": ("check", BASE + "sede: 1", 2, r"run.yaml:2:1: error\[unknown-key\]: sede .*\n  help: .*'seed'"),
     "wrong type": ("check", BASE + "seed: x", 2, r"run.yaml:2:7: error\[wrong-type\]"),
     "broken YAML": ("check", BASE + "seed: [1", 2, r"run.yaml:2:7: error\[yaml-syntax\]"),
-    "nothing to train on": ("preprocess", BASE + "plugins: [./reads.py]", 2, r"run.yaml:1:1: .*nothing to train on"),
+    "nothing to train on": ("check", f"{BASE}datasets: []\n", 2, r"run.yaml:1:1: error\[no-data\]: .*nothing to train"),
     "data file missing": ("check", data("files/data/godo.jsonl"), 3, r"run.yaml:4:11: .*no-file.*\n.*good.jsonl"),
     "data file of a folder missing": ("check", data("files/empty"), 3, r"run.yaml:4:11: .*no-file.*files/empty "),
     "broken JSON": ("preprocess", data("files/data/bad.jsonl"), 3, r"files/data/bad.jsonl:3:13: error\[broken-json\]"),
@@ -96,7 +96,7 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
 @pytest.mark.parametrize("case", EXITS)
 def test_exit_code_and_error(case: str, tmp_path: Path) -> None:
     command, text, code, words = EXITS[case]
-    write(tmp_path, text)
+    write(tmp_path, text if "datasets:" in text else f"{text}\n{DATA}")
     result = tunesmith(command, "run.yaml")
     assert (result.exit_code, result.exit_code == 0 or result.stdout == "") == (code, True), result.output
     assert re.search(words, result.output), result.output
@@ -126,7 +126,7 @@ def test_wrong_usage_exits_with_2(words: list[str]) -> None:
         (["--sede", "1"], 2, "command line (sede): error[unknown-key]"),
         (["--fsdp_config.offlaod_params"], 2, "command line (fsdp_config.offlaod_params): error[unknown-key]"),
         (["--datasets.0.type", "alpcaa"], 2, "command line (datasets.0.type): error[unknown-value]"),
-        (["--datasets.3.type", "alpaca"], 2, "command line: error"),
+        (["--datasets.3.type", "alpaca"], 2, "command line (datasets.3.type): error[override]"),
         (["seed"], 2, "command line: error"), (["seed=[1"], 2, "command line (seed)"),
         (["seed=!x 1"], 9, "command line (seed)"),
     ],
@@ -151,6 +151,7 @@ def test_plugins_are_listed_for_people_and_for_programs() -> None:
     for row in rows:
         keys = {"name", "distribution", "version", "summary", "answers", "strategies", "hooks", "selected_by"}
         assert keys <= set(row), row
+        assert any(line.startswith("tunesmith-core") for line in row["requires"])
         assert row["summary"] and row["version"]
         assert set(row["hooks"]) <= set(HOOKS) and set(row["hooks"].values()) <= {"impl", "wrapper"}
     assert {"name": "lora", "distribution": "tunesmith-lora", "selected_by": "write adapter: lora"}.items() <= {
@@ -163,7 +164,7 @@ def test_plugins_are_listed_for_people_and_for_programs() -> None:
 def test_hooks_are_listed_in_call_order_for_people_and_for_programs(tmp_path: Path) -> None:
     local(tmp_path, "late", "plugin = Plugin(after=['hf'])\n@hookimpl\ndef save_model(run): ...\n")
     local(tmp_path, "early", "plugin = Plugin()\n@hookimpl(wrapper=True)\ndef load_model(run):\n    return (yield)\n")
-    write(tmp_path, BASE + "plugins: [./late.py, ./early.py]\nadapter: lora")
+    write(tmp_path, BASE + DATA + "plugins: [./late.py, ./early.py]\nadapter: lora")
     rows = json.loads(tunesmith("hooks", "run.yaml", "--json").stdout)
     assert [row["hook"] for row in rows] == list(HOOKS)
     for row in rows:
@@ -240,7 +241,7 @@ def test_config_schema_of_an_unknown_field_gets_the_nearest_spelling(field: str,
 def test_debug_shows_characters_whole_and_nothing_that_steers_a_terminal() -> None:
     from tests import tiny
     from tunesmith import segment
-    from tunesmith.show import _coloured
+    from tunesmith.cli.show import _coloured
 
     text = "\u00fc \u4f60 \x1b[2J a\n"
     tokens = segment(tiny.tokenizer()(text).input_ids, 1.0)

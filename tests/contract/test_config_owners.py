@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.fakes import BASE, found, load, refusal, write
+from tests.contract.fakes import BASE, DATA, found, load, refusal, write
 from tunesmith import discovery, keys
 from tunesmith.config import load_config
 
@@ -111,6 +111,7 @@ TOGETHER = {
     "save_steps: 3\nsaves_per_epoch: 1": ["save_steps"],
     "eval_steps: 3\nevals_per_epoch: 1": ["eval_steps", "eval_steps", "evals_per_epoch"],
     "load_best_model_at_end: true": ["load_best_model_at_end"],
+    "val_set_size: 0.1\nmetric_for_best_model: loss": ["metric_for_best_model"],
     "pretraining_dataset: [{path: x}]\nval_set_size: 0.1": ["pretraining_dataset", "val_set_size"],
     "gradient_checkpointing_kwargs: {use_reentrant: true}": ["gradient_checkpointing_kwargs"],
     "warmup_ratio: 0.1\nwarmup_steps: 3\nsave_steps: 1\nsaves_per_epoch: 1": ["save_steps", "warmup_ratio"],
@@ -121,7 +122,7 @@ TOGETHER = {
 def test_keys_that_do_not_go_together_are_all_told_with_their_places(lines: str, tmp_path: Path) -> None:
     from tunesmith.api import start
 
-    path = write(tmp_path, BASE + lines)
+    path = write(tmp_path, BASE + ("" if "pretraining_dataset" in lines else DATA) + lines)
     error = refusal(start, load_config(path))
     assert error.exit_code == 2
     assert [p.message.split()[0] for p in error.problems] == TOGETHER[lines]

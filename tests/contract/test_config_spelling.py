@@ -20,8 +20,8 @@ GOOD: dict[str, Any] = {
     "learning_rate": 1e-4, "weight_decay": 0.1, "warmup_steps": 3, "sequence_len": 512, "sample_packing": True,
     "micro_batch_size": 2, "gradient_accumulation_steps": 4, "num_epochs": 2, "max_grad_norm": 1.0, "val_set_size": 0.1,
     "gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False},
-    "fsdp_config": {"offload_params": True, "reshard_after_forward": False},
-    "special_tokens": {"pad_token": "<pad>", "eos_token": "<eos>"},
+    "fsdp_config": {"offload_params": True, "reshard_after_forward": False, "auto_wrap_policy": "NO_WRAP"},
+    "special_tokens": {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"},
     "generate_samples": True, "early_stopping_patience": 3,
     "output_dir": "out", "logging_steps": 5,
     "datasets": [
@@ -96,31 +96,44 @@ def every_misspelling(key: str) -> set[str]:
     return {misspelt(key, how, place) for how in ("delete", "double", "swap") for place in range(len(key))}
 
 
+def groups() -> Iterator[tuple[str, str, set[str]]]:
+    """(owner, key, keys below it) of every key of the core and the plugins that holds keys of its own."""
+    plugins = {name: candidate.info["schema"] for name, candidate in discovery.installed().items()}
+    for owner, schema in {"": keys.core_schema(), **plugins}.items():
+        for key, sub in schema.get("properties", {}).items():
+            for option in sub.get("anyOf", [sub]):
+                if name := option.get("$ref", "").rpartition("/")[2]:
+                    yield owner, key, set(schema["$defs"][name]["properties"])
+
+
 def test_every_misspelling_of_every_installed_key_is_named_and_19_of_20_suggested(tmp_path: Path) -> None:
-    """Of the core and all plugins, at the top and in entries of `datasets:`: one file with all of them."""
+    """Of the core and all plugins, at the top, in groups and in entries of `datasets:`: one file with all of them."""
     available = discovery.installed()
     tops = {*keys.core_schema()["properties"], *keys.owners(available, "schema")}
     lower = {*keys.dataset_schema()["properties"], *keys.owners(available, "dataset_schema")}
-    groups: dict[str, tuple[set[str], set[str]]] = {  # where -> keys, names that are keys of some sort
-        "top": (tops, tops | lower | set(keys.refused())),
-        "entry": (lower, lower | tops),
-    }
-    wrong: dict[tuple[str, str], set[str]] = {}
-    for group, (known, taken) in groups.items():
-        for key in known:
-            for word in every_misspelling(key) - taken - {"", "y", "n"}:
-                wrong.setdefault((group, word), set()).add(key)
-    text = BASE + "".join(f"{word}: 1\n" for group, word in wrong if group == "top")
-    text += "datasets:\n  - {path: x.jsonl, type: chat_template}\n"
-    text += "".join(f"    {word}: 1\n" for group, word in wrong if group == "entry").replace("}\n", "", 1)
-    text = text.replace("  - {path: x.jsonl, type: chat_template}\n", "  - path: x.jsonl\n    type: chat_template\n")
+    below = {key: known for _, key, known in groups()}
+    assert {"special_tokens", "fsdp_config", "gradient_checkpointing_kwargs"} <= set(below)
+    everywhere = tops | lower | set().union(*below.values())
+    known = {"": tops, "datasets.0.": lower, **{f"{key}.": names for key, names in below.items()}}
+    wrong: dict[str, dict[str, set[str]]] = {group: {} for group in known}
+    for group, names in known.items():
+        for key in names:
+            for word in every_misspelling(key) - everywhere - set(keys.refused()) - {"", "y", "n"}:
+                wrong[group].setdefault(word, set()).add(key)
+    owners = sorted({owner for owner, _, _ in groups()} - {""})
+    text = f"{BASE}plugins: [{', '.join(owners)}]\n" + "".join(f"{word}: 1\n" for word in wrong[""])
+    text += "datasets:\n  - path: x.jsonl\n    type: chat_template\n"
+    text += "".join(f"    {word}: 1\n" for word in wrong["datasets.0."])
+    for key in below:
+        text += f"{key}:\n" + "".join(f"  {word}: 1\n" for word in wrong[f"{key}."])
     helps = {p.message: str(p.help) for p in refusal(load, tmp_path, text).problems}
-    missed = []
-    for (group, word), rights in wrong.items():
-        name = word if group == "top" else f"datasets.0.{word}"
-        help = helps.get(f"{name} is no key")
-        assert help, f"{name} was not named"
-        if not any(help == f"did you mean {right!r}?" for right in rights):
-            missed.append((word, rights, help))
-    assert len(wrong) > 2_000
-    assert len(missed) <= 0.05 * len(wrong), missed
+    missed, number = [], 0
+    for group, words in wrong.items():
+        for word, rights in words.items():
+            number += 1
+            help = helps.get(f"{group}{word} is no key")
+            assert help, f"{group}{word} was not named"
+            if not any(help == f"did you mean {right!r}?" for right in rights):
+                missed.append((group, word, rights, help))
+    assert number > 2_000
+    assert len(missed) <= 0.05 * number, missed

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fakes import BASE, answer, load, loaded, local, managed, refusal
+from tests.contract.fakes import BASE, DATA, answer, load, loaded, local, managed, refusal
 from tunesmith import discovery, hooks
 from tunesmith.api import start
 from tunesmith.discovery import LoadedPlugin
@@ -238,11 +238,11 @@ def test_location_is_relative_to_the_working_folder_and_sees_through_decorators(
 
 
 def test_times_of_the_last_run_are_shown_with_the_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith.show import hook_rows
+    from tunesmith.cli.show import hook_rows
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "run.json").write_text(json.dumps({"hook_seconds": {"sft.compute_loss": 1.5}}))
-    rows = {row["hook"]: row for row in hook_rows(start(load(tmp_path, BASE)))}
+    rows = {row["hook"]: row for row in hook_rows(start(load(tmp_path, BASE + DATA)))}
     assert [(c["plugin"], c["seconds"]) for c in rows["compute_loss"]["calls"]] == [("sft", 1.5)]
     assert {c["seconds"] for c in rows["on_step"]["calls"]} == {None}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.contract.fakes import BASE, line_of, load, loaded, local, managed, recorder, refusal, write
+from tests.contract.fakes import BASE, DATA, line_of, load, loaded, local, managed, recorder, refusal, write
 from tunesmith.api import start
 from tunesmith.config import load_config
 from tunesmith.errors import ConfigError, ModelError, SafetyError
@@ -150,7 +150,7 @@ def test_problems_of_all_checks_of_all_plugins_are_told_together(tmp_path: Path)
     local(
         tmp_path, "two", CHECKS.format(validate="ConfigError(['c'])", inspect="DataError('d')").replace("['c']", "'c'")
     )
-    path = write(tmp_path, BASE + "plugins: [./one.py, ./two.py]\neval_steps: 3")
+    path = write(tmp_path, BASE + DATA + "plugins: [./one.py, ./two.py]\neval_steps: 3")
     error = refusal(start, load_config(path))
     assert [p.message for p in error.problems] == ["eval_steps needs held-out data", "a", "c", "b", "d"]
     assert error.exit_code == 2
@@ -158,5 +158,5 @@ def test_problems_of_all_checks_of_all_plugins_are_told_together(tmp_path: Path)
 
 def test_refusal_for_safety_outranks_other_problems(tmp_path: Path) -> None:
     local(tmp_path, "one", CHECKS.format(validate="ConfigError('a')", inspect="SafetyError('b')"))
-    error = refusal(start, load_config(write(tmp_path, BASE + "plugins: [./one.py]")))
+    error = refusal(start, load_config(write(tmp_path, BASE + DATA + "plugins: [./one.py]")))
     assert (error.exit_code, len(error.problems)) == (SafetyError.exit_code, 2)

@@ -13,7 +13,7 @@ import pytest
 from tests import tiny
 from tests.repo.source import ROOT
 from tunesmith import PluginError, train
-from tunesmith.show import hook_rows
+from tunesmith.cli.show import hook_rows
 
 COEFFICIENT = 0.25
 

@@ -118,7 +118,8 @@ def test_a_signal_saves_and_exits_with_its_code(number: int, tmp_path: Path) -> 
         assert [step for step, _ in numbered(tmp_path / "cut/out")] == [5]
         assert json.loads((tmp_path / "cut/out/run.json").read_text())["status"] == "interrupted"
         plugin.write_text("from tunesmith import Plugin\nplugin = Plugin()\n")
-        result = CliRunner().invoke(main, ["train", str(path), "plugins=[./signals.py]", "save_steps=1"])
+        again = ["train", str(path), "plugins=[./signals.py]", "save_steps=1", "accept_changes=[plugins]"]
+        result = CliRunner().invoke(main, again)
         assert result.exit_code == 0, result.output
     finally:
         signal.signal(signal.SIGTERM, before[0])

@@ -46,6 +46,19 @@ def test_the_core_imports_neither_plugin_nor_engine_nor_torch() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_kernel_knows_nothing_of_the_command_line() -> None:
+    """But for `python -m tunesmith`."""
+    kernel = [path for path in CORE_FILES if path.parent.name != "cli" and path.name != "__main__.py"]
+    wrong = [
+        f"{short(path, found.line)} imports {found.module}"
+        for path in kernel
+        for found in imports(path)
+        if found.module.startswith("tunesmith.cli") or root(found.module) in ("click", "rich")
+    ]
+    assert len(kernel) > 20
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_engine_imports_no_plugin_and_none_of_their_libraries() -> None:
     wrong = [
         f"{short(path, found.line)} imports {found.module}"

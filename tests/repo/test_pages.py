@@ -26,9 +26,9 @@ def test_every_relative_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 def test_the_make_targets_that_the_pages_name_exist() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     for page in PAGES:
-        named = set(re.findall(r"(?:^|`)make (\w+)", page.read_text("utf-8"), re.M))
+        named = set(re.findall(r"(?:^|`)make ([\w-]+)", page.read_text("utf-8"), re.M))
         assert named <= targets, f"{short(page)}: {', '.join(named - targets)}"
 
 

@@ -13,7 +13,8 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = 2500  # of the core, and of the engine
+CODE_LINES = {"core": 2500, "core/tunesmith/cli": 700, "engine": 2800}
+"""Of the kernel, of the command line that stands before it, and of the engine."""
 PYPROJECT_LINES = 25
 NO_CODE = {
     tokenize.COMMENT,
@@ -65,12 +66,14 @@ def test_no_function_is_longer_than_60_lines() -> None:
     assert not long, "\n".join(long)
 
 
-@pytest.mark.parametrize("folder", ["core", "engine"])
-def test_core_and_engine_each_stay_below_2500_lines_of_code(folder: str) -> None:
-    counts = {short(path): code_lines(path) for path in python_files(folder)}
+@pytest.mark.parametrize("folder", CODE_LINES)
+def test_kernel_command_line_and_engine_each_stay_small_enough_to_read(folder: str) -> None:
+    inner = tuple(f"{name}/" for name in CODE_LINES if name.startswith(f"{folder}/"))
+    files = [path for path in python_files(folder.partition("/")[0]) if short(path).startswith(f"{folder}/")]
+    counts = {short(path): code_lines(path) for path in files if not short(path).startswith(inner)}
     total = sum(counts.values())
     table = "\n".join(f"{count:5} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    assert 0 < total <= CODE_LINES, f"{folder}/ has {total} lines of code, {CODE_LINES} at most\n{table}"
+    assert 0 < total <= CODE_LINES[folder], f"{folder}/ has {total} lines, {CODE_LINES[folder]} at most\n{table}"
 
 
 def test_the_pyproject_of_a_plugin_is_short_and_configures_no_tool_but_the_build() -> None:

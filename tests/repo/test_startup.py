@@ -63,10 +63,11 @@ def test_check_imports_nothing_heavy() -> None:
     assert command("check", "examples/quickstart.yaml") == (0, [])
 
 
-def test_check_of_a_wrong_config_imports_nothing_heavy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["check", "doctor"])
+def test_check_of_a_wrong_config_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("base_model: nowhere\nlerning_rate: 1e-4\ndatasets:\n  - path: none.jsonl\n    type: nothing\n")
-    status, found = command("check", str(path))
+    status, found = command(name, str(path))
     assert status != 0
     assert found == []
 

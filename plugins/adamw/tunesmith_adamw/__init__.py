@@ -31,7 +31,11 @@ class AdamWSettings(Settings):
     """Added to the denominator of an update."""
 
 
-plugin = Plugin(settings=AdamWSettings, answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw")})
+plugin = Plugin(
+    settings=AdamWSettings,
+    answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw")},
+    on_resume=dict.fromkeys(AdamWSettings.model_fields, "word"),
+)
 
 
 @hookimpl

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from tunesmith.redact import redact
+
 if TYPE_CHECKING:
     from tunesmith import Run, StepRecord
 
@@ -91,6 +93,6 @@ class Display:
             atexit.unregister(self.close)
 
     def say(self, text: str) -> None:
-        """Write text as it is, above the bar where there is one."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Write text as it is but for secrets, above the bar where there is one."""
+        self.console.print(redact(text), markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()  # a log file that is followed shows the step when it is done

@@ -22,7 +22,11 @@ class EarlyStopSettings(Settings):
     """By how much the metric has to beat its best value for an improvement."""
 
 
-plugin = Plugin(settings=EarlyStopSettings, switches=("early_stopping_patience",))
+plugin = Plugin(
+    settings=EarlyStopSettings,
+    switches=("early_stopping_patience",),
+    on_resume=dict.fromkeys(EarlyStopSettings.model_fields, "free"),
+)
 
 
 @hookimpl

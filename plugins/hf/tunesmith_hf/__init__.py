@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith import Plugin, SafetyError, Settings, hookimpl
+from tunesmith import Plugin, Settings, hookimpl
+from tunesmith_hf.quiet import be_quiet
+from tunesmith_hf.trust import RemoteCode, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tunesmith import Backbone, DatasetSpec, Policy, Row, Run
+    from tunesmith import Backbone, DatasetSpec, Finding, Policy, Row, Run
 
 
 class HFSettings(Settings):
@@ -23,28 +25,35 @@ class HFSettings(Settings):
     """Start from random weights of the model's config.json: train from scratch. No weight files are needed."""
     revision_of_model: str | None = None
     """Revision of base_model on the hub: a branch, tag or commit."""
-    trust_remote_code: bool = False
-    """Refused when true: code that comes with a model is not run."""
+    trust_remote_code: bool | RemoteCode = False
+    """Which code that comes with base_model may run: its name, commit and hash. `true` alone is refused."""
+
+    @property
+    def remote_code(self) -> RemoteCode | None:
+        return self.trust_remote_code if isinstance(self.trust_remote_code, RemoteCode) else None
 
 
+be_quiet()
 plugin = Plugin(settings=HFSettings)
 
 
 @hookimpl
 def validate(run: Run) -> None:
-    if run.settings(HFSettings).trust_remote_code:
-        where = run.config.document.where(("trust_remote_code",), value=True)
-        help = "drop it; models whose code is in transformers need no remote code"
-        raise SafetyError("trust_remote_code: true would run code that comes with the model", where=where, help=help)
+    check(run, run.settings(HFSettings).trust_remote_code)
 
 
 @hookimpl
 def inspect(run: Run) -> None:
-    from tunesmith_hf.files import inspect_data, inspect_model
+    from tunesmith_hf.files import inspect_all
 
-    if run.given_model is None:
-        inspect_model(run, run.settings(HFSettings).reinit_weights)
-    inspect_data(run)
+    inspect_all(run, run.settings(HFSettings))
+
+
+@hookimpl
+def diagnose(run: Run) -> Iterable[Finding]:
+    from tunesmith_hf.hub import findings
+
+    return findings(run, run.settings(HFSettings))
 
 
 @hookimpl

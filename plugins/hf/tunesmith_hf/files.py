@@ -2,63 +2,79 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tunesmith import ConfigError, DataError, ModelError, Problem, Run, SafetyError
-from tunesmith_hf.rows import data_files, is_hub_id
+from tunesmith import ModelError, Run, SafetyError
+from tunesmith.artefacts import read_json
+from tunesmith.errors import errors_of, raise_together
+from tunesmith_hf import HFSettings
+from tunesmith_hf.paths import advice, is_hub_id, nearest
+from tunesmith_hf.rows import data_files
+from tunesmith_hf.scan import check_all_weights
+from tunesmith_hf.source import look
+from tunesmith_hf.trust import check_place
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
-def inspect_model(run: Run, from_scratch: bool) -> None:
+def inspect_all(run: Run, settings: HFSettings) -> None:
+    """Raise together what is wrong with the model, the tokenizer and every local dataset."""
+    checks = [partial(data_files, run, spec) for spec in (*run.config.datasets, *run.config.pretraining)]
+    if run.tokenizer is None and run.core.tokenizer_config is not None:
+        checks.insert(0, partial(is_folder, run, "tokenizer_config"))
+    if run.given_model is None:
+        checks.insert(0, partial(inspect_model, run, settings))
+    raise_together(errors_of(checks))
+
+
+def inspect_model(run: Run, settings: HFSettings) -> None:
     """Raise ModelError or SafetyError for a local model folder that can't or shouldn't be loaded."""
     where = run.config.document.where(("base_model",), value=True)
     folder = Path(run.core.base_model)
-    if not folder.exists():
-        if is_hub_id(run.core.base_model):
-            return
-        near = sorted(p.name for p in folder.parent.iterdir() if p.is_dir())[:5] if folder.parent.is_dir() else []
-        help = f"folders in {folder.parent}: {', '.join(near)}" if near else None
-        raise ModelError(f"base_model {folder}: no such folder", where=where, help=help)
+    if settings.remote_code:
+        check_place(run, settings.remote_code)
+    if not is_folder(run, "base_model", settings.revision_of_model):
+        return
+    look(run, folder, settings.remote_code, where, run.core.base_model)
+    if not (folder / "config.json").is_file():
+        message, help = f"{folder / 'config.json'} is missing", "a model folder has a config.json"
+        raise ModelError(message, where=where, help=help, code="model-config")
     config = read_json(folder / "config.json", where)
-    if config.get("auto_map"):
-        raise SafetyError(f"{folder}/config.json asks for code that comes with the model (auto_map)", where=where)
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and run.core.sequence_len > positions:
-        run.note("sequence_len", f"{run.core.sequence_len:,} is more than the {positions:,} positions of the model")
-    if from_scratch:
+        run.warn("sequence_len", f"{run.core.sequence_len:,} is more than the {positions:,} positions of the model")
+    if config.get("quantization_config") and run.core.adapter is None:
+        message, help = f"the weights of {folder} are quantized", "take the bfloat16 model that they were made from"
+        raise ModelError(f"{message}: they can't be trained", where=where, help=help, code="quantized")
+    if settings.reinit_weights:
         return
     if not list(folder.glob("*.safetensors")):
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
         if pickles:
             help = "convert them to safetensors in a place that may run their code"
-            raise SafetyError(f"{folder} has weights as pickles only: {', '.join(pickles[:3])}", where=where, help=help)
+            message = f"{folder} has weights as pickles only: {', '.join(pickles[:3])}"
+            raise SafetyError(message, where=where, help=help, code="pickles")
         help = "reinit_weights: true trains from scratch"
-        raise ModelError(f"{folder} has no .safetensors weights", where=where, help=help)
+        raise ModelError(f"{folder} has no .safetensors weights", where=where, help=help, code="weights")
+    check_all_weights(folder, where)
 
 
-def read_json(path: Path, where: str) -> dict[str, Any]:
-    """A JSON object of a model folder. Raises ModelError with the place in it."""
+def is_folder(run: Run, key: str, revision: str | None = None) -> bool:
+    """Whether a key names a folder that is there; if not, it has to be a hub id. Raises ModelError."""
+    path = getattr(run.core, key)
+    where = run.config.document.where((key,), value=True)
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing", where=where, help="a model folder has a config.json") from None
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path}:{error.lineno}:{error.colno}: {error.msg}", where=where) from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no JSON object", where=where)
-    return content
-
-
-def inspect_data(run: Run) -> None:
-    """Raise one DataError for every local dataset that is not there."""
-    problems: list[Problem] = []
-    for spec in [*run.config.datasets, *run.config.pretraining]:
-        try:
-            data_files(run, spec)
-        except (DataError, ConfigError) as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
+        if Path(path).is_dir():
+            return True
+        if Path(path).exists():
+            help = "name the folder that holds config.json"
+            raise ModelError(f"{key} {path} is a file, not a folder", where=where, help=help, code="no-model")
+    except OSError as error:
+        raise ModelError(f"{key}: {error.strerror}", where=where, code="no-model") from error
+    if is_hub_id(path, revision):
+        if (near := nearest(path, folders=True)) is not None and near.is_dir():
+            run.warn(key, f"{path} is looked for on the hub; here there is {near}")
+        return False
+    help = advice(path, folders=True)
+    raise ModelError(f"{key} {Path(path)}: no such folder", where=where, help=help, code="no-model")

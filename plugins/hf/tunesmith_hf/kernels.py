@@ -35,7 +35,7 @@ def attend_slices(
     outputs = []
     for part in layout.slices(window):
         if not lengths[part.index]:
-            outputs.append(queries[part.index])
+            outputs.append(queries[part.index].transpose(1, 2))
             continue
         q, k, v = queries[part.index], keys[part.index], values[part.index]
         if part.before:
@@ -46,8 +46,8 @@ def attend_slices(
             o = F.scaled_dot_product_attention(q, k, v, part.mask, dropout, causal, scale=scale, enable_gqa=grouped)
         else:
             o = _attend_openly(q, k, v, part.mask, scale, dropout, softcap, sinks)
-        outputs.append(o)
-    return torch.cat(outputs, 2)
+        outputs.append(o.transpose(1, 2))  # token by token, as the next layer reads it: joined without a second copy
+    return torch.cat(outputs, 1).transpose(1, 2)
 
 
 def _attend_openly(

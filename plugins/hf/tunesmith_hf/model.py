@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 from transformers.utils import logging
 
-from tunesmith import Backbone, Batch, EnvironmentProblem, Hidden, ModelError, Run
-from tunesmith_hf import HFSettings, attention
+from tunesmith import Backbone, Batch, EnvironmentProblem, Hidden, ModelError, Run, TunesmithError
+from tunesmith_hf import HFSettings, attention, loaded
+from tunesmith_hf.source import Source, model_source, unreadable
 
 
 def load(run: Run, role: str, settings: HFSettings) -> Backbone:
@@ -27,29 +28,41 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
             raise ModelError("the given model has an adapter in its layers already", help=help)
         return model if isinstance(model, Backbone) else HFBackbone(run, model)
     where = run.config.document.where(("base_model",), value=True)
-    path = run.core.base_model
-    options: dict[str, Any] = {"trust_remote_code": False, "revision": settings.revision_of_model or "main"}
+    source = model_source(run, settings, weights=not (run.abstract or settings.reinit_weights))
+    try:
+        with source.modules():
+            model = _read(run, role, settings, source)
+    except (TunesmithError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # config.json may say anything, and the library raises anything for it
+        help = "a folder or a hub id with config.json and .safetensors weights"
+        raise unreadable(f"base_model {source.name}", error, where, help) from error
+    return HFBackbone(run, model)
+
+
+def _read(run: Run, role: str, settings: HFSettings, source: Source) -> Any:
+    options = source.options
     kind: Any = AutoModelForCausalLM
     if run.method.head == "score" and role in ("policy", "reward"):
         kind, options["num_labels"] = AutoModelForSequenceClassification, run.method.num_labels
-    try:
-        config = AutoConfig.from_pretrained(path, **options)
-        options.pop("num_labels", None)
-        # weights that are trained stay in float32; a base under an adapter is frozen, so half its memory will do
-        half = run.world.half and (run.core.adapter is not None or role != "policy")
-        dtype = torch.bfloat16 if half else torch.float32
-        if run.abstract or settings.reinit_weights:
-            with torch.device("meta" if run.abstract else "cpu"):
-                model = kind.from_config(config, dtype=dtype)
-        else:
-            model = kind.from_pretrained(
-                path, config=config, dtype=dtype, use_safetensors=True, **options, **run.load_arguments
-            )
-    except (OSError, ValueError, KeyError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        help = "a folder or a hub id with config.json and .safetensors weights"
-        raise ModelError(f"base_model {path}: {lines[0]}", where=where, help=help) from error
-    return HFBackbone(run, model)
+    if not source.runs_code:
+        loaded.check_kind(source.folder, source.name, run.config.document.where(("base_model",), value=True))
+    config = AutoConfig.from_pretrained(source.folder, **options)
+    options.pop("num_labels", None)
+    config._attn_implementation = None  # the library's own choice: a file may not name one
+    # weights that are trained stay in float32; a base under an adapter is frozen, so half its memory will do
+    half = run.world.half and (run.core.adapter is not None or role != "policy")
+    options |= {"dtype": torch.bfloat16 if half else torch.float32}
+    if run.abstract or settings.reinit_weights:
+        with torch.device("meta" if run.abstract else "cpu"):
+            model = kind.from_config(config, **options)
+    else:
+        options |= {"use_safetensors": True, **run.load_arguments}
+        with loaded.unreported():
+            model, found = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options)
+        loaded.check(run, found, source.name)
+    model.config.name_or_path = model.name_or_path = source.name  # an adapter is saved with it
+    return model
 
 
 def _without_weights(model: Any) -> Any:
@@ -69,8 +82,9 @@ class HFBackbone(Backbone):
         branches = run.hooks.method.rows[0] not in ("text", "conversation")
         self.attention = attention.choose(run.core.attn_implementation, run.device, branches)
         if self.attention in ("flex", "varlen") and run.device.type == "cpu":
-            help = "write attn_implementation: auto"
-            raise EnvironmentProblem(f"attn_implementation: {self.attention} needs a GPU", help=help)
+            where = run.config.document.where(("attn_implementation",), value=True)
+            message, help = f"attn_implementation: {self.attention} needs a GPU", "write attn_implementation: auto"
+            raise EnvironmentProblem(message, where=where, help=help)
         self.check_architecture(model)
         self.check_vocabulary()
         attention.register()
@@ -85,21 +99,31 @@ class HFBackbone(Backbone):
     def check_vocabulary(self) -> None:
         """Raises ModelError if the tokenizer has ids that the embedding has not."""
         rows = self.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        if self.run.tokenizer is not None and len(self.run.tokenizer) > rows:
+        tokenizer = self.run.tokenizer
+        if tokenizer is None:
+            return
+        tokens = max(len(tokenizer), *(number + 1 for number in getattr(tokenizer, "all_special_ids", ())), 0)
+        if tokens > rows:
             help = "the tokenizer is that of another model: tokenizer_config, or base_model, is wrong"
-            raise ModelError(f"the tokenizer has {len(self.run.tokenizer):,} tokens, the model {rows:,}", help=help)
+            key = "tokenizer_config" if self.run.core.tokenizer_config else "base_model"
+            where = self.run.config.document.where((key,), value=True)
+            message = f"the tokenizer has {tokens:,} tokens, the model {rows:,}"
+            raise ModelError(message, where=where, help=help, code="tokenizer")
 
     def check_architecture(self, model: nn.Module) -> None:
         """Raises ModelError for a model whose layers would carry one packed example over into the next."""
+        where = self.run.config.document.where(("base_model",), value=True)
         layers = set(getattr(self.config, "layer_types", None) or ())
         foreign = layers - {"full_attention", "sliding_attention"}
         if foreign or getattr(model, "_is_stateful", False):
             what = ", ".join(sorted(foreign)) or "recurrent"
             help = "packed rows are kept apart by attention; models with other layers are not trained yet"
-            raise ModelError(f"{type(model).__name__} has {what} layers", code="architecture", help=help)
+            message = f"{type(model).__name__} has {what} layers"
+            raise ModelError(message, where=where, code="architecture", help=help)
         if not getattr(model, "_supports_attention_backend", False) and self.attention != "dense":
             help = "write attn_implementation: dense, and let tunesmith verify tell whether that is right for it"
-            raise ModelError(f"{type(model).__name__} takes no attention from outside", code="architecture", help=help)
+            message = f"{type(model).__name__} takes no attention from outside"
+            raise ModelError(message, where=where, code="architecture", help=help)
 
     @contextlib.contextmanager
     def attending(self, name: str) -> Iterator[None]:

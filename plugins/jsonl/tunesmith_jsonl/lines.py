@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunesmith.redact import clean
+
 
 def append(path: Path, numbers: Mapping[str, Any]) -> None:
     """Write one line, on disk for every reader when this returns. What is not finite is null: JSON has no NaN."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite, allow_nan=False) + "\n")
+        file.write(json.dumps(clean(finite), allow_nan=False) + "\n")
 
 
 def rewind(path: Path, step: int) -> int:

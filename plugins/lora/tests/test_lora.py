@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from tests import tiny
-from tunesmith import ConfigError, Example, ModelError, build_policy, collate
+from tunesmith import ConfigError, Example, Finding, ModelError, build_policy, collate
 from tunesmith.api import prepare
+from tunesmith.cli.doctor import diagnose
 
 
 def policy_of(folder: Path, **keys: Any) -> Any:
@@ -85,3 +87,19 @@ def test_keys_that_say_two_things_and_folders_without_an_adapter_are_refused(tmp
         tiny.start(tiny.sft_config(tmp_path, adapter="lora", lora_target_linear=True, lora_target_modules=["q_proj"]))
     with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
         tiny.start(tiny.sft_config(tmp_path, adapter="lora", lora_model_dir=str(tmp_path)))
+
+
+def test_doctor_says_which_model_an_adapter_was_trained_on(tmp_path: Path) -> None:
+    path = tiny.sft_config(tmp_path, adapter="lora")
+    tiny.train(path)
+    shutil.copytree(tmp_path / "model-llama", tmp_path / "another")
+
+    def found(**keys: Any) -> dict[str, Finding]:
+        overrides = [f"{key}={value}" for key, value in keys.items()]
+        return {finding.what: finding for finding in diagnose(str(path), overrides)}
+
+    assert found()["peft"].status == "ok" and "lora_model_dir" not in found()
+    same = found(lora_model_dir=tmp_path / "out", output_dir=tmp_path / "next")["lora_model_dir"]
+    assert same.status == "ok" and "model-llama" in same.detail
+    other = found(lora_model_dir=tmp_path / "out", output_dir=tmp_path / "next", base_model=tmp_path / "another")
+    assert other["lora_model_dir"].status == "warning"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from tunesmith import ModelError, Plugin, Settings, hookimpl
+from tunesmith import Finding, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from tunesmith import Policy, Run
@@ -46,6 +49,12 @@ def validate(run: Run) -> None:
     mine = run.settings(LoraSettings)
     if mine.lora_target_linear and mine.lora_target_modules:
         raise run.config.error("lora_target_linear", "and lora_target_modules say two things", "keep one of them")
+    if isinstance(mine.lora_target_modules, str):
+        try:
+            re.compile(mine.lora_target_modules)
+        except re.error as error:
+            help = "write a list of names, or mend the expression"
+            raise run.config.error("lora_target_modules", f"is no regular expression: {error}", help) from None
     if mine.lora_model_dir:
         said = sorted(mine.model_fields_set - {"lora_model_dir"})
         if said:
@@ -55,9 +64,19 @@ def validate(run: Run) -> None:
 @hookimpl
 def inspect(run: Run) -> None:
     folder = run.settings(LoraSettings).lora_model_dir
-    if folder and not (Path(folder) / "adapter_model.safetensors").is_file():
-        where = run.config.document.where(("lora_model_dir",), value=True)
-        raise ModelError(f"{folder} has no adapter_model.safetensors", where=where)
+    if folder:
+        from tunesmith_lora.saved import check
+
+        check(Path(folder), run.config.document.where(("lora_model_dir",), value=True))
+
+
+@hookimpl
+def diagnose(run: Run) -> Iterator[Finding]:
+    from tunesmith_lora.saved import origin
+
+    yield Finding.of_module("peft", 'pip install "tunesmith[lora]"')
+    if folder := run.settings(LoraSettings).lora_model_dir:
+        yield origin(Path(folder), run.core.base_model)
 
 
 @hookimpl

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
 
-from tunesmith import Adapter, Policy, Run
+from tunesmith import Adapter, ModelError, Policy, Run
 from tunesmith_lora import LoraSettings, options
+from tunesmith_lora.saved import WEIGHTS
 
 REFERENCE = "reference"
+FITS = "it fits the base_model that it was trained on"
 
 
 def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
@@ -25,7 +28,7 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     """
     wrapped: Any
     if settings.lora_model_dir:
-        wrapped = PeftModel.from_pretrained(model, settings.lora_model_dir, is_trainable=True)
+        wrapped = go_on(run, model, settings.lora_model_dir)
     else:
         check_targets(run, model, settings)
         try:
@@ -35,9 +38,7 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise
-            names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-            help = f"linear layers of this model: {', '.join(names)}"
-            raise run.config.error("lora_target_modules", "matches no module", help) from error
+            raise run.config.error("lora_target_modules", "matches no module", _linear(model)) from error
     reference = None
     if settings.lora_model_dir and run.needs.reference:
         wrapped.load_adapter(settings.lora_model_dir, REFERENCE, is_trainable=False)
@@ -48,17 +49,49 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     return bare
 
 
+def go_on(run: Run, model: nn.Module, folder: str) -> Any:
+    """peft's wrapper with the adapter of a folder. Raises ModelError."""
+    where = run.config.document.where(("lora_model_dir",), value=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # check_complete makes it an error
+            wrapped = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # its files may say anything, and the library raises anything for it
+        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        message = f"the adapter in {folder} can't be loaded: {type(error).__name__}: {said[:300]}"
+        raise ModelError(message, where=where, help=FITS, code="adapter") from error
+    check_complete(wrapped, folder, where)
+    return wrapped
+
+
+def check_complete(wrapped: Any, folder: str, where: str) -> None:
+    """Raises ModelError where the file lacks matrices of the adapter, which would stay random, or has others."""
+    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
+        given = set(file.keys())
+    own = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    missing, foreign = sorted(own - given), sorted(name for name in given - own if ".lora_" in name)
+    if missing or foreign:
+        said = [f"lacks {len(missing)} of its {len(own)} tensors, first {missing[0]}"] if missing else []
+        said += [f"has {len(foreign)} that this model has no place for, first {foreign[0]}"] if foreign else []
+        message = f"{Path(folder) / WEIGHTS} {' and '.join(said)}"
+        raise ModelError(message, where=where, help=FITS, code="adapter")
+
+
 def check_targets(run: Run, model: nn.Module, settings: LoraSettings) -> None:
-    """Raises ConfigError for a name in lora_target_modules that no module has: the others would hide it."""
+    """Raises ConfigError for a name of a module that the model has not: the others would hide it."""
     names = [name for name, _ in model.named_modules()]
-    for index, target in enumerate(settings.lora_target_modules or []):
-        known = isinstance(settings.lora_target_modules, str) or any(
-            f".{name}".endswith(f".{target}") for name in names
-        )
-        if not known:
-            linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-            help = f"linear layers of this model: {', '.join(linear)}"
-            raise run.config.error(("lora_target_modules", index), f"matches no module: {target}", help)
+    for key in ("lora_target_modules", "lora_modules_to_save"):
+        targets = getattr(settings, key)
+        for index, target in enumerate(targets if isinstance(targets, list) else []):
+            if not any(f".{name}".endswith(f".{target}") for name in names):
+                raise run.config.error((key, index), f"matches no module: {target}", _linear(model))
+
+
+def _linear(model: nn.Module) -> str:
+    names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+    return f"linear layers of this model: {', '.join(names)}"
 
 
 def save(run: Run, policy: Policy, path: Path) -> None:
@@ -67,7 +100,8 @@ def save(run: Run, policy: Policy, path: Path) -> None:
     if run.world.main:
         wrapped: Any = policy.bare._peft_wrapper
         named = {f"base_model.model.{name}": value for name, value in state.items()}
-        wrapped.save_pretrained(path, state_dict=named, selected_adapters=["default"])
+        # all that is trained is in there; "auto" would ask the hub whether the vocabulary has grown
+        wrapped.save_pretrained(path, state_dict=named, selected_adapters=["default"], save_embedding_layers=False)
 
 
 @contextlib.contextmanager

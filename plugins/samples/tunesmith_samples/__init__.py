@@ -29,7 +29,11 @@ class SampleSettings(Settings):
     """Prompts of one's own, all of them used, instead of those from examples; user turns where there is a template."""
 
 
-plugin = Plugin(settings=SampleSettings, switches=("generate_samples",))
+plugin = Plugin(
+    settings=SampleSettings,
+    switches=("generate_samples",),
+    on_resume=dict.fromkeys(SampleSettings.model_fields, "free"),  # it has random numbers of its own
+)
 
 
 @hookimpl

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tunesmith.redact import clean
+
 KEYS = {"when", "step", "prompt", "completion"}
 
 
 def append(path: Path, samples: Iterable[dict[str, Any]]) -> None:
     """Write the samples of one round, on disk for every reader when this returns."""
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
+        file.write("".join(json.dumps(clean(sample), ensure_ascii=False) + "\n" for sample in samples))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

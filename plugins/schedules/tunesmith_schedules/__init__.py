@@ -27,7 +27,11 @@ class ScheduleSettings(Settings):
     """Where the cosine ends, as a share of learning_rate."""
 
 
-plugin = Plugin(settings=ScheduleSettings, answers={"lr_scheduler": ("cosine", "linear", "constant")})
+plugin = Plugin(
+    settings=ScheduleSettings,
+    answers={"lr_scheduler": ("cosine", "linear", "constant")},
+    on_resume=dict.fromkeys(ScheduleSettings.model_fields, "word"),
+)
 
 
 @hookimpl

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 import tunesmith_tensorboard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -56,3 +58,10 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     train(this, range(1, 2), 2.0)
     tunesmith_tensorboard.on_end(this)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_says_whether_the_package_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [f.status for f in tunesmith_tensorboard.diagnose()] == ["ok"]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # what an import of it meets
+    [found] = tunesmith_tensorboard.diagnose()
+    assert (found.status, found.help) == ("problem", 'pip install "tunesmith[tensorboard]"')

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunesmith import Plugin, Settings, hookimpl
+from tunesmith import Finding, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tunesmith import Run, StepRecord
     from tunesmith_tensorboard.board import Board
 
@@ -23,6 +25,11 @@ class TensorBoardSettings(Settings):
 plugin = Plugin(settings=TensorBoardSettings, switches=("use_tensorboard",), best_effort=True)
 # By id of the run: hooks are functions, and an open event file lives between their calls.
 _boards: dict[int, Board] = {}
+
+
+@hookimpl
+def diagnose() -> Iterator[Finding]:
+    yield Finding.of_module("torch.utils.tensorboard", 'pip install "tunesmith[tensorboard]"')
 
 
 @hookimpl

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
+from tunesmith.redact import redact
+
 if TYPE_CHECKING:
     from tunesmith import StepRecord
 
@@ -24,7 +26,7 @@ class Board:
             numbers = record.scalars()
             scalars |= {f"train/{k}": v for k, v in numbers.items() if k != "step" and k not in evaluation}
         for name, value in scalars.items():
-            self.writer.add_scalar(name, value, record.step)
+            self.writer.add_scalar(redact(name), value, record.step)
         if scalars:
             self.writer.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunesmith.errors import TunesmithError
-from tunesmith.redact import redact
+from tunesmith.errors import ConfigError, TunesmithError
+from tunesmith.redact import redact, redacted_output
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
@@ -22,7 +23,11 @@ OVERRIDES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help
 
 
 class Commands(click.Group):
-    """A group whose commands end a known error with its text and exit code, and no traceback."""
+    """A group whose commands end a known error with its text and exit code, and no traceback; and print no secret."""
+
+    def main(self, *arguments: Any, **named: Any) -> Any:
+        with redacted_output():
+            return super().main(*arguments, **named)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -33,6 +38,11 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except click.UsageError as error:
+            if ctx.params["format"] != "json":
+                raise
+            report(ctx, ConfigError(error.format_message(), where="command line", code="usage"))
+            ctx.exit(ConfigError.exit_code)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
@@ -46,12 +56,18 @@ def report(ctx: click.Context, error: TunesmithError) -> None:
     """Print the problems of an error for people or, with --format json, for programs."""
     if ctx.params["debug"]:
         click.echo(redact(traceback.format_exc()), err=True)
+    from tunesmith.cli.explain import command_for
+
+    docs = command_for(problem.code for problem in error.problems)
     if ctx.params["format"] == "json":
         problems = [dataclasses.asdict(problem) for problem in error.problems]
-        click.echo(redact(json.dumps({"exit_code": error.exit_code, "problems": problems}, indent=1)))
+        told = {"exit_code": error.exit_code, "problems": problems, "docs": docs}
+        click.echo(redact(json.dumps(told, indent=1)))
         return
     for problem in error.problems:
         click.echo(redact(str(problem)), err=True)
+    if docs:
+        click.echo(f"docs: {docs}", err=True)
 
 
 def version() -> str:
@@ -131,7 +147,7 @@ def train(config: str, overrides: tuple[str, ...]) -> None:
 @click.option("--examples", default=2, show_default=True, help="How many examples --debug shows.")
 def preprocess(config: str, overrides: tuple[str, ...], debug: bool, examples: int) -> None:
     """Read and tokenise the data; write it to dataset_prepared_path."""
-    from tunesmith.show import show_data, show_examples
+    from tunesmith.cli.show import show_data, show_examples
 
     run = open_run(config, overrides)
     if debug:
@@ -149,7 +165,7 @@ def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say what a run will do, without reading weights: stages, data, steps, parameters."""
     from tunesmith.api import plan as make_plan
     from tunesmith.api import prepare
-    from tunesmith.show import show_plan
+    from tunesmith.cli.show import show_plan
 
     made = make_plan(prepare(open_run(config, overrides)))
     click.echo(json.dumps(made, indent=1, default=str)) if as_json else show_plan(made)
@@ -157,11 +173,37 @@ def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-def check(config: str, overrides: tuple[str, ...]) -> None:
+@click.pass_context
+def check(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
     """Check a config and the files it names, in a second or two; imports no torch."""
     run = open_run(config, overrides)
-    names = ", ".join(p.name for p in run.hooks.plugins)
-    click.echo(f"{config}: no problems found; active plugins: {names}")
+    names = [p.name for p in run.hooks.plugins]
+    warnings = [f"{name}: {value}" for name, value in run.notes.items()]
+    if ctx.find_root().params["format"] == "json":
+        click.echo(json.dumps({"exit_code": 0, "problems": [], "warnings": warnings, "plugins": names}, indent=1))
+        return
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{config}: no problems found; active plugins: {', '.join(names)}")
+
+
+@main.command(context_settings=OVERRIDES)
+@with_config
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def doctor(ctx: click.Context, config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Compare a config with this machine: packages, devices, disk, access; and say what to type next."""
+    from tunesmith.cli.doctor import diagnose, exit_code, next_line
+    from tunesmith.cli.show import show_findings
+
+    found = diagnose(config, pairs(overrides))
+    line, code = next_line(found, shlex.join(["tunesmith", "train", config, *overrides])), exit_code(found)
+    if as_json:
+        made = {"exit_code": code, "findings": [dataclasses.asdict(finding) for finding in found], "next": line}
+        click.echo(redact(json.dumps(made, indent=1)))
+    else:
+        show_findings(found, line)
+    ctx.exit(code)
 
 
 @main.command(context_settings=OVERRIDES)
@@ -171,7 +213,7 @@ def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check the engine's promises (packing, shared prompts, chunks) on this model and data."""
     from tunesmith.api import prepare
     from tunesmith.api import verify as check_promises
-    from tunesmith.show import show_checks
+    from tunesmith.cli.show import show_checks
 
     run = prepare(open_run(config, overrides))
     try:
@@ -192,7 +234,7 @@ def plugins(as_json: bool) -> None:
     rows = [
         {"name": c.name, "distribution": c.distribution, "version": c.version, "summary": c.info["summary"],
          "answers": c.info["answers"], "strategies": c.info["strategies"], "hooks": c.info["hooks"],
-         "selected_by": selects(c.info).removesuffix(", or drop the key")}
+         "requires": c.requires, "selected_by": selects(c.info).removesuffix(", or drop the key")}
         for c in installed().values()
     ]  # fmt: skip
     if as_json:
@@ -207,7 +249,7 @@ def plugins(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """List, hook by hook and in call order, which plugins of a run answer it; and its patches."""
-    from tunesmith.show import hook_rows, show_hooks
+    from tunesmith.cli.show import hook_rows, show_hooks
 
     run = open_run(config, overrides)
     made = hook_rows(run)
@@ -219,7 +261,6 @@ def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def config_schema(field: str | None) -> None:
     """Print a JSON schema of all keys of the core and the installed plugins, for editors."""
     from tunesmith.discovery import installed, nearest
-    from tunesmith.errors import ConfigError
     from tunesmith.keys import json_schema
 
     schema = json_schema(installed())
@@ -228,6 +269,16 @@ def config_schema(field: str | None) -> None:
         known = schema["$defs"]["DatasetSettings"]["properties"] if group == "datasets" else schema["properties"]
         if name not in known or group not in ("", "datasets"):
             close = nearest(name, set(known))
-            raise ConfigError(f"no key {field!r}", help=f"did you mean {close!r}?" if close else None)
+            help = f"did you mean {close!r}?" if close else "without --field, all are listed"
+            raise ConfigError(f"no key {field!r}", where="command line (--field)", help=help, code="unknown-key")
         schema = known[name]
     click.echo(json.dumps(schema, indent=1))
+
+
+@main.command("explain")
+@click.argument("codes", nargs=-1, metavar="[CODE]...")
+def explain_codes(codes: tuple[str, ...]) -> None:
+    """Say what the codes of errors mean, and what to do; without a code, list them all."""
+    from tunesmith.cli.explain import explain, listing
+
+    click.echo(explain(codes) if codes else listing())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.finding import Finding, size
 from tunesmith.hooks import HOOKS
+from tunesmith.redact import redact
 from tunesmith.run import Run
 
 if TYPE_CHECKING:
@@ -48,9 +51,22 @@ def show_plan(plan: dict[str, Any]) -> None:
     for name, counts in plan["data"].items():
         console.print(f"{name}: {numbers(counts)}")
     for key, value in plan.items():
-        if key not in ("stages", "data"):
+        if key not in ("stages", "data", "memory"):
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
             console.print(f"{key.replace('_', ' ')}: {shown}")
+
+    show_memory(console, plan["memory"])
+
+
+def show_memory(console: Console, memory: dict[str, Any]) -> None:
+    """What a step takes at its peak, and what the last run took."""
+    if "not counted" in memory:
+        console.print(f"memory: not counted: {memory['not counted']}")
+    else:
+        parts = ", ".join(f"{k} {size(v)}" for k, v in memory.items() if k not in ("total", "tokens", "measured") and v)
+        console.print(f"memory at the peak of a step of {memory['tokens']:,} tokens: {size(memory['total'])} ({parts})")
+    if "measured" in memory:
+        console.print(f"memory that the last run took: {size(memory['measured'])}")
 
 
 def show_checks(rows: list[dict[str, Any]]) -> None:
@@ -59,6 +75,24 @@ def show_checks(rows: list[dict[str, Any]]) -> None:
         verdict = Text("ok", "green") if row["ok"] else Text("differs", "bold red")
         table.add_row(row["check"], f"{row['difference']:.1e}", f"{row['tolerance']:.0e}", verdict)
     Console().print(table)
+
+
+STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def show_findings(findings: list[Finding], next_line: str | None) -> None:
+    """What doctor found, each with its help below it, and the line to type."""
+    console, width = Console(), max(len(finding.what) for finding in findings)
+    for finding in findings:
+        status = (f"{finding.status:8} ", STYLES[finding.status])
+        told = Text.assemble(status, f"{finding.what:{width}}  {redact(finding.detail)}")  # not markup: it has brackets
+        console.print(told, soft_wrap=True)
+        if finding.help:
+            console.print(Text(f"{'':{width + 11}}help: {redact(finding.help)}"), soft_wrap=True)
+    number = sum(finding.status == "problem" for finding in findings)
+    console.print(f"{number or 'no'} problem{'' if number == 1 else 's'}", style="bold red" if number else "green")
+    if next_line:
+        console.print(Text(f"next: {next_line}"), soft_wrap=True)
 
 
 def hook_rows(run: Run) -> list[dict[str, Any]]:
@@ -131,7 +165,7 @@ def show_examples(run: Run, number: int) -> None:
 
     if run.tokenizer is None:
         run.tokenizer = run.hooks.load_tokenizer(run)
-    console = Console()
+    console = Console(file=getattr(sys.stdout, "plain", None))  # data is shown as it is, secrets in it too
     console.print(Text.assemble(("trained", "bold green"), " ", ("masked", "dim"), " ", ("weighted", "yellow")))
     for spec in [*run.config.datasets, *run.config.pretraining]:
         rows = run.hooks.load_rows(run, spec)

@@ -1,0 +1,109 @@
+"""Prepared data: examples with what became of the rows they are from, kept for the next run."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tunesmith.redact import clean
+from tunesmith.run import Run
+from tunesmith_engine.examples import ExampleStore
+from tunesmith_engine.files import complaint, seal, writing
+
+ABANDONED = 24 * 3600.0  # seconds after which a half-written cache is nobody's
+
+
+@dataclass
+class Counts:
+    """What became of the rows; every row is in exactly one of kept, too_long and untrained."""
+
+    rows: int = 0
+    kept: int = 0
+    too_long: int = 0
+    untrained: int = 0
+    truncated: int = 0
+    split: int = 0
+    examples: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    first: dict[str, list[str]] = field(default_factory=dict)
+
+    def mention(self, what: str, where: str) -> None:
+        """Count a row by name, remembering the places of the first three."""
+        setattr(self, what, getattr(self, what) + 1)
+        places = self.first.setdefault(what, [])
+        if len(places) < 3:
+            places.append(where)
+
+    def report(self, run: Run, name: str) -> None:
+        """Say in the summary what was dropped or changed."""
+        words = {"too_long": "rows dropped: longer than sequence_len", "untrained": "rows dropped: nothing is trained",
+                 "truncated": "rows cut to sequence_len", "split": "rows split at sequence_len"}  # fmt: skip
+        for key, text in words.items():
+            if number := getattr(self, key):
+                run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[key])}")
+
+
+@dataclass
+class Prepared:
+    """The data of a run: what is trained on (none if it is streamed), what is held out, counts, and its fingerprint."""
+
+    train: ExampleStore | None
+    eval: ExampleStore | None
+    counts: dict[str, Counts]
+    fingerprint: str
+    cached: bool = False
+
+    @functools.cached_property
+    def content(self) -> str | None:
+        """Hash of the examples themselves, whoever made them; none for a stream."""
+        return self.train.content() if self.train is not None else None
+
+
+def cached(run: Run, folder: Path, fingerprint: str) -> Prepared | None:
+    """What an earlier run kept, if it is whole."""
+    if not folder.exists():
+        return None
+    if why := complaint(folder):
+        run.note("prepared data", f"made again: {folder.name} {why}")
+        return None
+    try:
+        return read(folder, fingerprint, cached=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # sealed, and no data
+        run.note("prepared data", f"made again: {folder.name} can't be read: {type(error).__name__}: {error}")
+        return None
+
+
+def read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
+    counts = {name: Counts(**one) for name, one in json.loads((folder / "counts.json").read_text("utf-8")).items()}
+    held = folder / "eval"
+    eval_store = ExampleStore.load(held) if held.exists() else None
+    return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)
+
+
+def keep(folder: Path, data: Prepared) -> None:
+    """Keep prepared data for the next run. Another run may be writing the same: each has a place of its own first."""
+    for old in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - old.stat().st_mtime > ABANDONED:
+            shutil.rmtree(old, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
+    help = "make room there, or choose another dataset_prepared_path"
+    with writing(f"prepared data in {folder.parent}", help, partial):
+        for name, store in (("train", data.train), ("eval", data.eval)):
+            if store is not None:
+                (partial / name).mkdir(parents=True)
+                store.save(partial / name)
+        counts = {name: asdict(one) for name, one in data.counts.items()}
+        (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
+        try:
+            seal(partial, folder)
+        except OSError:
+            if complaint(folder):
+                raise
+            shutil.rmtree(partial)  # another run was quicker

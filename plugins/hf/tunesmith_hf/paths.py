@@ -1,0 +1,55 @@
+"""Paths and hub ids told apart, and what was probably meant by a path that leads nowhere. Neither torch nor network."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+"""Endings of data files that are read."""
+FOREIGN = {".csv", ".tsv", ".txt", ".xlsx", ".arrow", ".py", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"}
+"""Endings of files that are not read, and that no hub id has."""
+
+
+def is_hub_id(path: str, revision: str | None = None) -> bool:
+    """Whether a path that is not there is a hub id: `name` or `owner/name`.
+
+    It is none if it ends as a data file does, if it begins with a dot or a slash, or if there is a folder `owner`
+    here; but a revision is said of nothing else than a hub id.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]{,95}(/[\w.-]{1,96})?", path) or Path(path).suffix.lower() in {*KINDS, *FOREIGN}:
+        return False
+    return revision is not None or "/" not in path or not Path(path).parent.is_dir()
+
+
+def advice(path: str, folders: bool = False) -> str:
+    """What to write instead of a path that leads nowhere; with `folders`, only folders are proposed."""
+    if "$" in path or path.startswith("~"):
+        return "neither ~ nor environment variables are looked up: write the path out"
+    above = _above(path)
+    if above is None:
+        return "the path is relative to the working folder"
+    if (near := nearest(path, folders)) is not None:
+        return f"did you mean {near}?"
+    what, where = "folders" if folders else "files", "the working folder" if above == Path() else above
+    return f"{what} in {where}: {', '.join(_names(above, folders)[:5]) or 'none'}"
+
+
+def nearest(path: str, folders: bool = False) -> Path | None:
+    """A path with the nearest spelling of its first part that is not there; None if none is near."""
+    above = _above(path)
+    if above is None:
+        return None
+    first, *rest = Path(path).relative_to(above).parts or ("",)
+    close = difflib.get_close_matches(first, _names(above, folders or bool(rest)), 1)
+    return above.joinpath(close[0], *rest) if close else None
+
+
+def _above(path: str) -> Path | None:
+    """The folder that is there, of those above a path that is not."""
+    return next((p for p in Path(path).parents if p.is_dir()), None)
+
+
+def _names(folder: Path, folders: bool) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and (p.is_dir() or not folders))

@@ -1,0 +1,212 @@
+"""Bad data: every class of it ends in one answer with file, line and field, what to do and exit code 3.
+
+Not here, because there is no such feature: pairs, labels, rewards, images, CSV and compressed files (a file of no known
+kind), dropping incomplete batches, filters. What the chat template takes is taken: two turns of one role in a row, a
+first turn of the assistant, a last one of the user, further properties of messages; one that does not take them makes
+it an error of the row (here: a strict one). Duplicate rows, duplicate names in a row, overlap of training and held-out
+rows, and results of tools without a call are for a look at the data as a whole. A dataset that the hub does not have,
+or does not give, needs a network.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.bad import Case, judge, tunesmith
+
+BASE = "base_model: ./models/tiny\ndevice: cpu\noutput_dir: out\nmax_steps: 2\nsequence_len: 64\n"
+USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}
+STRICT = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{{ m['role'] }}:{{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def lines(*rows: Any) -> bytes:
+    return b"".join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in rows)
+
+
+def rows(
+    content: bytes, type: str, place: str, said: str, help: str | None = None, name: str = "bad.jsonl", **more: Any
+) -> Case:
+    """A data file and what is wrong with it."""
+    keys = more.pop("keys", "")
+    text = f"{BASE}datasets:\n  - path: ./data/{name}\n    type: {type}\n{keys}"
+    defaults = {"exit_code": 3, "command": "preprocess"}
+    return Case(text, said=said, help=help, place=place, files={f"data/{name}": content}, **(defaults | more))
+
+
+def chat(at: str, said: str, help: str | None, *messages: Any, **row: Any) -> Case:
+    """A second row whose messages can't be used."""
+    content = lines({"messages": [USER, ANSWER]}, {"messages": list(messages), **row})
+    return rows(content, "chat_template", "data/bad.jsonl:2", f"{at}: {said}", help)
+
+
+def file(path: str, said: str, help: str, exit_code: int = 3, keys: str = "", **more: Any) -> Case:
+    """A path that leads nowhere."""
+    mark = "" if "@" in keys else "@"
+    return Case(f"{BASE}datasets:\n  - path: {mark}{path}\n    type: completion\n{keys}", exit_code, said, help, **more)
+
+
+PATHS = {
+    "missing": file("data/tetx.jsonl", "data/tetx.jsonl: no such file or folder", "did you mean data/text.jsonl?"),
+    "folder misspelt": file("dta/text.jsonl", "no such file or folder", "did you mean data/text.jsonl?"),
+    "no hub id": file("data/txt", "data/txt: no such file or folder", "files in data: chat.jsonl, text.jsonl"),
+    "no hub id but a file": file("text.csv", "no such file", "files in the working folder: "),
+    "pattern": file("'data/*.jsonl'", "no such file or folder", "name the folder"),
+    "home": file("~/text.jsonl", "no such file", "neither ~ nor environment variables are looked up"),
+    "empty folder": file("none", "has no .json, .jsonl, .parquet files", "it holds .keep", files={"none/.keep": ""}),
+    "one of a folder": file(
+        "data", "data/txet.jsonl: no such file", "did you mean data/text.jsonl?", keys="    data_files: [@txet.jsonl]\n"
+    ),
+    "no known kind": file("data/a.csv", "of what kind is it?", "convert it to one of", files={"data/a.csv": "a,b"}),
+    "compressed": file("a.jsonl.gz", "of what kind", "convert it", files={"a.jsonl.gz": gzip.compress(b"{}")[:9]}),
+    "a script": file("load.py", "is a script, which is not run", "run it yourself", 9, files={"load.py": "1 / 0"}),
+    "split of a file": file(
+        "data/text.jsonl", "is for datasets on the hub, and this one is local", "drop split", 2, "    split: @test\n"
+    ),
+    "too long a name": file("data/" + "a" * 300, "File name too long", None),  # type: ignore[arg-type]
+}  # fmt: skip
+TEXTS = {
+    "broken JSON": rows(
+        lines(*[{"text": "a"}] * 7, b'{"text": [}'), "completion", "data/bad.jsonl:8:11", "broken JSON", "JSON object"
+    ),
+    "broken array": rows(b'[{"text": "a"},\n {"text": }]', "completion", "data/bad.jsonl:2:11", "broken JSON", "array"),
+    "NUL": rows(b'{"text": "a\x00b"}', "completion", "data/bad.jsonl:1:12", "control character", "one JSON object"),
+    "Latin-1": rows(lines({}, b'{"a": "\xfc"}'), "completion", "data/bad.jsonl:2:8", "not UTF-8: byte 7", "as UTF-8"),
+    "UTF-16": rows('{"text": "a"}'.encode("utf-16"), "completion", "data/bad.jsonl:1:1", "byte 0", "save the file"),
+    "compressed": rows(gzip.compress(b"{}")[:9], "completion", "data/bad.jsonl:1:2", "is not UTF-8", "save the file"),
+    "thousands of brackets": rows(b'{"a": ' + b"[" * 100_000, "completion", "data/bad.jsonl:1", "recursion", "object"),
+    "thousands of digits": rows(b'{"a": ' + b"9" * 5_000 + b"}", "completion", "data/bad.jsonl:1", "digits", "object"),
+    "no object": rows(lines({"text": "a"}, [1]), "completion", "data/bad.jsonl:2", "not list", 'such as {"text"'),
+    "no parquet": rows(b"PAR1", "completion", "data/bad.parquet", "can't be read as parquet", "again", "bad.parquet"),
+    "empty": rows(b"", "completion", "run.yaml:7:11", "./data/bad.jsonl has no rows"),
+    "empty array": rows(b"[]", "completion", "run.yaml:7:11", "./data/bad.jsonl has no rows"),
+}  # fmt: skip
+COLUMNS = {
+    "column misspelt": rows(
+        lines({"instruction": "a", "ouput": "b"}), "alpaca", "data/bad.jsonl:1",
+        "output: no such column; found: instruction, ouput", "is it 'ouput'?",
+    ),
+    "no such column": rows(
+        lines({"body": "a"}), "completion", "data/bad.jsonl:1", "text: no such column; found: body", "name the column"
+    ),
+    "null": rows(lines({"text": "a"}, {"text": None}), "completion", "data/bad.jsonl:2", "text: is null, not str"),
+    "a number": rows(lines({"text": 3}), "completion", "data/bad.jsonl:1", "text: is int, not str"),
+    **{
+        f"half a character for {type}": rows(
+            lines(good, broken), type, "data/bad.jsonl:2", r"'\ud800' at character 2, which is half of a character"
+        )
+        for type, good, broken in (
+            ("completion", {"text": "a"}, {"text": "a \ud800"}),
+            ("alpaca", {"instruction": "a", "output": "b"}, {"instruction": "a \ud800", "output": "b"}),
+            ("chat_template", {"messages": [USER, ANSWER]}, {"messages": [USER, {**ANSWER, "content": "a \ud800"}]}),
+        )
+    },
+}  # fmt: skip
+MESSAGES = {
+    "none": chat("messages", "has no messages", None),
+    "no list": rows(lines({"messages": "Hi"}), "chat_template", "data/bad.jsonl:1", "messages: is str, not list"),
+    "other column": rows(
+        lines({"conversations": []}), "chat_template", "data/bad.jsonl:1", "found: conversations", "name the column"
+    ),
+    "no mapping": chat("messages[0]", "is str, not a mapping", "{role: user, content: Hello}", "Hi"),
+    "content null": chat("messages[1].content", "is null", "message_property_mappings",
+                         USER, ANSWER | {"content": None}),
+    "content missing": chat("messages[0].content", "is missing; found: role, contnet", "message_property_mappings",
+                            {"role": "user", "contnet": "Hi"}),
+    "content a number": chat("messages[0].content", "is int, not a text", None, {"role": "user", "content": 3}),
+    "role misspelt": chat("messages[1].role", "is 'assitant', which is no role", "did you mean 'assistant'?",
+                          USER, ANSWER | {"role": "assitant"}),
+    "role missing": chat("messages[0].role", "is missing; found: content", "message_property_mappings",
+                         {"content": "a"}),
+    "call without a list": chat("messages[1].tool_calls", "has to be a list of calls", "such as",
+                                USER, {"role": "assistant", "tool_calls": 3}),
+    "arguments no JSON": chat(
+        "messages[1].tool_calls[0].function.arguments", "is no JSON", None,
+        USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]},
+    ),
+    "tools no JSON": chat("tools", "is no JSON", None, USER, ANSWER, tools="[x"),
+    **{
+        name: rows(
+            lines({"messages": [USER, ANSWER]}, {"messages": messages}), "chat_template", "data/bad.jsonl:2",
+            "messages: the chat template fails on it: roles must alternate",
+            keys="chat_template: jinja\nchat_template_jinja: ./strict.jinja\n",
+        )
+        for name, messages in (
+            ("two answers in a row", [USER, ANSWER, ANSWER]), ("an answer first", [ANSWER, USER, ANSWER])
+        )
+    },
+}  # fmt: skip
+LENGTHS = {
+    "too long": rows(lines({"text": "a " * 99}), "completion", "data/bad.jsonl:1", "are more than sequence_len 64",
+                     "drop, truncate or split", keys="excess_length_strategy: raise\n"),
+    "all too long": rows(lines({"text": "a " * 99}), "completion", "run.yaml:7:11",
+                         "of 1 rows 0 have no trained token and 1 are longer", "raise sequence_len"),
+    "nothing trained": rows(lines({"messages": [USER]}, {"messages": [USER]}), "chat_template", "run.yaml:7:11",
+                            "first: data/bad.jsonl:1, data/bad.jsonl:2", "preprocess --debug"),
+    "answer cut away": rows(lines({"instruction": "a " * 99, "output": "b"}), "alpaca", "run.yaml:7:11",
+                            "of 1 rows 1 have no trained token", "--debug", keys="excess_length_strategy: truncate\n"),
+    "split of a prompt": rows(lines({"instruction": "a " * 99, "output": "b"}), "alpaca", "data/bad.jsonl:1",
+                              "a prompt with completions can't be split", "truncate or drop",
+                              keys="excess_length_strategy: split\n"),
+    "all held out": rows(lines({"text": "a"}, {"text": "b"}), "completion", "run.yaml:9:15",
+                         "leaves nothing of 2 examples", "0.05", keys="val_set_size: 2\n", exit_code=2),
+}  # fmt: skip
+TRAINING = {
+    "stream breaks": Case(
+        f"{BASE}pretraining_dataset:\n  - path: ./data/bad.jsonl\n", 3, "broken JSON", "one JSON object",
+        "data/bad.jsonl:2:1", "train", began=True, files={"data/bad.jsonl": lines({"text": "a"}, b"x")},
+    ),
+    "wrong type for the rows": Case(
+        f"{BASE}datasets:\n  - path: ./data/chat.jsonl\n    type: alpaca\n", 3,
+        "instruction: no such column; found: messages", "name the column", "data/chat.jsonl:1", "train",
+    ),
+}  # fmt: skip
+CASES = {
+    f"{group}: {name}": case
+    for group, cases in {
+        "path": PATHS, "text": TEXTS, "column": COLUMNS, "messages": MESSAGES, "length": LENGTHS, "training": TRAINING
+    }.items()
+    for name, case in cases.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_data_is_answered_with_file_line_and_field(name: str, project: Path) -> None:
+    (project / "strict.jinja").write_text(STRICT)
+    judge(CASES[name], project)
+
+
+LENIENT: dict[str, tuple[str, bytes, str]] = {  # file, content, type
+    "JSON Lines in a .json": ("a.json", lines({"text": "a b"}, {"text": "c"}), "completion"),
+    "an array in a .jsonl": ("a.jsonl", b'[{"text": "a b"}, {"text": "c"}]', "completion"),
+    "a byte order mark": ("a.jsonl", b"\xef\xbb\xbf" + lines({"text": "a b"}, {"text": "c"}), "completion"),
+    "empty lines": ("a.jsonl", b"\n" + lines({"text": "a b"}, b"", {"text": "c"}), "completion"),
+    "two answers in a row": ("a.jsonl", lines({"messages": [USER, ANSWER, ANSWER]}, {"messages": [USER, ANSWER]}),
+                             "chat_template"),
+    "a question at the end": ("a.jsonl", lines({"messages": [USER, ANSWER, USER]}, {"messages": [USER, ANSWER]}),
+                              "chat_template"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LENIENT)
+def test_what_only_looks_odd_is_read_whole(name: str, project: Path) -> None:
+    file, content, type = LENIENT[name]
+    (project / "data" / file).write_bytes(content)
+    (project / "run.yaml").write_text(f"{BASE}datasets: [{{path: ./data/{file}, type: {type}}}]\n")
+    result = tunesmith("preprocess", "run.yaml")
+    assert (result.exit_code, "2 rows, 2 kept" in result.stdout) == (0, True), result.output
+
+
+def test_a_broken_row_after_the_first_entry_leaves_no_half_made_cache(project: Path) -> None:
+    case = rows(lines({"text": "a"}, b"x"), "completion", "data/bad.jsonl:2:1", "broken JSON", "one JSON object")
+    case.text = f"{case.text}dataset_prepared_path: ./prepared\n"  # type: ignore[str-bytes-safe]
+    judge(case, project)
+    assert not (project / "prepared").exists()
