@@ -84,8 +84,8 @@ CONFIG_HEAD = """
 Every key of the core and of the plugins of this repository. `null` means that a key is not set. A key of a plugin that
 nothing selects is an error that says what would select it. The column "on resume" says whether a key may differ from
 that of the checkpoint that a run goes on from: freely, with a word in `accept_changes`, by its content (`data` and
-`plugins` are compared themselves), or, where it is empty, not at all; [resume.md](resume.md) has the rest. `tunesmith config-schema` prints a JSON schema of all that
-is installed, for editors.
+`plugins` are compared themselves), or, where it is empty, not at all; [resume.md](resume.md) has the rest.
+`tunesmith config-schema` prints a JSON schema of all that is installed, for editors.
 """
 
 ELSEWHERE_HEAD = """

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.errors import PluginError
+from tunesmith.errors import ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith_engine.files import complaint, discard, seal, tidy, writing
 
@@ -36,8 +37,13 @@ def write_tree(path: Path, tree: Any) -> None:
 
 
 def read_tree(path: Path) -> Any:
-    tensors = load_file(path.with_suffix(".safetensors"))
-    return _fill(json.loads(path.with_suffix(".json").read_text("utf-8")), tensors)
+    """What `write_tree` wrote. Raises ModelError for files that are not like that, whatever their manifest says."""
+    try:
+        tensors = load_file(path.with_suffix(".safetensors"))
+        return _fill(json.loads(path.with_suffix(".json").read_text("utf-8")), tensors)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
+        message = f"{path.name} of checkpoint {path.parent} can't be read: {type(error).__name__}: {error}"
+        raise ModelError(message, code="no-checkpoint", help="go on from another checkpoint") from error
 
 
 def _strip(tree: Any, tensors: dict[str, Tensor]) -> Any:

@@ -91,16 +91,11 @@ def free_bytes(run: Run) -> int:
     return shutil.disk_usage(existing(run.output_dir)).free + mine
 
 
-def check_room(run: Run) -> CheckpointBytes:
-    """What the checkpoints will take. Raises EnvironmentProblem where there is less room than that."""
-    return fits(run, checkpoint_bytes(run))
-
-
-def fits(run: Run, needed: CheckpointBytes) -> CheckpointBytes:
-    """`needed`, if there is room for it. Raises EnvironmentProblem."""
+def fits(run: Run, needed: CheckpointBytes) -> None:
+    """Raises EnvironmentProblem where there is less room than that."""
     free = free_bytes(run)
     if free >= needed.total:
-        return needed
+        return
     fewer = (free - needed.final) // needed.checkpoint - 1  # the new one is beside those that are kept
     help = f"write save_total_limit: {fewer}, or make room" if fewer > 0 else "make room, or name another output_dir"
     message = f"output_dir {run.output_dir} has {size(free)} free; {needed} take {size(needed.total)}"

@@ -33,7 +33,7 @@ def make_plan(run: Run) -> dict[str, Any]:
     }
     if isinstance(feed, StoredFeed) and core.sample_packing:
         plan["packing_efficiency"] = round(feed.efficiency(), 4)
-    return plan | model | {"memory": _memory(run, feed)}
+    return plan | model | {"memory": _memory(run, feed), "notes": dict(run.notes)}
 
 
 def _memory(run: Run, feed: Feed) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith.discovery import core_version
 from tunesmith.errors import EnvironmentProblem
-from tunesmith.redact import redact
+from tunesmith.redact import clean, redact
 from tunesmith.run import Run
 from tunesmith_engine.files import write_text, writing
 from tunesmith_engine.watch import Watch
@@ -84,4 +84,4 @@ class RunRecord:
             "hook_calls": {f"{p}.{h}": n for (p, h), n in sorted(run.hooks.counts.items())},
         }
         with writing("run.json", "make room in output_dir, and write permission"):
-            write_text(run.output_dir / "run.json", redact(json.dumps(content, indent=1, default=str)))
+            write_text(run.output_dir / "run.json", json.dumps(clean(content), indent=1))

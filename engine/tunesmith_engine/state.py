@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.distributed.checkpoint import state_dict as dcp
 
-from tunesmith.errors import PluginError
+from tunesmith.errors import ModelError, PluginError
 from tunesmith_engine.checkpoint import read_tree
 from tunesmith_engine.examples import ExampleStore
 from tunesmith_engine.randomness import random_state, seed_everything, set_random_state
@@ -59,10 +59,17 @@ def own(loop: Loop) -> dict[str, Any]:
 def restore(loop: Loop, folder: Path) -> None:
     """Take everything back from a checkpoint: weights, optimizer, schedule, random numbers, place in the data.
 
-    Raises ConfigError if the checkpoint is of another run.
+    Raises ConfigError if the checkpoint is of another run, ModelError if it is not what a run of ours writes.
     """
+    try:
+        _restore(loop, folder, read_tree(folder / "state"))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"checkpoint {folder} can't be restored: {type(error).__name__}: {error}"
+        raise ModelError(message, code="no-checkpoint", help="go on from another checkpoint") from error
+
+
+def _restore(loop: Loop, folder: Path, state: dict[str, Any]) -> None:
     run = loop.run
-    state = read_tree(folder / "state")
     changed = check_same(run, state)
     options = [{k: v for k, v in group.items() if k != "params"} for group in loop.optimizer.param_groups]
     restore_weights(loop, folder)

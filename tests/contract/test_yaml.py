@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.contract.fakes import refusal, write
-from tunesmith.cli import pairs
+from tunesmith.cli.main import pairs
 from tunesmith.yamlfile import read
 
 VALUES: dict[str, Any] = {

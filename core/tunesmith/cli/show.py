@@ -51,11 +51,13 @@ def show_plan(plan: dict[str, Any]) -> None:
     for name, counts in plan["data"].items():
         console.print(f"{name}: {numbers(counts)}")
     for key, value in plan.items():
-        if key not in ("stages", "data", "memory"):
+        if key not in ("stages", "data", "memory", "notes"):
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
             console.print(f"{key.replace('_', ' ')}: {shown}")
 
     show_memory(console, plan["memory"])
+    for name, value in plan["notes"].items():
+        console.print(f"{name}: {value}")
 
 
 def show_memory(console: Console, memory: dict[str, Any]) -> None:

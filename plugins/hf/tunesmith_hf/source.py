@@ -72,8 +72,8 @@ def look(run: Run, folder: Path, trust: RemoteCode | None, where: str, name: str
     """Scan the folder of base_model; gives the code in it that may run. Raises SafetyError, ModelError."""
     if trust is None:
         scan(folder, where, f"{advice(name)}; or take it out of the file", None)
-        if number := len(list(folder.glob("*.py"))) + len(list(folder.glob("custom_generate/*.py"))):
-            run.note("base_model", f"{number} Python files in it are not run")
+        if files := sorted(path.name for pattern in ("*.py", "custom_generate/*.py") for path in folder.glob(pattern)):
+            run.note("code in base_model", f"not run: {', '.join(files)}")
         return None
     place = run.config.document.where(("trust_remote_code", "sha256"), value=True)
     code = checked_code(folder, trust, place)
