@@ -180,6 +180,15 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / name)
 
 
+def checkpoint_bytes(run: Any) -> Any:
+    """disk.CheckpointBytes of a started run, by its model without weights."""
+    from tunesmith_engine.disk import bytes_of
+    from tunesmith_engine.setup import abstract_model
+
+    with abstract_model(run) as backbone:
+        return bytes_of(run, backbone.module, exported_whole=run.adapter is None)
+
+
 def torchrun(processes: int, *configs: Path) -> None:
     """Train configs one after the other in one launch of several processes."""
     script = str(Path(__file__).with_name("train_many.py"))

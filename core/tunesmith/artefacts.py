@@ -20,8 +20,10 @@ BITS = {
 """Bits of an element, by the names that safetensors has for types."""
 
 
-def read_json(path: Path, where: str | None = None, code: str = "model-config") -> dict[str, Any]:
-    """A JSON object from a file. Raises ModelError naming the file, and the place in it."""
+def read_json(
+    path: Path, where: str | None = None, code: str = "model-config", kind: type | None = dict
+) -> dict[str, Any]:
+    """A JSON object (or any value, with kind None) from a file. Raises ModelError naming the file, and the place."""
 
     def wrong(what: str) -> ModelError:
         return ModelError(f"{path}{what}", where=where, code=code)
@@ -40,9 +42,9 @@ def read_json(path: Path, where: str | None = None, code: str = "model-config") 
         raise wrong(" is nested too deeply") from None
     except (OSError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise wrong(f" can't be read: {error}") from None
-    if not isinstance(content, dict):
+    if kind is not None and not isinstance(content, kind):
         raise wrong(" holds no JSON object")
-    return content
+    return content  # type: ignore[no-any-return]
 
 
 def leaves(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

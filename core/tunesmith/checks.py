@@ -66,6 +66,8 @@ def check_folders(run: Run) -> None:
     problems = []
     for key in ("output_dir", "dataset_prepared_path"):
         path = getattr(run.core, key)
+        if key == "dataset_prepared_path" and path is not None and Path(path).is_dir():
+            continue  # to be read from, if nothing more
         if path is not None and (why := obstacle(Path(path))):
             where = run.config.document.where((key,), value=True)
             problems.append(Problem(f"{key} {path} can't be made: {why}", where, "no-folder", "choose another folder"))

@@ -70,15 +70,22 @@ class Config:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, defaults included, as JSON values; secrets redacted, for it is written."""
+        cleaned: dict[str, Any] = clean(self._values())
+        return cleaned
+
+    def digests(self) -> dict[str, str]:
+        """A hash of each setting as it is: to compare runs by, whatever is redacted where they are written."""
+        return {key: digest(value) for key, value in self._values().items()}
+
+    def _values(self) -> dict[str, Any]:
         values = self.core.model_dump(mode="json")
         for settings in self.plugins.values():
             values |= settings.model_dump(mode="json") if settings else {}
-        cleaned: dict[str, Any] = clean(values)
-        return cleaned
+        return values
 
     @property
     def fingerprint(self) -> str:
-        return digest(self.resolved())
+        return digest(self._values())
 
 
 def digest(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -51,6 +52,7 @@ class Candidate:
     def _loaded(self) -> LoadedPlugin:
         self.check_api()
         try:
+            content = f"sha256:{hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]}" if self.path else None
             module = _import_file(self.path) if self.path else importlib.import_module(self.target)
         except (Exception, SystemExit) as error:
             raise PluginError(
@@ -66,7 +68,7 @@ class Candidate:
                 help="docs/write-a-plugin.md shows the two files of a plugin",
                 code="plugin-shape",
             )
-        return LoadedPlugin(self.name, self.distribution, self.version, module, declaration)
+        return LoadedPlugin(self.name, self.distribution, self.version, module, declaration, content)
 
     def load(self) -> LoadedPlugin:
         return self._loaded
@@ -98,6 +100,8 @@ class LoadedPlugin:
     version: str
     module: Any
     declaration: Plugin
+    content: str | None = None
+    """Hash of a local plugin's file as it was loaded: a version that it has not."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from tunesmith.run import Run
 
 FREE = (
-    "accept_changes", "dataset_prepared_path", "eval_batch_size", "eval_steps", "evals_per_epoch", "greater_is_better",
-    "load_best_model_at_end", "logging_steps", "max_steps", "metric_for_best_model", "num_epochs", "on_nonfinite",
-    "output_dir", "resume_from_checkpoint", "save_steps", "save_total_limit", "saves_per_epoch",
+    "accept_changes", "dataset_prepared_path", "eval_batch_size", "eval_sample_packing", "eval_steps",
+    "evals_per_epoch", "greater_is_better", "load_best_model_at_end", "logging_steps", "max_steps",
+    "metric_for_best_model", "num_epochs", "on_nonfinite", "output_dir", "resume_from_checkpoint", "save_steps",
+    "save_total_limit", "saves_per_epoch",
 )  # fmt: skip
 """They do not touch what a step computes, or only how many there are."""
 BY_CONTENT = (

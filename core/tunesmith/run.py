@@ -67,11 +67,11 @@ class Run:
     """Whether a prompt is computed once for its completions; false where the model can't."""
     step: int = 0
     """Optimizer steps done."""
-    restored: int | None = None
-    """The step of the checkpoint that this process went on from."""
     total_steps: int = 0
     stopped: str | None = None
     """Why the run ends early, once it does."""
+    stopper: str | None = None
+    """The plugin that ended it."""
     interrupted: bool = False
     """Whether a signal ends it: hurry."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +132,8 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """End training after this step, as if it were the last; the first reason stands."""
-        self.stopped = self.stopped or reason
+        if self.stopped is None:
+            self.stopped, self.stopper = reason, self.hooks.current()
 
     def register_state(self, name: str, state: Stateful) -> None:
         """Let an object's state join the checkpoint. Names are unique; say it before on_start."""

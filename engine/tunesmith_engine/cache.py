@@ -14,7 +14,7 @@ from pathlib import Path
 from tunesmith.redact import clean
 from tunesmith.run import Run
 from tunesmith_engine.examples import ExampleStore
-from tunesmith_engine.files import complaint, seal, writing
+from tunesmith_engine.files import clearing, complaint, seal, writing
 
 ABANDONED = 24 * 3600.0  # seconds after which a half-written cache is nobody's
 
@@ -94,16 +94,14 @@ def keep(folder: Path, data: Prepared) -> None:
             shutil.rmtree(old, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
     help = "make room there, or choose another dataset_prepared_path"
-    with writing(f"prepared data in {folder.parent}", help, partial):
+    with writing(f"prepared data in {folder.parent}", folder.parent, help), clearing(partial, True):
         for name, store in (("train", data.train), ("eval", data.eval)):
             if store is not None:
                 (partial / name).mkdir(parents=True)
                 store.save(partial / name)
         counts = {name: asdict(one) for name, one in data.counts.items()}
         (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
-        try:
+        if folder.exists() and complaint(folder) is None:  # another run was quicker, and may be reading it
+            shutil.rmtree(partial)
+        else:
             seal(partial, folder)
-        except OSError:
-            if complaint(folder):
-                raise
-            shutil.rmtree(partial)  # another run was quicker

@@ -6,8 +6,8 @@ Everything that the next step depends on is in it, so a resumed run goes on bit 
 
 from __future__ import annotations
 
-import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tunesmith.errors import ModelError, PluginError
 from tunesmith.run import Run
-from tunesmith_engine.files import complaint, discard, seal, tidy, writing
+from tunesmith_engine.files import clearing, discard, seal, tidy, writing
 
 if TYPE_CHECKING:
     from tunesmith_engine.policy import Policy
@@ -82,10 +82,8 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
     the others are written by the main process.
     """
     final = run.output_dir / f"checkpoint-{run.step}"
-    if run.step == run.restored and complaint(final) is None:  # a resumed run that stands where it began
-        return final
     partial = run.output_dir / f".checkpoint-{run.step}.partial"
-    with writing(f"checkpoint-{run.step}", _after_a_full_disk(run), partial):
+    with writing(final.name, run.output_dir, _after_a_full_disk(run)), clearing(partial, run.world.main):
         if run.world.main:
             tidy(run.output_dir)
             partial.mkdir(parents=True)
@@ -112,8 +110,8 @@ def numbered(output_dir: Path) -> list[tuple[int, Path]]:
     """Checkpoint folders by step, oldest first, whole or not."""
     found = []
     for path in output_dir.glob("checkpoint-*"):
-        with contextlib.suppress(ValueError):
-            found.append((int(path.name.rpartition("-")[2]), path))
+        if match := re.fullmatch(r"checkpoint-([0-9]{1,12})", path.name):  # no copy of one, by whatever name
+            found.append((int(match[1]), path))
     return sorted(found)
 
 

@@ -13,7 +13,6 @@ from tunesmith.errors import EnvironmentProblem
 from tunesmith.finding import size
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import numbered
-from tunesmith_engine.setup import abstract_model
 
 MEANS = 2
 """Numbers in float32 that an optimizer keeps for each trained one: those of Adam, and few keep more."""
@@ -32,6 +31,8 @@ class CheckpointBytes:
     checkpoint: int
     final: int
     number: int | None
+    optimizer: int
+    """Of those of a checkpoint, the bytes of the optimizer's state."""
 
     @property
     def total(self) -> int:
@@ -42,19 +43,13 @@ class CheckpointBytes:
         return f"{many} {size(self.checkpoint)} and a final model of {size(self.final)}"
 
 
-def checkpoint_bytes(run: Run) -> CheckpointBytes:
-    """What the checkpoints that the config asks for will take, by the model without weights."""
-    with abstract_model(run) as backbone:
-        return bytes_of(run, backbone.module, exported_whole=run.adapter is None)
-
-
 def bytes_of(run: Run, module: nn.Module, exported_whole: bool) -> CheckpointBytes:
-    """The same of a patched model: trained weights, optimizer state, and the model or adapter as others read it."""
+    """For a patched model: trained weights, optimizer state, and the model or adapter as others read it."""
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = sum(p.numel() * p.element_size() for p in trained)
     exported = sum(p.numel() * p.element_size() for p in module.parameters()) if exported_whole else weights
     optimizer = MEANS * 4 * sum(p.numel() for p in trained)
-    return CheckpointBytes(weights + optimizer + exported, exported, at_once(run))
+    return CheckpointBytes(weights + optimizer + exported, exported, at_once(run), optimizer)
 
 
 def at_once(run: Run) -> int | None:
@@ -62,7 +57,7 @@ def at_once(run: Run) -> int | None:
     fewer where the run does not save as often."""
     core = run.core
     epochs = None if core.pretraining_dataset else math.ceil(core.num_epochs)
-    saves = epochs and epochs * (core.saves_per_epoch or 1) + 1  # the last step saves, too
+    saves = epochs and epochs * (core.saves_per_epoch or 1)  # the last step is the end of an epoch
     if core.save_steps:
         saves = math.ceil(core.max_steps / core.save_steps) if core.max_steps else None
     elif core.pretraining_dataset:
@@ -91,10 +86,16 @@ def free_bytes(run: Run) -> int:
     return shutil.disk_usage(existing(run.output_dir)).free + mine
 
 
-def fits(run: Run, needed: CheckpointBytes) -> None:
-    """Raises EnvironmentProblem where there is less room than that."""
+def fits(run: Run, needed: CheckpointBytes, adam: bool = True) -> None:
+    """Raises EnvironmentProblem where there is less room than that. An optimizer that is not one of the Adam family may
+    keep less than is counted for it: then only what is sure is refused, and the rest noted."""
     free = free_bytes(run)
     if free >= needed.total:
+        return
+    if not adam and free >= needed.total - (needed.number or 1) * needed.optimizer:
+        run.note(
+            "room", f"{size(free)} free in {run.output_dir}; {needed} take {size(needed.total)} with AdamW's state"
+        )
         return
     fewer = (free - needed.final) // needed.checkpoint - 1  # the new one is beside those that are kept
     help = f"write save_total_limit: {fewer}, or make room" if fewer > 0 else "make room, or name another output_dir"

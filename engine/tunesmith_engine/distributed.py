@@ -7,18 +7,23 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from tunesmith.config import Config
 from tunesmith.errors import ConfigError, EnvironmentProblem, PluginError
 from tunesmith.settings import FSDPConfig
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one that prepares data or writes a checkpoint. A process that dies ends the others at
+once: the launcher sees to that."""
 
 
 @dataclass
@@ -45,8 +50,9 @@ class World:
             raise EnvironmentProblem("bf16: true, and this GPU can't", where=where, help="write bf16: auto")
         AcceleratorState._reset_state()  # a second run in this process may want another precision
         data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False)  # a forward is no meeting of processes
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
         precision = "bf16" if half else "no"
-        accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[data_parallel])
+        accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[data_parallel, patience])
         if cpu and accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise EnvironmentProblem("the launcher started several processes that do not see each other")
         return cls(accelerator, core.fsdp_config)

@@ -18,6 +18,8 @@ from tunesmith.run import Run
 from tunesmith_engine import disk
 from tunesmith_engine.setup import abstract_model, count_parameters
 
+OURS = ("slices", "dense", "flex", "varlen")
+"""Attention backends that this knows; another one is the affair of whoever brought it."""
 VARLEN = (8, 0)
 """Compute capability from which variable-length attention runs: that of Ampere, by its FlashAttention kernel."""
 ROOM = "make room, or name another folder"
@@ -86,7 +88,7 @@ def folders(run: Run) -> Iterator[Finding]:
         free = shutil.disk_usage(disk.existing(path)).free
         needed = disk.prepared_bytes(run) if key == "dataset_prepared_path" else 0
         told = f"{path}: {size(free)} free" + (f", about {size(needed)} needed" if needed else "")
-        yield Finding(key, "problem" if needed > free else "ok", told, ROOM if needed > free else None)
+        yield Finding(key, "warning" if needed > free else "ok", told, ROOM if needed > free else None)
 
 
 def model(run: Run) -> Iterator[Finding]:
@@ -101,7 +103,7 @@ def model(run: Run) -> Iterator[Finding]:
     help = f"write attn_implementation: auto; here run {', '.join(able)}"
     yield (
         Finding("attention", "ok", attention)
-        if attention in able
+        if attention in able or attention not in OURS
         else Finding("attention", "problem", f"{attention} does not run here", help)
     )
     yield memory(run, weights, trained)

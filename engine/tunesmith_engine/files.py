@@ -14,23 +14,14 @@ from pathlib import Path, PurePosixPath
 
 from safetensors import safe_open
 
-from tunesmith.errors import EnvironmentProblem
+from tunesmith.errors import EnvironmentProblem, TunesmithError
 
 MANIFEST = "manifest.json"
-OF_THE_DISK = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EFBIG,
-    errno.EMFILE,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-}
-"""What a file system may answer that is not the program's fault."""
+OURS = re.compile(r"\.(checkpoint-\d+|final|run\.json)\.(partial|old)")
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+"""What a disk may answer that is not the program's fault."""
+OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
+"""The same where it is said of the place that is written to; of another, a plugin asked for it."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,9 +86,9 @@ def discard(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what saves and deletions that were cut short left behind."""
-    for pattern in (".*.partial", ".*.old"):
-        for path in folder.glob(pattern):
+    """Delete what saves and deletions of ours that were cut short left behind."""
+    for path in folder.glob(".*"):
+        if OURS.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -123,28 +114,39 @@ def complaint(folder: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def writing(what: str, help: str, *leftovers: Path, where: str | None = None) -> Iterator[None]:
-    """Around writes: what the disk refuses is an EnvironmentProblem, and nothing half-written stays."""
+def writing(what: str, place: Path, help: str, where: str | None = None) -> Iterator[None]:
+    """Around writes to `place`: what the disk refuses there is an EnvironmentProblem."""
     try:
         yield
     except Exception as error:
-        for path in leftovers:
-            shutil.rmtree(path, ignore_errors=True)
-        if reason := refusal(error):
+        if reason := refusal(error, place):
             message = f"{what} could not be written: {reason}"
             raise EnvironmentProblem(message, where=where, code="disk", help=help) from error
         raise
 
 
-def refusal(error: BaseException | None) -> str | None:
+@contextlib.contextmanager
+def clearing(folder: Path, main: bool) -> Iterator[None]:
+    """Around the making of a folder: half of it does not stay, if this is the process that cleans up."""
+    try:
+        yield
+    except Exception:
+        if main:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def refusal(error: BaseException | None, place: Path) -> str | None:
     """What the disk answered, if that is what an error comes from: a library may have wrapped it several times."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         number = error.errno if isinstance(error, OSError) else None
+        file = getattr(error, "filename", None)
         if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as Rust says it
             number = int(found[1])
-        if number in OF_THE_DISK:
+        here = file is None or Path(os.fsdecode(file)).absolute().is_relative_to(place.absolute())
+        if number in OF_THE_DISK or (number in OF_THE_PLACE and here):
             return os.strerror(number)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if isinstance(error, TunesmithError) else error.__context__)
     return None

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tunesmith.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch import Batch, collate
 from tunesmith_engine.distributed import clip_gradients
@@ -81,7 +82,10 @@ def peak_memory(run: Run, feed: Feed) -> dict[str, int]:
         with meter, torch.autocast(run.device.type, torch.bfloat16, enabled=run.world.half):
             for tensor in [*backbone.module.parameters(), *backbone.module.buffers()]:
                 meter.see(tensor, "weights")
-            take_steps(run, Policy(run, backbone, run.needs), batch, meter)
+            policy = Policy(run, backbone, run.needs)
+            if run.needs.reference and run.adapter is None:
+                policy.set_reference(Policy(run, backbone, Needs(logps=True)))  # its weights are counted below
+            take_steps(run, policy, batch, meter)
     found = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
     if run.needs.reference and run.adapter is None:
         found["reference"] = meter.peak["weights"]
@@ -98,6 +102,8 @@ def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int
     policy.bare.train()
     for _ in range(number):
         for _ in range(min(run.core.gradient_accumulation_steps, 2)):  # from the second on, gradients are there already
+            with torch.no_grad():
+                run.hooks.prepare_step(run, policy, [batch])
             terms = run.hooks.compute_loss(run, policy, policy(batch), batch)
             torch.stack([term.sum for term in terms.values() if not term.metric]).sum().backward()
             del terms
@@ -140,4 +146,4 @@ def largest(run: Run, feed: Feed) -> Batch:
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
-    return collate(examples, share=run.shares_prompts, score_points=run.needs.scores)
+    return collate(examples, share=run.shares_prompts, score_points=run.needs.scores).to(run.device)

@@ -36,10 +36,14 @@ def make_plan(run: Run) -> dict[str, Any]:
     return plan | model | {"memory": _memory(run, feed), "notes": dict(run.notes)}
 
 
+MADE = "examples are made during the step"
+
+
 def _memory(run: Run, feed: Feed) -> dict[str, Any]:
     """Bytes at the peak of a step, counted; and what the last run of this config in output_dir really took."""
+    found: dict[str, Any]
     try:
-        found: dict[str, Any] = dict(peak_memory(run, feed))
+        found = {"not counted": MADE} if run.hooks.has("expand") else dict(peak_memory(run, feed))
     except Exception as error:  # a model or method whose operations depend on content, and here there is none
         reason = error.__cause__ or error
         found = {"not counted": f"{type(reason).__name__}: {str(reason).partition(chr(10))[0]}"}

@@ -216,9 +216,7 @@ def _makers(run: Run) -> list[str]:
 def _maker(run: Run, name: str) -> list[Any]:
     """A plugin as far as it decides what examples are: its version (of a local one, its file) and its settings."""
     plugin = run.hooks.by_name[name]
-    file = Path(getattr(plugin.module, "__file__", "") or "")
-    version = digest(file.read_text("utf-8")) if plugin.version == "local" and file.is_file() else plugin.version
-    return [name, plugin.distribution, version, _values(run.config.plugins.get(name))]
+    return [name, plugin.distribution, plugin.content or plugin.version, _values(run.config.plugins.get(name))]
 
 
 def _values(settings: Any) -> Any:

@@ -41,13 +41,14 @@ class RunRecord:
         self.run = run
         self.started = time.time()
         self.memory: Watch | None = None
+        self.begun = False
 
     def crashed(self) -> None:
         """Keep the traceback of the error that ends the run, in crash.txt of the process that met it."""
         name = "crash.txt" if self.run.world.main else f"crash-{self.run.world.rank}.txt"
         with contextlib.suppress(OSError, EnvironmentProblem):  # the disk may be what failed: the error matters more
             (self.run.output_dir / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
-            if self.run.total_steps:
+            if self.begun:  # before that, run.json may be of the run that this one was refused to go on with
                 self.write("failed")
 
     def write(self, status: str) -> None:
@@ -55,6 +56,7 @@ class RunRecord:
         run = self.run
         if not run.world.main:
             return
+        self.begun = True
         data = run.data
         content: dict[str, Any] = {
             "status": status,
@@ -83,5 +85,5 @@ class RunRecord:
             "hook_seconds": {f"{p}.{h}": round(s, 6) for (p, h), s in sorted(run.hooks.seconds.items())},
             "hook_calls": {f"{p}.{h}": n for (p, h), n in sorted(run.hooks.counts.items())},
         }
-        with writing("run.json", "make room in output_dir, and write permission"):
+        with writing("run.json", run.output_dir, "make room in output_dir, and write permission"):
             write_text(run.output_dir / "run.json", json.dumps(clean(content), indent=1))

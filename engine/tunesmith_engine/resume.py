@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.errors import ConfigError, ModelError
+from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError
 from tunesmith.plugin import OnResume
 from tunesmith.resume import IF_ROWS_STAY, rules
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import numbered
-from tunesmith_engine.files import complaint, sha256
+from tunesmith_engine.files import MANIFEST, complaint
 from tunesmith_engine.record import status_of
 
 
@@ -39,7 +38,21 @@ def choose(run: Run) -> Path | None:
 
 
 def newest(run: Run) -> Path | None:
-    """The newest whole checkpoint in output_dir; says which were passed over, and why."""
+    """The newest whole checkpoint in output_dir; says which were passed over, and why.
+
+    The main process looks, and the others have to find the same. Raises EnvironmentProblem where they do not.
+    """
+    found = run.world.gather(_newest(run) if run.world.main else None)[0]
+    seen = run.world.gather(found is None or (found / MANIFEST).is_file())
+    if not all(seen):
+        message = f"{found} is not seen by process {seen.index(False)}"
+        raise EnvironmentProblem(
+            message, code="disk", help="output_dir has to be on a file system that all processes share"
+        )
+    return found
+
+
+def _newest(run: Run) -> Path | None:
     passed: list[str] = []
     found = None
     for _, path in reversed(numbered(run.output_dir)):
@@ -77,13 +90,14 @@ class Difference:
 
 def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
     """How this run differs from the one of a checkpoint, whose shared state `saved` is."""
-    now, before = json.loads(json.dumps(run.config.resolved(), default=str)), saved["config"]
+    now, before = run.config.resolved(), saved["config"]
+    one, other = run.config.digests(), saved["digests"]
     rule: dict[str, Any] = rules(plugin.declaration for plugin in run.hooks.plugins)
     rows = [rows_of_a_step(before, saved["world"]), rows_of_a_step(now, run.world.size)]
     if rows[0] != rows[1]:
         rule |= dict.fromkeys(IF_ROWS_STAY, "never")
     for key in sorted(now.keys() & before.keys()):  # a key of one side alone came or went with a plugin
-        if now[key] != before[key]:
+        if one[key] != other[key]:
             yield Difference(key, f"{key} ({before[key]!r} -> {now[key]!r})", rule.get(key, "never"))
     if saved["world"] != run.world.size:
         told = f"processes ({saved['world']} -> {run.world.size}"
@@ -102,12 +116,11 @@ def rows_of_a_step(config: dict[str, Any], processes: int) -> int:
 
 
 def other_plugins(run: Run, before: dict[str, str]) -> tuple[list[str], bool]:
-    """Plugins that came, went or have another version, loggers left out; and whether it is more than a new patch
+    """Plugins that came, went or have another version; and whether it is more than a new patch
     release (0.1.2 for 0.1.1) of some."""
-    loggers = {p.name for p in run.hooks.plugins if p.declaration.best_effort}
     now = versions(run)
     told, grave = [], False
-    for name in sorted((now.keys() | before.keys()) - loggers):
+    for name in sorted(now.keys() | before.keys()):
         one, other = before.get(name), now.get(name)
         if one != other:
             told.append(f"{name} {one or 'absent'} -> {other or 'absent'}")
@@ -116,13 +129,9 @@ def other_plugins(run: Run, before: dict[str, str]) -> tuple[list[str], bool]:
 
 
 def versions(run: Run) -> dict[str, str]:
-    """The version of each active plugin; of a local file, its hash."""
-    found = {}
-    for plugin in run.hooks.plugins:
-        file = Path(getattr(plugin.module, "__file__", None) or "")
-        local = plugin.version == "local" and file.is_file()
-        found[plugin.name] = f"sha256:{sha256(file)[:16]}" if local else plugin.version
-    return found
+    """The version of each active plugin but loggers; of a local file, the hash of what was loaded."""
+    plugins = [plugin for plugin in run.hooks.plugins if not plugin.declaration.best_effort]
+    return {plugin.name: plugin.content or plugin.version for plugin in plugins}
 
 
 def release(version: str) -> str:

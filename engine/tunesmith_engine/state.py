@@ -15,6 +15,7 @@ from tunesmith_engine.randomness import random_state, seed_everything, set_rando
 from tunesmith_engine.resume import check_same, versions
 
 if TYPE_CHECKING:
+    from tunesmith.run import Run
     from tunesmith_engine.loop import Loop
 
 
@@ -35,15 +36,17 @@ def shared(loop: Loop) -> dict[str, Any]:
         "step": run.step,
         "total_steps": loop.total_steps,
         "stopped": None if run.interrupted else run.stopped,
+        "stopper": run.stopper,
         "tokens": loop.tokens,
         "bad_steps": loop.bad_steps,
         "best": [loop.best.value, loop.best.step, run.core.metric_for_best_model, run.core.greater_is_better],
         "scheduler": loop.scheduler.state_dict(),
         "states": {name: state.state_dict() for name, state in run.states.items()},
         "config": run.config.resolved(),
+        "digests": run.config.digests(),
         "plugins": versions(run),
         "data": run.data.fingerprint if run.data else "",
-        "content": run.data.content if run.data else None,
+        "content": run.data.content if run.data and run.world.main else None,  # the main process writes it
         "world": run.world.size,
     }
 
@@ -52,7 +55,9 @@ def own(loop: Loop) -> dict[str, Any]:
     """What is this process's own: random numbers, the place in the data, and examples that are still being reused."""
     reused = loop.run.hooks.has("expand") and loop.used < loop.run.reuse
     store = ExampleStore.collect(loop.round) if reused else None
-    pending = {"arrays": store.arrays, "fields": store.fields, "used": loop.used} if store else None
+    pending = None
+    if store is not None:
+        pending = {"arrays": store.arrays, "fields": store.fields, "used": loop.used, "idle": loop.idle}
     return {"random": random_state(), "feed": loop.feed.state_dict(), "pending": pending}
 
 
@@ -79,9 +84,8 @@ def _restore(loop: Loop, folder: Path, state: dict[str, Any]) -> None:
         loop.scheduler.load_state_dict(state["scheduler"])
     if state["total_steps"] != loop.total_steps:
         stretch(loop, state["total_steps"])
-    run.restored = state["step"]
-    if state["stopped"] and state["total_steps"] == loop.total_steps:
-        run.stop(state["stopped"])
+    if state["stopped"] and state["total_steps"] == loop.total_steps and same_keys(run, state):
+        run.stopped, run.stopper = state["stopped"], state["stopper"]
     run.step, loop.tokens, loop.bad_steps = state["step"], state["tokens"], state["bad_steps"]
     restore_best(loop, *state["best"])
     for name, saved in state["states"].items():
@@ -102,6 +106,7 @@ def restore_own(loop: Loop, folder: Path, processes: int) -> None:
         return
     if pending := mine["pending"]:
         loop.round, loop.used = list(ExampleStore(pending["arrays"], pending["fields"])), pending["used"]
+        loop.idle = pending["idle"]
     set_random_state(mine["random"])
 
 
@@ -111,6 +116,14 @@ def restore_weights(loop: Loop, folder: Path) -> None:
     optimizer = read_tree(folder / "optimizer")
     root: Any = loop.policy.root
     dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
+
+
+def same_keys(run: Run, state: dict[str, Any]) -> bool:
+    """Whether what stopped the run would do so again: the plugin is active, and its keys are as they were."""
+    plugin = run.hooks.by_name.get(state["stopper"])
+    keys = plugin.declaration.settings.model_fields if plugin and plugin.declaration.settings else ()
+    now, before = run.config.digests(), state["digests"]
+    return plugin is not None and all(now[key] == before.get(key) for key in keys)
 
 
 def adopt(loop: Loop, options: list[dict[str, Any]], step: int) -> None:

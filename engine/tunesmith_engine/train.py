@@ -7,10 +7,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from tunesmith.run import Run
 from tunesmith_engine import disk, resume, state
 from tunesmith_engine.feed import StreamFeed, count_steps, make_feed
-from tunesmith_engine.files import flush, read_again, tidy, writing
+from tunesmith_engine.files import clearing, flush, read_again, tidy, writing
 from tunesmith_engine.loop import Interrupted, Loop
 from tunesmith_engine.policy import Policy
 from tunesmith_engine.prepare import prepare
@@ -60,7 +62,8 @@ def train(run: Run) -> Result:
 
 def make_folder(run: Run) -> None:
     where = run.config.document.where(("output_dir",), value=True)
-    with writing(f"output_dir {run.output_dir}", "choose a place with room, and with write permission", where=where):
+    help = "choose a place with room, and with write permission"
+    with writing(f"output_dir {run.output_dir}", run.output_dir, help, where):
         run.output_dir.mkdir(parents=True, exist_ok=True)
 
 
@@ -68,11 +71,15 @@ def begin(run: Run, folder: Path | None) -> Loop:
     """Everything before the first step: data, policy, optimizer, schedule; and what a checkpoint has to say."""
     if run.data is None:
         prepare(run)
+    if run.world.main:
+        tidy(run.output_dir)
+    run.world.barrier()
     policy = build_policy(run)
-    disk.fits(run, disk.bytes_of(run, policy.bare, exported_whole=run.adapter is None))
     feed = make_feed(run)
     run.total_steps = count_steps(run, feed)
     optimizer = run.hooks.build_optimizer(run, policy.bare)
+    needed = disk.bytes_of(run, policy.bare, exported_whole=run.adapter is None)
+    disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is one
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
     seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
@@ -100,7 +107,7 @@ def save_final(run: Run, policy: Policy) -> None:
     """Write the final model beside its place, then move file by file into output_dir."""
     partial = run.output_dir / ".final.partial"
     help = "make room; then resume_from_checkpoint: auto goes on from the last checkpoint"
-    with writing("the final model", help, partial):
+    with writing("the final model", run.output_dir, help), clearing(partial, run.world.main):
         if run.world.main:
             tidy(run.output_dir)
             partial.mkdir()

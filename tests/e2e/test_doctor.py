@@ -25,7 +25,6 @@ def tensors_in(folder: Path) -> int:
 def test_a_run_that_doctor_passes_trains_and_takes_the_room_that_was_foreseen(
     adapter: str | None, tmp_path: Path
 ) -> None:
-    from tunesmith_engine.disk import check_room
 
     path = tiny.sft_config(tmp_path, adapter=adapter, save_steps=1, save_total_limit=2)
     done = CliRunner().invoke(main, ["doctor", str(path), "--json"])
@@ -51,7 +50,7 @@ def test_a_run_that_doctor_passes_trains_and_takes_the_room_that_was_foreseen(
     page = (Path(__file__).parents[2] / "docs/doctor.md").read_text("utf-8")
     assert all(f"`{name}`" in page for name in set(found) - {"peft"})
 
-    needed = check_room(tiny.start(path))
+    needed = tiny.checkpoint_bytes(tiny.start(path))
     result = tiny.train(path)
     trained = sum(p.numel() for p in result.policy.bare.parameters() if p.requires_grad)
     assert f", {trained:,} of them trained" in found["model"]["detail"]

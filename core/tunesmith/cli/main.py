@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunesmith.errors import ConfigError, TunesmithError
-from tunesmith.redact import redact, redacted_output
+from tunesmith.redact import clean, redact, redacted_output
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
@@ -62,7 +62,7 @@ def report(ctx: click.Context, error: TunesmithError) -> None:
     if ctx.params["format"] == "json":
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         told = {"exit_code": error.exit_code, "problems": problems, "docs": docs}
-        click.echo(redact(json.dumps(told, indent=1)))
+        click.echo(json.dumps(clean(told), indent=1))
         return
     for problem in error.problems:
         click.echo(redact(str(problem)), err=True)
@@ -200,7 +200,7 @@ def doctor(ctx: click.Context, config: str, overrides: tuple[str, ...], as_json:
     line, code = next_line(found, shlex.join(["tunesmith", "train", config, *overrides])), exit_code(found)
     if as_json:
         made = {"exit_code": code, "findings": [dataclasses.asdict(finding) for finding in found], "next": line}
-        click.echo(redact(json.dumps(made, indent=1)))
+        click.echo(json.dumps(clean(made), indent=1))
     else:
         show_findings(found, line)
     ctx.exit(code)

@@ -133,9 +133,10 @@ def last_patches(run: Run) -> list[dict[str, Any]]:
 
 def _record(run: Run) -> dict[str, Any]:
     try:
-        return json.loads((run.output_dir / "run.json").read_text("utf-8"))  # type: ignore[no-any-return]
+        found = json.loads((run.output_dir / "run.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def show_hooks(rows: list[dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ class HFSettings(Settings):
 
 
 be_quiet()
-plugin = Plugin(settings=HFSettings)
+plugin = Plugin(settings=HFSettings, on_resume={"trust_remote_code": "word", "revision_of_model": "word"})
 
 
 @hookimpl

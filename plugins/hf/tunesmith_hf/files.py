@@ -77,4 +77,6 @@ def is_folder(run: Run, key: str, revision: str | None = None) -> bool:
             run.warn(key, f"{path} is looked for on the hub; here there is {near}")
         return False
     help = advice(path, folders=True)
+    if key == "base_model" and is_hub_id(path, "main"):
+        help += "; for the model of that name on the hub write revision_of_model: main"
     raise ModelError(f"{key} {Path(path)}: no such folder", where=where, help=help, code="no-model")

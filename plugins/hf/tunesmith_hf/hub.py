@@ -100,7 +100,8 @@ def reachable(what: str, name: str, kind: str, revision: str | None, weights: bo
         return Finding(what, "problem", f"{name}: no .safetensors weights", exit_code=_code(kind))
     if found:
         return Finding(what, "ok", f"{told}; in the cache")
-    needed = sum(file.size or 0 for file in (tensors if kind == "model" else info.siblings))
+    fetched = [file for file in tensors if "/" not in file.rfilename and file.rfilename.startswith("model")]
+    needed = sum(file.size or 0 for file in (info.siblings if kind == "dataset" else fetched if weights else []))
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     if needed > free:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import __version__
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 from transformers.utils import logging
 
 from tunesmith import ModelError, Run
@@ -35,7 +35,7 @@ def unreported() -> Iterator[None]:
 def check_kind(folder: str, name: str, where: str) -> None:
     """Raise ModelError for a config.json whose model_type is missing, or none that the library has."""
     kind = read_json(Path(folder) / "config.json", where).get("model_type")
-    if kind in CONFIG_MAPPING_NAMES:
+    if kind in CONFIG_MAPPING:  # those that a plugin registered are in it, too
         return
     close = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING_NAMES), 1)
     message = f"base_model {name}: config.json says model_type {kind!r}, which transformers {__version__} does not know"

@@ -31,7 +31,7 @@ def scan(folder: Path, where: str, advice: str, code: dict[str, bytes] | None) -
             help = "put the file itself into the folder, if it is to be read"
             raise SafetyError(f"{path} is a link to {path.resolve()}, outside the folder", where=where, help=help)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
-            _scan_json(path, read_json(path, where), where, advice, code)
+            _scan_json(path, read_json(path, where, kind=None), where, advice, code)
     if (folder / "adapter_config.json").exists():
         help = "base_model is what the adapter was trained on; adapter: lora and lora_model_dir: go on with it"
         raise ModelError(f"{folder} has an adapter in it", where=where, help=help)
@@ -62,9 +62,9 @@ def _foreign(keys: tuple[str, ...], value: Any) -> str | None:
         return "names something to call"
     if "quantization_config" in keys and "/" in text and not NAMES_OF_DATA & set(keys):
         return "names something on the hub"
-    if keys[0] == "weight_map" and not FILE_NAME.fullmatch(text):
+    if keys[:1] == ("weight_map",) and not FILE_NAME.fullmatch(text):
         return "names no .safetensors file of this folder"
-    if keys[0] == "transformers_weights" and not FILE_NAME.fullmatch(text.removesuffix(".index.json")):
+    if keys[:1] == ("transformers_weights",) and not FILE_NAME.fullmatch(text.removesuffix(".index.json")):
         return "names no .safetensors file of this folder"
     return None
 
