@@ -64,9 +64,10 @@ def inspect(run: Run) -> None:
 @hookimpl(wrapper=True)
 def load_tokenizer(run: Run) -> Generator[None, Any, Any]:
     """Give the tokenizer the run's own template, so that the trained model is saved with what it was trained on."""
-    from tunesmith_chat.sources import own_template
+    from tunesmith_chat.sources import note_other_templates, own_template
 
     tokenizer = yield
+    note_other_templates(run, tokenizer)
     template = own_template(run.settings(ChatSettings), run.config.base)
     if template is not None:
         tokenizer.chat_template = template

@@ -15,6 +15,7 @@ from tunesmith_chat.sources import KNOWN, read_template, stored_templates
 
 if TYPE_CHECKING:
     from tunesmith import Run
+    from tunesmith_chat.renderer import Renderer
 
 Place = tuple[str | int, ...]
 
@@ -36,23 +37,26 @@ def read_templates(run: Run) -> None:
     So it is read once, and prepared data depends on what it says (the run's own one is part of its tokenizer).
     Raises ConfigError for a template of the YAML, ModelError for one of the tokenizer, that is absent or no Jinja.
     """
+    from tunesmith_chat.renderer import Renderer
+
     top = run.settings(ChatSettings)
-    problems = _own(run, top, ())
-    from_tokenizer = False
-    for path, entry in _entries(run):
-        problems += _own(run, entry, path)
-        from_tokenizer = from_tokenizer or not (entry.chat_template_jinja or top.chat_template_jinja)
-    if problems:
-        raise ConfigError(problems)
+    with Renderer() as renderer:
+        problems = _own(run, renderer, top, ())
+        from_tokenizer = False
+        for path, entry in _entries(run):
+            problems += _own(run, renderer, entry, path)
+            from_tokenizer = from_tokenizer or not (entry.chat_template_jinja or top.chat_template_jinja)
+        if problems:
+            raise ConfigError(problems)
+        folder = Path(run.core.tokenizer_path)
+        if from_tokenizer and folder.is_dir():
+            _check_folder(renderer, folder)
     for specs in (run.config.datasets, run.config.pretraining):
         for index, spec in enumerate(specs):
             if isinstance(spec.options, ChatDataset) and spec.options.chat_template_jinja:
                 text = read_template(spec.options.chat_template_jinja, run.config.base)
                 options = spec.options.model_copy(update={"chat_template_jinja": text})
                 specs[index] = dataclasses.replace(spec, options=options)
-    folder = Path(run.core.tokenizer_path)
-    if from_tokenizer and folder.is_dir():
-        _check_folder(folder)
 
 
 def _entries(run: Run) -> Iterator[tuple[Place, ChatDataset]]:
@@ -104,36 +108,37 @@ def _roles(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
     return problems
 
 
-def _own(run: Run, settings: ChatSettings | ChatDataset, path: Place) -> list[Problem]:
+def _own(run: Run, renderer: Renderer, settings: ChatSettings | ChatDataset, path: Place) -> list[Problem]:
     """Problems of a template that the YAML gives."""
-    from tunesmith_chat.template import TemplateSyntaxError, compiled
+    from tunesmith_chat.renderer import BadTemplate, Form
 
     key = (*path, "chat_template_jinja")
     if not settings.chat_template_jinja:
         return []
     try:
         template = read_template(settings.chat_template_jinja, run.config.base)
-        compiled(template)
+        renderer.open(Form(template))
     except (OSError, UnicodeDecodeError) as error:
         help = f"the path is relative to the folder of the YAML, {run.config.base}; or write the template itself"
         return run.config.error(key, f"can't be read: {error}", help).problems
-    except TemplateSyntaxError as error:
-        return run.config.error(key, f"is no Jinja template: line {error.lineno}: {error.message}").problems
+    except BadTemplate as bad:
+        return run.config.error(key, str(bad), bad.help).problems
     return [] if "{" in template else run.config.error(key, "is a file without any Jinja in it").problems
 
 
-def _check_folder(folder: Path) -> None:
-    from tunesmith_chat.template import TemplateSyntaxError, compiled
+def _check_folder(renderer: Renderer, folder: Path) -> None:
+    from tunesmith_chat.renderer import BadTemplate, Form
 
     try:
         templates = stored_templates(folder)
-        for text in templates.values():
-            compiled(text)
-    except TemplateSyntaxError as error:
-        message = f"the tokenizer's chat template is no Jinja template: line {error.lineno}: {error.message}"
-        raise ModelError(message, where=str(folder)) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the tokenizer's chat template can't be read: {error}", where=str(folder)) from error
+    for text in templates.values():
+        try:
+            renderer.open(Form(text))
+        except BadTemplate as bad:
+            message = f"the tokenizer's chat template {bad}"
+            raise ModelError(message, where=str(folder), code=bad.code, help=bad.help) from bad
     if not templates:
         raise no_template(str(folder))
 

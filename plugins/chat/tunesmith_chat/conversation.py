@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tunesmith import Row
+from tunesmith.row import flaw
 from tunesmith_chat import ChatDataset
 from tunesmith_chat.roles import role_names
 
@@ -43,6 +44,10 @@ class Reader:
         if not raw:
             raise row.error(self.field, "has no messages")
         messages = [self._message(row, f"{self.field}[{i}]", message) for i, message in enumerate(raw)]
+        for index, message in enumerate(messages):
+            for key, value in message.items():
+                if why := flaw(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)):
+                    raise row.error(f"{self.field}[{index}].{key}", why)
         return Conversation(row, messages, self._tools(row) if self.field_tools in row else None)
 
     def _message(self, row: Row, place: str, raw: Any) -> dict[str, Any]:
@@ -61,6 +66,8 @@ class Reader:
             if value is not None and (key in self._rename or key not in self._targets):
                 message[str(self._rename.get(key, key))] = plain(value)
         message["role"] = name
+        if message.get("tool_calls"):
+            self._check_calls(row, f"{place}.tool_calls", message["tool_calls"])
         if content is not None or not message.get("tool_calls"):
             message["content"] = self._text(row, place, raw)
         reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
@@ -99,6 +106,20 @@ class Reader:
                 raise row.error(f"{place}[{index}]", f"is a part of type {kind}; only text can be trained on")
             parts.append(text)
         return "".join(parts)
+
+    def _check_calls(self, row: Row, place: str, calls: Any) -> None:
+        """Raise DataError for tool calls that are no list of mappings, or whose arguments are text and no JSON."""
+        if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+            help = 'such as [{"function": {"name": ..., "arguments": {}}}]'
+            raise row.error(place, "has to be a list of calls", help)
+        for index, call in enumerate(calls):
+            function = call.get("function", call)
+            arguments = function.get("arguments") if isinstance(function, Mapping) else None
+            if isinstance(arguments, str):
+                try:
+                    json.loads(arguments)
+                except ValueError as error:
+                    raise row.error(f"{place}[{index}].function.arguments", f"is no JSON: {error}") from error
 
     def _tools(self, row: Row) -> list[Any] | None:
         """The row's tools: a list of JSON schemas, or the same as JSON text (columns of Parquet files hold that)."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith_chat import ChatDataset, ChatSettings
+
+if TYPE_CHECKING:
+    from tunesmith import Run
 
 KNOWN = ("tokenizer_default", "jinja")
 Templates = dict[str, str]
@@ -54,3 +58,21 @@ def by_name(value: Any) -> Templates:
     if isinstance(value, list):
         return {item["name"]: item["template"] for item in value}
     return dict(value) if isinstance(value, dict) else {}
+
+
+def note_other_templates(run: Run, tokenizer: Any) -> None:
+    """Say in the summary where a template of the YAML is another than the tokenizer's, each by its hash."""
+    theirs = by_name(getattr(tokenizer, "chat_template", None)).get("default")
+    entries = [
+        spec for spec in (*run.config.datasets, *run.config.pretraining) if isinstance(spec.options, ChatDataset)
+    ]
+    for name, settings in [("chat template", run.settings(ChatSettings))] + [
+        (f"chat template ({spec.where})", spec.option(ChatDataset)) for spec in entries
+    ]:
+        own = own_template(settings, run.config.base)
+        if own is not None and theirs is not None and own != theirs:
+            run.note(name, f"of chat_template_jinja, {_hash(own)}; the tokenizer's own is {_hash(theirs)}")
+
+
+def _hash(template: str) -> str:
+    return f"sha256 {hashlib.sha256(template.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

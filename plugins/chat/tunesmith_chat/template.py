@@ -1,7 +1,8 @@
 """Chat templates: compiled as transformers compiles them, in a sandbox, with the spans of generation blocks.
 
 Text rendered here equals `tokenizer.apply_chat_template(messages, tokenize=False)`: the same environment, filters and
-globals (transformers/utils/chat_template_utils.py, 5.23), the same treatment of messages.
+globals (transformers/utils/chat_template_utils.py, 5.23), the same treatment of messages. A template is code that came
+with a model: it is compiled and rendered in the child process only (server.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import TemplateSyntaxError, nodes
+from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -23,11 +24,12 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-__all__ = ["Template", "TemplateSyntaxError", "compiled"]
-
 Messages = Sequence[Mapping[str, Any]]
-RENDER_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
-"""What a template may raise on a row that it was not written for."""
+
+
+class RenderError(Exception):
+    """What a template raised on a row that it was not written for."""
+
 
 # Marks that no data can hold, since they are drawn anew by each process; they are gone from every rendered text.
 _OPEN, _CLOSE = (f"\x02{kind}{secrets.token_hex(8)}\x03" for kind in "gG")
@@ -97,7 +99,7 @@ def _now(format: str) -> str:
 
 @functools.lru_cache(32)
 def compiled(source: str) -> tuple[jinja2.Template, bool]:
-    """A template, and whether it has generation blocks. Raises TemplateSyntaxError."""
+    """A template, and whether it has generation blocks. Raises TemplateSyntaxError and what else compiling raises."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, "jinja2.ext.loopcontrols"]
     )
@@ -110,7 +112,7 @@ def compiled(source: str) -> tuple[jinja2.Template, bool]:
         "namespace": _PlainNamespace,
     }
     template = environment.from_string(source)
-    # A ChainMap, which each rendering copies: as a dict, short chats render three times as fast
+    # A ChainMap, which each rendering goes through: as a dict, short chats render three times as fast
     template.globals = dict(template.globals)
     return template, environment.has_generation  # type: ignore[attr-defined]
 
@@ -120,24 +122,26 @@ class Template:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]):
         self._template, self.marks_generation = compiled(source)
-        self._variables = dict(special_tokens)
+        self._known = {**self._template.globals, **special_tokens, "documents": None}
 
     def render(self, messages: Messages, tools: Any = None, prompt: bool = False, marking: bool = False) -> str:
-        """The text of messages, with `prompt` ready for the assistant to answer. Raises RENDER_ERRORS."""
-        return self._template.render(
-            self._variables,
-            messages=messages,
-            tools=tools,
-            documents=None,
-            add_generation_prompt=prompt,
-            **({_MARKING: True} if marking else {}),
-        )
+        """The text of messages, with `prompt` ready for the assistant to answer. Raises RenderError, MemoryError."""
+        try:
+            values = self._known | {"messages": messages, "tools": tools, "add_generation_prompt": prompt}
+            if marking:
+                values[_MARKING] = True
+            # What jinja's own render does, but for a copy of the variables and of the globals
+            return "".join(self._template.root_render_func(self._template.new_context(values, shared=True)))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise RenderError(str(error)) from error
 
     def render_generated(self, messages: Messages, tools: Any = None) -> tuple[str, list[tuple[int, int]]]:
         """The text of messages, and the spans of its generation blocks: [start, end) in characters.
 
-        Raises RENDER_ERRORS; ValueError if marking a block changes the text around it, as where a template trims or
-        measures what it has put into a variable.
+        Raises RenderError, also if marking a block changes the text around it, as where a template trims or measures
+        what it has put into a variable.
         """
         spans: list[tuple[int, int]] = []
         pieces: list[str] = []
@@ -155,5 +159,5 @@ class Template:
                 length += len(piece)
         text = "".join(pieces)
         if depth != 0 or text != self.render(messages, tools):
-            raise ValueError("the template changes what its generation blocks wrote, so they can't be placed")
+            raise RenderError("the template changes what its generation blocks wrote, so they can't be placed")
         return text, spans

@@ -1,0 +1,47 @@
+"""The tokens at the borders of trained text, found by asking for a few offsets, are those that all offsets give."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from tunesmith_chat.strategy import to_example
+
+PIECES = ["the", " the", "he ", " ", "  ", "\n", "🦆", "é", "x", "<|im_end|>", "<|im_start|>", " <|end|>"]
+
+
+def expected(ids: list[int], offsets: list[tuple[int, int]], regions: list[Any], special: Any) -> tuple[Any, Any]:
+    """Weights and notes, by looking at every token."""
+    weights = np.zeros(len(ids), np.float32)
+    notes = []
+    position = begin = 0
+    for end, (reason, trained) in regions:
+        if end <= begin:
+            continue
+        if trained:
+            stop = next((i for i, (start, _) in enumerate(offsets) if start >= end), len(ids))
+            covered = offsets[stop - 1][1] if stop else 0
+            stop += covered < end and stop < len(ids) and ids[stop] not in special
+            weights[position:stop] = 1.0
+        else:
+            stop = sum(1 for _, last in offsets if last <= end)
+        if stop > position:
+            notes.append((stop, reason))
+            position = stop
+        begin = end
+    return weights, notes
+
+
+def test_borders_are_those_that_all_offsets_give(bench: Any) -> None:
+    tokenizer = bench().run.tokenizer
+    special = frozenset(tokenizer.all_special_ids)
+    draw = random.Random(0)
+    for _ in range(400):
+        text = "".join(draw.choices(PIECES, k=draw.randint(1, 12)))
+        ends = [*sorted(draw.choices(range(len(text) + 1), k=draw.randint(0, 5))), len(text)]
+        regions = [(end, (f"to {end}", draw.random() < 0.5)) for end in ends]
+        encoding = tokenizer([text], add_special_tokens=False).encodings[0]
+        segment = to_example(encoding.ids, encoding, regions, special).segments[1]
+        weights, notes = expected(encoding.ids, encoding.offsets, regions, special)
+        assert (segment.weights.tolist(), segment.notes) == (weights.tolist(), notes), (text, regions)
