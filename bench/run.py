@@ -2,6 +2,7 @@
 
     python bench/run.py            everything
     python bench/run.py start step packing
+    python bench/run.py --quick    a few pairs and the small sizes, for a look
 
 Figures are CPU seconds of the process (or, for commands, user + system of the child), so other work on the machine
 disturbs them little; the ratio of a pair is what counts.
@@ -17,13 +18,15 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-PARTS = ("start", "packing", "step")
+PARTS = ("start", "launch", "packing", "chats", "step", "against", "memory")
 
 
 def main() -> None:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tunesmith-core"))
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n")
-    for name in sys.argv[1:] or PARTS:
+    wanted = [word for word in sys.argv[1:] if word != "--quick"]
+    importlib.import_module("bench.pairs").quick = "--quick" in sys.argv
+    for name in wanted or PARTS:
         importlib.import_module(f"bench.{name}").main()
 
 

@@ -1,9 +1,14 @@
-"""A training step against a bare PyTorch loop over the same packed batches with the same forward."""
+"""A training step against a bare PyTorch loop over the same packed batches with the same forward; and what hooks cost.
+
+Hooks are a plugin's functions called through pluggy and a guard, which counts, times and names them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -19,9 +24,21 @@ from tests import tiny
 from tunesmith import collate
 from tunesmith.api import prepare
 
+SILENT = '''"""Does nothing."""
 
-def build(folder: Path) -> tuple[Any, Any]:
-    """A loop of the engine, and the function that takes one bare step on the same rows."""
+from tunesmith import Plugin, hookimpl
+
+plugin = Plugin()
+
+
+@hookimpl
+def prepare_step(run, policy, batches):
+    pass
+'''
+
+
+def build(folder: Path) -> tuple[Any, Any, Any]:
+    """A run, the function that takes one step of it, and the one that takes a bare step on the same rows."""
     changes = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "vocab_size": 4096, "head_dim": 64}
     model = tiny.model_folder(folder / "model", "llama", **changes)
     data = tiny.write_rows(folder / "data.jsonl", tiny.rows("conversation", 400))
@@ -34,7 +51,9 @@ def build(folder: Path) -> tuple[Any, Any]:
     policy = build_policy(run)
     optimizer = run.hooks.build_optimizer(run, policy.bare)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10_000)
-    loop = Loop(run, policy, optimizer, scheduler, make_feed(run), 10_000)
+    run.total_steps = 10_000
+    loop = Loop(run, policy, optimizer, scheduler, make_feed(run), run.total_steps)
+    run.hooks.on_start(run, policy)
     other = make_feed(run)
 
     def bare() -> None:
@@ -48,12 +67,33 @@ def build(folder: Path) -> tuple[Any, Any]:
     def ours() -> None:
         run.hooks.on_step(run, policy, loop.step())
 
-    return ours, bare
+    return run, ours, bare
+
+
+def cost_of_a_call(folder: Path, calls: int = 20_000) -> float:
+    """Seconds that one call of a hook costs beyond the function: dispatch and guard. `folder` holds a run.yaml."""
+    (folder / "silent.py").write_text(SILENT, encoding="utf-8")
+    run = tiny.start(folder / "run.yaml", "plugins=[./silent.py]")
+    function = next(p.module.prepare_step for p in run.hooks.plugins if hasattr(p.module, "prepare_step"))
+    bare = inspect.unwrap(function)
+
+    def timed(call: Any) -> float:
+        started = time.process_time()
+        for _ in range(calls):
+            call()
+        return (time.process_time() - started) / calls
+
+    policy: Any = None
+    pairs = [
+        (timed(lambda: run.hooks.prepare_step(run, policy, [])), timed(lambda: bare(run, policy, []))) for _ in range(9)
+    ]
+    return statistics.median(hooked - plain for hooked, plain in pairs)
 
 
 def main(steps: int = 8, pairs: int = 25) -> None:
     with tempfile.TemporaryDirectory() as name:
-        ours, bare = build(Path(name))
+        run, ours, bare = build(Path(name))
+        taken: list[float] = []
 
         def timed(step: Any) -> float:
             started = time.process_time()
@@ -62,4 +102,12 @@ def main(steps: int = 8, pairs: int = 25) -> None:
                     step()
             return (time.process_time() - started) / steps
 
-        compare("a training step / a bare loop, 256 x 4", lambda: timed(ours), lambda: timed(bare), pairs, "1.02")
+        def timed_ours() -> float:
+            taken.append(timed(ours))
+            return taken[-1]
+
+        compare("a training step / a bare loop, 256 x 4", timed_ours, lambda: timed(bare), pairs, "1.02")
+        calls = sum(run.hooks.counts.values()) / run.step
+        cost, step = cost_of_a_call(Path(name)), statistics.median(taken)
+        share = calls * cost / step
+        print(f"hooks: {calls:.1f} calls a step x {cost * 1e6:.1f} us / {step * 1e3:.0f} ms: {share:.4%} (bar 0.2 %)")

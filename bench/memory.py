@@ -1,0 +1,126 @@
+"""The memory of one training step above what is there after loading, over sequence lengths and vocabularies: ours,
+and plain cross-entropy on all logits.
+
+    python -m bench.memory ours|plain LENGTH VOCABULARY    one cell, in a process of its own: a child of the benchmark
+
+Every token is scored. The peak is VmHWM of /proc/self/status, reset through /proc/self/clear_refs before the step.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import pairs
+from bench.child import module, tell
+
+LENGTHS, VOCABULARIES = (512, 1024, 2048, 4096), (4_096, 50_304, 151_936)
+MIB = 2**20
+
+
+def sizes(vocabulary: int) -> dict[str, Any]:
+    return {"hidden_size": 256, "intermediate_size": 680, "num_hidden_layers": 4, "head_dim": 64,
+            "vocab_size": vocabulary, "max_position_embeddings": 8192, "tie_word_embeddings": True}  # fmt: skip
+
+
+def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
+    """A loop of the engine on texts that fill a row."""
+    import numpy as np
+    from tunesmith_engine.batch import collate
+    from tunesmith_engine.examples import Example
+    from tunesmith_engine.feed import make_feed
+    from tunesmith_engine.loop import Loop
+    from tunesmith_engine.setup import build_policy
+
+    from tests import tiny
+    from tunesmith.api import prepare
+
+    tiny.model_folder(folder / "model", "llama", **sizes(vocabulary))
+    data = tiny.write_rows(folder / "data.jsonl", tiny.rows("text", 4))
+    path = tiny.write_config(
+        folder, base_model=str(folder / "model"), datasets=[{"path": str(data), "type": "completion"}],
+        sequence_len=length, micro_batch_size=1, num_epochs=1, optimizer="adamw_torch_fused",
+    )  # fmt: skip
+    run = prepare(tiny.start(path))
+    policy = build_policy(run)
+    optimizer = run.hooks.build_optimizer(run, policy.bare)
+    scheduler = run.hooks.build_scheduler(run, optimizer, 10)
+    loop = Loop(run, policy, optimizer, scheduler, make_feed(run), 10)
+    tokens = np.random.default_rng(0).integers(0, vocabulary, length + 1)  # one more than predictions
+    loop.next_batches = lambda: [collate([Example.text(tokens)])]  # type: ignore[method-assign]
+    return loop.step
+
+
+def plain_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
+    """The same step with the logits of the whole row."""
+    import torch
+    import torch.nn.functional as F
+    from transformers import AutoModelForCausalLM
+
+    from tests import tiny
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        tiny.model_folder(folder / "model", "llama", **sizes(vocabulary)), dtype=torch.float32
+    )
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    ids = torch.randint(0, vocabulary, (length + 1,), generator=torch.Generator().manual_seed(0))
+
+    def step() -> None:
+        logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0]
+        F.cross_entropy(logits, ids[1:]).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def status(name: str) -> float:
+    """A line of /proc/self/status in MiB."""
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def child(which: str, length: int, vocabulary: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        make = our_step if which == "ours" else plain_step
+        step = make(Path(name), length, vocabulary)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
+        before = status("VmRSS")
+        step()
+        tell(peak=status("VmHWM") - before)
+
+
+def main() -> None:
+    lengths, vocabularies = (LENGTHS[1:3], VOCABULARIES[::2]) if pairs.quick else (LENGTHS, VOCABULARIES)
+    print("Peak memory of one training step above after-load, MiB (256 x 4, AdamW, every token scored):")
+    print(f"{'vocabulary':>10} {'tokens':>7} {'ours':>8} {'plain':>8} {'ratio':>6}")
+    found: dict[tuple[str, int, int], float] = {}
+    for vocabulary in vocabularies:
+        for length in lengths:
+            for which in ("ours", "plain"):
+                found[which, length, vocabulary] = module("memory", which, str(length), str(vocabulary)).told["peak"]
+            ours, plain = found["ours", length, vocabulary], found["plain", length, vocabulary]
+            print(f"{vocabulary:>10,} {length:>7,} {ours:>8.0f} {plain:>8.0f} {ours / plain:>6.2f}", flush=True)
+    short, long, small, large = min(lengths), max(lengths), min(vocabularies), max(vocabularies)
+    logits = (long - short) * (large - small) * 4 / MIB
+    states = 3 * (large - small) * sizes(large)["hidden_size"] * 4 / MIB  # gradient and two moments of AdamW
+    for which in ("ours", "plain"):
+        at_small, at_large = (found[which, long, v] - found[which, short, v] for v in (small, large))
+        wider = found[which, long, large] - found[which, long, small]
+        beyond = (at_large - at_small) / logits
+        print(
+            f"{which}: {short:,} to {long:,} tokens {at_large:+,.0f} MiB at {large:,} entries, {at_small:+,.0f} MiB at"
+        )
+        print(
+            f"  {small:,}: {beyond:.2f} of the {logits:,.0f} MiB that the logits grow by beyond; {small:,} to {large:,}"
+        )
+        print(f"  entries {wider:+,.0f} MiB, {states:,.0f} of them gradient and moments of the embedding", flush=True)
+
+
+if __name__ == "__main__":
+    child(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
