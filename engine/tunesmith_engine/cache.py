@@ -87,7 +87,7 @@ def read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
     return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)
 
 
-def keep(folder: Path, data: Prepared) -> None:
+def keep(run: Run, folder: Path, data: Prepared) -> None:
     """Keep prepared data for the next run. Another run may be writing the same: each has a place of its own first."""
     for old in folder.parent.glob(f".{folder.name}.*"):
         if time.time() - old.stat().st_mtime > ABANDONED:
@@ -101,7 +101,7 @@ def keep(folder: Path, data: Prepared) -> None:
                 store.save(partial / name)
         counts = {name: asdict(one) for name, one in data.counts.items()}
         (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
-        if folder.exists() and complaint(folder) is None:  # another run was quicker, and may be reading it
+        if cached(run, folder, data.fingerprint) is not None:  # another run was quicker, and may be reading it
             shutil.rmtree(partial)
         else:
             seal(partial, folder)

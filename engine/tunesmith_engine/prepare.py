@@ -42,7 +42,7 @@ def prepare(run: Run) -> Prepared:
         with run.world.main_first():
             run.data = cached(run, folder, fingerprint)
             if run.data is None:
-                keep(folder, _build(run, rows, fingerprint))
+                keep(run, folder, _build(run, rows, fingerprint))
                 run.data = read(folder, fingerprint, cached=False)
     for name, counts in run.data.counts.items():
         counts.report(run, name)
