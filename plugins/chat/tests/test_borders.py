@@ -42,6 +42,6 @@ def test_borders_are_those_that_all_offsets_give(bench: Any) -> None:
         ends = [*sorted(draw.choices(range(len(text) + 1), k=draw.randint(0, 5))), len(text)]
         regions = [(end, (f"to {end}", draw.random() < 0.5)) for end in ends]
         encoding = tokenizer([text], add_special_tokens=False).encodings[0]
-        segment = to_example(encoding.ids, encoding, regions, special).segments[1]
+        segment = to_example(encoding, regions, special).segments[1]
         weights, notes = expected(encoding.ids, encoding.offsets, regions, special)
         assert (segment.weights.tolist(), segment.notes) == (weights.tolist(), notes), (text, regions)

@@ -91,7 +91,7 @@ class Renderer:
             marks = self._open(self._started(), form)
         except Died as death:
             self.close()
-            raise BadTemplate(f"{death} to compile", "template-limit", _HELP) from None
+            raise BadTemplate(f"{death} to compile", code="template-limit", help=_HELP) from None
         self._forms.append(form)
         return len(self._forms) - 1, marks
 

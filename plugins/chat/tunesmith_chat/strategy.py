@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith import ConfigError, Example, ModelError, Row
+from tunesmith import ConfigError, Example, ModelError, Row, Segment
 from tunesmith_chat import ChatDataset, ChatSettings
 from tunesmith_chat.checks import no_template
 from tunesmith_chat.conversation import Conversation, Reader
@@ -17,6 +17,8 @@ from tunesmith_chat.sources import by_name, own_template
 
 if TYPE_CHECKING:
     from tunesmith import DatasetSpec, Run
+
+_NO_TOKENS, _NO_WEIGHTS = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
 
 def conversations_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
@@ -39,17 +41,10 @@ def conversations_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) 
         jobs = (renderer.job(chat, templates.number_for(chat)) for chat in chats)
         unmarked = 0
         for group in renderer.render(jobs):
-            # verbose=False: the tokenizer's warning about its maximum length is not about what is trained
-            encoded = tokenizer(
-                [rendered.text for rendered in group],
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )
-            for ids, encoding, rendered in zip(encoded["input_ids"], encoded.encodings, group, strict=True):
+            encodings = encode(tokenizer, [rendered.text for rendered in group])
+            for encoding, rendered in zip(encodings, group, strict=True):
                 unmarked += rendered.unmarked
-                yield to_example(ids, encoding, zip(rendered.ends, rendered.outline, strict=True), special)
+                yield to_example(encoding, zip(rendered.ends, rendered.outline, strict=True), special)
     if unmarked and options.train_on_eos != "none":
         # The model will not learn to stop
         message = f"{unmarked} generation blocks of the chat template hold no end token, so none is trained there"
@@ -111,13 +106,31 @@ class Templates:
         return number
 
 
+def encode(tokenizer: Any, texts: list[str]) -> Sequence[Any]:
+    """The encodings that the tokenizer gives of texts."""
+
+    def whole(some: list[str]) -> Sequence[Any]:
+        # verbose=False: the tokenizer's warning about its maximum length is not about what is trained
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        return tokenizer(some, add_special_tokens=False, **options).encodings
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return whole(texts)
+    # Its own call sets up the backend; asked directly, that makes no lists of everything for each text
+    first = whole(texts[:1])[0]
+    encodings = backend.encode_batch(texts, add_special_tokens=False)
+    return encodings if encodings[0].ids == first.ids else whole(texts)
+
+
 def to_example(
-    ids: list[int], encoding: Any, regions: Iterable[tuple[int, tuple[str, bool]]], special: frozenset[int]
+    encoding: Any, regions: Iterable[tuple[int, tuple[str, bool]]], special: frozenset[int] = frozenset()
 ) -> Example:
-    """From ids [L], the encoding that they are of, and the regions of its text: up to where, why, whether trained.
+    """From the encoding of a text, L tokens, and its regions: up to where, why, and whether trained.
 
     A token that overlaps trained text is trained. `special`: ids of tokens that never swallow the space before them.
     """
+    ids = encoding.ids
     weights = np.zeros(len(ids), np.float32)
     notes: list[tuple[int, str]] = []
     position = begin = 0
@@ -136,7 +149,9 @@ def to_example(
             notes.append((stop, reason))
             position = stop
         begin = end
-    return Example.text(np.fromiter(ids, np.int32, len(ids)), weights, notes=notes)
+    # As Example.text makes it, but for an empty prompt of its own each time
+    tokens = Segment(np.fromiter(ids, np.int32, len(ids)), weights, notes=notes)
+    return Example([Segment(_NO_TOKENS, _NO_WEIGHTS), tokens])
 
 
 # Offsets never go backwards, so a border is found by bisection, if it is not where one would look first. Only those
