@@ -1,7 +1,7 @@
 """Short chats to masked tokens, against the bare tokenizer on texts that are rendered already; and a cached start.
 
-CPU seconds are those of this process and of the one that renders. The bare tokenizer gets as many texts at a time as
-the strategy gives it. "collect" is what the engine adds to keep the examples.
+CPU seconds are those of this process and of the one that renders. The bare tokenizer gets 1,024 texts at a time, with
+which it is as fast as with all. "collect" is what the engine adds to keep the examples.
 """
 
 from __future__ import annotations

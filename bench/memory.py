@@ -113,13 +113,14 @@ def main() -> None:
         at_small, at_large = (found[which, long, v] - found[which, short, v] for v in (small, large))
         wider = found[which, long, large] - found[which, long, small]
         beyond = (at_large - at_small) / logits
+        print(f"{which}: {short:,} to {long:,} tokens take {at_large:,.0f} MiB more at {large:,} entries,")
         print(
-            f"{which}: {short:,} to {long:,} tokens {at_large:+,.0f} MiB at {large:,} entries, {at_small:+,.0f} MiB at"
+            f"  {at_small:,.0f} MiB more at {small:,}: the difference is {beyond:.2f} of the logits' {logits:,.0f} MiB;"
         )
         print(
-            f"  {small:,}: {beyond:.2f} of the {logits:,.0f} MiB that the logits grow by beyond; {small:,} to {large:,}"
+            f"  {small:,} to {large:,} entries take {wider:,.0f} MiB more at {long:,} tokens, and {states:,.0f} MiB of"
         )
-        print(f"  entries {wider:+,.0f} MiB, {states:,.0f} of them gradient and moments of the embedding", flush=True)
+        print("  that are gradient and moments of the embedding", flush=True)
 
 
 if __name__ == "__main__":

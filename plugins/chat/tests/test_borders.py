@@ -1,4 +1,4 @@
-"""The tokens at the borders of trained text, found by asking for a few offsets, are those that all offsets give."""
+"""Tokens are the tokenizer's, and those at the borders of trained text are those that all of its offsets give."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import numpy as np
-from tunesmith_chat.strategy import to_example
+from tunesmith_chat.strategy import encode, to_example
 
 PIECES = ["the", " the", "he ", " ", "  ", "\n", "🦆", "é", "x", "<|im_end|>", "<|im_start|>", " <|end|>"]
 
@@ -45,3 +45,24 @@ def test_borders_are_those_that_all_offsets_give(bench: Any) -> None:
         segment = to_example(encoding, regions, special).segments[1]
         weights, notes = expected(encoding.ids, encoding.offsets, regions, special)
         assert (segment.weights.tolist(), segment.notes) == (weights.tolist(), notes), (text, regions)
+
+
+class Shouting:
+    """A tokenizer whose own call is not what its backend does."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer, self.backend_tokenizer = tokenizer, tokenizer.backend_tokenizer
+
+    def __call__(self, texts: list[str], **options: Any) -> Any:
+        return self.tokenizer([text.upper() for text in texts], **options)
+
+
+def test_the_tokenizers_own_call_says_what_the_tokens_are(bench: Any) -> None:
+    tokenizer = bench().run.tokenizer
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    texts = ["the end", "a<|im_end|>", ""]
+    assert [one.ids for one in encode(tokenizer, texts)] == tokenizer(texts)["input_ids"]
+    shouting = Shouting(tokenizer)
+    assert [one.ids for one in encode(shouting, texts)] == shouting(texts)["input_ids"]
+    del shouting.backend_tokenizer
+    assert [one.ids for one in encode(shouting, texts)] == shouting(texts)["input_ids"]

@@ -76,7 +76,7 @@ class Child:
 
     def disown(self) -> None:
         """In a fork: let go of the parent's child, which goes on for the parent, and ends with it alone."""
-        self._process.returncode = 0  # not ours to wait for
+        self._process.returncode = 0  # not ours to wait for, nor to kill
         for pipe in self._pipes():
             pipe.close()
 

@@ -79,7 +79,7 @@ class Renderer:
 
     def close(self) -> None:
         child, self._child = self._child, None
-        if child is not None and child.ours:
+        if child is not None:
             child.close()
 
     def open(self, form: Form) -> tuple[int, bool]:

@@ -107,7 +107,7 @@ class Templates:
 
 
 def encode(tokenizer: Any, texts: list[str]) -> Sequence[Any]:
-    """The encodings that the tokenizer gives of texts."""
+    """The encodings that the tokenizer gives of texts, of which there is at least one."""
 
     def whole(some: list[str]) -> Sequence[Any]:
         # verbose=False: the tokenizer's warning about its maximum length is not about what is trained
