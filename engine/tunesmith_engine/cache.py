@@ -87,10 +87,23 @@ def read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
     return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)
 
 
+def abandoned(partial: Path, owner: str) -> bool:
+    """Whether nobody writes there any more: its process (`owner` is machine-number) is gone, or it is a day old."""
+    machine, _, number = owner.rpartition("-")
+    if machine == platform.node() and number.isdecimal():
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+    return time.time() - partial.stat().st_mtime > ABANDONED
+
+
 def keep(run: Run, folder: Path, data: Prepared) -> None:
     """Keep prepared data for the next run. Another run may be writing the same: each has a place of its own first."""
     for old in folder.parent.glob(f".{folder.name}.*"):
-        if time.time() - old.stat().st_mtime > ABANDONED:
+        if abandoned(old, old.name.removeprefix(f".{folder.name}.")):
             shutil.rmtree(old, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
     help = "make room there, or choose another dataset_prepared_path"
