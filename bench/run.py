@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-PARTS = ("start", "launch", "packing", "chats", "step", "against", "memory")
+PARTS = ("start", "launch", "packing", "chats", "dedup", "streaming", "step", "against", "memory")
 
 
 def main() -> None:

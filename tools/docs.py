@@ -39,8 +39,9 @@ A run is these steps in this order; a plugin answers those that it has something
  diagnose            all     in `doctor` alone: what the run stands on, on this machine
     |
  load_tokenizer      one
-    |   for each entry of datasets:
- load_rows           one     rows
+    |   for each entry of datasets and test_datasets:
+ load_rows           keyed   rows
+ filter_rows         chain   the rows of all entries together: drop some
  build_dataset       keyed   rows to examples; then sequence_len, held-out split, cache
     |                        ... `preprocess` ends here
  configure           all     load arguments, classes patched, states registered
@@ -97,7 +98,7 @@ PLUGINS_HEAD = """
 The plugins of this repository. Each is a distribution of its own and an extra of the same word:
 `pip install "tunesmith[lora]"`. `tunesmith[all]` brings all of them, `tunesmith[dev]` what the tests need.
 `tunesmith plugins` lists what is installed. The packages in `contrib/` are no extras: they show what a third party
-publishes.
+publishes. `hub` (datasets on the hub), `http`, `s3`, `gcs`, `azure` and `oci` (files elsewhere) bring libraries alone.
 """
 
 # The keys that configs of Axolotl use most, most used first: those in at least 35 of its 250 example files.
@@ -197,6 +198,7 @@ def ways(info: Schema) -> str:
     """What selects a plugin, in words."""
     found = [f"`{key}: {value}`" for key, values in info["answers"].items() for value in values]
     found += [entry_types(info)] if info["strategies"] else []
+    found += [f"a `path:` to {', '.join(f'`{source}`' for source in info['sources'])}"] if info["sources"] else []
     found += [f"`{switch}:`" for switch in info["switches"]]
     default = any(row["plugin"] == info["name"] for row in discovery.defaults())
     return " or ".join([*found, f"`plugins: [{info['name']}]`"]) + ("; active by default" if default else "")

@@ -25,7 +25,7 @@ from typing import Any
 from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST = 50
+MOST = 45
 """Packages of others that `tunesmith[lora]` may bring."""
 CONSTRAINTS = ROOT / "constraints.txt"
 NOTHING = "tunesmith"  # the distribution that is dependencies and extras alone
@@ -183,7 +183,8 @@ def check_alone(uv: str, wheels: Wheels, constraints: Path, scratch: Path, word:
 def extras() -> list[str]:
     """The words of the plugins that are extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [word for word in project["optional-dependencies"] if word not in ("all", "dev")]
+    wanted = {word: first for word, (first, *_) in project["optional-dependencies"].items()}
+    return [word for word, first in wanted.items() if first.startswith(f"tunesmith-{word}>")]
 
 
 def install(uv: str, wheels: Wheels, constraints: Path, python: Path, *names: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.examples import Example, Segment, segment
     from tunesmith_engine.layout import Layout
     from tunesmith_engine.policy import Backbone, Hidden, Output, Policy
+    from tunesmith_engine.prompts import Piece, tokenized
     from tunesmith_engine.setup import build_policy
     from tunesmith_engine.step import StepRecord, Term
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tunesmith.plugin import Method, Needs, Plugin, Settings, hookimpl
     from tunesmith.row import Row
     from tunesmith.run import Adapter, Run
+    from tunesmith.source import Source
 
 _HOMES = {
     "tunesmith.api": ("plan", "prepare", "start", "train", "verify"),
@@ -49,7 +51,9 @@ _HOMES = {
     "tunesmith_engine.examples": ("Example", "Segment", "segment"),
     "tunesmith.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
     "tunesmith_engine.policy": ("Backbone", "Hidden", "Output", "Policy"),
+    "tunesmith_engine.prompts": ("Piece", "tokenized"),
     "tunesmith.run": ("Adapter", "Run"),
+    "tunesmith.source": ("Source",),
     "tunesmith_engine.setup": ("build_policy",),
     "tunesmith_engine.step": ("StepRecord", "Term"),
 }  # fmt: skip

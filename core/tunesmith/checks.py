@@ -29,36 +29,77 @@ def check_keys(run: Run) -> None:
     def wrong(key: str, message: str, help: str) -> None:
         problems.extend(config.error(key, message, help).problems)
 
-    if not config.datasets and not config.pretraining:
-        where = config.document.where(())
-        problems.append(Problem("there is nothing to train on", where, "no-data", "write datasets: ..."))
-    if core.datasets and core.pretraining_dataset:
-        wrong("pretraining_dataset", "does not go with datasets", "keep one of them")
-    if core.pretraining_dataset and core.max_steps is None:
-        wrong("pretraining_dataset", "is a stream without an end", "write max_steps: ...")
-    if core.pretraining_dataset and core.val_set_size:
-        wrong("val_set_size", "can't be held out of a stream", "drop it")
+    problems += _of_data(run)
     for one, other in (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch")):
         if getattr(core, one) is not None and getattr(core, other) is not None:
             wrong(one, f"and {other} say the same thing twice", "keep one of them")
     said = config.document.values
     if core.val_set_size > 1 and core.val_set_size != int(core.val_set_size):
         wrong("val_set_size", "is neither a share below 1 nor a whole number of rows", "write 0.05, or 100")
-    if not core.val_set_size:
+    if not core.val_set_size and not core.test_datasets:
         for key in sorted(NEED_HELD_OUT & {k for k, value in said.items() if value not in (None, False)}):
-            wrong(key, "needs held-out data", "write val_set_size: 0.05")
+            wrong(key, "needs held-out data", "write val_set_size: 0.05, or test_datasets: ...")
     if not core.metric_for_best_model.startswith("eval_"):
         message = f"is {core.metric_for_best_model!r}, and what an evaluation measures begins with eval_"
         wrong("metric_for_best_model", message, f"write eval_{core.metric_for_best_model}, or drop it for eval_loss")
-    if core.pretraining_dataset and "num_epochs" in said:
-        wrong("num_epochs", "has no meaning for a stream", "max_steps says how long")
-    if not core.pretraining_dataset and "streaming_multipack_buffer_size" in said:
-        wrong("streaming_multipack_buffer_size", "is for pretraining_dataset", "drop it")
     if not core.gradient_checkpointing and "gradient_checkpointing_kwargs" in config.document.values:
         message = "has no effect without gradient_checkpointing"
         wrong("gradient_checkpointing_kwargs", message, "write gradient_checkpointing: true")
     if problems:
         raise ConfigError(problems)
+
+
+def _of_data(run: Run) -> list[Problem]:
+    """Contradictions among what is trained on, what is evaluated on, and how it is mixed."""
+    core, config, said = run.core, run.config, run.config.document.values
+    stream = "streaming" if core.streaming else "pretraining_dataset"
+    found: list[Problem] = []
+
+    def wrong(key: str | KeyPath, message: str, help: str) -> None:
+        found.extend(config.error(key, message, help).problems)
+
+    if not config.datasets and not config.streamed:
+        where = config.document.where(())
+        found.append(Problem("there is nothing to train on", where, "no-data", "write datasets: ..."))
+    if core.datasets and core.pretraining_dataset:
+        wrong("pretraining_dataset", "does not go with datasets", "keep one of them")
+    if core.streaming and core.pretraining_dataset:
+        wrong("streaming", "is what pretraining_dataset does anyway", "drop it")
+    if core.test_datasets and core.val_set_size:
+        wrong("val_set_size", "does not go with test_datasets", "keep one of them")
+    for index, spec in enumerate(config.test_datasets):
+        if "weight" in spec.settings.model_fields_set:
+            wrong(("test_datasets", index, "weight"), "has no effect: all of it is evaluated once", "drop it")
+    for spec in config.entries:
+        shards, index = spec.settings.shards, spec.settings.shards_idx
+        if shards is None and "shards_idx" in spec.settings.model_fields_set:
+            wrong((spec.group, spec.index, "shards_idx"), "has no effect without shards", "write shards: ... with it")
+        elif shards is not None and index >= shards:
+            told = f"is {index}, and there are shards 0 to {shards - 1}"
+            wrong((spec.group, spec.index, "shards_idx"), told, "the first is 0")
+    if not config.streamed:
+        if "streaming_multipack_buffer_size" in said:
+            wrong("streaming_multipack_buffer_size", "is for streamed data", "drop it, or write streaming: true")
+        if core.curriculum_sampling and "shuffle_merged_datasets" in said:
+            wrong("shuffle_merged_datasets", "has no effect: curriculum_sampling keeps the order", "drop it")
+        return found
+    if core.dataset_num_proc > 1 and not config.test_datasets:
+        wrong("dataset_num_proc", "is for data that is prepared", "drop it")
+    if core.max_steps is None:
+        wrong(stream, "is a stream without an end", "write max_steps: ...")
+    if core.val_set_size:
+        wrong("val_set_size", "can't be held out of a stream", "write test_datasets: ...")
+    if "num_epochs" in said:
+        wrong("num_epochs", "has no meaning for a stream", "max_steps says how long")
+    for key in ("curriculum_sampling", "shuffle_merged_datasets", "mixing_temperature"):
+        if said.get(key) is not None:
+            wrong(key, "is for data that is prepared, and a stream is read in its order", "drop it")
+    for spec in config.streamed:
+        if "weight" in spec.settings.model_fields_set:
+            wrong((spec.group, spec.index, "weight"), "is for data that is prepared", "drop it")
+    for call in run.hooks.calls("filter_rows"):
+        wrong(stream, f"does not go with the plugin {call.plugin}, which has to see all rows first", "keep one of them")
+    return found
 
 
 def check_folders(run: Run) -> None:

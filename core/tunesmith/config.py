@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
@@ -14,11 +15,13 @@ from pydantic.fields import FieldInfo
 
 from tunesmith import discovery, keys, mistyped
 from tunesmith.discovery import Candidate, LoadedPlugin
+from tunesmith.entries import DATASET_KEYS, entries_of, type_of, types_of
 from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.hooks import Hooks
+from tunesmith.paths import source_of
 from tunesmith.plugin import Settings
 from tunesmith.redact import clean
-from tunesmith.selection import DATASET_KEYS, Selection, Selector
+from tunesmith.selection import Selection, Selector
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.yamlfile import Document, KeyPath, read
 
@@ -27,18 +30,28 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One entry of `datasets:` (or pretraining_dataset): settings, the plugin that answers its type, row kind."""
+    """One entry of `datasets:` (or another list): settings, and who reads its rows and makes examples of them."""
 
     settings: DatasetSettings
+    reader: str
+    """The plugin that reads its rows."""
+    source: str
+    """Where its path leads: file, hub, or the scheme of a URL."""
     strategy: str
+    """The plugin that makes examples of them."""
+    type: str
+    """The type that the plugin answers to: that of the YAML, or one that it says without a word."""
     row_kind: str
+    """What a row means to the method."""
     options: Settings | None
+    """The strategy's own keys."""
     where: str
+    """The place of the path in the YAML."""
     index: int = 0
     group: str = "datasets"
-    """Which list it stands in: datasets or pretraining_dataset."""
+    """Which list it stands in: datasets, pretraining_dataset or test_datasets."""
 
-    def option(self, model: type[S]) -> S:
+    def option(self, model: builtins.type[S]) -> S:
         """The strategy's own keys of this entry."""
         assert isinstance(self.options, model)
         return self.options
@@ -52,9 +65,23 @@ class Config:
     base: Path
     core: CoreSettings
     plugins: dict[str, Settings | None]
-    datasets: list[DatasetSpec]
-    pretraining: list[DatasetSpec]
     selection: Selection
+    datasets: list[DatasetSpec] = field(default_factory=list)
+    """What is prepared, and trained on."""
+    streamed: list[DatasetSpec] = field(default_factory=list)
+    """What is trained on while it is read."""
+    test_datasets: list[DatasetSpec] = field(default_factory=list)
+    """What is prepared, and only evaluated on."""
+
+    @property
+    def entries(self) -> list[DatasetSpec]:
+        """All of them."""
+        return [*self.datasets, *self.streamed, *self.test_datasets]
+
+    def replace_entries(self, change: Callable[[DatasetSpec], DatasetSpec]) -> None:
+        """Put another spec in place of each: for what `inspect` reads once, such as a file that an option names."""
+        for specs in (self.datasets, self.streamed, self.test_datasets):
+            specs[:] = map(change, specs)
 
     def settings(self, model: type[S]) -> S:
         for settings in self.plugins.values():
@@ -100,25 +127,29 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
     """
     path = Path(path)
     document = read(path, overrides)
-    for entry in _entries(document, "pretraining_dataset").values():
+    for entry in entries_of(document, "pretraining_dataset").values():
         entry.setdefault("type", "pretrain")
     available = discovery.installed()
     values = {**_defaults_of_selectors(), **{k: v for k, v in document.values.items() if v is not None}}
     selector = Selector(available, path.resolve().parent, document.where)
     selection = selector.select(values)
     problems = list(selection.problems)
-    problems += keys.check(document, available, selection)
+    problems += keys.check(document, available, selection, path.resolve().parent)
     plugins: dict[str, LoadedPlugin] = {}
     for name, candidate in selection.active.items():
         try:
             plugins[name] = candidate.load()
         except TunesmithError as error:
             problems += error.problems
-    config = _validate(document, path.resolve().parent, plugins, selection, problems)
+    config = _validate(document, path.resolve().parent, plugins, selection, available, problems)
     hooks = Hooks(list(plugins.values()), replaced_defaults(selection.active))
     problems = []
-    config.datasets = _specs(config, "datasets", hooks, problems)
-    config.pretraining = _specs(config, "pretraining_dataset", hooks, problems)
+    prepared, stream, tests = (_specs(config, key, hooks, available, problems) for key in DATASET_KEYS)
+    config.test_datasets = tests
+    if config.core.streaming:
+        config.streamed = prepared or stream
+    else:
+        config.datasets, config.streamed = prepared, stream
     if problems:
         raise ConfigError(problems)
     return config, hooks
@@ -142,7 +173,12 @@ def replaced_defaults(active: dict[str, Candidate]) -> list[tuple[str, str]]:
 
 
 def _validate(
-    document: Document, base: Path, plugins: dict[str, LoadedPlugin], selection: Selection, problems: list[Problem]
+    document: Document,
+    base: Path,
+    plugins: dict[str, LoadedPlugin],
+    selection: Selection,
+    available: dict[str, Candidate],
+    problems: list[Problem],
 ) -> Config:
     """Validate each owner's keys by its pydantic model; raise everything found so far at once."""
     values = document.values
@@ -155,18 +191,15 @@ def _validate(
             problems.append(Problem(message, document.where((key,)), "plugin-shape", "name the plugin's key otherwise"))
         owned[name] = _settings(model, values, document, (), problems) if model else None
     for key in DATASET_KEYS:
-        for index, entry in _entries(document, key).items():
+        for index, entry in entries_of(document, key).items():
             _settings(DatasetSettings, entry, document, (key, index), problems)
-            strategy = keys.strategy_of(str(entry.get("type")), selection.active)
-            model = (
-                plugins[strategy.name].declaration.dataset_settings if strategy and strategy.name in plugins else None
-            )
-            if model:
-                _settings(model, entry, document, (key, index), problems)
+            strategy = keys.strategy_of(entry.get("type"), selection.active, available, base)
+            if strategy and strategy.name in plugins:
+                _options(plugins[strategy.name].declaration.dataset_settings, entry, document, (key, index), problems)
     if problems:
         only_plugins = all(p.code.startswith("plugin-") for p in problems)
         raise (PluginError if only_plugins else ConfigError)(sorted(dict.fromkeys(problems), key=_line_and_column))
-    return Config(document, base, cast(CoreSettings, core), owned, [], [], selection)
+    return Config(document, base, cast(CoreSettings, core), owned, selection)
 
 
 def _settings(
@@ -192,37 +225,45 @@ def _line_and_column(problem: Problem) -> list[int]:
     return [int(part) for part in (problem.where or "").split(":")[-2:] if part.isdecimal()]
 
 
-def _entries(document: Document, key: str) -> dict[int, dict[str, Any]]:
-    """The entries of a dataset list as they stand in the YAML, without those of a wrong type."""
-    entries = document.values.get(key)
-    return {i: entry for i, entry in enumerate(entries) if isinstance(entry, dict)} if isinstance(entries, list) else {}
+def _options(
+    model: type[Settings] | None, entry: dict[str, Any], document: Document, path: KeyPath, problems: list[Problem]
+) -> Settings | None:
+    """A strategy's own keys of an entry; those of its `type:` where that is a mapping."""
+    if model is None:
+        return None
+    if isinstance(entry.get("type"), dict):
+        return _settings(model, entry["type"], document, (*path, "type"), problems)
+    return _settings(model, entry, document, path, problems)
 
 
-def _specs(config: Config, key: str, hooks: Hooks, problems: list[Problem]) -> list[DatasetSpec]:
-    """Resolve the entries of a dataset list: the strategy's own keys, and the row kind that the method wants."""
+def _specs(
+    config: Config, key: str, hooks: Hooks, available: dict[str, Candidate], problems: list[Problem]
+) -> list[DatasetSpec]:
+    """Resolve the entries of a dataset list: who reads and who makes examples, and the row kind for the method."""
     specs = []
-    document = config.document
+    document, active = config.document, config.selection.active
     for index, entry in enumerate(getattr(config.core, key)):
         path = (key, index)
-        settings = _settings(DatasetSettings, entry, document, path, problems)
-        type_name = str(entry["type"])
-        candidate = keys.strategy_of(type_name, config.selection.active)
-        if candidate is None:
+        settings = cast(DatasetSettings, _settings(DatasetSettings, entry, document, path, problems))
+        source = source_of(settings.path, settings.revision)
+        reader = next((name for name, c in active.items() if source in c.info["sources"]), None)
+        candidate = keys.strategy_of(entry.get("type"), active, available, config.base)
+        if candidate is None or reader is None:
+            what = f"reads a {source}" if reader is None else f"answers type: {entry.get('type')}"
             help = "tunesmith plugins lists what is installed"
-            problems.append(
-                Problem(f"no active plugin answers type: {type_name}", document.where(path), "unknown-value", help)
-            )
+            problems.append(Problem(f"no active plugin {what}", document.where(path), "unknown-value", help))
             continue
-        plugin = hooks.by_name[candidate.name]
-        kinds = [k for k, types in plugin.declaration.strategies.items() if type_name in types]
+        declaration = hooks.by_name[candidate.name].declaration
+        type_name = type_of(entry.get("type"), set(types_of(candidate.info)), config.base)
+        kinds = [k for k, types in declaration.strategies.items() if type_name in types]
         kind = next((k for k in hooks.method.rows if k in kinds), None)
         if kind is None:
             wanted = " or ".join(hooks.method.rows)
             message = f"type: {type_name} makes {' or '.join(kinds)} rows, and the method trains on {wanted} rows"
             problems.append(Problem(message, document.where((*path, "type"), value=True), "row-kind", None))
             continue
-        model = plugin.declaration.dataset_settings
-        options = _settings(model, entry, document, path, problems) if model else None
+        options = _options(declaration.dataset_settings, entry, document, path, problems)
         where = document.where((*path, "path"), value=True)
-        specs.append(DatasetSpec(cast(DatasetSettings, settings), candidate.name, kind, options, where, index, key))
+        made = DatasetSpec(settings, reader, source, candidate.name, type_name, kind, options, where, index, key)
+        specs.append(made)
     return specs

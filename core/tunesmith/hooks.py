@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from tunesmith.finding import Finding
     from tunesmith.row import Row
     from tunesmith.run import DatasetSpec, Run
+    from tunesmith.source import Source
 
 HOOKS = {name: f for name, f in vars(hookspecs).items() if getattr(f, "tunesmith_spec", None) is not None}
+KEYS = {"load_rows": "sources", "build_dataset": "strategies"}
+"""What a plugin declares the keys in for which it answers a keyed hook."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +131,13 @@ class Hooks:
                     for c in wrappers
                 ]
             if arity == "keyed":
-                silent = [c for c in answers if not self.by_name[c.plugin].declaration.strategies]
-                help = "write Plugin(strategies={...})"
+                key = KEYS[name]
                 problems += [
-                    Problem(f"plugin {c.plugin} answers {name} for no type", c.location, "hook-arity", help)
-                    for c in silent
-                ]
+                    Problem(f"plugin {c.plugin} answers {name} for no key", c.location, "hook-arity",
+                            f"write Plugin({key}=...)")
+                    for c in answers
+                    if not getattr(self.by_name[c.plugin].declaration, key)
+                ]  # fmt: skip
         if problems:
             raise PluginError(problems)
 
@@ -164,6 +168,14 @@ class Hooks:
             raise PluginError(
                 f"plugin {owner.plugin} ({owner.distribution}) answered {name} with nothing", where=owner.location
             )
+        return answer
+
+    def _keyed(self, name: str, owner: str, **arguments: Any) -> Any:
+        """The answer of one plugin, and of wrappers, which have no keys."""
+        others = [p.module for p in self.plugins if getattr(p.declaration, KEYS[name]) and p.name != owner]
+        answer = self._manager.subset_hook_caller(name, others)(**arguments)
+        if answer is None:
+            raise PluginError(f"plugin {owner} answered {name} with nothing")
         return answer
 
     def _fold(self, name: str, value_name: str, **arguments: Any) -> Any:
@@ -200,16 +212,18 @@ class Hooks:
         self._all("configure", run=run)
 
     def load_rows(self, run: Run, spec: DatasetSpec) -> Iterable[Row]:
-        return self._one("load_rows", run=run, spec=spec)  # type: ignore[no-any-return]
+        """Ask the one plugin that reads what the entry's path leads to."""
+        return self._keyed("load_rows", spec.reader, run=run, spec=spec)  # type: ignore[no-any-return]
+
+    def filter_rows(self, run: Run, sources: list[Source]) -> list[Source]:
+        return self._fold("filter_rows", "sources", run=run, sources=sources)  # type: ignore[no-any-return]
 
     def load_tokenizer(self, run: Run) -> Any:
         return self._one("load_tokenizer", run=run)
 
     def build_dataset(self, run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
         """Ask the one strategy that answers the entry's type."""
-        others = [p.module for p in self.plugins if p.declaration.strategies and p.name != spec.strategy]
-        caller = self._manager.subset_hook_caller("build_dataset", others)
-        return caller(run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
+        return self._keyed("build_dataset", spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
 
     def load_model(self, run: Run, role: hookspecs.Role) -> Backbone:
         return self._one("load_model", run=run, role=role)  # type: ignore[no-any-return]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tunesmith.finding import Finding
     from tunesmith.row import Row
     from tunesmith.run import DatasetSpec, Run
+    from tunesmith.source import Source
 
 Role = Literal["policy", "reference", "teacher", "critic", "reward"]
 
@@ -32,8 +33,7 @@ Role = Literal["policy", "reference", "teacher", "critic", "reward"]
 def validate(run: Run) -> None:
     """Cross-check settings of several keys. Raise ConfigError with every problem found.
 
-    When: after each key is valid alone, in every command. Pure: no torch, no disk, no network.
-    Answers: all.
+    When: after each key is valid alone, in every command. Pure: no torch, no disk, no network. Answers: all.
 
     Example:
         @hookimpl
@@ -53,8 +53,7 @@ def inspect(run: Run) -> None:
     Example:
         @hookimpl
         def inspect(run):
-            if not Path(run.settings(Settings).wordlist).is_file():
-                raise run.config.error("wordlist", "no such file")
+            check_header(run.settings(Settings).wordlist)  # raises run.config.error("wordlist", "no such file")
     """
 
 
@@ -85,18 +84,33 @@ def configure(run: Run) -> None:
     """
 
 
-@spec("one")
+@spec("keyed")
 def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
     """Read the raw rows of one dataset entry, in their order, as an iterable that can be started again.
 
-    When: while data is prepared; again when a streamed dataset resumes. A Row is a dict that knows its place
-    (`row.where`, "file:line"). With an attribute `fingerprint`, a JSON value that changes when their content does, the
-    prepared data can be kept for the next run. Raise DataError for what can't be read. Answers: one.
+    When: while data is prepared; again when a streamed dataset resumes. A Row knows its place (`row.where`,
+    "file:line"). With an attribute `fingerprint`, a JSON value that changes with their content, prepared data can be
+    kept. Raise DataError. Answers: keyed by where the path leads, as declared in `Plugin.sources`.
 
     Example:
         @hookimpl
         def load_rows(run, spec):
             return Lines(spec.path)  # its __iter__ yields Row(record, where=f"{spec.path}:{n}")
+    """
+
+
+@spec("chain")
+def filter_rows(run: Run, sources: list[Source]) -> list[Source]:
+    """See the rows of all entries together, before they are tokenised, and drop some: duplicates, for example.
+
+    When: while data is prepared, with the entries of datasets and test_datasets; not for streams. Return as many
+    sources, whose rows are some of those that came: lazily, and the same each time. What the choice depends on beside
+    settings (the content of another file) is an attribute `fingerprint` of the rows. Answers: chain, in call order.
+
+    Example:
+        @hookimpl
+        def filter_rows(run, sources):
+            return [replace(source, rows=InEnglish(source.rows)) for source in sources]
     """
 
 
@@ -117,15 +131,13 @@ def load_tokenizer(run: Run) -> Any:
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
     """Turn rows into examples: the prompt strategy. Lazy, one example for each row, in order.
 
-    When: while data is prepared, or all along for a streamed dataset. A row that can't be used: raise
-    `row.error(field, message)`. Answers: keyed by (row kind of the method, `type:` of the entry), as declared in
-    `Plugin.strategies`.
+    When: while data is prepared, or all along for a streamed dataset. A row that can't be used: raise `row.error(field,
+    message)`. Answers: keyed by (row kind of the method, `type:` of the entry), as declared in `Plugin.strategies`.
 
     Example:
         @hookimpl
         def build_dataset(run, spec, rows):
-            for row in rows:
-                yield Example.text(run.tokenizer(row["text"]).input_ids)
+            yield from (Example.text(run.tokenizer(row.require("text")).input_ids) for row in rows)
     """
 
 
@@ -133,9 +145,8 @@ def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[
 def load_model(run: Run, role: Role) -> Backbone:
     """Load a model for a role, with the head that the method asks for (`run.method.head`).
 
-    When: once for the policy, and for each further role that something needs. With `run.abstract` set, build it on
-    the meta device, without weights. Return a Backbone: the bare module, and how the engine calls it.
-    Answers: one.
+    When: once for the policy, and for each further role that something needs. With `run.abstract` set, build it on the
+    meta device, without weights. Return a Backbone: the bare module, and how the engine calls it. Answers: one.
 
     Example:
         @hookimpl
@@ -148,14 +159,13 @@ def load_model(run: Run, role: Role) -> Backbone:
 def patch_model(run: Run, model: nn.Module) -> nn.Module:
     """Change the policy's bare module: wrap it with an adapter, swap kernels, freeze parameters; return it.
 
-    When: after load_model for the policy, before devices and sharding. An adapter that can be switched off says so
-    with `run.adapter = Adapter(...)`, and serves as the reference that way. Answers: chain, in call order.
+    When: after load_model for the policy, before devices and sharding. An adapter that can be switched off says so with
+    `run.adapter = Adapter(...)`, and serves as the reference that way. Answers: chain, in call order.
 
     Example:
         @hookimpl
         def patch_model(run, model):
-            model.get_input_embeddings().requires_grad_(False)
-            return model
+            return MyAdapter(model)
     """
 
 
@@ -163,8 +173,8 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 def expand(run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
     """Turn the examples of one round into those to train on: generate and score completions, re-pair rows.
 
-    When: at the start of each round, on each process with its share; without gradients. A round is one optimizer
-    step, or `run.reuse` of them on the same result. Answers: chain.
+    When: at the start of each round, on each process with its share; without gradients. A round is one optimizer step,
+    or `run.reuse` of them on the same result. Answers: chain.
 
     Example:
         @hookimpl
@@ -194,10 +204,10 @@ def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
 def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
     """The method: from one forward pass to named terms, each a sum and the name of the count that it is divided by.
 
-    When: once for each micro-batch, in training and in evaluation. Terms with `metric=True` are averaged and logged
-    but not trained on. Counts ("tokens", "sequences", "examples", or what prepare_step put in `batch.counts`) are
-    summed over the whole optimizer step and all processes before the division, so neither accumulation nor packing
-    nor the number of processes changes the gradient. Answers: one; wrappers may add terms.
+    When: once for each micro-batch, in training and in evaluation. Terms with `metric=True` are averaged and logged but
+    not trained on. Counts ("tokens", "sequences", "examples", or what prepare_step put in `batch.counts`) are summed
+    over the whole optimizer step and all processes before the division, so neither accumulation nor packing nor the
+    number of processes changes the gradient. Answers: one; wrappers may add terms.
 
     Example:
         @hookimpl(wrapper=True)
@@ -252,14 +262,13 @@ def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
     """One optimizer step is done; with `record.evaluation` set, an evaluation followed it.
 
     When: after each update and before a checkpoint. Log, watch, `run.stop(reason)`. Metrics are tensors until someone
-    reads them: to log, wait for `record.log`. Loggers implement it with `trylast=True`, so that what others add to
-    the record is logged. Answers: all.
+    reads them: to log, wait for `record.log`. Loggers implement it with `trylast=True`, so that what others add to the
+    record is logged. Answers: all.
 
     Example:
         @hookimpl(trylast=True)
         def on_step(run, record):
-            if record.log:
-                print(record.scalars())
+            print(record.scalars() if record.log else "")
     """
 
 
@@ -286,6 +295,5 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     Example:
         @hookimpl
         def save_model(run, policy, path):
-            if run.world.main:
-                (path / "words.json").write_text(json.dumps(run.settings(Settings).words))
+            run.world.main and (path / "words.json").write_text(json.dumps(run.settings(Settings).words))
     """

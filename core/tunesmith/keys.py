@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tunesmith.discovery import Candidate, catalogue, data_file, nearest
+from tunesmith.entries import DATASET_KEYS, entries_of, kinds_of, strategies_for, type_of, types_of
 from tunesmith.errors import Problem
-from tunesmith.selection import DATASET_KEYS, SELECTORS, Selection
+from tunesmith.paths import FILE, HUB
+from tunesmith.selection import SELECTORS, Selection
 from tunesmith.settings import CoreSettings, DatasetSettings
 from tunesmith.suspicious import is_secret
 from tunesmith.yamlfile import Document, KeyPath
@@ -38,15 +41,16 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
     return found
 
 
-def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
-    """Every key that nobody will read, each with what to write instead."""
-    checker = _Checker(document, available, selection)
+def check(document: Document, available: dict[str, Candidate], selection: Selection, base: Path) -> list[Problem]:
+    """Every key that nobody will read, each with what to write instead. base: folder of the YAML."""
+    checker = _Checker(document, available, selection, base)
     return [*checker.top(), *checker.datasets(), *checker.idle()]
 
 
 class _Checker:
-    def __init__(self, document: Document, available: dict[str, Candidate], selection: Selection):
+    def __init__(self, document: Document, available: dict[str, Candidate], selection: Selection, base: Path):
         self.document = document
+        self.base = base
         self.available = available
         self.active = selection.active
 
@@ -85,20 +89,29 @@ class _Checker:
         core = dataset_schema()["properties"]
         owned = owners(self.available, "dataset_schema")
         for group in DATASET_KEYS:
-            entries = self.document.values.get(group)
-            for index, entry in enumerate(entries if isinstance(entries, list) else []):
-                if not isinstance(entry, dict):
-                    continue  # a wrong type, which the settings' model tells
-                strategy = strategy_of(str(entry.get("type")), self.active)
-                mine = strategy.info["dataset_schema"].get("properties", {}) if strategy else {}
+            for index, entry in entries_of(self.document, group).items():
+                strategy = self.strategy(entry.get("type"))
+                schema = strategy.info["dataset_schema"] if strategy else {}
+                mine = schema.get("properties", {})
+                if strategy and isinstance(entry.get("type"), dict):
+                    for key, value in entry["type"].items():
+                        inner: KeyPath = (group, index, "type", key)
+                        if key in mine:
+                            yield from self.below(schema, mine[key], value, inner)
+                        else:
+                            yield self.unknown(inner, set(mine), f"known: {', '.join(mine)}")
+                    mine = {}
                 for key, value in entry.items():
                     path = (group, index, key)
                     if key in core:
                         yield from self.below(dataset_schema(), core[key], value, path)
-                    elif key in mine and strategy:
-                        yield from self.below(strategy.info["dataset_schema"], mine[key], value, path)
+                    elif key in mine:
+                        yield from self.below(schema, mine[key], value, path)
                     elif strategy or key not in owned:
                         yield self.lost(path, {*core, *mine}, owned, "dataset_schema")
+
+    def strategy(self, value: Any) -> Candidate | None:
+        return strategy_of(value, self.active, self.available, self.base)
 
     def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Problem:
         """What to say of a key that no active plugin owns."""
@@ -170,18 +183,22 @@ class _Checker:
                 yield from self.below(root, items or {}, item, (*path, index))
 
 
-def strategy_of(type_name: str, active: Mapping[str, Candidate]) -> Candidate | None:
-    """The active plugin that answers a dataset's `type:`."""
-    for candidate in active.values():
-        if any(type_name in types for types in candidate.info["strategies"].values()):
-            return candidate
-    return None
+def strategy_of(
+    value: Any, active: Mapping[str, Candidate], available: Mapping[str, Candidate], base: Path
+) -> Candidate | None:
+    """The active plugin that answers a dataset's `type:` for the rows of the active method."""
+    known = {name for candidate in active.values() for name in types_of(candidate.info)}
+    name = type_of(value, known, base)
+    return next(iter(strategies_for(name, active.values(), kinds_of(active, available))), None)
 
 
 def selects(info: Mapping[str, Any]) -> str:
     """What one writes to activate a plugin."""
     ways = [f"{key}: {' | '.join(values)}" for key, values in info["answers"].items()]
-    ways += [f"type: {t} in datasets" for types in info["strategies"].values() for t in types]
+    types = list(dict.fromkeys(types_of(info)))
+    ways += [f"type: {name} in datasets" for name in types[:3]]
+    ways += [f"another of its {len(types)} types"] if len(types) > 3 else []
+    ways += [f"path: {source}://... in datasets" for source in info["sources"] if source not in (FILE, HUB)][:1]
     ways += [f"{switch}: true" if _is_flag(info, switch) else f"{switch}: ..." for switch in info["switches"]]
     ways = ways or [f"plugins: [{info['name']}]"]
     return f"write {' or '.join(ways)}, or drop the key"
@@ -217,9 +234,9 @@ def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
             entry["properties"][key] = {**sub, "x-plugin": name}
         for field in ("schema", "dataset_schema"):
             definitions |= candidate.info[field].get("$defs", {})
-    entry["properties"]["type"] = {**entry["properties"]["type"], "enum": sorted({
-        t for c in available.values() for types in c.info["strategies"].values() for t in types
-    })}  # fmt: skip
+    types = sorted({name for candidate in available.values() for name in types_of(candidate.info)})
+    forms = [{"enum": types}, {"type": "string", "pattern": "[.:]"}, {"type": "object"}]
+    entry["properties"]["type"] = {"description": entry["properties"]["type"]["description"], "anyOf": forms}
     for key in SELECTORS:
         values = sorted({v for c in available.values() for v in c.info["answers"].get(key, [])})
         properties[key] = {**properties[key], "examples": values}

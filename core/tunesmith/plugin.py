@@ -87,19 +87,23 @@ class Plugin:
 
     settings: the top-level YAML keys that it owns. answers: selector key -> values that activate it, for example
     {"adapter": ("lora",)}. strategies: row kind -> values of `datasets[].type` that it turns into examples.
-    dataset_settings: further keys of a `datasets:` entry of one of its types. switches: keys of its own that activate
-    it when they are set. method: what it trains, if it answers compute_loss. needs: what it reads from the forward
-    pass; a function of the run where that depends on settings. after, before: words of plugins that its hooks follow
-    or precede. best_effort: muted, loudly, when one of its hooks fails; for loggers. on_resume: keys of its own that
-    may differ from those of the checkpoint that a run goes on from, freely or with a word in accept_changes; those of
-    a best-effort plugin all may.
+    sources: where the paths of datasets lead whose rows it reads: file, hub, or the scheme of a URL.
+    dataset_settings: further keys of a `datasets:` entry of one of its types. switches: keys of its own that
+    activate it when they are set. commands: further words of the command line -> ("module:name" of a click command,
+    one line of help); of every installed plugin, whatever a YAML says. method: what it trains, if it answers
+    compute_loss. needs: what it reads from the forward pass; a function of the run where that depends on settings.
+    after, before: words of plugins that its hooks follow or precede. best_effort: muted, loudly, when one of its
+    hooks fails; for loggers. on_resume: keys of its own that may differ from those of the checkpoint that a run
+    goes on from, freely or with a word in accept_changes; those of a best-effort plugin all may.
     """
 
     settings: type[Settings] | None = None
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     strategies: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sources: Sequence[str] = ()
     dataset_settings: type[Settings] | None = None
     switches: Sequence[str] = ()
+    commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
     needs: Needs | Callable[[Run], Needs] = Needs()
     after: Sequence[str] = ()
@@ -138,7 +142,9 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "summary": (module.__doc__ or "").strip().split("\n")[0],
         "answers": {key: list(values) for key, values in plugin.answers.items()},
         "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
+        "sources": list(plugin.sources),
         "switches": list(plugin.switches),
+        "commands": {name: list(found) for name, found in plugin.commands.items()},
         "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
         "hooks": implemented_hooks(module),

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from tunesmith.run import Run
 
 FREE = (
-    "accept_changes", "dataset_prepared_path", "eval_batch_size", "eval_sample_packing", "eval_steps",
-    "evals_per_epoch", "greater_is_better", "load_best_model_at_end", "logging_steps", "max_steps",
+    "accept_changes", "dataset_num_proc", "dataset_prepared_path", "eval_batch_size", "eval_sample_packing",
+    "eval_steps", "evals_per_epoch", "greater_is_better", "load_best_model_at_end", "logging_steps", "max_steps",
     "metric_for_best_model", "num_epochs", "on_nonfinite", "output_dir", "resume_from_checkpoint", "save_steps",
     "save_total_limit", "saves_per_epoch",
 )  # fmt: skip
 """They do not touch what a step computes, or only how many there are."""
 BY_CONTENT = (
-    "datasets", "excess_length_strategy", "plugins", "pretraining_dataset", "special_tokens", "tokenizer_config",
-    "val_set_size",
+    "datasets", "excess_length_strategy", "plugins", "pretraining_dataset", "special_tokens", "test_datasets",
+    "tokenizer_config", "val_set_size",
 )  # fmt: skip
 """What they name is compared itself, as `data` and `plugins`: a file may move."""
 WORD = (

@@ -27,8 +27,8 @@ class Row(dict[str, Any]):
         if field not in self:
             columns = list(map(str, self))
             close = nearest(field, columns)
-            help = "name the column in the dataset's entry"
-            help = f"is it {close!r}? Then {help}" if close else help
+            help: str | None = "name the column in the dataset's entry"
+            help = f"is it {close!r}? Then {help}" if close else help if field.isidentifier() else None
             raise self.error(field, f"no such column; found: {', '.join(columns) or 'none'}", help)
         value = self[field]
         if not isinstance(value, kind):

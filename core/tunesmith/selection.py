@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunesmith.discovery import Candidate, catalogue, defaults, nearest
+from tunesmith.entries import DATASET_KEYS, kinds_of, strategies_for, type_of, types_of
 from tunesmith.errors import PluginError, Problem
+from tunesmith.paths import source_of
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
-DATASET_KEYS = ("datasets", "pretraining_dataset")
 
 
 @dataclass
@@ -48,8 +50,10 @@ class Selector:
                 self.by_value(key, values[key], (key,), named)
         for key in DATASET_KEYS:
             for index, entry in enumerate(values.get(key) or [] if isinstance(values.get(key), list) else []):
-                if isinstance(entry, dict) and isinstance(entry.get("type"), str):
-                    self.by_type(entry["type"], (key, index, "type"), named)
+                if isinstance(entry, dict):
+                    if isinstance(entry.get("type"), str | dict):
+                        self.by_type(entry["type"], (key, index, "type"), named)
+                    self.by_source(entry, (key, index, "path"), named)
         self.add_defaults()
         words = [*named, *sorted(self.result.active.keys() - named.keys())]
         self.result.active = {name: self.result.active[name] for name in words}
@@ -91,18 +95,36 @@ class Selector:
             self.result.problems += error.problems
 
     def by_value(self, key: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
-        self._answerers(lambda info: info["answers"].get(key, []), f"{key}: {value}", value, path, named)
+        def values(info: dict[str, Any]) -> list[str]:
+            return info["answers"].get(key, [])  # type: ignore[no-any-return]
 
-    def by_type(self, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
-        def types(info: dict[str, Any]) -> list[str]:
-            return [name for names in info["strategies"].values() for name in names]
+        owners = [c for c in self.available.values() if value in values(c.info)]
+        self._take(owners, values, f"{key}: {value}", value, path, named)
 
-        self._answerers(types, f"type: {value}", value, path, named)
+    def by_type(self, value: Any, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
+        candidates = [*self.result.active.values(), *self.available.values()]
+        known = {name for candidate in candidates for name in types_of(candidate.info)}
+        name = type_of(value, known, self.base)
+        owners = strategies_for(name, self.available.values(), kinds_of(self.result.active, self.available))
+        self._take(owners, types_of, f"type: {name}", name, path, named)
 
-    def _answerers(
-        self, values_of: Any, why: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]
+    def by_source(self, entry: dict[str, Any], path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
+        if not isinstance(entry.get("path"), str):
+            return  # which the settings' model tells
+        source = source_of(entry["path"], entry.get("revision"))
+        owners = [c for c in self.available.values() if source in c.info["sources"]]
+        self._take(owners, lambda info: info["sources"], f"path: a {source}", source, path, named)
+
+    def _take(
+        self,
+        owners: list[Candidate],
+        values_of: Callable[[dict[str, Any]], list[str]],
+        why: str,
+        value: str,
+        path: tuple[Any, ...],
+        named: dict[str, Candidate],
     ) -> None:
-        owners = [c for c in self.available.values() if value in values_of(c.info)]
+        """Activate the one plugin that answers a value; those that `plugins:` names go before others."""
         explicit = [c for c in owners if c.name in named]
         if len(explicit or owners) > 1:
             both = " and ".join(map(str, explicit or owners))

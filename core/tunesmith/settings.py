@@ -13,23 +13,34 @@ class DatasetSettings(Settings):
     """One entry of `datasets:`; the strategy that its `type` names adds keys of its own."""
 
     path: str
-    """A file (.json, .jsonl, .parquet), a folder of these, or the id of a dataset on the hub."""
-    type: str
-    """The prompt strategy that turns rows into examples: chat_template, alpaca, completion, ..."""
+    """A file, a folder of files, a folder that the datasets library saved, a URL (https://, s3://, gs://, ...), or the
+    id of a dataset on the hub."""
+    type: str | dict[str, Any]
+    """The prompt strategy that turns rows into examples: chat_template, alpaca, completion, ...; a mapping that says it
+    (field_instruction: ..., format: ...); or a function of one's own (./rows.py:function or module:function)."""
+    weight: PositiveFloat = 1.0
+    """How often its rows are seen in an epoch: 2 is twice, 0.5 every other epoch. See mixing_temperature."""
+    shards: PositiveInt | None = None
+    """Take one of so many equal parts of its rows ..."""
+    shards_idx: NonNegativeInt = 0
+    """... this one: every `shards`-th row from this one on."""
     split: str = "train"
-    """Split of a hub dataset."""
+    """Split of a dataset on the hub, of a saved one, or of the files whose names say it; of a single file train. Or a
+    slice of it: train[:10%], train[100:200], train[-10%:]."""
     name: str | None = None
     """Subset (configuration) of a hub dataset."""
     revision: str | None = None
     """Revision of a hub dataset: a branch, tag or commit."""
-    data_files: list[str] | None = None
-    """Names of files inside the folder or hub dataset; all of them where it is not set."""
-    ds_type: Literal["json", "parquet"] | None = None
-    """Kind of the files, where their names do not say it."""
+    data_files: list[str] | str | None = None
+    """Names or patterns (*.jsonl, **/*.csv) of files inside the folder or hub dataset; all of them where not set."""
+    ds_type: Literal["json", "csv", "parquet", "arrow", "text"] | None = None
+    """Kind of the files, where their names do not say it; of a folder, the kind that is read."""
+    sample_by: Literal["line", "paragraph", "document"] = "line"
+    """What one row of a text file (.txt, .md) is; paragraphs stand between empty lines."""
 
 
 class SpecialTokens(Settings):
-    """Tokens of the vocabulary that take a role; each has to exist already."""
+    """Tokens that take a role; one that the vocabulary lacks is added."""
 
     bos_token: str | None = None
     """Begins a text."""
@@ -85,10 +96,24 @@ class CoreSettings(Settings):
     """What to train on; entries are DatasetSettings plus the keys of their strategy."""
     pretraining_dataset: list[dict[str, Any]] = []
     """What to train on, streamed: read, tokenised and packed while training. Needs max_steps."""
+    test_datasets: list[dict[str, Any]] = []
+    """What to evaluate on, and never to train on; entries as in datasets."""
+    streaming: bool = False
+    """Read, tokenise and pack `datasets:` while training, instead of before. Needs max_steps."""
+    mixing_temperature: PositiveFloat | None = None
+    """Mix entries by the number of their rows to the power 1 / this: 1 leaves them, more evens them out. The length of
+    the epoch stays."""
+    shuffle_merged_datasets: bool = True
+    """Shuffle over all entries; false trains on one entry after the other, each shuffled."""
+    curriculum_sampling: bool = False
+    """Train in the order of the data; nothing is shuffled."""
     dataset_prepared_path: str | None = None
     """Folder for prepared data; a later run with the same data, tokenizer and options reads it from there."""
+    dataset_num_proc: PositiveInt = 1
+    """Processes that tokenise; each uses one thread then. One uses the threads of the tokenizer, and is as fast up to a
+    few cores."""
     val_set_size: float = Field(0.0, ge=0)
-    """Held-out rows: a share below 1, or a number of them; a shuffled split by `seed`."""
+    """Held-out rows of `datasets:`: a share below 1, or a number of them; a shuffled split by `seed`."""
     sequence_len: PositiveInt = 2048
     """Longest sequence in tokens, prompt plus one completion; and the length of a packed row."""
     excess_length_strategy: Literal["drop", "truncate", "raise", "split"] = "drop"

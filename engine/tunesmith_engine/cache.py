@@ -8,8 +8,10 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tunesmith.redact import clean
 from tunesmith.run import Run
@@ -74,17 +76,41 @@ def cached(run: Run, folder: Path, fingerprint: str) -> Prepared | None:
         run.note("prepared data", f"made again: {folder.name} {why}")
         return None
     try:
-        return read(folder, fingerprint, cached=True)
+        return read(run, folder, fingerprint, cached=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # sealed, and no data
         run.note("prepared data", f"made again: {folder.name} can't be read: {type(error).__name__}: {error}")
         return None
 
 
-def read(folder: Path, fingerprint: str, cached: bool) -> Prepared:
+def read(run: Run, folder: Path, fingerprint: str, cached: bool) -> Prepared:
     counts = {name: Counts(**one) for name, one in json.loads((folder / "counts.json").read_text("utf-8")).items()}
-    held = folder / "eval"
-    eval_store = ExampleStore.load(held) if held.exists() else None
-    return Prepared(ExampleStore.load(folder / "train"), eval_store, counts, fingerprint, cached)
+    for name, value in json.loads((folder / "notes.json").read_text("utf-8")).items():
+        run.notes.setdefault(name, value)
+    train, held = (ExampleStore.load(folder / name) if (folder / name).exists() else None for name in ("train", "eval"))
+    return Prepared(train, held, counts, fingerprint, cached)
+
+
+def noting(run: Run, build: Callable[[], Prepared]) -> tuple[Prepared, dict[str, Any]]:
+    """Prepared data, and what was noted while it was made."""
+    before = dict(run.notes)
+    data = build()
+    return data, {name: value for name, value in run.notes.items() if before.get(name) != value}
+
+
+def shared(run: Run, fingerprint: str, build: Callable[[], Prepared]) -> Prepared:
+    """Prepared data that the main process makes, for all: they map one copy of it, which has no name afterwards."""
+    folder = run.output_dir / ".prepared"
+    with run.world.main_first():
+        if run.world.main:
+            shutil.rmtree(folder, ignore_errors=True)
+            keep(run, folder, *noting(run, build))
+        elif not folder.is_dir():  # on another machine, which has another disk
+            return build()
+        data = read(run, folder, fingerprint, cached=False)
+    run.world.barrier()
+    if run.world.main:
+        shutil.rmtree(folder, ignore_errors=True)
+    return data
 
 
 def abandoned(partial: Path, owner: str) -> bool:
@@ -100,8 +126,11 @@ def abandoned(partial: Path, owner: str) -> bool:
     return time.time() - partial.stat().st_mtime > ABANDONED
 
 
-def keep(run: Run, folder: Path, data: Prepared) -> None:
-    """Keep prepared data for the next run. Another run may be writing the same: each has a place of its own first."""
+def keep(run: Run, folder: Path, data: Prepared, notes: dict[str, Any]) -> None:
+    """Keep prepared data for the next run, with what was noted while it was made.
+
+    Another run may be writing the same: each has a place of its own first.
+    """
     for old in folder.parent.glob(f".{folder.name}.*"):
         if abandoned(old, old.name.removeprefix(f".{folder.name}.")):
             shutil.rmtree(old, ignore_errors=True)
@@ -112,6 +141,7 @@ def keep(run: Run, folder: Path, data: Prepared) -> None:
             if store is not None:
                 (partial / name).mkdir(parents=True)
                 store.save(partial / name)
+        (partial / "notes.json").write_text(json.dumps(clean(notes), default=str), encoding="utf-8")
         counts = {name: asdict(one) for name, one in data.counts.items()}
         (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
         if cached(run, folder, data.fingerprint) is not None:  # another run was quicker, and may be reading it

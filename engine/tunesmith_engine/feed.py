@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from tunesmith.run import Run
 from tunesmith_engine.batch import Batch, collate
 from tunesmith_engine.cache import Counts
 from tunesmith_engine.examples import Example, ExampleStore
+from tunesmith_engine.mixing import Mixture, rows_in_order
 from tunesmith_engine.packing import efficiency, pack
 from tunesmith_engine.prepare import examples_of
+from tunesmith_engine.sources import Reading, rows_of
 
 Rows = list[list[Example]]
 
@@ -49,23 +52,28 @@ class Feed(ABC):
 
 
 class StoredFeed(Feed):
-    """Prepared data, shuffled and packed anew in each epoch."""
+    """Prepared data, mixed, shuffled and packed anew in each epoch."""
 
     def __init__(self, run: Run, store: ExampleStore):
         super().__init__(run)
         self.store = store
+        weights = [spec.settings.weight for spec in run.config.datasets]
+        entries = store.arrays["origin"][:, 0]
+        self.mixture = Mixture(entries, weights, run.core.mixing_temperature, run.core.seed)
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
-        # the number of rows depends on widths alone, so every epoch has as many rounds as the first
-        self.rounds_per_epoch = math.ceil(len(self.rows_of(0)) / self.rows_per_round)
+        self._rows_per_epoch = len(self.rows_of(0))
+        self.rounds_per_epoch = math.ceil(self._rows_per_epoch / self.rows_per_round)
 
     def rows_of(self, epoch: int) -> list[list[int]]:
         """Rows of example indices in the order of an epoch."""
         if self._epoch[0] != epoch:
-            seed = (self.run.core.seed, 2, epoch)
-            if self.run.core.sample_packing and not self.run.hooks.has("expand"):
-                rows = pack(self.store.widths, self.run.core.sequence_len, seed)
-            else:
-                rows = [[i] for i in np.random.default_rng(seed).permutation(len(self.store)).tolist()]
+            core = self.run.core
+            packs = core.sample_packing and not self.run.hooks.has("expand")
+            how = "kept" if core.curriculum_sampling else "merged" if core.shuffle_merged_datasets else "apart"
+            parts, seed = self.mixture.epoch(epoch), (core.seed, 2, epoch)
+            rows = rows_in_order(self.store.widths, parts, core.sequence_len if packs else None, seed, how)
+            if epoch:  # examples of other widths may fill a few rows more or less than in the first epoch
+                rows = list(islice(cycle(rows), self._rows_per_epoch))
             self._epoch = (epoch, rows)
         return self._epoch[1]
 
@@ -130,7 +138,7 @@ class StreamFeed(Feed):
         else:
             self._source = None
         if not examples:
-            raise self.run.config.error("pretraining_dataset", "gives no examples")
+            raise self.run.config.error(self.run.config.streamed[0].group, "gives no examples")
         widths = np.array([e.width for e in examples], np.int64)
         packed = pack(widths, self.run.core.sequence_len, (self.run.core.seed, 3, epoch, start))
         rows = packed if self.run.core.sample_packing else [[i] for i in range(len(examples))]
@@ -139,9 +147,9 @@ class StreamFeed(Feed):
     def _examples(self, start: int) -> Iterator[tuple[int, Example]]:
         """(number of its raw row over all entries, example) from raw row `start` on."""
         before = 0
-        for index, spec in enumerate(self.run.config.pretraining):
-            rows = _Skip(self.run.hooks.load_rows(self.run, spec), start - before)
-            counts = self.counts.setdefault(f"pretraining_dataset[{index}] {spec.settings.path}", Counts())
+        for index, spec in enumerate(self.run.config.streamed):
+            rows = _Skip(Reading(spec, rows_of(self.run, spec)), start - before)
+            counts = self.counts.setdefault(f"{spec.group}[{spec.index}] {spec.settings.path}", Counts())
             done = counts.rows
             for example in examples_of(self.run, spec, rows, counts):
                 example.origin = (index, rows.skipped + example.origin[1])

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import NumericalError
+from tunesmith.source import Source
 from tunesmith_engine import state
 from tunesmith_engine.batch import Batch
 from tunesmith_engine.randomness import random_state, set_random_state
 from tunesmith_engine.resume import newest
+from tunesmith_engine.sources import filtered, read_all, rows_of
 
 if TYPE_CHECKING:
     from tunesmith_engine.loop import Loop
@@ -61,7 +63,7 @@ def describe(loop: Loop, bad: Sequence[Batch], metrics: dict[str, Tensor | float
         modules = [first_bad_module(loop, batch) for batch in bad]
         parts += [f"first in the output of {name}" for name in dict.fromkeys(modules) if name]
     places = sorted(
-        {place for found in loop.run.world.gather([rows_of(loop, batch) for batch in bad]) for place in found}
+        {place for found in loop.run.world.gather([places_of(loop, batch) for batch in bad]) for place in found}
     )
     parts += [f"rows {place}" for place in places]
     if gradients := bad_gradients(loop.policy.bare):
@@ -96,15 +98,15 @@ def first_bad_module(loop: Loop, batch: Batch) -> str | None:
     return found[0] if found else None
 
 
-def rows_of(loop: Loop, batch: Batch, most: int = 5) -> str:
+def places_of(loop: Loop, batch: Batch, most: int = 5) -> str:
     """Places of the rows of a batch, found by reading the data again."""
     run = loop.run
-    specs = [*run.config.datasets, *run.config.pretraining]
+    streamed = [Source(spec, rows_of(run, spec)) for spec in run.config.streamed]
+    sources = streamed or filtered(run, read_all(run))
     origins = sorted({origin for origin in batch.origins if origin[0] >= 0})
     places = []
     for entry, number in origins[:most]:
-        rows = run.hooks.load_rows(run, specs[entry])
-        places += [row.where for row in islice(rows, number, number + 1)]
+        places += [row.where for row in islice(sources[entry].rows, number, number + 1)]
     left = len(origins) - len(places)
     return ", ".join([*places, *([f"and {left} more"] if left else [])])
 

@@ -43,6 +43,19 @@ def pack(widths: NDArray[np.int64], capacity: int, seed: tuple[int, ...] | None 
     return [rows[i] for i in generator.permutation(len(rows))]
 
 
+def pack_in_order(widths: NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Put items into rows as they come: a row is closed by the first item that it can't hold."""
+    rows: list[list[int]] = []
+    room = -1
+    for item, width in enumerate(widths.tolist()):
+        if width > room:
+            rows.append([])
+            room = capacity
+        rows[-1].append(item)
+        room -= width
+    return rows
+
+
 def efficiency(widths: NDArray[np.int64], rows: list[list[int]], capacity: int) -> float:
     """Filled share of the rows' room, 1.0 at best; a row that is wider than the capacity counts as full."""
     filled = sum(min(capacity, int(widths[row].sum())) for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,68 +13,99 @@ import numpy as np
 
 from tunesmith.config import DatasetSpec, digest
 from tunesmith.discovery import core_version
-from tunesmith.errors import ConfigError, DataError, PluginError, TunesmithError
+from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.row import Row
 from tunesmith.run import Run
-from tunesmith_engine.cache import Counts, Prepared, cached, keep, read
+from tunesmith.source import Source
+from tunesmith_engine.cache import Counts, Prepared, cached, keep, noting, read, shared
 from tunesmith_engine.examples import Example, ExampleStore, Segment
+from tunesmith_engine.sources import filtered, fingerprints, read_all
 
 
 def prepare(run: Run) -> Prepared:
     """Read, tokenise and split the data of a run, or take it from the cache; fills run.tokenizer and run.data."""
     core = run.core
-    if not run.config.datasets and not run.config.pretraining:
+    if not run.config.datasets and not run.config.streamed:
         where = run.config.document.where(())
         raise ConfigError("there is nothing to train on", where=where, help="write datasets: ...", code="no-data")
     if run.tokenizer is None:
         run.tokenizer = run.hooks.load_tokenizer(run)
-    if run.config.pretraining:
-        run.data = Prepared(None, None, {}, _fingerprint(run, []))
-        return run.data
-    rows = [run.hooks.load_rows(run, spec) for spec in run.config.datasets]
-    fingerprint = _fingerprint(run, rows)
-    folder = Path(core.dataset_prepared_path) / fingerprint[:20] if core.dataset_prepared_path else None
-    if folder and any(getattr(source, "fingerprint", None) is None for source in rows):
+    raw = read_all(run)
+    sources, known = filtered(run, raw), fingerprints(raw)
+    fingerprint = _fingerprint(run, [known, fingerprints(sources)])
+    folder = Path(core.dataset_prepared_path) / fingerprint[:20] if core.dataset_prepared_path and sources else None
+    if folder and None in known:
         run.note("prepared data", "not kept: the rows of some dataset have no fingerprint to know them by")
         folder = None
-    if folder is None:
-        run.data = _build(run, rows, fingerprint)
-    else:
+    build = partial(_build, run, sources, fingerprint)
+    if folder is not None:
         with run.world.main_first():
             run.data = cached(run, folder, fingerprint)
             if run.data is None:
-                keep(run, folder, _build(run, rows, fingerprint))
-                run.data = read(folder, fingerprint, cached=False)
+                keep(run, folder, *noting(run, build))
+                run.data = read(run, folder, fingerprint, cached=False)
+    elif run.world.size > 1 and sources:
+        run.data = shared(run, fingerprint, build)
+    else:
+        run.data = build()
     for name, counts in run.data.counts.items():
         counts.report(run, name)
     return run.data
 
 
-def _build(run: Run, sources: list[Iterable[Row]], fingerprint: str) -> Prepared:
-    kept: list[Example] = []
+def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
+    kept: dict[bool, list[Example]] = {False: [], True: []}
     counts: dict[str, Counts] = {}
-    for index, (spec, rows) in enumerate(zip(run.config.datasets, sources, strict=True)):
-        one = Counts()
-        kept += examples_of(run, spec, rows, one)
+    for source in sources:
+        spec, one = source.spec, Counts()
+        made = list(_examples(run, source, one))
+        _check_columns(spec, made, [*kept[False], *kept[True]][:1])
+        kept[spec.group == "test_datasets"] += made
         if not one.kept:
             _nothing_left(run, spec, one)
-        counts[f"datasets[{index}] {spec.settings.path}"] = one
-    held, rest = _split([e.origin for e in kept], run.core.val_set_size, run.core.seed)
-    if not rest and kept:
-        message = f"val_set_size leaves nothing of {len(kept):,} examples to train on"
-        where = run.config.document.where(("val_set_size",), value=True)
-        raise ConfigError(message, where=where, help="write val_set_size: 0.05")
-    train = ExampleStore.collect(kept[i] for i in rest)
-    held_out = ExampleStore.collect(kept[i] for i in held) if held else None
-    return Prepared(train, held_out, counts, fingerprint)
+        counts[f"{spec.group}[{spec.index}] {spec.settings.path}"] = one
+    train, held = kept[False], kept[True]
+    if run.core.val_set_size:
+        train, held = _split(train, run.core.val_set_size, run.core.seed)
+        if not train:
+            message = f"val_set_size leaves nothing of {len(held):,} examples to train on"
+            where = run.config.document.where(("val_set_size",), value=True)
+            raise ConfigError(message, where=where, help="write val_set_size: 0.05")
+    trained = ExampleStore.collect(train) if run.config.datasets else None
+    return Prepared(trained, ExampleStore.collect(held) if held else None, counts, fingerprint)
+
+
+def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
+    """The examples of one entry, by as many processes as the config says."""
+    from tunesmith_engine import parallel
+
+    processes = run.core.dataset_num_proc
+    if processes > 1 and not parallel.available():
+        run.note("dataset_num_proc", "this system can't fork, so one process tokenises")
+        processes = 1
+    if processes == 1:
+        return examples_of(run, source.spec, source.rows, counts)
+    return parallel.examples_by(processes, run, source.spec, source.rows, counts)
+
+
+def _check_columns(spec: DatasetSpec, made: list[Example], first: list[Example]) -> None:
+    """Raise DataError for an example without a column that others have: a method would not know what it is there."""
+    names = [set(example.columns) for example in [*first, *made]]
+    for place, found in enumerate(names):
+        if found != names[0]:
+            name = sorted(found ^ names[0])[0]
+            what = "an earlier entry" if first else "its first row"
+            message = f"{spec.settings.path}: row {place - len(first)} and {what} differ: only one has {name!r}"
+            raise DataError(message, where=spec.where, code="row", help="every row of a run has it, or none")
 
 
 def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
     """The examples of one dataset entry within sequence_len, lazily; `counts` is kept up to date."""
     places: deque[str] = deque()  # of rows that a strategy has read ahead
+    entry = run.config.entries.index(spec)
 
     def noting() -> Iterator[Row]:
-        for row in reading(spec, rows):
+        for row in rows:
             places.append(row.where)
             yield row
 
@@ -97,25 +129,10 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
                 counts.examples += 1
                 counts.tokens += piece.width
                 counts.trained_tokens += piece.trained_tokens
-                piece.origin = (spec.index, number)
+                piece.origin = (entry, number)
                 yield piece
     if places:
         raise _not_one_each(spec, f"no example for {places[0]}")
-
-
-def reading(spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows of a source; one that breaks off is a DataError of its own, not of the strategy that asks for more."""
-    last = None
-    try:
-        for row in rows:
-            last = row.where
-            yield row
-    except (TunesmithError, GeneratorExit):
-        raise
-    except Exception as error:
-        after = f"after {last}" if last else "from the start"
-        message = f"{spec.settings.path} can't be read {after}: {type(error).__name__}: {error}"
-        raise DataError(message, where=spec.where, code="unreadable") from error
 
 
 def _not_one_each(spec: DatasetSpec, what: str) -> PluginError:
@@ -152,15 +169,12 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
 
 
-def _split(origins: list[tuple[int, int]], size: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of held-out examples and of the rest: a share or number of rows is drawn; pieces of one stay together."""
-    rows = list(dict.fromkeys(origins))
-    number = round(len(rows) * size) if size < 1 else int(size)
-    if size and rows:
-        number = max(number, 1)
+def _split(examples: list[Example], size: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """What is trained on, and what is held out: a share or number of rows is drawn; pieces of one stay together."""
+    rows = list(dict.fromkeys(e.origin for e in examples))
+    number = max(round(len(rows) * size) if size < 1 else int(size), 1)
     drawn = {rows[i] for i in np.random.default_rng([seed, 1]).permutation(len(rows))[:number]}
-    held = [i for i, origin in enumerate(origins) if origin in drawn]
-    return held, [i for i, origin in enumerate(origins) if origin not in drawn]
+    return [e for e in examples if e.origin not in drawn], [e for e in examples if e.origin in drawn]
 
 
 def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> None:
@@ -187,7 +201,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return digest([rules, special, getattr(tokenizer, "chat_template", None)])
 
 
-def _fingerprint(run: Run, sources: list[Iterable[Row]]) -> str:
+def _fingerprint(run: Run, rows: list[Any]) -> str:
     """Hash of everything that prepared data depends on, and of nothing else."""
     core, config = run.core, run.config
     parts: dict[str, Any] = {
@@ -195,21 +209,19 @@ def _fingerprint(run: Run, sources: list[Iterable[Row]]) -> str:
         "makers": [_maker(run, name) for name in _makers(run)],
         "tokenizer": tokenizer_fingerprint(run.tokenizer),
         "lengths": [core.sequence_len, core.excess_length_strategy],
-        "split": [core.val_set_size, core.seed],
-        "rows": [getattr(rows, "fingerprint", None) for rows in sources],
+        "split": [core.val_set_size, core.seed] if core.val_set_size else None,
+        "rows": rows,
+        "strategies": [[s.group, s.strategy, s.row_kind, s.settings.type, _values(s.options)] for s in config.entries],
     }
-    for spec in [*config.datasets, *config.pretraining]:
-        entry = [spec.strategy, spec.row_kind, spec.settings.type, _values(spec.options)]
-        parts.setdefault("strategies", []).append(entry)
-    if config.pretraining:
-        parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.pretraining]
+    if config.streamed:
+        parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.streamed]
         parts["buffer"] = core.streaming_multipack_buffer_size
     return digest(parts)
 
 
 def _makers(run: Run) -> list[str]:
     """Words of the plugins that have a hand in rows, tokenizer or examples, wrappers among them."""
-    hooks = ("load_rows", "load_tokenizer", "build_dataset")
+    hooks = ("load_rows", "filter_rows", "load_tokenizer", "build_dataset")
     return sorted({call.plugin for hook in hooks for call in run.hooks.calls(hook)})
 
 

@@ -105,9 +105,16 @@ def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
         yield Difference("processes", told, "word" if rows[0] == rows[1] else "never")
     if run.data and saved["data"] != run.data.fingerprint and (saved["content"] or 0) != run.data.content:
         yield Difference("data", "data (other rows, tokenizer, template or strategy)", "word")
+    if saved["weights"] != weights(run):
+        yield Difference("data", f"data (weight of entries {saved['weights']} -> {weights(run)})", "word")
     others, grave = other_plugins(run, saved["plugins"])
     if others:
         yield Difference("plugins", f"plugins ({'; '.join(others)})", "word" if grave else "free")
+
+
+def weights(run: Run) -> list[float]:
+    """How often each entry is seen in an epoch."""
+    return [spec.settings.weight for spec in run.config.datasets]
 
 
 def rows_of_a_step(config: dict[str, Any], processes: int) -> int:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.distributed.checkpoint import state_dict as dcp
 
-from tunesmith.errors import ModelError, PluginError
+from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith_engine.checkpoint import read_tree
 from tunesmith_engine.examples import ExampleStore
 from tunesmith_engine.randomness import random_state, seed_everything, set_random_state
-from tunesmith_engine.resume import check_same, versions
+from tunesmith_engine.resume import check_same, versions, weights
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
@@ -47,6 +47,7 @@ def shared(loop: Loop) -> dict[str, Any]:
         "plugins": versions(run),
         "data": run.data.fingerprint if run.data else "",
         "content": run.data.content if run.data and run.world.main else None,  # the main process writes it
+        "weights": weights(run),
         "world": run.world.size,
     }
 
@@ -162,5 +163,10 @@ def load_weights(loop: Loop, folder: Path) -> None:
     trained = {f"module.{name}" for name, p in loop.policy.bare.named_parameters() if p.requires_grad}
     if missing := sorted(trained - set(trainable)):
         raise PluginError(f"checkpoint {folder} lacks trained weights: {', '.join(missing[:3])}")
+    own = {f"module.{name}": p.shape for name, p in loop.policy.bare.named_parameters()}
+    if other := [name for name in sorted(trained) if trainable[name].shape != own[name]]:
+        name = other[0].removeprefix("module.")
+        message = f"can't resume: {name} is {list(trainable[other[0]].shape)} in {folder}, now {list(own[other[0]])}"
+        raise ConfigError(message, code="resume", help="special_tokens adds other tokens than before: change it back")
     root: Any = loop.policy.root
     dcp.set_model_state_dict(root, trainable, options=dcp.StateDictOptions(full_state_dict=True, strict=False))

@@ -150,7 +150,7 @@ def base() -> LoadedPlugin:
         return "scheduler"
 
     answers = (load_rows, load_tokenizer, load_model, compute_loss, build_optimizer, build_scheduler)
-    return loaded("base", *answers, method=Method(rows=("text",)))
+    return loaded("base", *answers, method=Method(rows=("text",)), sources=("file",))
 
 
 def managed(*plugins: LoadedPlugin, replaced: Iterable[tuple[str, str]] = ()) -> Hooks:

@@ -1,17 +1,18 @@
 """Bad data: every class of it ends in one answer with file, line and field, what to do and exit code 3.
 
-Not here, because there is no such feature: pairs, labels, rewards, images, CSV and compressed files (a file of no known
-kind), dropping incomplete batches, filters. What the chat template takes is taken: two turns of one role in a row, a
-first turn of the assistant, a last one of the user, further properties of messages; one that does not take them makes
-it an error of the row (here: a strict one). Duplicate rows, duplicate names in a row, overlap of training and held-out
-rows, and results of tools without a call are for a look at the data as a whole. A dataset that the hub does not have,
-or does not give, needs a network.
+Not here, because there is no such feature: rewards, images, dropping incomplete batches. Files of other kinds are in
+test_bad_files.py, pairs and labels with their strategies. What the chat template takes is taken: two turns of one role
+in a row, a first turn of the assistant, a last one of the user, further properties of messages; one that does not take
+them makes it an error of the row (here: a strict one). Duplicate rows, duplicate names in a row, overlap of training
+and held-out rows, and results of tools without a call are for a look at the data as a whole. A dataset that the hub
+does not have, or does not give, needs a network.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def chat(at: str, said: str, help: str | None, *messages: Any, **row: Any) -> Ca
 
 def file(path: str, said: str, help: str, exit_code: int = 3, keys: str = "", **more: Any) -> Case:
     """A path that leads nowhere."""
-    mark = "" if "@" in keys else "@"
+    mark = "" if "@" in keys or "place" in more else "@"
     return Case(f"{BASE}datasets:\n  - path: {mark}{path}\n    type: completion\n{keys}", exit_code, said, help, **more)
 
 
@@ -59,18 +60,33 @@ PATHS = {
     "folder misspelt": file("dta/text.jsonl", "no such file or folder", "did you mean data/text.jsonl?"),
     "no hub id": file("data/txt", "data/txt: no such file or folder", "files in data: chat.jsonl, text.jsonl"),
     "no hub id but a file": file("text.csv", "no such file", "files in the working folder: "),
-    "pattern": file("'data/*.jsonl'", "no such file or folder", "name the folder"),
+    "pattern": file("'data/*.jsonl'", "no such file or folder", "the pattern in data_files"),
     "home": file("~/text.jsonl", "no such file", "neither ~ nor environment variables are looked up"),
-    "empty folder": file("none", "has no .json, .jsonl, .parquet files", "it holds .keep", files={"none/.keep": ""}),
+    "empty folder": file("none", "has no .json, .jsonl, .ndjson", "it holds .keep", files={"none/.keep": ""}),
+    "folder called csv": file("a.csv", "a.csv has no .json", "it holds part", files={"a.csv/part": "text\na\n"}),
     "one of a folder": file(
         "data", "data/txet.jsonl: no such file", "did you mean data/text.jsonl?", keys="    data_files: [@txet.jsonl]\n"
     ),
-    "no known kind": file("data/a.csv", "of what kind is it?", "convert it to one of", files={"data/a.csv": "a,b"}),
-    "compressed": file("a.jsonl.gz", "of what kind", "convert it", files={"a.jsonl.gz": gzip.compress(b"{}")[:9]}),
-    "a script": file("load.py", "is a script, which is not run", "run it yourself", 9, files={"load.py": "1 / 0"}),
-    "split of a file": file(
-        "data/text.jsonl", "is for datasets on the hub, and this one is local", "drop split", 2, "    split: @test\n"
+    "pattern of nothing": file(
+        "data", "nothing in data is called *.csv", "**/*.jsonl does not", keys="    data_files: @'*.csv'\n"
     ),
+    "part of a file": file(
+        "data/text.jsonl", "picks files of a folder, and data/text.jsonl is a file", "drop data_files", 2,
+        "    data_files: @[a.jsonl]\n",
+    ),
+    "no known kind": file("data/a.xlsx", "of what kind is it?", "convert it to one of", files={"data/a.xlsx": "a,b"}),
+    "no file": file("pipe", "pipe is neither a file nor a folder", "write them to a file"),
+    "a script": file("load.py", "is a script, which is not run", "run it yourself", 9, files={"load.py": "1 / 0"}),
+    "subset of a file": file(
+        "data/text.jsonl", "is for datasets on the hub, and this one is local", "drop name", 2, "    name: @main\n"
+    ),
+    "unit of no text": file(
+        "data/text.jsonl", "is for texts", "drop sample_by", 2, "    sample_by: @paragraph\n"
+    ),
+    "library not there": file(
+        "s3://bucket/a.jsonl", "read by s3fs, which is not installed", 'pip install "tunesmith[s3]"', 5
+    ),
+    "no such scheme": file("gopher://a/b.jsonl", "nothing answers path: a gopher", "known: ", 2, place="run.yaml:7:5"),
     "too long a name": file("data/" + "a" * 300, "File name too long", None),  # type: ignore[arg-type]
 }  # fmt: skip
 TEXTS = {
@@ -79,9 +95,16 @@ TEXTS = {
     ),
     "broken array": rows(b'[{"text": "a"},\n {"text": }]', "completion", "data/bad.jsonl:2:11", "broken JSON", "array"),
     "NUL": rows(b'{"text": "a\x00b"}', "completion", "data/bad.jsonl:1:12", "control character", "one JSON object"),
-    "Latin-1": rows(lines({}, b'{"a": "\xfc"}'), "completion", "data/bad.jsonl:2:8", "not UTF-8: byte 7", "as UTF-8"),
+    "Latin-1": rows(
+        lines({"text": "a"}, b'{"a": "\xfc"}'), "completion", "data/bad.jsonl:2:8", "not UTF-8: byte 7", "as UTF-8"
+    ),
     "UTF-16": rows('{"text": "a"}'.encode("utf-16"), "completion", "data/bad.jsonl:1:1", "byte 0", "save the file"),
-    "compressed": rows(gzip.compress(b"{}")[:9], "completion", "data/bad.jsonl:1:2", "is not UTF-8", "save the file"),
+    "compressed": rows(gzip.compress(b"{}"), "completion", "data/bad.jsonl:1:2", "is not UTF-8", "save the file"),
+    "array not closed": rows(b'[{"text": "a"}', "completion", "data/bad.jsonl:1:15", "array is not closed", "array"),
+    "after an array": rows(b'[{"text": "a"}]\n{}', "completion", "data/bad.jsonl:2:1", "follows the array", "array"),
+    "Latin-1 in an array": rows(
+        b'[{"text": "a"},\n{"text": "\xfc"}]', "completion", "data/bad.jsonl:2:11", "not UTF-8: byte 26", "as UTF-8"
+    ),
     "thousands of brackets": rows(b'{"a": ' + b"[" * 100_000, "completion", "data/bad.jsonl:1", "recursion", "object"),
     "thousands of digits": rows(b'{"a": ' + b"9" * 5_000 + b"}", "completion", "data/bad.jsonl:1", "digits", "object"),
     "no object": rows(lines({"text": "a"}, [1]), "completion", "data/bad.jsonl:2", "not list", 'such as {"text"'),
@@ -89,6 +112,8 @@ TEXTS = {
     "empty": rows(b"", "completion", "run.yaml:7:11", "./data/bad.jsonl has no rows"),
     "empty array": rows(b"[]", "completion", "run.yaml:7:11", "./data/bad.jsonl has no rows"),
 }  # fmt: skip
+
+
 COLUMNS = {
     "column misspelt": rows(
         lines({"instruction": "a", "ouput": "b"}), "alpaca", "data/bad.jsonl:1",
@@ -181,6 +206,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_bad_data_is_answered_with_file_line_and_field(name: str, project: Path) -> None:
     (project / "strict.jinja").write_text(STRICT)
+    os.mkfifo(project / "pipe")
     judge(CASES[name], project)
 
 

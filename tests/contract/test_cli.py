@@ -206,7 +206,7 @@ def test_config_schema_is_a_json_schema_of_all_keys() -> None:
             assert part["enum"]
     entry = schema["$defs"]["DatasetSettings"]
     assert {"path", "type", "field_messages", "field_instruction"} <= set(entry["properties"])
-    assert {"chat_template", "alpaca"} <= set(entry["properties"]["type"]["enum"])
+    assert {"chat_template", "alpaca"} <= set(entry["properties"]["type"]["anyOf"][0]["enum"])
     assert schema["properties"]["lora_r"]["x-plugin"] == "lora"
     assert "lora" in schema["properties"]["adapter"]["examples"]
 
@@ -236,15 +236,3 @@ def test_config_schema_of_an_unknown_field_gets_the_nearest_spelling(field: str,
     result = tunesmith("config-schema", "--field", field)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
-
-
-def test_debug_shows_characters_whole_and_nothing_that_steers_a_terminal() -> None:
-    from tests import tiny
-    from tunesmith import segment
-    from tunesmith.cli.show import _coloured
-
-    text = "\u00fc \u4f60 \x1b[2J a\n"
-    tokens = segment(tiny.tokenizer()(text).input_ids, 1.0)
-    assert "".join(part for part, _ in _coloured(tiny.tokenizer(), tokens, 0, len(tokens.tokens))) == (
-        "\u00fc \u4f60 \\x1b[2J a\\n"
-    )

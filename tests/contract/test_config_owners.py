@@ -81,7 +81,7 @@ def test_zero_does_not_switch_a_plugin_off(tmp_path: Path) -> None:
 
 def test_streamed_entry_needs_no_type(tmp_path: Path) -> None:
     config, _ = load(tmp_path, BASE + "max_steps: 1\npretraining_dataset: [{path: x.jsonl, text_column: words}]")
-    assert config.pretraining[0].strategy == "completion"
+    assert config.streamed[0].strategy == "completion"
 
 
 def test_mistake_on_the_command_line_is_placed_there(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_strategy_that_declares_no_type_is_an_error(tmp_path: Path) -> None:
     local(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef build_dataset(rows): ...\n")
     error = refusal(load, tmp_path, BASE + "plugins: [./one.py]")
     assert (error.exit_code, error.problems[0].code) == (6, "hook-arity")
-    assert "plugin one answers build_dataset for no type" in str(error)
+    assert "plugin one answers build_dataset for no key" in str(error)
 
 
 DEFAULTS = {row["hook"]: row["plugin"] for row in discovery.defaults() if row["replaced_by"]}

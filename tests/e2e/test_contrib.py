@@ -154,10 +154,10 @@ def test_the_local_plugin_of_the_page_stops_a_run_and_resumes_with_its_average(t
 
 
 def test_the_method_of_the_page_trains_pairs(tmp_path: Path) -> None:
-    plugin = page_plugin("preference.py", tmp_path)
+    plugin = page_plugin("pairs.py", tmp_path)
     data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 8))
     datasets = [{"path": str(data), "type": "plain_pair"}]
-    keys: dict[str, Any] = {"plugins": [plugin], "rl": "preference", "datasets": datasets}
+    keys: dict[str, Any] = {"plugins": [plugin], "rl": "pairs", "datasets": datasets}
     lines = tiny.metrics(tiny.train(tiny.sft_config(tmp_path, num_epochs=3, max_steps=3, **keys)).output_dir)
     assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)  # the policy is the reference
     assert lines[-1]["loss"] < lines[0]["loss"] and "accuracy" in lines[0]

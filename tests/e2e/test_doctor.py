@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests import tiny
-from tunesmith import ModelError
+from tunesmith import DataError
 from tunesmith.cli import main
 
 
@@ -66,6 +66,6 @@ def test_a_problem_of_the_model_and_one_of_the_data_are_told_together(tmp_path: 
     (tmp_path / "model-llama/model.safetensors").unlink()
     (tmp_path / "data.jsonl").unlink()
     done = CliRunner().invoke(main, ["doctor", str(path)])
-    assert done.exit_code == ModelError.exit_code
+    assert done.exit_code == DataError.exit_code, "that of the first problem"
     assert "no .safetensors weights" in done.stdout and "no such file" in done.stdout
     assert "2 problems" in done.stdout and "next:" not in done.stdout

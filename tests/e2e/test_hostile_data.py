@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -68,7 +69,20 @@ def extension_type(data: Path, canary: Canary) -> None:
 
     claims = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": canary.pickle}
     schema = pa.schema([pa.field("text", pa.string(), metadata=claims)], metadata={"pandas": canary.pickle})
-    parquet.write_table(pa.table({"text": ["the red cat."] * 6}, schema=schema), data / "rows.parquet")
+    table = pa.table({"text": ["the red cat."] * 6}, schema=schema)
+    parquet.write_table(table, data / "rows.parquet")
+    with pa.ipc.new_file(data / "rows.arrow", schema) as file:
+        file.write_table(table)
+
+
+def bomb(name: str) -> Plant:
+    """A few kilobytes that unpack to a line of 80 MiB."""
+    return content(name, gzip.compress(b" " * (80 << 20), 9))
+
+
+def saved_elsewhere(data: Path, canary: Canary) -> None:
+    (data / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../../canary"}]}))
+    (data / "dataset_info.json").write_text("{}")
 
 
 GOOD = '{"text": "the red cat sees the dog."}\n'
@@ -83,6 +97,10 @@ DATASETS: dict[str, tuple[str, Plant, int, str]] = {  # path, what is planted, e
     "row nested deeply": ("data/x.jsonl", content("x.jsonl", f'{GOOD}{{"text": {DEEP}}}\n'), 3, "x.jsonl:2"),
     "row with an endless number": ("data/x.jsonl", content("x.jsonl", f'{GOOD}{{"text": {DIGITS}}}\n'), 3, "x.jsonl:2"),
     "array nested deeply": ("data/x.json", content("x.json", DEEP), 3, "x.json:1"),
+    "line without an end, packed": ("data/x.jsonl.gz", bomb("x.jsonl.gz"), 3, "x.jsonl.gz:1"),
+    "table without an end, packed": ("data/x.parquet.gz", bomb("x.parquet.gz"), 3, "100 times as large"),
+    "saved dataset that names a file elsewhere": ("data", saved_elsewhere, 3, "../../canary"),
+    "Arrow with a pickled type": ("data/rows.arrow", extension_type, 0, ""),
 }  # fmt: skip
 
 

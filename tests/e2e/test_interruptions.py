@@ -140,7 +140,7 @@ def test_data_that_breaks_off_is_named_and_a_stream_goes_on_where_it_was(
     tiny.train(complete)
     path = config(tmp_path / "cut", "stream")
     breaks = (
-        "from tunesmith_hf.rows import rows_of\n"
+        "from tunesmith_files.find import rows_of\n"
         "passes = 0\n"
         "class Breaking:\n    def __init__(self, rows): self.rows = rows\n"
         "    def __iter__(self):\n        global passes\n        passes += 1\n"
@@ -148,7 +148,7 @@ def test_data_that_breaks_off_is_named_and_a_stream_goes_on_where_it_was(
         "            if passes == 2 and number == 3: raise OSError(5, 'the disk went away')\n            yield row\n"
         "@hookimpl\ndef load_rows(run, spec):\n    return Breaking(rows_of(run, spec))\n"
     )
-    (tmp_path / "cut/mine.py").write_text(HEAD + breaks)
+    (tmp_path / "cut/mine.py").write_text(HEAD.replace("Plugin()", "Plugin(sources=['file'])") + breaks)
     assert exit_code(path, "plugins=[./mine.py]") == 3
     assert "text.jsonl can't be read after" in (said := capfd.readouterr().err) and "the disk went away" in said
     assert 0 < numbered(tmp_path / "cut/out")[-1][0] < 12

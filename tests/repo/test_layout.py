@@ -37,7 +37,14 @@ def test_a_plugin_brings_a_readme_tests_and_its_metadata(folder: Path) -> None:
 
 
 def test_every_plugin_is_an_extra_of_its_word_and_contrib_is_none() -> None:
-    assert set(EXTRAS) - {"all", "dev"} == set(words("plugins"))
+    libraries = {
+        extra: folder.name
+        for folder in plugin_folders()
+        for extra in toml(folder / "pyproject.toml")["project"].get("optional-dependencies", {})
+    }
+    assert set(EXTRAS) - {"all", "dev"} == {*words("plugins"), *libraries}
+    for extra, word in libraries.items():
+        assert EXTRAS[extra] == [f"tunesmith-{word}[{extra}]{RANGE}"]
     for word in words("plugins"):
         assert EXTRAS[word] == [f"tunesmith-{word}{RANGE}"]
     assert EXTRAS["all"] == [f"tunesmith[{','.join(sorted(words('plugins')))}]"]

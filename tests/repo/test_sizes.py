@@ -13,7 +13,7 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 2500, "core/tunesmith/cli": 700, "engine": 2800}
+CODE_LINES = {"core": 2500, "core/tunesmith/cli": 950, "engine": 3250}
 """Of the kernel, of the command line that stands before it, and of the engine."""
 PYPROJECT_LINES = 25
 NO_CODE = {

@@ -4,70 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shlex
 import sys
-import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.cli.commands import OVERRIDES, Commands, open_run, pairs, with_config
 from tunesmith.errors import ConfigError, TunesmithError
-from tunesmith.redact import clean, redact, redacted_output
-
-if TYPE_CHECKING:
-    from tunesmith.run import Run
-
-OVERRIDES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
-
-
-class Commands(click.Group):
-    """A group whose commands end a known error with its text and exit code, and no traceback; and print no secret."""
-
-    def main(self, *arguments: Any, **named: Any) -> Any:
-        with redacted_output():
-            return super().main(*arguments, **named)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except TunesmithError as error:
-            report(ctx, error)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(130)
-        except click.UsageError as error:
-            if ctx.params["format"] != "json":
-                raise
-            report(ctx, ConfigError(error.format_message(), where="command line", code="usage"))
-            ctx.exit(ConfigError.exit_code)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
-            raise
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            help = "this is a bug of Tunesmith or of a library; tunesmith --debug shows where"
-            report(ctx, TunesmithError(message, help=help, code="unexpected"))
-            ctx.exit(TunesmithError.exit_code)
-
-
-def report(ctx: click.Context, error: TunesmithError) -> None:
-    """Print the problems of an error for people or, with --format json, for programs."""
-    if ctx.params["debug"]:
-        click.echo(redact(traceback.format_exc()), err=True)
-    from tunesmith.cli.explain import command_for
-
-    docs = command_for(problem.code for problem in error.problems)
-    if ctx.params["format"] == "json":
-        problems = [dataclasses.asdict(problem) for problem in error.problems]
-        told = {"exit_code": error.exit_code, "problems": problems, "docs": docs}
-        click.echo(json.dumps(clean(told), indent=1))
-        return
-    for problem in error.problems:
-        click.echo(redact(str(problem)), err=True)
-    if docs:
-        click.echo(f"docs: {docs}", err=True)
+from tunesmith.redact import clean
 
 
 def version() -> str:
@@ -95,35 +39,6 @@ def main(debug: bool, format: str) -> None:
     """
 
 
-def with_config(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments of a command about one run: the YAML file and overrides of its keys."""
-    function = click.argument("overrides", nargs=-1, type=click.UNPROCESSED)(function)
-    return click.argument("config", metavar="RUN.YAML")(function)
-
-
-def pairs(overrides: tuple[str, ...]) -> list[str]:
-    """`key=value` and `--key value` as `key=value`; a flag without a value is true."""
-    found: list[str] = []
-    waiting: str | None = None
-    for word in overrides:
-        if word.startswith("--"):
-            found += [f"{waiting}=true"] if waiting else []
-            waiting = None if "=" in word else word[2:]
-            found += [word[2:]] if "=" in word else []
-        else:
-            flag = waiting and re.match(r"[a-z_][\w.]*=", word)  # `--flag key=value`: two words
-            found += [f"{waiting}=true", word] if flag else [f"{waiting}={word}" if waiting else word]
-            waiting = None
-    return found + ([f"{waiting}=true"] if waiting else [])
-
-
-def open_run(config: str, overrides: tuple[str, ...]) -> Run:
-    from tunesmith.api import start
-    from tunesmith.config import load_config
-
-    return start(load_config(config, pairs(overrides)))
-
-
 @main.command(context_settings=OVERRIDES)
 @with_config
 def train(config: str, overrides: tuple[str, ...]) -> None:
@@ -144,16 +59,29 @@ def train(config: str, overrides: tuple[str, ...]) -> None:
 @main.command(context_settings=OVERRIDES)
 @with_config
 @click.option("--debug", is_flag=True, help="Show tokens in colour with the reason why each is trained or masked.")
-@click.option("--examples", default=2, show_default=True, help="How many examples --debug shows.")
-def preprocess(config: str, overrides: tuple[str, ...], debug: bool, examples: int) -> None:
+@click.option("--html", metavar="FILE", help="Write the same as a page.")
+@click.option("--examples", default=2, show_default=True, help="How many examples of each entry these two show.")
+def preprocess(config: str, overrides: tuple[str, ...], debug: bool, html: str | None, examples: int) -> None:
     """Read and tokenise the data; write it to dataset_prepared_path."""
-    from tunesmith.cli.show import show_data, show_examples
-
     run = open_run(config, overrides)
-    if debug:
-        show_examples(run, examples)
+    if debug or html:
+        from tunesmith.cli.seen import seen
+
+        shown = seen(run, examples)
+        if html:
+            from tunesmith.cli.page import write
+
+            made = list(shown)
+            write(html, run, made)
+            click.echo(f"{html}: {len(made)} examples")
+            shown = iter(made)
+        if debug:
+            from tunesmith.cli.tokens import show_tokens
+
+            show_tokens(shown)
         return
     from tunesmith.api import prepare
+    from tunesmith.cli.show import show_data
 
     show_data(prepare(run))
 

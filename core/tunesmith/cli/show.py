@@ -1,10 +1,9 @@
-"""What the commands print for people: tables, and tokens with the reason why each is trained or masked."""
+"""What the commands print for people: tables and findings."""
 
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +14,6 @@ from tunesmith.hooks import HOOKS
 from tunesmith.redact import redact
 from tunesmith.run import Run
 
-if TYPE_CHECKING:
-    from tunesmith_engine.examples import Example, Segment
-
-LONGEST_CHARACTER = 6  # tokens; UTF-8 has at most four bytes to a character
 WIDE = 1000
 """Columns of tables with places (file:line): a place cut short leads nowhere."""
 
@@ -157,83 +152,3 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         for patch in row["patches"]:
             console.print(f"patch of {patch['target']} by {patch['owner']}: applied to {patch['applied']}")
-
-
-# tokens
-
-
-def show_examples(run: Run, number: int) -> None:
-    """The first examples of each dataset: their tree, and every token in colour with why it is trained or masked."""
-    from itertools import islice
-
-    if run.tokenizer is None:
-        run.tokenizer = run.hooks.load_tokenizer(run)
-    console = Console(file=getattr(sys.stdout, "plain", None))  # data is shown as it is, secrets in it too
-    console.print(Text.assemble(("trained", "bold green"), " ", ("masked", "dim"), " ", ("weighted", "yellow")))
-    for spec in [*run.config.datasets, *run.config.pretraining]:
-        rows = run.hooks.load_rows(run, spec)
-        for index, example in enumerate(islice(run.hooks.build_dataset(run, spec, rows), number)):
-            title = f"{spec.settings.path}, example {index}: {example.width} tokens, {example.trained_tokens} trained"
-            console.rule(title)
-            show_example(console, run.tokenizer, example)
-
-
-def show_example(console: Console, tokenizer: Any, example: Example) -> None:
-    for index, segment in enumerate(example.segments):
-        depth = _depth(example, index)
-        name = "prompt" if index == 0 else f"completion {index}"
-        place = f"{'  ' * depth}{name}: {len(segment.tokens)} tokens from position {segment.fork}"
-        console.print(Text(place if index == 0 else f"{place}, after {_parent(segment)}", "bold"))
-        for start, end, why in _spans(segment):
-            console.print(
-                Text.assemble(
-                    ("  " * depth, ""), *_coloured(tokenizer, segment, start, end), (f"  <- {why}", "italic blue")
-                )
-            )
-
-
-def _parent(segment: Segment) -> str:
-    return "the prompt" if segment.parent == 0 else f"completion {segment.parent}"
-
-
-def _depth(example: Example, index: int) -> int:
-    return 0 if index == 0 else 1 + _depth(example, example.segments[index].parent)
-
-
-def _spans(segment: Segment) -> list[tuple[int, int, str]]:
-    """Runs of tokens with one reason; where a strategy gave none, trained and masked runs."""
-    if segment.notes:
-        starts = [0, *(end for end, _ in segment.notes)]
-        return [(start, end, why) for start, (end, why) in zip(starts, segment.notes, strict=False) if end > start]
-    spans: list[tuple[int, int, str]] = []
-    for place, weight in enumerate(segment.weights):
-        why = "trained" if weight else "context"
-        if spans and spans[-1][2] == why:
-            spans[-1] = (spans[-1][0], place + 1, why)
-        else:
-            spans.append((place, place + 1, why))
-    return spans
-
-
-def _coloured(tokenizer: Any, segment: Segment, start: int, end: int) -> list[tuple[str, str]]:
-    """Each token's text with its style; odd and even ones differ, so that their borders show.
-
-    A character that is spread over several tokens is shown once, with the last of them.
-    """
-    parts: list[tuple[str, str]] = []
-    waiting: list[int] = []
-    for place in range(start, end):
-        waiting.append(int(segment.tokens[place]))
-        text = tokenizer.decode(waiting)
-        if "\ufffd" in text and len(waiting) < LONGEST_CHARACTER and place + 1 < end:
-            continue
-        waiting = []
-        weight = float(segment.weights[place])
-        style = "dim" if weight == 0 else "bold green" if weight == 1 else "yellow"
-        parts.append((_printable(text), f"{style} underline" if len(parts) % 2 else style))
-    return parts
-
-
-def _printable(text: str) -> str:
-    """Line ends and control characters as escapes: data may not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

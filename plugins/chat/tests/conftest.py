@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,29 +41,39 @@ def make_tokenizer(template: str | None = CHATML, **special: str) -> PreTrainedT
 class Bench:
     """Runs the strategy over rows and shows what was trained."""
 
-    def __init__(self, tokenizer: Any, base: Path, top: ChatSettings | None = None, **options: Any):
+    def __init__(
+        self, tokenizer: Any, base: Path, top: ChatSettings | None = None, kind: str = "conversation",
+        type: str = "chat_template", **options: Any,
+    ):  # fmt: skip
         self.options = ChatDataset(**options)
         self.top = top or ChatSettings()
         self.notes: dict[str, Any] = {}
-        entry = DatasetSettings(path="chats.jsonl", type="chat_template")
-        spec = DatasetSpec(entry, "chat", "conversation", self.options, "run.yaml:4:5")
+        entry = DatasetSettings(path="chats.jsonl", type=type)
+        spec = DatasetSpec(entry, "jsonl", "file", "chat", type, kind, self.options, "run.yaml:4:5")
         self.run: Any = SimpleNamespace(
             tokenizer=tokenizer,
             settings=lambda model: self.top,
             core=SimpleNamespace(tokenizer_path=str(base)),
-            config=SimpleNamespace(base=base, datasets=[spec], pretraining=[], error=config_error),
+            config=SimpleNamespace(base=base, entries=[spec], error=config_error, replace_entries=self.replace),
             note=self.notes.__setitem__,
+            warn=self.notes.__setitem__,
         )
+
+    def replace(self, change: Callable[[DatasetSpec], DatasetSpec]) -> None:
+        self.run.config.entries[:] = map(change, self.run.config.entries)
 
     def examples(self, *records: Any) -> list[Example]:
         rows = [Row(record if isinstance(record, dict) else {"messages": record}, f"chats.jsonl:{i}")
                 for i, record in enumerate(records, 1)]  # fmt: skip
-        return list(build_dataset(self.run, self.run.config.datasets[0], rows))
+        return list(build_dataset(self.run, self.run.config.entries[0], rows))
 
     def trained(self, record: Any) -> list[str]:
         """The trained stretches of one row, as text."""
         (example,) = self.examples(record)
-        completion = example.segments[1]
+        return self.stretches(example.segments[1])
+
+    def stretches(self, completion: Any) -> list[str]:
+        """The trained stretches of a segment, as text."""
         stretches: list[list[int]] = []
         before = False
         for token, weight in zip(completion.tokens, completion.weights, strict=True):

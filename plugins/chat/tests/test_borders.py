@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import numpy as np
-from tunesmith_chat.strategy import encode, to_example
+from tunesmith_chat.tokens import encode, weighted
 
 PIECES = ["the", " the", "he ", " ", "  ", "\n", "🦆", "é", "x", "<|im_end|>", "<|im_start|>", " <|end|>"]
 
@@ -16,14 +16,14 @@ def expected(ids: list[int], offsets: list[tuple[int, int]], regions: list[Any],
     weights = np.zeros(len(ids), np.float32)
     notes = []
     position = begin = 0
-    for end, (reason, trained) in regions:
+    for end, (reason, weight) in regions:
         if end <= begin:
             continue
-        if trained:
+        if weight:
             stop = next((i for i, (start, _) in enumerate(offsets) if start >= end), len(ids))
             covered = offsets[stop - 1][1] if stop else 0
             stop += covered < end and stop < len(ids) and ids[stop] not in special
-            weights[position:stop] = 1.0
+            weights[position:stop] = weight
         else:
             stop = sum(1 for _, last in offsets if last <= end)
         if stop > position:
@@ -40,11 +40,11 @@ def test_borders_are_those_that_all_offsets_give(bench: Any) -> None:
     for _ in range(400):
         text = "".join(draw.choices(PIECES, k=draw.randint(1, 12)))
         ends = [*sorted(draw.choices(range(len(text) + 1), k=draw.randint(0, 5))), len(text)]
-        regions = [(end, (f"to {end}", draw.random() < 0.5)) for end in ends]
+        regions = [(end, (f"to {end}", draw.choice([0.0, 0.5, 1.0]))) for end in ends]
         encoding = tokenizer([text], add_special_tokens=False).encodings[0]
-        segment = to_example(encoding, regions, special).segments[1]
+        found = weighted(encoding, regions, special)
         weights, notes = expected(encoding.ids, encoding.offsets, regions, special)
-        assert (segment.weights.tolist(), segment.notes) == (weights.tolist(), notes), (text, regions)
+        assert (found.weights.tolist(), found.notes) == (weights.tolist(), notes), (text, regions)
 
 
 class Shouting:

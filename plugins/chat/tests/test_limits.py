@@ -86,7 +86,7 @@ def children() -> set[int]:
 def renderer() -> Iterator[Renderer]:
     """Has its child running, with form 0: chatml."""
     with Renderer() as made:
-        made.open(Form(CHATML, {}, "<|im_end|>", ["assistant"]))
+        made.open(Form(CHATML, {}, [("<|im_end|>", "train_on_eos", "turn")], ["assistant"]))
         yield made
 
 
@@ -131,7 +131,7 @@ def test_a_template_that_grows_is_ended_and_the_row_is_named(bench: Any, templat
 def test_a_template_that_calls_itself_or_reaches_out_fails_on_the_row(
     shared: Renderer, tmp_path: Path, template: str
 ) -> None:
-    number, _ = shared.open(Form(template.replace("CANARY", str(tmp_path / "canary"))))
+    number = shared.open(Form(template.replace("CANARY", str(tmp_path / "canary")))).number
     with pytest.raises(DataError, match=r"^chats.jsonl:1: error\[row\]: messages: the chat template fails on it"):
         texts(shared, CHAT, form=number)
     assert not (tmp_path / "canary").exists()
@@ -209,7 +209,7 @@ def test_a_child_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_fork_renders_with_a_child_of_its_own(renderer: Renderer, shared: Renderer) -> None:
     expected = texts(renderer, CHAT)
-    number, _ = shared.open(Form(CHATML))
+    number = shared.open(Form(CHATML)).number
     first, other = pid(renderer), pid(shared)
     read, write = os.pipe()
     fork = os.fork()
@@ -268,7 +268,7 @@ def test_a_row_that_can_not_be_read_stops_none_before_it(bench: Any) -> None:
     rows = [Row({"messages": CHAT}, "x")] * (2 * BATCH + 5) + [Row({"messages": []}, "chats.jsonl:99")]
     got = 0
     with pytest.raises(DataError, match=r"^chats.jsonl:99: "):
-        for _ in build_dataset(made.run, made.run.config.datasets[0], rows):
+        for _ in build_dataset(made.run, made.run.config.entries[0], rows):
             got += 1
     assert got == 2 * BATCH + 5
 

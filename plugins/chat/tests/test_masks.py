@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith import ConfigError, DataError
+from tunesmith import DataError
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 TWO = [
@@ -92,9 +92,28 @@ def test_generation_blocks_whose_place_can_not_be_told_are_refused(bench: Any) -
         bench(template).examples(TWO)
 
 
-def test_generation_blocks_and_roles_to_train_exclude_each_other(bench: Any) -> None:
-    with pytest.raises(ConfigError, match="generation"):
-        bench(GENERATION, roles_to_train=["user"]).examples(TWO)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"roles_to_train": ["user"]}, ["Hi there" + END, "And 🦆?" + END]),
+        ({"train_on_eos": "all"}, [END, "Hello the you " + END, END, "🦆 the end" + END]),
+    ],
+)
+def test_what_generation_blocks_can_not_express_is_found_by_rendering(
+    bench: Any, options: Any, expected: list[str]
+) -> None:
+    assert bench(GENERATION, **options).trained(TWO) == expected
+
+
+def test_blocks_tell_turns_apart_where_rendering_can_not(bench: Any) -> None:
+    template = GENERATION.replace("{{ m['role'] }}", "{{ m['role'] }}{{ '!' if loop.last }}")
+    first = [TWO[0], {**TWO[1], "train": True}, TWO[2], {**TWO[3], "train": False}]
+    assert bench(template, message_field_training="train").trained(first) == ["Hello the you " + END]
+    options = {"message_field_training": "train", "train_on_eos": "last"}
+    assert bench(template, **options).trained([*first[:3], TWO[3]]) == ["Hello the you ", "🦆 the end" + END]
+    for asked in ({"roles_to_train": ["user", "assistant"]}, {"train_on_eos": "all"}):
+        with pytest.raises(DataError, match="not prefix-stable"):
+            bench(template, **asked).examples(TWO)
 
 
 def test_a_template_that_is_not_prefix_stable_is_refused(bench: Any) -> None:

@@ -41,7 +41,7 @@ def test_prepared_data_depends_on_what_an_entrys_template_file_says(bench: Any, 
     (tmp_path / "chat.jinja").write_text(OWN)
     made = bench(chat_template_jinja="./chat.jinja")
     inspect(made.run)
-    assert made.run.config.datasets[0].options.chat_template_jinja == OWN
+    assert made.run.config.entries[0].options.chat_template_jinja == OWN
 
 
 def test_the_tokenizer_is_saved_with_the_runs_own_template(bench: Any) -> None:
@@ -56,10 +56,10 @@ def test_the_tokenizer_is_saved_with_the_runs_own_template(bench: Any) -> None:
 @pytest.mark.parametrize(
     ("top", "entry", "message"),
     [
-        ({"chat_template": "chatml"}, {}, "'chatml'; known: tokenizer_default, jinja"),
+        ({"chat_template": "chat_ml"}, {}, "(?s)'chat_ml'; known: tokenizer_default, jinja, .*mean 'chatml'"),
         ({"chat_template": "jinja"}, {}, "chat_template_jinja gives no template"),
         ({"chat_template": "tokenizer_default", "chat_template_jinja": "{{ a }}"}, {}, "no effect"),
-        ({}, {"chat_template": "llama3"}, "'llama3'; known"),
+        ({}, {"chat_template": "lama3"}, "(?s)'lama3'; known.*did you mean 'llama3'"),
         ({"chat_template_jinja": "{{ a }}"}, {"chat_template": "tokenizer_default"}, "goes against"),
         ({}, {"roles_to_train": ["gpt"]}, "(?s)'gpt'; roles: .*did you mean 'assistant'"),
         ({}, {"roles_to_train": []}, "names no role"),

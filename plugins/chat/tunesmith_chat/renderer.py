@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tunesmith import DataError
 from tunesmith_chat import wire
@@ -27,13 +27,29 @@ _HELP = (
 
 
 class Form(NamedTuple):
-    """A template, and what finding the trained text under it depends on."""
+    """A template, and what finding the trained text under it depends on.
+
+    ends: the end tokens, each with the option that says which of them are trained, and its value. kwargs: further
+    variables of the template. prompt: render what a model is given to answer, and train nothing.
+    """
 
     source: str
     special_tokens: dict[str, str] = {}
-    eos: str = ""
+    ends: Sequence[tuple[str, str, str]] = ()
     roles: Sequence[str] = ()
-    train_on_eos: str = "turn"
+    kwargs: dict[str, Any] = {}
+    prompt: bool = False
+
+
+class Opened(NamedTuple):
+    """The number of a form, for jobs; whether its template has generation blocks; which variables it reads.
+
+    The last only where the form has any.
+    """
+
+    number: int
+    marks_generation: bool
+    variables: frozenset[str]
 
 
 class BadTemplate(Exception):
@@ -44,8 +60,8 @@ class BadTemplate(Exception):
         self.code, self.help = code, help
 
 
-Job = tuple[str, str, int]
-"""A row to render: its place, what is sent (JSON), and how many messages it has.
+Job = tuple[str, str, str, int]
+"""A conversation to render: place of its row, its column, what is sent (JSON), and how many messages it has.
 
 Not the row itself, and no class: many are alive at a time, and the garbage collector looks at neither texts nor plain
 tuples of them.
@@ -61,13 +77,9 @@ class _Batch(NamedTuple):
 
 
 class Renderer:
-    """Has one child, started when first needed, and again after it died or this process forked.
+    """Has one child, started when first needed, and again after it died or this process forked."""
 
-    field: the column that errors of a row name.
-    """
-
-    def __init__(self, field: str = "messages"):
-        self._field = field
+    def __init__(self) -> None:
         self._forms: list[Form] = []
         self._child: Child | None = None
 
@@ -82,25 +94,24 @@ class Renderer:
         if child is not None:
             child.close()
 
-    def open(self, form: Form) -> tuple[int, bool]:
-        """The number of a form, for jobs, and whether its template has generation blocks.
-
-        To be called before `render`. Raises BadTemplate.
-        """
+    def open(self, form: Form) -> Opened:
+        """Compile the template of a form; to be called before `render`. Raises BadTemplate."""
         try:
-            marks = self._open(self._started(), form)
+            marks, names = self._open(self._started(), form)
         except Died as death:
             self.close()
             raise BadTemplate(f"{death} to compile", code="template-limit", help=_HELP) from None
         self._forms.append(form)
-        return len(self._forms) - 1, marks
+        return Opened(len(self._forms) - 1, marks, names)
 
     def job(self, chat: Conversation, number: int) -> Job:
         """The job of rendering a conversation with a form. Raises DataError for values that are no JSON."""
+        given: tuple[Any, ...] = (number, chat.messages, chat.tools)
         try:
-            return chat.row.where, wire.packed((number, chat.messages, chat.tools)), len(chat.messages)
+            body = wire.packed(given if chat.plans is None else (*given, chat.plans))
+            return chat.row.where, chat.field, body, len(chat.messages)
         except (RecursionError, TypeError, ValueError) as error:
-            raise chat.row.error(self._field, f"can't be given to a chat template: {error}") from error
+            raise chat.row.error(chat.field, f"can't be given to a chat template: {error}") from error
 
     def render(self, jobs: Iterable[Job]) -> Iterator[list[Rendered]]:
         """What comes of each job, in order, many at a time; the child goes on while the caller uses them.
@@ -138,14 +149,14 @@ class Renderer:
                 self._open(self._child, form)
         return self._child
 
-    def _open(self, child: Child, form: Form) -> bool:
+    def _open(self, child: Child, form: Form) -> tuple[bool, frozenset[str]]:
         request = wire.packed(("open", form._asdict()))
         child.ask(request)
         answer = child.hear(len(request))[0]
-        if answer in ([True], [False]):
-            return bool(answer[0])
         try:
             ((line, message),) = answer
+            if isinstance(line, bool):
+                return line, frozenset(map(str, message))
             raise BadTemplate(f"is no Jinja template: line {int(line)}: {_shown(message)}")
         except (TypeError, ValueError):
             raise Died("gives no proper answer") from None
@@ -170,8 +181,8 @@ class Renderer:
         except Died as death:
             self.close()
             if len(batch.jobs) == 1:
-                where = batch.jobs[0][0]
-                raise self._refuse(where, f"the chat template {death} on it", _HELP, "template-limit") from None
+                where, field, *_ = batch.jobs[0]
+                raise _refuse(where, field, f"the chat template {death} on it", _HELP, "template-limit") from None
         for one in batch.jobs[done:]:
             alone = _batch([one])
             self._ask(alone)
@@ -188,14 +199,16 @@ class Renderer:
             except wire.Broken:
                 raise Died("gives no proper answer") from None
             for answer in answers:
-                where, *_ = owed.popleft()
+                where, field, *_ = owed.popleft()
                 if isinstance(answer, Refusal):
-                    raise self._refuse(where, _shown(answer.message), answer.help and _shown(answer.help), "row")
+                    message, help, code = answer
+                    raise _refuse(where, field, _shown(message), help and _shown(help), code)
                 some.append(answer)
             yield some
 
-    def _refuse(self, where: str, message: str, help: str | None, code: str) -> DataError:
-        return DataError(f"{self._field}: {message}", where=where, help=help, code=code)
+
+def _refuse(where: str, field: str, message: str, help: str | None, code: str) -> DataError:
+    return DataError(f"{field}: {message}", where=where, help=help, code=code)
 
 
 def _batches(jobs: Iterable[Job], failed: list[Exception]) -> Iterator[_Batch]:
@@ -205,7 +218,7 @@ def _batches(jobs: Iterable[Job], failed: list[Exception]) -> Iterator[_Batch]:
     try:
         for one in jobs:
             gathered.append(one)
-            size += len(one[1])
+            size += len(one[2])
             if len(gathered) == BATCH or size > _SIZE:
                 yield _batch(gathered)
                 gathered, size = [], 0
@@ -216,8 +229,8 @@ def _batches(jobs: Iterable[Job], failed: list[Exception]) -> Iterator[_Batch]:
 
 
 def _batch(jobs: Sequence[Job]) -> _Batch:
-    bodies = ",".join([body for _, body, _ in jobs])
-    return _Batch(jobs, f'["find",[{bodies}]]', max(messages for _, _, messages in jobs))
+    bodies = ",".join([body for _, _, body, _ in jobs])
+    return _Batch(jobs, f'["find",[{bodies}]]', max(messages for *_, messages in jobs))
 
 
 def _shown(said: object) -> str:

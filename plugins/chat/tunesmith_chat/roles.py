@@ -1,9 +1,12 @@
-"""The roles of messages and the names that data has for them."""
+"""The roles of messages, the names that data has for them, and the property that holds reasoning."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+REASONING = "reasoning_content"
+REASONING_NAMES = (REASONING, "thinking", "reasoning")
+"""Names of a message's reasoning; templates read the first, some the second (as in transformers 5.23)."""
 BUILT_IN = ("system", "user", "assistant", "tool")
 
 

@@ -1,20 +1,33 @@
-"""Where a chat template comes from: the YAML, a file beside it, or the tokenizer's folder. Neither torch nor jinja2."""
+"""Where a chat template comes from: the YAML, a file beside it, our own by name, or the tokenizer's folder.
+
+Neither torch nor jinja2.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunesmith_chat import ChatDataset, ChatSettings
 
-if TYPE_CHECKING:
-    from tunesmith import Run
-
-KNOWN = ("tokenizer_default", "jinja")
+DEFAULT = "tokenizer_default"
+JINJA = "jinja"
+FALLBACK = "tokenizer_default_fallback_"
 Templates = dict[str, str]
 """Name -> template; a tokenizer with one template has just "default"."""
+
+
+def named() -> tuple[str, ...]:
+    """The names of our own templates."""
+    from tunesmith_chat.named import NAMES
+
+    return tuple(NAMES)
+
+
+def known() -> tuple[str, ...]:
+    """Every value of chat_template."""
+    return DEFAULT, JINJA, *named(), *(FALLBACK + name for name in named())
 
 
 def template_file(text: str, base: Path) -> Path | None:
@@ -28,9 +41,31 @@ def read_template(text: str, base: Path) -> str:
     return text if path is None else path.read_text("utf-8")
 
 
+def read_named(name: str) -> str:
+    """One of our own templates."""
+    from tunesmith_chat.named import read
+
+    return read(name)
+
+
 def own_template(settings: ChatSettings | ChatDataset, base: Path) -> str | None:
     """The template that these settings bring, or None where they leave it to the tokenizer or the top level."""
-    return read_template(settings.chat_template_jinja, base) if settings.chat_template_jinja else None
+    if fallback_name(settings):
+        return None
+    if settings.chat_template_jinja:
+        return read_template(settings.chat_template_jinja, base)
+    return read_named(settings.chat_template) if settings.chat_template in named() else None
+
+
+def fallback_name(settings: ChatSettings | ChatDataset) -> str | None:
+    """The name of the template that these settings bring where the tokenizer has none."""
+    name = settings.chat_template or ""
+    return name.removeprefix(FALLBACK) if name.startswith(FALLBACK) else None
+
+
+def name_of(settings: ChatSettings | ChatDataset) -> str | None:
+    """The name of our own template that these settings may bring."""
+    return fallback_name(settings) or (settings.chat_template if settings.chat_template in named() else None)
 
 
 def stored_templates(folder: Path) -> Templates:
@@ -60,19 +95,11 @@ def by_name(value: Any) -> Templates:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def note_other_templates(run: Run, tokenizer: Any) -> None:
-    """Say in the summary where a template of the YAML is another than the tokenizer's, each by its hash."""
-    theirs = by_name(getattr(tokenizer, "chat_template", None)).get("default")
-    entries = [
-        spec for spec in (*run.config.datasets, *run.config.pretraining) if isinstance(spec.options, ChatDataset)
-    ]
-    for name, settings in [("chat template", run.settings(ChatSettings))] + [
-        (f"chat template ({spec.where})", spec.option(ChatDataset)) for spec in entries
-    ]:
-        own = own_template(settings, run.config.base)
-        if own is not None and theirs is not None and own != theirs:
-            run.note(name, f"of chat_template_jinja, {_hash(own)}; the tokenizer's own is {_hash(theirs)}")
-
-
-def _hash(template: str) -> str:
-    return f"sha256 {hashlib.sha256(template.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+def templates_for(entry: ChatDataset, top: ChatSettings, theirs: Templates, base: Path) -> Templates:
+    """The templates of an entry; `theirs`: the tokenizer's. {} where there is none."""
+    for settings in (entry, top):
+        own = own_template(settings, base)
+        if own is not None:
+            return {"default": own}
+    fallback = fallback_name(entry) or fallback_name(top)
+    return theirs or ({"default": read_named(fallback)} if fallback else {})

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -97,9 +97,7 @@ def _now(format: str) -> str:
     return datetime.now().strftime(format)
 
 
-@functools.lru_cache(32)
-def compiled(source: str) -> tuple[jinja2.Template, bool]:
-    """A template, and whether it has generation blocks. Raises TemplateSyntaxError and what else compiling raises."""
+def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, "jinja2.ext.loopcontrols"]
     )
@@ -111,18 +109,32 @@ def compiled(source: str) -> tuple[jinja2.Template, bool]:
         "dict": _PlainDict(),
         "namespace": _PlainNamespace,
     }
+    return environment
+
+
+@functools.lru_cache(32)
+def compiled(source: str) -> tuple[jinja2.Template, bool]:
+    """A template, and whether it has generation blocks. Raises TemplateSyntaxError and what else compiling raises."""
+    environment = _environment()
     template = environment.from_string(source)
     # A ChainMap, which each rendering goes through: as a dict, short chats render three times as fast
     template.globals = dict(template.globals)
     return template, environment.has_generation  # type: ignore[attr-defined]
 
 
-class Template:
-    """A compiled chat template with the tokenizer's special tokens (`bos_token`, `eos_token`, ...)."""
+def variables(source: str) -> set[str]:
+    """The names that a template reads and does not make itself."""
+    environment = _environment()
+    environment.globals.clear()
+    return meta.find_undeclared_variables(environment.parse(source))
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str]):
+
+class Template:
+    """A compiled chat template with the tokenizer's special tokens (`bos_token`, ...) and variables of the user's."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str], kwargs: Mapping[str, Any] | None = None):
         self._template, self.marks_generation = compiled(source)
-        self._known = {**self._template.globals, **special_tokens, "documents": None}
+        self._known = {**self._template.globals, **special_tokens, "documents": None, **(kwargs or {})}
 
     def render(self, messages: Messages, tools: Any = None, prompt: bool = False, marking: bool = False) -> str:
         """The text of messages, with `prompt` ready for the assistant to answer. Raises RenderError, MemoryError."""

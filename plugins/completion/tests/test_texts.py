@@ -28,7 +28,7 @@ def tokenizer(pattern: str = "$A", eos: str | None = "</s>") -> PreTrainedTokeni
 
 def entry(type: str = "completion", **options: Any) -> Any:
     given = TextDataset(**options)
-    return SimpleNamespace(options=given, option=lambda model: given, settings=SimpleNamespace(type=type))
+    return SimpleNamespace(type=type, options=given, option=lambda model: given, group="datasets", index=0)
 
 
 def tokens(rows: list[Any], spec: Any, **kind: Any) -> list[list[int]]:
@@ -57,15 +57,13 @@ def test_the_key_of_the_other_type_is_refused() -> None:
     def error(path: Any, message: str, help: str) -> ConfigError:
         return ConfigError(f"{path} {message}", help=help)
 
-    specs = [entry(text_column="x"), entry(field="x")]
-    run: Any = SimpleNamespace(
-        config=SimpleNamespace(datasets=specs, pretraining=[entry("pretrain", field="x")], error=error)
-    )
+    specs = [entry(text_column="x"), entry("pretrain", field="x")]
+    run: Any = SimpleNamespace(config=SimpleNamespace(entries=specs, error=error))
     with pytest.raises(ConfigError) as caught:
         validate(run)
     assert [p.message for p in caught.value.problems] == [
         "('datasets', 0, 'text_column') has no effect with type: completion",
-        "('pretraining_dataset', 0, 'field') has no effect with type: pretrain",
+        "('datasets', 0, 'field') has no effect with type: pretrain",
     ]
 
 

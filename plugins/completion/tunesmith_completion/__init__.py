@@ -30,21 +30,21 @@ plugin = Plugin(strategies={"text": tuple(COLUMN_KEY)}, dataset_settings=TextDat
 def validate(run: Run) -> None:
     """Refuse the key of the other type: it would have no effect."""
     problems: list[Problem] = []
-    for group, specs in (("datasets", run.config.datasets), ("pretraining_dataset", run.config.pretraining)):
-        for index, spec in enumerate(specs):
-            if not isinstance(spec.options, TextDataset):
-                continue
-            key = COLUMN_KEY[spec.settings.type]
-            for other in sorted(spec.options.model_fields_set - {key}):
-                message = f"has no effect with type: {spec.settings.type}"
-                problems += run.config.error((group, index, other), message, f"write {key}: ...").problems
+    for spec in run.config.entries:
+        if not isinstance(spec.options, TextDataset):
+            continue
+        key = COLUMN_KEY[spec.type]
+        for other in sorted(spec.options.model_fields_set - {key}):
+            message = f"has no effect with type: {spec.type}"
+            problems += run.config.error((spec.group, spec.index, other), message, f"write {key}: ...").problems
     if problems:
         raise ConfigError(problems)
 
 
 @hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
-    from tunesmith_completion.texts import texts_to_examples
+    """The tokenizer's own special tokens, the text, and one end token; the core cuts what is too long."""
+    from tunesmith import Piece, tokenized
 
-    column = getattr(spec.option(TextDataset), COLUMN_KEY[spec.settings.type])
-    return texts_to_examples(run.tokenizer, rows, column)
+    column = getattr(spec.option(TextDataset), COLUMN_KEY[spec.type])
+    return tokenized(run.tokenizer, ([Piece(row.require(column)), Piece.end()] for row in rows))

@@ -1,12 +1,14 @@
-"""Models and tokenizers by transformers; rows from local files, or from the hub by datasets.
+"""Models and tokenizers by transformers; rows of datasets on the hub.
 
-The default answer to load_rows, load_tokenizer and load_model, and the one who writes the model folder.
+The default answer to load_tokenizer and load_model, and the one who writes the model folder.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
 
 from tunesmith import Plugin, Settings, hookimpl
 from tunesmith_hf.quiet import be_quiet
@@ -15,7 +17,14 @@ from tunesmith_hf.trust import RemoteCode, check
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch import nn
+
     from tunesmith import Backbone, DatasetSpec, Finding, Policy, Row, Run
+
+
+def _words(value: Any) -> Any:
+    """Keys as YAML has them: on the command line a number is one."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class HFSettings(Settings):
@@ -27,6 +36,12 @@ class HFSettings(Settings):
     """Revision of base_model on the hub: a branch, tag or commit."""
     trust_remote_code: bool | RemoteCode = False
     """Which code that comes with base_model may run: its name, commit and hash. `true` alone is refused."""
+    tokens: list[str] = []
+    """Further tokens, added to the vocabulary. Those in special_tokens need not be listed."""
+    added_tokens_overrides: Annotated[dict[str, str], BeforeValidator(_words)] = {}
+    """Other texts for added tokens, by id: {128002: "<|turn|>"} takes a reserved one. The model keeps its size."""
+    resize_token_embeddings_to_32x: bool = False
+    """Round the rows of the embeddings up to a multiple of 32. They grow for added tokens as it is, never shrink."""
 
     @property
     def remote_code(self) -> RemoteCode | None:
@@ -34,12 +49,17 @@ class HFSettings(Settings):
 
 
 be_quiet()
-plugin = Plugin(settings=HFSettings, on_resume={"trust_remote_code": "word", "revision_of_model": "word"})
+plugin = Plugin(
+    settings=HFSettings, sources=("hub",), on_resume={"trust_remote_code": "word", "revision_of_model": "word"}
+)
 
 
 @hookimpl
 def validate(run: Run) -> None:
+    from tunesmith_hf import named
+
     check(run, run.settings(HFSettings).trust_remote_code)
+    named.check(run, run.settings(HFSettings))
 
 
 @hookimpl
@@ -57,10 +77,10 @@ def diagnose(run: Run) -> Iterable[Finding]:
 
 
 @hookimpl
-def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
-    from tunesmith_hf.rows import rows_of
+def load_rows(spec: DatasetSpec) -> Iterable[Row]:
+    from tunesmith_hf.rows import HubRows
 
-    return rows_of(run, spec)
+    return HubRows(spec)
 
 
 @hookimpl
@@ -75,6 +95,15 @@ def load_model(run: Run, role: str) -> Backbone:
     from tunesmith_hf.model import load
 
     return load(run, role, run.settings(HFSettings))
+
+
+@hookimpl(trylast=True)
+def patch_model(run: Run, model: nn.Module) -> nn.Module:
+    """Change nothing; look, when adapters are in place, whether rows of new tokens are trained."""
+    from tunesmith_hf.embeddings import check_trained
+
+    check_trained(run, model)
+    return model
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Looks at model folders and data files before anything heavy is loaded: neither torch nor network."""
+"""Looks at model folders before anything heavy is loaded: neither torch nor network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from tunesmith import ModelError, Run, SafetyError
 from tunesmith.artefacts import read_json
 from tunesmith.errors import errors_of, raise_together
+from tunesmith.paths import advice, is_hub_id, nearest
 from tunesmith_hf import HFSettings
-from tunesmith_hf.paths import advice, is_hub_id, nearest
-from tunesmith_hf.rows import data_files
+from tunesmith_hf.rows import check_entry
 from tunesmith_hf.scan import check_all_weights
 from tunesmith_hf.source import look
 from tunesmith_hf.trust import check_place
@@ -19,8 +19,8 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def inspect_all(run: Run, settings: HFSettings) -> None:
-    """Raise together what is wrong with the model, the tokenizer and every local dataset."""
-    checks = [partial(data_files, run, spec) for spec in (*run.config.datasets, *run.config.pretraining)]
+    """Raise together what is wrong with the model, the tokenizer and the datasets of the hub."""
+    checks = [partial(check_entry, run, spec) for spec in run.config.entries]
     if run.tokenizer is None and run.core.tokenizer_config is not None:
         checks.insert(0, partial(is_folder, run, "tokenizer_config"))
     if run.given_model is None:

@@ -19,9 +19,9 @@ from huggingface_hub.errors import (
 
 from tunesmith import DataError, EnvironmentProblem, Finding, ModelError, Run, SafetyError
 from tunesmith.finding import size
+from tunesmith.paths import HUB, is_hub_id
 from tunesmith_hf import HFSettings
 from tunesmith_hf.files import PICKLES
-from tunesmith_hf.paths import is_hub_id
 from tunesmith_hf.scan import named_weights
 
 SECONDS = 5
@@ -39,10 +39,9 @@ def findings(run: Run, settings: HFSettings) -> Iterator[Finding]:
     other = core.tokenizer_config
     if other and run.tokenizer is None and not Path(other).exists() and is_hub_id(other):
         yield look("tokenizer_config", other, "model", None, weights=False)
-    for spec in [*run.config.datasets, *run.config.pretraining]:
-        path, revision = spec.settings.path, spec.settings.revision
-        if not Path(path).exists() and is_hub_id(path, revision):
-            yield look(f"dataset {spec.index}", path, "dataset", revision, weights=False)
+    for spec in run.config.entries:
+        if spec.source == HUB:
+            yield look(f"dataset {spec.index}", spec.settings.path, "dataset", spec.settings.revision, weights=False)
 
 
 def folder(path: Path, weights: bool) -> Iterator[Finding]:

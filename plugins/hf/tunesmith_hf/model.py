@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging
 
 from tunesmith import Backbone, Batch, EnvironmentProblem, Hidden, ModelError, Run, TunesmithError
-from tunesmith_hf import HFSettings, attention, loaded
+from tunesmith_hf import HFSettings, attention, embeddings, loaded
 from tunesmith_hf.source import Source, model_source, unreadable
 
 
@@ -26,7 +26,10 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
         if any(".base_layer." in name for name, _ in module.named_parameters()):
             help = "give a fresh model, or merge the adapter first: model.merge_and_unload() of peft"
             raise ModelError("the given model has an adapter in its layers already", help=help)
-        return model if isinstance(model, Backbone) else HFBackbone(run, model)
+        if isinstance(model, Backbone):
+            return model
+        embeddings.grow(run, model, settings)
+        return HFBackbone(run, model)
     where = run.config.document.where(("base_model",), value=True)
     source = model_source(run, settings, weights=not (run.abstract or settings.reinit_weights))
     try:
@@ -37,6 +40,7 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
     except Exception as error:  # config.json may say anything, and the library raises anything for it
         help = "a folder or a hub id with config.json and .safetensors weights"
         raise unreadable(f"base_model {source.name}", error, where, help) from error
+    embeddings.grow(run, model, settings)
     return HFBackbone(run, model)
 
 

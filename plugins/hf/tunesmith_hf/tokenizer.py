@@ -1,8 +1,7 @@
-"""The tokenizer of a run, with the special tokens that the config gives it."""
+"""The tokenizer of a run, with the tokens and roles that the config gives it."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import AutoTokenizer
 from tunesmith import ModelError, Run
 from tunesmith_hf import HFSettings
 from tunesmith_hf.source import tokenizer_source, unreadable
+from tunesmith_hf.vocabulary import change
 
 FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 """Any of these is a tokenizer, or can be made one."""
@@ -33,19 +33,11 @@ def load(run: Run, settings: HFSettings) -> Any:
     except Exception as error:  # its files may say anything, and the libraries raise anything for it
         help = "tokenizer_config: names another folder or hub id"
         raise unreadable(f"no tokenizer could be loaded from {path}", error, where, help, "tokenizer") from error
-    tokenizer.name_or_path = source.name
     if not tokenizer.is_fast:
         message, help = f"the tokenizer of {path} has no tokenizer.json", "convert it once with transformers"
         raise ModelError(message, where=where, help=help, code="tokenizer")
-    for role, token in run.core.special_tokens:
-        if token is None:
-            continue
-        if token not in tokenizer.get_vocab():
-            added = sorted(tokenizer.get_added_vocab())
-            close = difflib.get_close_matches(token, added, 1)
-            help = f"did you mean {close[0]!r}?" if close else f"added to it are: {', '.join(added[:5])}"
-            raise run.config.error(("special_tokens", role), f"{token!r} is not in the vocabulary", help)
-        setattr(tokenizer, role, token)
+    tokenizer = change(run, settings, tokenizer, source.runs_code)
+    tokenizer.name_or_path = source.name
     if tokenizer.eos_token_id is None:
         message, help = f"the tokenizer of {path} has no end token", "write special_tokens: {eos_token: ...}"
         raise ModelError(message, where=where, help=help, code="tokenizer")

@@ -103,3 +103,34 @@ def test_doctor_says_which_model_an_adapter_was_trained_on(tmp_path: Path) -> No
     assert same.status == "ok" and "model-llama" in same.detail
     other = found(lora_model_dir=tmp_path / "out", output_dir=tmp_path / "next", base_model=tmp_path / "another")
     assert other["lora_model_dir"].status == "warning"
+
+
+def test_rows_of_named_tokens_are_trained_and_no_others(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"lora_target_modules": ["q_proj"], "lora_trainable_tokens": ["<|im_end|>", "<|im_start|>"]}
+    tiny.train(tiny.sft_config(tmp_path, adapter="lora", **keys))
+    base, saved = tiny.weights(tmp_path / "model-llama"), tiny.weights(tmp_path / "out")
+    rows = {name: value for name, value in saved.items() if "lora_" not in name}
+    assert sorted(name.split(".")[-3] for name in rows) == ["embed_tokens", "lm_head"]
+    for name, value in rows.items():
+        before = base[name.removeprefix("base_model.model.").replace("token_adapter.trainable_tokens_delta", "weight")]
+        assert value.shape == (2, 32) and (value != before[[1, 2]]).any(1).all()
+
+
+def test_rows_of_no_token_and_rows_of_what_is_trained_whole_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lora_trainable_tokens\.0 '<think>' is not in the vocabulary"):
+        policy_of(tmp_path, lora_trainable_tokens=["<think>"])
+    with pytest.raises(ConfigError, match=r"lora_modules_to_save\.1 lm_head is trained whole"):
+        keys: dict[str, Any] = {"lora_modules_to_save": ["norm", "lm_head"], "lora_trainable_tokens": ["<|im_end|>"]}
+        policy_of(tmp_path, **keys)
+
+
+@pytest.mark.parametrize(
+    "rows", [{"lora_trainable_tokens": ["<|tool|>"]}, {"lora_modules_to_save": ["embed_tokens", "lm_head"]}]
+)
+def test_training_goes_on_from_an_adapter_with_a_token_of_its_own(rows: dict[str, Any], tmp_path: Path) -> None:
+    tiny.train(tiny.sft_config(tmp_path, adapter="lora", tokens=["<|tool|>"], **rows))
+    saved = tiny.weights(tmp_path / "out")
+    again = {"lora_model_dir": str(tmp_path / "out"), "tokens": ["<|tool|>"], "output_dir": str(tmp_path / "next")}
+    mine = {n.replace(".default", ""): p for n, p in policy_of(tmp_path, **again)[1].bare.named_parameters()}
+    mine = {f"base_model.model.{n}".replace("modules_to_save.", ""): p for n, p in mine.items()}
+    assert all(torch.equal(value, mine[name]) for name, value in saved.items())

@@ -33,6 +33,8 @@ class LoraSettings(Settings):
     """All linear layers but the head; what is done where neither this nor lora_target_modules is set."""
     lora_modules_to_save: list[str] | None = None
     """Modules that are trained whole and saved with the adapter, for example embed_tokens."""
+    lora_trainable_tokens: list[str] = []
+    """Tokens whose rows of the embeddings and the head are trained and saved with the adapter, and no others."""
     lora_model_dir: str | None = None
     """Go on training the adapter in this folder; its own rank and targets hold."""
     peft_use_rslora: bool = False
@@ -93,14 +95,15 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     save(run, policy, path)
 
 
-def options(settings: LoraSettings, head: str) -> dict[str, Any]:
-    """The arguments of peft's LoraConfig; with a score head, that is trained whole."""
+def options(settings: LoraSettings, head: str, rows: dict[str, list[int]] | None = None) -> dict[str, Any]:
+    """The arguments of peft's LoraConfig; with a score head, that is trained whole. rows: of which modules which."""
     return {
         "r": settings.lora_r,
         "lora_alpha": settings.lora_alpha,
         "lora_dropout": settings.lora_dropout,
         "target_modules": settings.lora_target_modules or "all-linear",
         "modules_to_save": settings.lora_modules_to_save,
+        "trainable_token_indices": rows,
         "use_rslora": settings.peft_use_rslora,
         "use_dora": settings.peft_use_dora,
         "task_type": "CAUSAL_LM" if head == "lm" else "SEQ_CLS",

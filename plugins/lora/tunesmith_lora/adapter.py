@@ -15,6 +15,7 @@ from torch import nn
 
 from tunesmith import Adapter, ModelError, Policy, Run
 from tunesmith_lora import LoraSettings, options
+from tunesmith_lora.rows import trainable_rows
 from tunesmith_lora.saved import WEIGHTS
 
 REFERENCE = "reference"
@@ -31,10 +32,11 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
         wrapped = go_on(run, model, settings.lora_model_dir)
     else:
         check_targets(run, model, settings)
+        rows = trainable_rows(run, model, settings) or None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft's own use of a name that transformers gives up
-                wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head)))
+                wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head, rows)))
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise

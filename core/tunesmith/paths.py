@@ -6,10 +6,24 @@ import difflib
 import re
 from pathlib import Path
 
-KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-"""Endings of data files that are read."""
-FOREIGN = {".csv", ".tsv", ".txt", ".xlsx", ".arrow", ".py", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"}
-"""Endings of files that are not read, and that no hub id has."""
+ENDINGS = {
+    ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".xlsx", ".arrow", ".py", ".gz", ".bz2", ".xz",
+    ".zst", ".zip", ".tar",
+}  # fmt: skip
+"""Endings of data files, which no hub id has."""
+FILE, HUB = "file", "hub"
+
+
+def source_of(path: str, revision: str | None = None) -> str:
+    """Where the path of a dataset leads: file, hub, or the scheme of a URL in small letters (s3, https, ...)."""
+    scheme, found, _ = path.partition("://")
+    if found:
+        return scheme.lower()
+    try:
+        here = Path(path).exists()
+    except OSError:
+        here = True  # too long for a file system, which says so
+    return HUB if not here and is_hub_id(path, revision) else FILE
 
 
 def is_hub_id(path: str, revision: str | None = None) -> bool:
@@ -18,7 +32,7 @@ def is_hub_id(path: str, revision: str | None = None) -> bool:
     It is none if it ends as a data file does, if it begins with a dot or a slash, or if there is a folder `owner`
     here; but a revision is said of nothing else than a hub id.
     """
-    if not re.fullmatch(r"[\w-][\w.-]{,95}(/[\w.-]{1,96})?", path) or Path(path).suffix.lower() in {*KINDS, *FOREIGN}:
+    if not re.fullmatch(r"[\w-][\w.-]{,95}(/[\w.-]{1,96})?", path) or Path(path).suffix.lower() in ENDINGS:
         return False
     return revision is not None or "/" not in path or not Path(path).parent.is_dir()
 

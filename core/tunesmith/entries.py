@@ -1,0 +1,70 @@
+"""Entries of the dataset lists: where they stand, what their `type:` says, and which plugin answers it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tunesmith.discovery import Candidate, defaults
+from tunesmith.yamlfile import Document
+
+DATASET_KEYS = ("datasets", "pretraining_dataset", "test_datasets")
+USER_DEFINED, FUNCTION = "user_defined", "function"
+"""The types that an entry says without their word: by a mapping, and by the path of a function."""
+_FUNCTION = re.compile(r"(?:.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
+_DOTTED = re.compile(r"([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
+
+
+def entries_of(document: Document, key: str) -> dict[int, dict[str, Any]]:
+    """The entries of a dataset list as they stand in the YAML, without those of a wrong type."""
+    entries = document.values.get(key)
+    return {i: entry for i, entry in enumerate(entries) if isinstance(entry, dict)} if isinstance(entries, list) else {}
+
+
+def type_of(value: Any, known: Collection[str], base: Path) -> str:
+    """The name that strategies answer to, for the `type:` of an entry.
+
+    A function is file.py:name or module:name; module.name too, where no plugin has such a type and the module is found
+    in `base` (the folder of the YAML) or installed.
+    """
+    if isinstance(value, Mapping):
+        return USER_DEFINED
+    name = str(value)
+    if name in known:
+        return name
+    if _FUNCTION.fullmatch(name):
+        return FUNCTION
+    dotted = _DOTTED.fullmatch(name)
+    return FUNCTION if dotted and _is_module(dotted[1], base) else name
+
+
+def _is_module(name: str, base: Path) -> bool:
+    if (base / f"{name}.py").is_file() or (base / name).is_dir():
+        return True
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def types_of(info: Mapping[str, Any], kinds: Collection[str] | None = None) -> list[str]:
+    """The types that a plugin's strategies answer to, of some row kinds or of all."""
+    strategies = info["strategies"].items()
+    return [name for kind, names in strategies if kinds is None or kind in kinds for name in names]
+
+
+def strategies_for(name: str, candidates: Iterable[Candidate], kinds: Collection[str]) -> list[Candidate]:
+    """The plugins that make rows of these kinds from a type; where none does, those that make any."""
+    found = [c for c in candidates if name in types_of(c.info)]
+    return [c for c in found if name in types_of(c.info, kinds)] or found
+
+
+def kinds_of(active: Mapping[str, Candidate], available: Mapping[str, Candidate]) -> tuple[str, ...]:
+    """The row kinds of the method that is active, or else of the default one; none where there is none."""
+    standard = {row["plugin"] for row in defaults() if row["hook"] == "compute_loss"}
+    methods = [c for c in active.values() if c.info["method"] and c.name not in standard]
+    methods += [c for name, c in available.items() if name in standard and c.info["method"]]
+    return tuple(methods[0].info["method"]["rows"]) if methods else ()

@@ -1,0 +1,109 @@
+"""Conversation formats that are plain text and no template: llama2_chat, pygmalion, metharme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunesmith import Row
+from tunesmith_chat import ChatDataset
+
+if TYPE_CHECKING:
+    from tunesmith import Piece
+
+
+class Format(NamedTuple):
+    """How rows become pieces of text, and the keys of an entry that say something to it."""
+
+    pieces: Callable[[Any, Row, ChatDataset], list[Piece]]
+    keys: frozenset[str]
+
+
+def _column(options: ChatDataset) -> str:
+    return options.field_messages if "field_messages" in options.model_fields_set else "conversations"
+
+
+def _turns(row: Row, options: ChatDataset, name: str, text: str, roles: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(role, text) of each message of a row; `name` and `text`: its properties; roles: those of the data.
+
+    Raises DataError.
+    """
+    column = _column(options)
+    messages = row.require(column, list)
+    if not messages:
+        raise row.error(column, "has no messages")
+    found = []
+    for index, message in enumerate(messages):
+        place = f"{column}[{index}]"
+        if not isinstance(message, Mapping):
+            raise row.error(place, f"is {type(message).__name__}, not a mapping")
+        one = Row(message, row.where)
+        role = message.get(name)
+        if not isinstance(role, str) or role not in roles:
+            raise row.error(f"{place}.{name}", f"is {str(role)[:40]!r}; known: {', '.join(roles)}")
+        if not isinstance(message.get(text), str):
+            raise row.error(f"{place}.{text}", f"is {type(message.get(text)).__name__}, not a text")
+        found.append((roles[role], str(one.require(text))))
+    return found
+
+
+def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
+    """Turns of user and assistant in [INST] marks, each pair a text of its own; a system message in the first.
+
+    As in Llama 2's reference code (github.com/meta-llama/llama, generation.py).
+    """
+    from tunesmith import Piece
+
+    roles = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+    turns = _turns(row, options, "from", "value", roles)
+    system = ""
+    if turns[0][0] == "system":
+        system = f"<<SYS>>\n{turns[0][1]}\n<</SYS>>\n\n"
+        turns = turns[1:]
+    wanted = [("user", "assistant")[i % 2] for i in range(len(turns))]
+    if not turns or [role for role, _ in turns] != wanted or len(turns) % 2:
+        raise row.error(_column(options), "has to be turns of human and gpt, one after the other, that end with gpt")
+    pieces = []
+    for number, ((_, question), (_, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
+        begin = (tokenizer.bos_token or "") if number else ""
+        pieces.append(Piece(f"{begin}[INST] {system}{question.strip()} [/INST]", 0.0, "role user"))
+        pieces.append(Piece(f" {answer.strip()} ", 1.0, f"assistant turn {number + 1}"))
+        pieces.append(Piece.end())
+        system = ""
+    return pieces
+
+
+def pygmalion(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
+    """Persona, user and model after their marks; what the model says is trained."""
+    from tunesmith import Piece
+
+    roles = {"system": "system", "human": "user", "user": "user", "bot": "model", "model": "model"}
+    pieces = []
+    for number, (role, text) in enumerate(_turns(row, options, "role", "value", roles)):
+        text = text.removesuffix("\n<START>").strip() if role == "system" else text.strip()
+        if role == "model":
+            pieces += [
+                Piece("<|model|>", 0.0, "header"),
+                Piece(f" {text}", 1.0, f"model, message {number}"),
+                Piece.end(),
+            ]
+        else:
+            mark = "<|system|>Persona: " if role == "system" else "<|user|> "
+            pieces.append(Piece(mark + text, 0.0, f"role {role}"))
+    return pieces
+
+
+def metharme(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
+    """A prompt and what is generated from it, which is trained."""
+    from tunesmith import Piece
+
+    prompt, generation = row.require("prompt"), row.require("generation")
+    return [Piece(f"<|user|>{prompt}<|model|>", 0.0, "prompt"), Piece(generation, 1.0, "generation"), Piece.end()]
+
+
+FORMATS = {
+    "llama2_chat": Format(llama2_chat, frozenset({"field_messages"})),
+    "pygmalion": Format(pygmalion, frozenset({"field_messages"})),
+    "metharme": Format(metharme, frozenset()),
+}
+"""The types that go through no chat template."""

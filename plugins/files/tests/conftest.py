@@ -1,0 +1,30 @@
+"""Entries that name files, read as a run reads them: through the config, the selection and the hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import tiny
+
+Read = Callable[..., Any]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Read:
+    """The rows of one entry, not yet read; the model is one that nobody asks for."""
+
+    def rows_of(path: Any, **entry: Any) -> Any:
+        values = {"base_model": "nobody/nothing", "datasets": [{"path": str(path), "type": "completion", **entry}]}
+        config = tmp_path / "run.yaml"
+        config.write_text(yaml.safe_dump(values))
+        run = tiny.start(config)
+        rows = run.hooks.load_rows(run, run.config.datasets[0])
+        rows.notes = run.notes
+        return rows
+
+    return rows_of

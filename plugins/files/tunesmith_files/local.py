@@ -1,0 +1,68 @@
+"""Files and folders of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+
+def path_of(path: str) -> Path:
+    """The path that an entry names, by itself or as file:///..."""
+    return Path(url2pathname(urlsplit(path).path)) if path.lower().startswith("file://") else Path(path)
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of this machine."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return str(self.path)
+
+    def open(self) -> io.BufferedReader:
+        return self.path.open("rb")
+
+    def identity(self) -> str:
+        """sha256 of its content."""
+        with self.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine."""
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        return str(self.path)
+
+    def names(self) -> list[str]:
+        """Every file below it, relative to it, by name; without what is hidden."""
+        below = sorted(p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file())
+        return [p.as_posix() for p in below if not any(part.startswith(".") for part in p.parts)]
+
+    def here(self) -> list[str]:
+        """What lies in it, for messages."""
+        return sorted(p.name for p in self.path.iterdir())
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def file(self, name: str) -> LocalFile:
+        return LocalFile(self.path / name)
+
+    def folder(self, name: str) -> LocalFolder:
+        return LocalFolder(self.path / name)

@@ -1,0 +1,182 @@
+"""A function of one's own makes the examples, is found before it is run, and its failures are those of a row."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tunesmith import ConfigError, DataError
+from tunesmith.api import prepare
+
+ROWS = [{"q": "the old stone", "a": "a bird"}, {"q": "three trees", "a": "red house"}]
+CODE = """
+from tunesmith import Example, Piece
+
+def plain(row, before=""):
+    return {"prompt": before + row["q"] + " ", "completion": row["a"]}
+
+def text(row):
+    return {"completion": row["a"]}
+
+def pieces(row):
+    return [(row["q"], False), (row["a"], True)]
+
+def weighted(row):
+    return [Piece(row["q"], 0.5, "half"), Piece.end()]
+
+def example(row, tokenizer):
+    return Example.text(tokenizer(row["a"]).input_ids)
+
+def second(row):
+    return plain(row) if row["q"].startswith("three") else None
+
+def choice(row):
+    return {"prompt": row["q"], "chosen": row["a"], "rejected": "no", "margin": 2}
+
+def wrong(row):
+    return row["missing"]
+
+def number(row):
+    return 3
+
+def half(row):
+    return {"prompt": "a", "completion": "\\ud800"}
+
+NOT_ONE = 3
+"""
+
+
+def config(folder: Path, function: str, code: str = CODE, **keys: Any) -> Path:
+    (folder / "ownrows.py").write_text(code, encoding="utf-8")
+    tiny.write_rows(folder / "data.jsonl", ROWS)
+    entry = {k: keys.pop(k) for k in ("arguments", "function_sha256") if k in keys}
+    return tiny.write_config(
+        folder, base_model=str(tiny.model_folder(folder / "model")),
+        datasets=[{"path": str(folder / "data.jsonl"), "type": function, **entry}], **keys,
+    )  # fmt: skip
+
+
+def shown(path: Path) -> list[list[tuple[str, float]]]:
+    """Of each example its pieces: decoded text and weight."""
+    run: Any = prepare(tiny.start(path))
+    found = []
+    for example in run.data.train:
+        runs: list[tuple[list[int], float]] = []
+        for segment in example.segments:
+            for token, weight in zip(segment.tokens.tolist(), segment.weights.tolist(), strict=True):
+                if not runs or runs[-1][1] != weight:
+                    runs.append(([], weight))
+                runs[-1][0].append(token)
+        found.append([(run.tokenizer.decode(tokens), weight) for tokens, weight in runs])
+    return found
+
+
+END = tiny.tokenizer().eos_token
+WANTED = {
+    "plain": [[("the old stone ", 0), (f"a bird{END}", 1)], [("three trees ", 0), (f"red house{END}", 1)]],
+    "text": [[(f"a bird{END}", 1)], [(f"red house{END}", 1)]],
+    "pieces": [[("the old stone", 0), ("a bird", 1)], [("three trees", 0), ("red house", 1)]],
+    "weighted": [[("the old stone", 0.5), (END, 1)], [("three trees", 0.5), (END, 1)]],
+    "example": [[("a bird", 1)], [("red house", 1)]],
+    "second": [[("three trees ", 0), (f"red house{END}", 1)]],
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_a_function_returns_is_what_is_trained(name: str, tmp_path: Path) -> None:
+    assert shown(config(tmp_path, f"./ownrows.py:{name}")) == WANTED[name]
+
+
+@pytest.mark.parametrize("function", ["ownrows:plain", "ownrows.plain", "./ownrows.py:plain"])
+def test_a_file_and_a_module_beside_the_yaml_are_found(function: str, tmp_path: Path) -> None:
+    assert shown(config(tmp_path, function)) == WANTED["plain"]
+
+
+def test_a_function_gets_the_arguments_of_its_entry(tmp_path: Path) -> None:
+    path = config(tmp_path, "./ownrows.py:plain", arguments={"before": "so: "})
+    assert shown(path)[0][0] == ("so: the old stone ", 0)
+
+
+PAIRS = """
+from tunesmith import Method, Plugin, hookimpl
+plugin = Plugin(answers={"rl": ("pairs",)}, method=Method(rows=("pair",)))
+@hookimpl
+def compute_loss(): ...
+"""
+
+
+def test_a_pair_is_two_completions_of_one_prompt_with_its_margin(tmp_path: Path) -> None:
+    (tmp_path / "pairmethod.py").write_text(PAIRS, encoding="utf-8")
+    run: Any = prepare(tiny.start(config(tmp_path, "./ownrows.py:choice", plugins=["./pairmethod.py"], rl="pairs")))
+    first = run.data.train[0]
+    assert [run.tokenizer.decode(s.tokens) for s in first.segments] == ["the old stone", f"a bird{END}", f"no{END}"]
+    assert [s.fork for s in first.segments[1:]] == [len(first.segments[0].tokens)] * 2
+    assert first.columns == {"margin": 2.0}
+
+
+BROKEN = {
+    "a function that is not there": ("./ownrows.py:plane", {}, "has no 'plane'", "did you mean 'plain'?"),
+    "a file that is not there": ("./gone.py:plain", {}, "can't be read", "relative to the YAML"),
+    "a module that is not there": (
+        "nowhere_at_all:plain",
+        {},
+        "no module 'nowhere_at_all'",
+        "a module is one of there",
+    ),
+    "another file than it was": ("./ownrows.py:plain", {"function_sha256": "0" * 64}, "has sha256", "look at what"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_can_not_be_found_is_said_before_a_row_is_read(case: str, tmp_path: Path) -> None:
+    function, keys, message, help = BROKEN[case]
+    with pytest.raises(ConfigError) as caught:
+        tiny.start(config(tmp_path, function, **keys))
+    (problem,) = caught.value.problems
+    assert message in problem.message and help in (problem.help or "") and problem.where
+
+
+def test_a_file_that_is_no_python_is_said_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"datasets.0.type ownrows.py is no Python: .*line 1"):
+        tiny.start(config(tmp_path, "./ownrows.py:plain", "def plain(row) return"))
+
+
+@pytest.mark.parametrize(
+    ("function", "keys", "message"),
+    [("NOT_ONE", {}, "can't be called"), ("plain", {"arguments": {"after": 1}}, "unexpected keyword argument 'after'")],
+)
+def test_what_can_not_be_called_so_is_said_at_its_type(
+    function: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare(tiny.start(config(tmp_path, f"./ownrows.py:{function}", **keys)))
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "help"),
+    [("wrong", "wrong failed on it: KeyError: 'missing'", "at ownrows.py:26"),
+     ("number", "returned int", "a mapping of texts"), ("half", "completion: holds '\\ud800'", "")],
+)  # fmt: skip
+def test_a_failure_is_one_of_the_row_with_the_line_of_the_function(
+    function: str, message: str, help: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(tiny.start(config(tmp_path, f"./ownrows.py:{function}")))
+    (problem,) = caught.value.problems
+    assert message in problem.message and help in (problem.help or "")
+    assert problem.where == f"{tmp_path / 'data.jsonl'}:1"
+
+
+def test_prepared_data_is_made_again_when_the_file_changes(tmp_path: Path) -> None:
+    prepared = {"dataset_prepared_path": str(tmp_path / "prepared")}
+    digest = hashlib.sha256(CODE.encode()).hexdigest()
+    path = config(tmp_path, "./ownrows.py:plain", function_sha256=digest, **prepared)
+    runs: list[Any] = [prepare(tiny.start(path)) for _ in range(2)]
+    assert [run.data.cached for run in runs] == [False, True]
+    path = config(tmp_path, "./ownrows.py:plain", CODE.replace('+ " "', '+ ": "'), **prepared)
+    run: Any = prepare(tiny.start(path))
+    assert not run.data.cached and run.tokenizer.decode(run.data.train[0].segments[0].tokens) == "the old stone: "

@@ -1,0 +1,28 @@
+"""Instruction formats of known datasets: gpteacher, oasst, reflection, jeopardy, multiple choice, context_qa, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tunesmith import Plugin, Settings, hookimpl
+from tunesmith_instruct.formats import FORMATS
+
+if TYPE_CHECKING:
+    from tunesmith import DatasetSpec, Example, Row, Run
+
+
+class InstructSettings(Settings):
+    train_on_inputs: bool = False
+    """Train the prompt too, not only the answer."""
+
+
+plugin = Plugin(settings=InstructSettings, strategies={"conversation": tuple(FORMATS)})
+
+
+@hookimpl
+def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
+    from tunesmith_instruct.strategy import rows_to_examples
+
+    train_on_inputs = run.settings(InstructSettings).train_on_inputs
+    return rows_to_examples(run.tokenizer, rows, FORMATS[spec.type], train_on_inputs)

@@ -1,0 +1,14 @@
+"""A method that trains on labelled answers: each pulls its log-probability up or down, as its label says."""
+
+import torch.nn.functional as F
+
+from tunesmith import Method, Needs, Plugin, Term, hookimpl
+
+plugin = Plugin(answers={"rl": ("labelled",)}, method=Method(rows=("labelled",)), needs=Needs(logps=True))
+
+
+@hookimpl
+def compute_loss(out, batch):
+    means = batch.mean_by_sequence(out.logps)  # [S], and S is the number of examples
+    signs = 2 * batch.columns["label"] - 1
+    return {"labelled": Term(-F.logsigmoid(signs * means).sum(), "examples")}

@@ -1,0 +1,155 @@
+"""Rows of one entry to the texts of prompt and answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tunesmith import Row
+from tunesmith_preference import PreferenceDataset
+from tunesmith_preference.checks import NAMES
+from tunesmith_preference.formats import FORMATS, Format, Markup
+from tunesmith_preference.messages import Turn, conversation
+from tunesmith_preference.template import Template
+from tunesmith_preference.values import label, number, shown
+
+
+class Texts(NamedTuple):
+    """A row written out: its prompt, its answers (chosen and rejected, or one), and its numbers."""
+
+    where: str
+    prompt: str
+    answers: list[str]
+    columns: dict[str, float]
+
+
+class Reader:
+    """Reads the rows of one entry. Which columns, its first row says, and every other row has to have them."""
+
+    def __init__(self, kind: str, type_name: str, options: PreferenceDataset):
+        self.format: Format = FORMATS[kind][type_name]
+        self.options = options
+        self.labelled = kind == "labelled"
+        self.columns: dict[str, str] = {}
+        """Part of a row -> the column that it is read from."""
+        self.unread: list[str] = []
+        self.templates: dict[str, Template] = {}
+        if self.format.markup is None:
+            parts = ("prompt", *self.format.answers)
+            self.templates = {p: Template(getattr(options, f"{p}_format"), NAMES[p]) for p in parts}
+
+    def read(self, row: Row) -> Texts:
+        """The texts of a row. Raises DataError, with file, line and field, for one that can't be used."""
+        if not self.columns:
+            self._find_columns(row)
+        if self.format.ranked:
+            answers = _ranked(row, self.columns["answers"], self.options.nectar_pair)
+            prompt = self._prompt(row, [])
+        elif self.format.messages:
+            history, answers = self._messages(row)
+            prompt = self._prompt(row, history)
+        else:
+            answers = [self._answer(row, part) for part in self.format.answers]
+            prompt = self._prompt(row, [])
+        numbers = {"label": label(row, self.columns["label"])} if self.labelled else {}
+        if "margin" in self.columns:
+            numbers["margin"] = number(row, "margin")
+        elif not self.labelled and "margin" in row:
+            raise row.error("margin", "is not in the first row, so no row can have one", "give every row a margin")
+        return Texts(row.where, prompt, answers, numbers)
+
+    def _find_columns(self, row: Row) -> None:
+        """Decide by the first row which columns are read. Raises DataError where one that is needed is not there."""
+        wanted = {"prompt": self.format.prompt} if self.format.prompt else {}
+        for part, names in {**wanted, **self.format.answers}.items():
+            named = getattr(self.options, f"field_{part}", None)
+            names = (named,) if named else names
+            found = next((name for name in names if name in row), None)
+            if found is None and len(names) > 1:
+                columns = ", ".join(map(str, row)) or "none"
+                raise row.error(part, f"no column {', '.join(names[:-1])} or {names[-1]}; found: {columns}")
+            self.columns[part] = found or names[0]
+        system = self._system_column(row)
+        if system is not None:
+            self.columns["system"] = system
+        if self.labelled:
+            self.columns["label"] = self.options.field_label
+        elif "margin" in row:
+            self.columns["margin"] = "margin"
+        self.unread = [str(name) for name in row if name not in self.columns.values()]
+
+    def _system_column(self, row: Row) -> str | None:
+        """The column with the system prompt; None where none is read."""
+        has_place = self.format.system and (not self.templates or "system" in self.templates["prompt"].names)
+        if not has_place:
+            return None
+        if self.templates or self.options.field_system:
+            return self.options.field_system or self.format.system
+        return self.format.system if self.format.system in row else None
+
+    def _system(self, row: Row) -> str:
+        """The system prompt, empty where the row has none; a column that the entry speaks of has to be there."""
+        column = self.columns.get("system")
+        if column is None:
+            return ""
+        if row.get(column) is None and (column in row or not (self.templates or self.options.field_system)):
+            return ""
+        text: str = row.require(column)
+        return text
+
+    def _prompt(self, row: Row, history: list[Turn]) -> str:
+        """Everything before the answer; `history` is what the messages say before it, if they say it."""
+        system = self._system(row)
+        markup = self.format.markup
+        if markup is None:
+            return self.templates["prompt"].fill(prompt=row.require(self.columns["prompt"]), system=system)
+        turns = [("user", row.require(self.columns["prompt"]))] if self.format.prompt else history
+        if system or (markup.system is not None):
+            turns = [("system", system or markup.system or ""), *turns]
+        return written(markup, turns) + markup.answer
+
+    def _answer(self, row: Row, part: str) -> str:
+        column = self.columns[part]
+        if isinstance(row.get(column), list):
+            raise row.error(column, "is a list, not str", "type: chatml.argilla_chat reads answers written as messages")
+        text: str = row.require(column)
+        return self.templates[part].fill(**{part: text}) if self.templates else text
+
+    def _messages(self, row: Row) -> tuple[list[Turn], list[str]]:
+        """What was said before, which all answers share, and the answers."""
+        read = {column: conversation(row, column) for column in (self.columns[part] for part in self.format.answers)}
+        histories = [history for history, _ in read.values()]
+        for column, history in zip(list(read)[1:], histories[1:], strict=True):
+            if history != histories[0]:
+                first = next(iter(read))
+                raise row.error(column, f"differs from {first} before the last message", "only the answers may differ")
+        if self.format.prompt and len(histories[0]) > 1:  # the prompt column has one turn, and the others would be lost
+            column, help = (
+                next(iter(read)),
+                "type: chatml.argilla_chat and llama3.argilla_chat read whole conversations",
+            )
+            raise row.error(column, f"has {len(histories[0])} messages before the answer; this type reads one", help)
+        return histories[0], [answer for _, answer in read.values()]
+
+
+def written(markup: Markup, turns: list[Turn]) -> str:
+    """Turns in a markup."""
+    template = Template(markup.turn, ("role", "content"))
+    return "".join(template.fill(role=role, content=content) for role, content in turns)
+
+
+def _ranked(row: Row, column: str, pair: str) -> list[str]:
+    """Of answers with ranks (1 is best): the best, and the worst or the second."""
+    found: list[tuple[float, str]] = []
+    for index, entry in enumerate(row.require(column, list)):
+        place = f"{column}[{index}]"
+        if not isinstance(entry, dict):
+            raise row.error(place, f"is {shown(entry)}, not a mapping of rank and answer")
+        parts = Row({f"{place}.{key}": entry[key] for key in ("rank", "answer") if key in entry}, row.where)
+        found.append((number(parts, f"{place}.rank"), parts.require(f"{place}.answer")))
+    found.sort(key=lambda one: one[0])
+    better, worse = found[:1], found[1:2] if pair == "best_second" else found[1:][-1:]
+    if not worse:
+        raise row.error(column, f"has {len(found)} answers, and a pair needs two")
+    if better[0][0] == worse[0][0]:
+        raise row.error(column, f"has no better answer: both of the pair have rank {better[0][0]:g}")
+    return [better[0][1], worse[0][1]]

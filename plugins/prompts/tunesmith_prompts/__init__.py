@@ -1,0 +1,28 @@
+"""Prompts without an answer, for methods that generate their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tunesmith import Plugin, Settings, hookimpl
+
+if TYPE_CHECKING:
+    from tunesmith import DatasetSpec, Example, Row, Run
+
+
+class PromptDataset(Settings):
+    """Further keys of a `datasets:` entry of type prompt."""
+
+    field_prompt: str = "prompt"
+    """Column with the prompt; the other columns go to the method, for its rewards."""
+
+
+plugin = Plugin(strategies={"prompt": ("prompt",)}, dataset_settings=PromptDataset)
+
+
+@hookimpl
+def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
+    from tunesmith_prompts.strategy import rows_to_examples
+
+    return rows_to_examples(run.tokenizer, rows, spec.option(PromptDataset).field_prompt)

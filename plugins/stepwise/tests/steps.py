@@ -1,0 +1,18 @@
+"""A process reward model: the score at each step's end is the log-odds that the step is right."""
+
+import torch.nn.functional as F
+
+from tunesmith import Method, Needs, Plugin, Term, hookimpl
+
+plugin = Plugin(answers={"rl": ("steps",)}, method=Method(rows=("stepwise",), head="score"), needs=Needs(scores=True))
+
+
+@hookimpl
+def compute_loss(out, batch):
+    scores = out.scores[:, 0]  # [M], and M is the number of weighted tokens N
+    labels = batch.columns["label"]
+    right = Term(((scores > 0) == (labels > 0)).sum(), "tokens", metric=True)
+    return {
+        "steps": Term(F.binary_cross_entropy_with_logits(scores, labels, reduction="sum"), "tokens"),
+        "right": right,
+    }

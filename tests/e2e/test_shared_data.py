@@ -1,0 +1,42 @@
+"""Several processes prepare data once, and share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+COUNTING = """
+import os
+from tunesmith import Example, Plugin, hookimpl
+
+plugin = Plugin(strategies={"text": ("counted",)})
+
+
+@hookimpl
+def build_dataset(run, rows):
+    for row in rows:
+        with open(os.environ["COUNTED"], "a") as file:
+            file.write(f"{row.where}\\n")
+        yield Example.text(run.tokenizer(row["text"]).input_ids)
+"""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_each_row_is_tokenised_once_for_all_processes(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COUNTED", str(tmp_path / "counted.txt"))
+    (tmp_path / "counting.py").write_text(COUNTING)
+    data = tiny.write_rows(tmp_path / "data.jsonl", tiny.rows("text", 12))
+    keys = {"dataset_prepared_path": str(tmp_path / "prepared")} if kept else {}
+    path = tiny.write_config(
+        tmp_path, base_model=str(tiny.model_folder(tmp_path / "model")), plugins=["./counting.py"],
+        datasets=[{"path": str(data), "type": "counted"}], val_set_size=2, **keys,
+    )  # fmt: skip
+    tiny.torchrun(2, path)
+    places = (tmp_path / "counted.txt").read_text().splitlines()
+    assert sorted(places) == sorted(f"{data}:{n}" for n in range(1, 13))
+    assert not (tmp_path / "out/.prepared").exists() and tiny.metrics(tmp_path / "out")
