@@ -118,12 +118,13 @@ class _Checker:
         key, where = str(path[-1]), self.document.where(path)
         name = ".".join(map(str, path))
         if key in owned:
-            owner = self.available[owned[key][0]]
+            homes = [self.available[word] for word in owned[key]]
+            said = (
+                f"the plugin {homes[0]}, which is" if len(homes) == 1 else f"{' and '.join(map(str, homes))}, which are"
+            )
+            ways = [selects(home.info).removesuffix(DROP).removeprefix("write ") for home in homes]
             return Problem(
-                f"{name} belongs to the plugin {owner}, which is not selected",
-                where,
-                "orphaned-key",
-                selects(owner.info),
+                f"{name} belongs to {said} not selected", where, "orphaned-key", f"write {' or '.join(ways)}{DROP}"
             )
         if key in refused() and len(path) == 1:
             entry = refused()[key]
@@ -183,6 +184,9 @@ class _Checker:
                 yield from self.below(root, items or {}, item, (*path, index))
 
 
+DROP = ", or drop the key"
+
+
 def strategy_of(
     value: Any, active: Mapping[str, Candidate], available: Mapping[str, Candidate], base: Path
 ) -> Candidate | None:
@@ -201,7 +205,7 @@ def selects(info: Mapping[str, Any]) -> str:
     ways += [f"path: {source}://... in datasets" for source in info["sources"] if source not in (FILE, HUB)][:1]
     ways += [f"{switch}: true" if _is_flag(info, switch) else f"{switch}: ..." for switch in info["switches"]]
     ways = ways or [f"plugins: [{info['name']}]"]
-    return f"write {' or '.join(ways)}, or drop the key"
+    return f"write {' or '.join(ways)}{DROP}"
 
 
 def _is_flag(info: Mapping[str, Any], key: str) -> bool:

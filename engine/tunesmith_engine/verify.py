@@ -30,11 +30,13 @@ def verify(run: Run) -> list[dict[str, Any]]:
         scored = [e for e in examples if e.trained_tokens] or [_guess(e) for e in examples]
         tolerance = BFLOAT16 if run.world.half or policy.bare.dtype == torch.bfloat16 else FLOAT32
         checker = _Checker(run, policy, scored)
-        checks = {
-            "packed = plain forward, log-probabilities": checker.packed_is_plain(),
+        checks: dict[str, float] = {}
+        if run.method.head == "lm":
+            checks["packed = plain forward, log-probabilities"] = checker.packed_is_plain()
+            checks["chunked = full logits, gradients"] = checker.chunked_is_full()
+        checks |= {
             "packed = unpacked, gradients": checker.packed_is_unpacked(),
             "shared = repeated prompts, gradients": checker.shared_is_repeated(),
-            "chunked = full logits, gradients": checker.chunked_is_full(),
             "accumulated = one batch, gradients": checker.accumulated_is_one(),
         }
         if run.adapter is not None:
@@ -57,9 +59,15 @@ class _Checker:
         self.run, self.policy, self.examples = run, policy, examples
         self.parameters = [p for p in policy.bare.parameters() if p.requires_grad]
 
-    def logps(self, examples: list[Example], share: bool = True) -> Tensor:
-        batch = collate(examples, share=share).to(self.run.device)
-        return self.policy(batch, Needs(logps=True)).logps
+    def values(self, examples: list[Example], share: bool = True) -> Tensor:
+        """What a method would read of the forward: log-probabilities, or scores where the model has that head."""
+        return self.read(self.policy, examples, share)
+
+    def read(self, policy: Policy, examples: list[Example], share: bool = True) -> Tensor:
+        scores = self.run.method.head != "lm"
+        batch = collate(examples, share=share, score_points=scores).to(self.run.device)
+        out = policy(batch, Needs(logps=not scores, scores=scores))
+        return out.scores.flatten() if scores else out.logps
 
     def gradients(self, groups: list[list[Example]], share: bool = True) -> Tensor:
         """The gradient of the summed log-probabilities over groups, as one vector scaled to its largest entry."""
@@ -67,7 +75,7 @@ class _Checker:
             p.grad = None
         count = sum(e.trained_tokens for group in groups for e in group)
         for group in groups:
-            (self.logps(group, share).sum() / count).backward()
+            (self.values(group, share).sum() / count).backward()
         flat = torch.cat([p.grad.float().flatten() for p in self.parameters if p.grad is not None])
         for p in self.parameters:
             p.grad = None
@@ -75,7 +83,7 @@ class _Checker:
 
     def packed_is_plain(self) -> float:
         with torch.no_grad():
-            ours = self.logps(self.examples)
+            ours = self.values(self.examples)
             theirs = torch.cat([self.plain(e, i) for e in self.examples for i in range(1, len(e.segments))])
         return float((ours - theirs).abs().max())
 
@@ -124,10 +132,10 @@ class _Checker:
         """At step 0 an adapter may start anywhere; switched off, it has to be the model that was loaded."""
         base = self.run.hooks.load_model(self.run, "reference")
         base.module.to(self.run.device).eval()
-        untouched = Policy(self.run, base, Needs(logps=True))
-        batch = collate(self.examples).to(self.run.device)
+        untouched = Policy(self.run, base, Needs())
         with self.policy.reference() as reference:
-            return float((reference(batch, Needs(logps=True)).logps - untouched(batch).logps).abs().max())
+            ours, theirs = (self.read(policy, self.examples) for policy in (reference, untouched))
+        return float((ours - theirs).abs().max())
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Writes the data of the examples: chat.jsonl, alpaca.jsonl and text.jsonl, the same bytes each time.
+"""Writes the data of the examples: chat, alpaca, text and pairs.jsonl, the same bytes each time.
 
     python examples/data/make.py [folder]
 
@@ -234,6 +234,14 @@ def texts(known: list[Fact], draw: random.Random) -> Iterator[dict[str, str]]:
         yield {"text": f"{name} wrote down what {draw.choice(['the teacher', 'a friend', 'the book'])} said. {told}"}
 
 
+def pairs(known: list[Fact], draw: random.Random) -> Iterator[dict[str, str]]:
+    """A question, its answer, and the answer to another question of the same kind."""
+    suited = [fact for fact in known if fact.family in ("opposite", "colour", "sound", "young", "count", "after")]
+    for fact in draw.sample(suited, len(suited)):
+        others = [other.say() for other in suited if other.family == fact.family and other.say() != fact.say()]
+        yield {"prompt": draw.choice(fact.questions()), "chosen": fact.say(), "rejected": draw.choice(others)}
+
+
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8")
@@ -254,6 +262,7 @@ def main(folder: Path) -> None:
     write(folder / "chat.jsonl", map(messages, chats))
     write(folder / "alpaca.jsonl", instructions(known, draw))
     write(folder / "text.jsonl", texts(known, draw))
+    write(folder / "pairs.jsonl", pairs(known, draw))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tunesmith.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-TASKS = {"quickstart", "sft-full", "sft-lora", "alpaca-lora", "pretrain-stream", "completion", "fsdp"}
+TASKS = {"dpo", "quickstart", "sft-full", "sft-lora", "alpaca-lora", "pretrain-stream", "completion", "fsdp"}
 LONGEST = 40  # lines of a YAML that is read at one go
 TINY = ["base_model=examples/tiny", "reinit_weights=true", "max_steps=2", "sequence_len=256", "device=cpu"]
 # One micro-batch a step is enough here; bfloat16 is slow on a CPU.
@@ -113,7 +113,7 @@ def test_the_data_is_what_its_script_writes(tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main(tmp_path)
-    for name in ("chat.jsonl", "alpaca.jsonl", "text.jsonl"):
+    for name in ("chat.jsonl", "alpaca.jsonl", "pairs.jsonl", "text.jsonl"):
         assert (tmp_path / name).read_bytes() == (script.parent / name).read_bytes(), f"python {script} writes {name}"
 
 

@@ -31,7 +31,9 @@ def trials(folder: Path, **numbers: int) -> list[dict[str, object]]:
     options = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
     command = [sys.executable, str(HERE / "trials.py"), str(folder / "runs"), *options]
     (folder / "runs").mkdir()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=300 + 10 * sum(numbers.values())
+    )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     outcomes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     first, rest = outcomes[0], outcomes[1:]

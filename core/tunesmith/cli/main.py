@@ -157,12 +157,12 @@ def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def plugins(as_json: bool) -> None:
     """List the installed plugins, from their metadata alone."""
     from tunesmith.discovery import installed
-    from tunesmith.keys import selects
+    from tunesmith.keys import DROP, selects
 
     rows = [
         {"name": c.name, "distribution": c.distribution, "version": c.version, "summary": c.info["summary"],
          "answers": c.info["answers"], "strategies": c.info["strategies"], "hooks": c.info["hooks"],
-         "requires": c.requires, "selected_by": selects(c.info).removesuffix(", or drop the key")}
+         "requires": c.requires, "selected_by": selects(c.info).removesuffix(DROP)}
         for c in installed().values()
     ]  # fmt: skip
     if as_json:

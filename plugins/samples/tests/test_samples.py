@@ -11,7 +11,8 @@ import tunesmith_samples
 from rich.console import Console
 from tunesmith_samples.table import pairs, show
 
-from tunesmith import ConfigError, Example, StepRecord
+from tests import tiny
+from tunesmith import ConfigError, Example, Method, StepRecord
 
 
 class Tokenizer:
@@ -53,6 +54,7 @@ def run(folder: Path, step: int = 0, main: bool = True, data: Any = None, **sett
     notes: dict[str, Any] = {}
     return SimpleNamespace(
         core=SimpleNamespace(seed=7),
+        method=Method(rows=("text",)),
         config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
         settings=lambda model: model(generate_samples=True, **settings),
         world=SimpleNamespace(main=main),
@@ -145,3 +147,18 @@ def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             tunesmith_samples.validate(run(tmp_path, **settings))
     tunesmith_samples.validate(run(tmp_path, generation_top_p=0.9, generation_temperature=1.0))
+
+
+SCORES = """
+from tunesmith import Method, Plugin, hookimpl
+plugin = Plugin(answers={"rl": ("scores",)}, method=Method(rows=("conversation",), head="score"))
+@hookimpl
+def compute_loss(): ...
+"""
+
+
+def test_a_model_of_scores_is_not_asked_for_text(tmp_path: Path) -> None:
+    (tmp_path / "scoring.py").write_text(SCORES)
+    path = tiny.sft_config(tmp_path, plugins=["./scoring.py"], rl="scores", generate_samples=True)
+    with pytest.raises(ConfigError, match="generate_samples has no effect: a model of scores writes no text"):
+        tiny.start(path)

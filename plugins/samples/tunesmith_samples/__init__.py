@@ -40,6 +40,9 @@ plugin = Plugin(
 def validate(run: Run) -> None:
     settings = run.settings(SampleSettings)
     errors = []
+    if run.method.head != "lm":
+        help = "drop the key: eval_accuracy and the rewards say how it does"
+        errors.append(run.config.error("generate_samples", "has no effect: a model of scores writes no text", help))
     if settings.sample_prompts and "num_generation_samples" in settings.model_fields_set:
         message = "counts examples, and sample_prompts takes their place"
         errors.append(run.config.error("num_generation_samples", message, help="drop one of the two"))

@@ -1,0 +1,108 @@
+"""What is saved scores the same elsewhere, padded too, and says what is new in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from plugins.reward.tests.made import classifier, config, rows, scores, sequences
+from tests import tiny
+from tunesmith import collate
+
+
+def our_scores(result: Any) -> tuple[torch.Tensor, list[list[int]]]:
+    """The rewards of the training pairs by the engine, and the tokens that they are of."""
+    examples = list(result.policy.run.data.train)
+    result.policy.bare.eval()
+    with torch.no_grad():
+        batch = collate(examples, score_points=True)
+        return result.policy(batch).scores[:, 0], sequences(examples)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3", "gpt_neox"])
+def test_transformers_loads_it_and_gives_the_same_scores(architecture: str, tmp_path: Path) -> None:
+    ours, texts = our_scores(tiny.train(config(tmp_path, architecture)))
+    model, found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"] and not found["mismatched_keys"]
+    assert model.config.num_labels == 1 and model.config.id2label == {0: "reward"}
+    pad = model.config.get_text_config().pad_token_id
+    assert pad == tiny.tokenizer().pad_token_id
+    assert torch.allclose(scores(model, texts, pad), ours, atol=1e-4)
+    assert torch.allclose(scores(model, texts, None), ours, atol=1e-4)
+
+
+def test_peft_loads_an_adapter_with_its_head_and_gives_the_same_scores(tmp_path: Path) -> None:
+    from peft import AutoPeftModelForSequenceClassification, PeftModel
+
+    ours, texts = our_scores(tiny.train(config(tmp_path, adapter="lora")))
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model-llama", num_labels=1)
+    before = base.score.weight.clone()
+    for model in (
+        PeftModel.from_pretrained(base, tmp_path / "out"),
+        AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out", num_labels=1),
+    ):
+        assert torch.allclose(scores(model, texts, None), ours, atol=1e-4)
+    assert not torch.equal(base.score.modules_to_save.default.weight, before)
+
+
+def test_the_head_is_trained_with_an_adapter_too_and_the_run_says_so(tmp_path: Path) -> None:
+    result = tiny.train(config(tmp_path, adapter="lora", max_steps=0 + 1))
+    trained = {name for name, p in result.policy.bare.named_parameters() if p.requires_grad}
+    assert "score.modules_to_save.default.weight" in trained
+    assert all("lora_" in name or "score" in name for name in trained)
+    assert result.policy.run.notes["score head"] == "new, from random weights; it is trained, whole, beside the adapter"
+    assert "score head" in json.loads((tmp_path / "out/run.json").read_text())["notes"]
+
+
+def test_a_head_that_came_with_the_model_is_trained_on(tmp_path: Path) -> None:
+    classifier(tmp_path / "model-llama")
+    given = tiny.weights(tmp_path / "model-llama")["score.weight"]
+    result = tiny.train(config(tmp_path, max_steps=1, learning_rate=1e-6))
+    assert result.policy.run.notes["score head"] == "that of base_model; it is trained"
+    assert (tiny.weights(tmp_path / "out")["score.weight"] - given).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("pad", "said"),
+    [("<|im_end|>", "answers end with the pad token <|im_end|>"), (None, "the tokenizer has no pad token")],
+)
+def test_without_a_usable_pad_token_none_is_saved_and_single_answers_score_right(
+    pad: str | None, said: str, tmp_path: Path
+) -> None:
+    """transformers reads a pad token at the end as padding: with the end token as one it would score the token before
+    it."""
+    folder = tiny.model_folder(tmp_path / "model-llama")
+    written = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(written | {"pad_token": pad}))
+    model_config = json.loads((folder / "config.json").read_text())
+    ends = tiny.tokenizer().convert_tokens_to_ids("<|im_end|>")
+    (folder / "config.json").write_text(json.dumps(model_config | {"pad_token_id": ends}))
+    result = tiny.train(config(tmp_path))
+    warned = [text for name, text in result.policy.run.notes.items() if name.endswith("reward_model")]
+    assert len(warned) == 1 and warned[0].startswith(said) and "special_tokens: {pad_token:" in warned[0]
+    ours, texts = our_scores(result)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.pad_token_id is None
+    assert torch.allclose(scores(model, texts, None), ours, atol=1e-4)
+
+
+def test_held_out_pairs_are_measured_by_the_names_of_training(tmp_path: Path) -> None:
+    held = tiny.write_rows(tmp_path / "held.jsonl", rows(30)[12:])
+    tests = [{"path": str(held), "type": "passthrough"}]
+    result = tiny.train(config(tmp_path, test_datasets=tests, micro_batch_size=4, eval_steps=3))
+    line = tiny.metrics(tmp_path / "out")[-1]
+    examples = list(result.policy.run.data.eval)
+    with torch.no_grad():
+        found = result.policy(collate(examples, score_points=True)).scores[:, 0].view(-1, 2)
+    gap = found[:, 0] - found[:, 1]
+    wanted = {
+        "accuracy": (gap > 0).float().mean(), "margin": gap.mean(), "min_reward": found.min(),
+        "mean_reward": found.mean(), "max_reward": found.max(), "loss": -torch.nn.functional.logsigmoid(gap).mean(),
+    }  # fmt: skip
+    for name, value in wanted.items():
+        assert line[f"eval_{name}"] == pytest.approx(value.item(), abs=1e-5), name

@@ -1,0 +1,59 @@
+"""Outcome reward models: a score for an answer, learnt from pairs of a better and a worse one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import NonNegativeFloat
+
+from tunesmith import Method, Needs, Plugin, Settings, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tunesmith import Batch, Output, Run, StepRecord, Term
+
+
+class RewardSettings(Settings):
+    """What of the method can be chosen."""
+
+    reward_model: bool = False
+    """Train a model that scores answers: a head of one number at the end of each, instead of the next token."""
+    center_rewards_coefficient: NonNegativeFloat = 0.0
+    """How strongly the two rewards of a pair are drawn to a sum of 0, which the pair itself leaves open; 0.01 is
+    common (arXiv 2312.09244)."""
+
+
+plugin = Plugin(
+    settings=RewardSettings,
+    switches=("reward_model",),
+    method=Method(rows=("pair",), head="score", num_labels=1),
+    needs=Needs(scores=True),
+)
+
+
+@hookimpl
+def patch_model(run: Run, model: nn.Module) -> nn.Module:
+    """Change no weight; write into the model's config what others need to read its scores."""
+    from tunesmith_reward.head import describe
+
+    describe(run, model)
+    return model
+
+
+@hookimpl
+def compute_loss(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
+    from tunesmith_reward.extremes import watch
+    from tunesmith_reward.loss import terms
+
+    watch(run, out.scores, batch)
+    coefficient = run.settings(RewardSettings).center_rewards_coefficient
+    return terms(out.scores[:, 0].float(), batch.columns.get("margin"), coefficient)
+
+
+@hookimpl
+def on_step(run: Run, record: StepRecord) -> None:
+    """Add the smallest and the largest reward of the step, and of an evaluation after it."""
+    from tunesmith_reward.extremes import report
+
+    report(run, record)
