@@ -25,7 +25,10 @@ class Ledger:
     def add(self, entry: int, test: bool, where: str, example: Example) -> None:
         self.tests.append(test)
         self.entries.append(entry)
-        self.whole.append(number_of(b"".join(part for s in example.segments for part in (s.tokens.data, b"|"))))
+        # Without branches that stand there for a method's baseline: they are other rows' answers
+        own = [s for n, s in enumerate(example.segments) if n == 0 or s.weights.any()]
+        own = own if example.trained_tokens else example.segments
+        self.whole.append(number_of(b"".join(part for s in own for part in (s.tokens.data, b"|"))))
         self.prompts.append(prompt_of(example))
         file, _, line = where.rpartition(":")
         known = line.isdecimal() and len(line) < 18

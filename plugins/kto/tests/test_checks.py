@@ -1,0 +1,88 @@
+"""What is said of keys and rows that KTO can't use, or that are most likely a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunesmith_kto import KTOSettings
+from tunesmith_kto.checks import check_rows
+
+from plugins.kto.tests import made
+from tests import tiny
+from tunesmith import ConfigError, DataError
+from tunesmith.api import plan, prepare
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rl_beta", 0.0, "rl_beta.*greater than 0"),
+        ("kto_desirable_weight", 0.0, "kto_desirable_weight.*greater than 0"),
+        ("kto_undesirable_weight", -1.0, "kto_undesirable_weight.*greater than 0"),
+        ("kto_loss_type", "apo_zero", "kto_loss_type.*apo_zero_unpaired"),
+        ("dpo_loss_type", ["sigmoid"], "dpo_loss_type"),
+        ("orpo_alpha", 0.1, "orpo_alpha"),
+    ],
+)
+def test_a_value_out_of_range_and_a_key_of_another_method_are_refused(
+    key: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        tiny.start(made.config(tmp_path, **{key: value}))
+    assert len(caught.value.problems) == 1
+
+
+def test_pairs_are_no_rows_of_it(tmp_path: Path) -> None:
+    entry = {"path": str(tmp_path / "labelled.jsonl"), "type": "zephyr.nectar"}
+    with pytest.raises(ConfigError, match="labelled"):
+        tiny.start(made.config(tmp_path, datasets=[entry]))
+
+
+@pytest.mark.parametrize(("number", "message"), [(1, "there is only one row"), (5, "all 5 rows have the same prompt")])
+@pytest.mark.parametrize("group", ["datasets", "test_datasets"])
+def test_one_prompt_is_refused_and_the_entry_is_named(group: str, number: int, message: str, tmp_path: Path) -> None:
+    row = {"prompt": "the cat", "completion": "sees", "label": True}
+    one = tiny.write_rows(tmp_path / "one.jsonl", [row, *[row | {"label": False}] * (number - 1)])
+    path = made.config(tmp_path, **{group: [{"path": str(one), "type": "passthrough"}]})
+    with pytest.raises(DataError, match=message) as caught:
+        plan(prepare(tiny.start(path)))
+    (problem,) = caught.value.problems
+    assert "at least two different prompts" in str(problem.help) and str(problem.where).startswith(str(path))
+    tiny.train(path, "kto_loss_type=apo_zero_unpaired", "max_steps=1")
+
+
+def test_a_stream_of_one_prompt_is_refused_at_its_first_step(tmp_path: Path) -> None:
+    row = {"prompt": "the cat", "completion": "sees", "label": True}
+    one = tiny.write_rows(tmp_path / "one.jsonl", [row] * 3)
+    stream = [{"path": str(one), "type": "passthrough"}]
+    path = made.config(tmp_path, datasets=None, num_epochs=None, pretraining_dataset=stream)
+    with pytest.raises(DataError, match="same prompt"):
+        tiny.train(path)
+
+
+def noted(folder: Path, labels: list[bool], **keys: Any) -> dict[str, Any]:
+    """The warnings about rows with these labels."""
+    rows = [row | {"label": label} for row, label in zip(made.rows(len(labels)), labels, strict=True)]
+    tiny.write_rows(folder / "labelled.jsonl", rows)
+    run = prepare(tiny.start(made.config(folder, **keys)))
+    before = set(run.notes)
+    check_rows(run, run.settings(KTOSettings))
+    return {name.rpartition(": ")[2]: note for name, note in run.notes.items() if name not in before}
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_one_label_is_said(label: bool, tmp_path: Path) -> None:
+    said = f"all 4 rows are labelled {str(label).lower()}: there is nothing to tell apart"
+    assert noted(tmp_path, [label] * 4) == {"datasets": said}
+
+
+def test_labels_out_of_balance_are_said_with_the_weight_that_mends_them(tmp_path: Path) -> None:
+    labels = [True] * 2 + [False] * 8
+    (message,) = noted(tmp_path, labels).values()
+    assert "2 rows are labelled true and 8 false" in message and "kto_desirable_weight of 4.00 to 5.33" in message
+    for weight in (4.0, 5.33):
+        assert not noted(tmp_path, labels, kto_desirable_weight=weight)
+    assert not noted(tmp_path, labels, kto_undesirable_weight=0.25)
+    assert not noted(tmp_path, [True, False] * 5)

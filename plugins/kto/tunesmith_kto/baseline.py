@@ -1,0 +1,109 @@
+"""The branches of a micro-batch that only the baseline is made of: scored once with the others, then left out.
+
+T tokens, N scored tokens, M tokens of baselines, S sequences, R branches of the row.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tunesmith import Batch, Layout
+
+
+class Branch(NamedTuple):
+    """A baseline in the row: its number among the branches, its first token, the end, and the token before the first,
+    None where nothing comes before it."""
+
+    number: int
+    start: int
+    end: int
+    before: int | None
+
+
+def branches_of(batch: Batch) -> list[Branch]:
+    """The baselines of a batch: each is the last branch of its tree."""
+    return list(_branches(batch, batch.layout)) if "baseline" in batch.columns else []
+
+
+def _branches(batch: Batch, layout: Layout) -> Iterator[Branch]:
+    roots = [number for number, seen in enumerate(layout.reach) if not seen]
+    last = [root - 1 for root in [*roots[1:], len(layout.start)]]
+    trees = batch.sequence_example.tolist()  # of each sequence; where prompts are repeated it has one of its own
+    if len(last) != batch.examples:
+        trees = list(range(batch.sequences))
+    for tree, tokens in zip(trees, batch.columns["baseline"].long().tolist(), strict=True):
+        if tokens:
+            number = last[tree]
+            end = layout.start[number] + layout.lengths[number]
+            start = end - tokens
+            joined = start > layout.start[number]
+            before = start - 1 if joined else _place(layout, number, layout.first[number] - 1)
+            yield Branch(number, start, end, before)
+
+
+def _place(layout: Layout, branch: int, position: int) -> int | None:
+    """Where in the row the token at a position is that a branch sees."""
+    for number, limit in layout.reach[branch].items():
+        offset = position - layout.first[number]
+        if 0 <= offset < layout.lengths[number] and position < limit:
+            return layout.start[number] + offset
+    return None
+
+
+def with_baselines(batch: Batch, branches: list[Branch]) -> Batch:
+    """The same row with all tokens of the baselines scored, [N + M]: those of the batch, then theirs."""
+    sources: list[int] = []
+    targets: list[int] = []
+    for branch in branches:
+        targets += range(branch.start + (branch.before is None), branch.end)
+        sources += [branch.before] if branch.before is not None else []
+        sources += range(branch.start, branch.end - 1)
+    scored = copy.copy(batch)
+    scored.source = torch.cat([batch.source, batch.source.new_tensor(sources)])
+    scored.target = torch.cat([batch.target, batch.input_ids[0, batch.source.new_tensor(targets)]])
+    return scored
+
+
+def leave_out(batch: Batch, branches: list[Branch]) -> None:
+    """Take the baselines out of the row, in place: nothing is computed for them again, and nothing counts them.
+
+    Their sequences keep their numbers, without tokens.
+    """
+    gone = {branch.number for branch in branches}
+    layout = batch.layout
+    kept = [number for number in range(len(layout.start)) if number not in gone]
+    keep = _tokens_of(layout, kept).to(batch.source.device)
+    place = keep.cumsum(0) - 1
+    batch.input_ids, batch.position_ids = batch.input_ids[:, keep], batch.position_ids[:, keep]
+    batch.source = place[batch.source]
+    points = keep[batch.score_source]
+    batch.score_source, batch.score_sequence = place[batch.score_source[points]], batch.score_sequence[points]
+    batch.layout = _layout_of(layout, kept)
+    if not batch.dummy:
+        batch.counts["input_tokens"] = batch.tokens
+        batch.counts["sequences"] = batch.sequences - len(branches)
+
+
+def _tokens_of(layout: Layout, kept: list[int]) -> Tensor:
+    """Which tokens [T] are in these branches."""
+    keep = torch.zeros(layout.length, dtype=torch.bool)
+    for number in kept:
+        keep[layout.start[number] : layout.start[number] + layout.lengths[number]] = True
+    return keep
+
+
+def _layout_of(layout: Layout, kept: list[int]) -> Layout:
+    """The layout of these branches alone; none of them sees another one."""
+    numbers = {old: new for new, old in enumerate(kept)}
+    starts, length = [], 0
+    for number in kept:
+        starts.append(length)
+        length += layout.lengths[number]
+    reach = [{numbers[k]: limit for k, limit in layout.reach[number].items()} for number in kept]
+    places = list(zip(starts, (layout.first[number] for number in kept), strict=True))
+    return Layout.build(places, reach, length).to(layout.device)
