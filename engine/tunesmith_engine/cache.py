@@ -98,15 +98,17 @@ def noting(run: Run, build: Callable[[], Prepared]) -> tuple[Prepared, dict[str,
 
 
 def shared(run: Run, fingerprint: str, build: Callable[[], Prepared]) -> Prepared:
-    """Prepared data that the main process makes, for all: they map one copy of it, which has no name afterwards."""
-    folder = run.output_dir / ".prepared"
+    """Prepared data that the main process makes, for all: they map one copy of it, which has no name afterwards.
+
+    A process on another machine, which does not see that disk, makes its own.
+    """
+    folder = run.output_dir / f".prepared-{run.world.gather(os.getpid())[0]}"  # no other run's, which may be left there
     with run.world.main_first():
         if run.world.main:
-            shutil.rmtree(folder, ignore_errors=True)
+            for old in run.output_dir.glob(".prepared-*"):
+                shutil.rmtree(old, ignore_errors=True)
             keep(run, folder, *noting(run, build))
-        elif not folder.is_dir():  # on another machine, which has another disk
-            return build()
-        data = read(run, folder, fingerprint, cached=False)
+        data = read(run, folder, fingerprint, cached=False) if folder.is_dir() else build()
     run.world.barrier()
     if run.world.main:
         shutil.rmtree(folder, ignore_errors=True)

@@ -90,12 +90,12 @@ def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
 
 def _check_columns(spec: DatasetSpec, made: list[Example], first: list[Example]) -> None:
     """Raise DataError for an example without a column that others have: a method would not know what it is there."""
-    names = [set(example.columns) for example in [*first, *made]]
-    for place, found in enumerate(names):
-        if found != names[0]:
-            name = sorted(found ^ names[0])[0]
+    wanted = (first or made)[0].columns.keys() if made else ()
+    for example in made:
+        if example.columns.keys() != wanted:
+            name = sorted(example.columns.keys() ^ wanted)[0]
             what = "an earlier entry" if first else "its first row"
-            message = f"{spec.settings.path}: row {place - len(first)} and {what} differ: only one has {name!r}"
+            message = f"{spec.settings.path}: row {example.origin[1]} and {what} differ: only one has {name!r}"
             raise DataError(message, where=spec.where, code="row", help="every row of a run has it, or none")
 
 
@@ -169,11 +169,16 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
 
 
+def held_out(rows: int, size: float, seed: int) -> list[int]:
+    """Which of so many rows are held out: a share of them (size below 1), or a number."""
+    number = max(round(rows * size) if size < 1 else int(size), 1)
+    return np.random.default_rng([seed, 1]).permutation(rows)[:number].tolist()
+
+
 def _split(examples: list[Example], size: float, seed: int) -> tuple[list[Example], list[Example]]:
     """What is trained on, and what is held out: a share or number of rows is drawn; pieces of one stay together."""
     rows = list(dict.fromkeys(e.origin for e in examples))
-    number = max(round(len(rows) * size) if size < 1 else int(size), 1)
-    drawn = {rows[i] for i in np.random.default_rng([seed, 1]).permutation(len(rows))[:number]}
+    drawn = {rows[i] for i in held_out(len(rows), size, seed)}
     return [e for e in examples if e.origin not in drawn], [e for e in examples if e.origin in drawn]
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from tunesmith_engine.cache import Prepared, shared
 
 from tests import tiny
 
@@ -39,4 +44,22 @@ def test_each_row_is_tokenised_once_for_all_processes(
     tiny.torchrun(2, path)
     places = (tmp_path / "counted.txt").read_text().splitlines()
     assert sorted(places) == sorted(f"{data}:{n}" for n in range(1, 13))
-    assert not (tmp_path / "out/.prepared").exists() and tiny.metrics(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".prepared*")) and tiny.metrics(tmp_path / "out")
+
+
+def test_a_process_that_does_not_see_the_disk_makes_its_own_and_meets_the_others(tmp_path: Path) -> None:
+    """It has to come to every barrier: one that it left out would be taken for another meeting."""
+    meetings: list[str] = []
+
+    @contextmanager
+    def main_first() -> Iterator[None]:
+        meetings.append("main first")
+        yield
+
+    world = SimpleNamespace(
+        main=False, main_first=main_first, gather=lambda value: [1, value], barrier=lambda: meetings.append("barrier")
+    )
+    run: Any = SimpleNamespace(output_dir=tmp_path, world=world, notes={})
+    data = Prepared(None, None, {}, "known")
+    assert shared(run, "known", lambda: data) is data
+    assert meetings == ["main first", "barrier"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tunesmith import Batch, Output, PluginError, Policy, Run, Term
+from tunesmith import Batch, Output, PluginError, Policy, Run, Term, pair_metrics
 from tunesmith_dpo import DPOSettings
 from tunesmith_dpo.confidence import confidence
 from tunesmith_dpo.coupled import COLUMNS, couple
@@ -61,16 +61,7 @@ def margins(logps: Tensor, batch: Batch, settings: DPOSettings) -> Margins:
 
 def metrics(pair: Margins, beta: float) -> dict[str, Term]:
     """What TRL logs under the same names, averaged over pairs: rewards are β times log-ratios."""
-    chosen, rejected = beta * pair.chosen.detach(), beta * pair.rejected.detach()
-    values = {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/margins": chosen - rejected,
-        "rewards/accuracies": (chosen > rejected).float(),
-        "logps/chosen": pair.chosen_logps.detach(),
-        "logps/rejected": pair.rejected_logps.detach(),
-    }
-    return {name: Term(value.sum(), "examples", metric=True) for name, value in values.items()}
+    return pair_metrics(beta * pair.chosen, beta * pair.rejected, pair.chosen_logps, pair.rejected_logps)
 
 
 def is_chosen(batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith import Example, Run
+from tunesmith.engine import engine
 
 NO_PROMPT = 0
 
@@ -42,13 +43,11 @@ class Ledger:
 
     @property
     def held(self) -> Any:
-        """Which rows are evaluated on: those of test_datasets, or those that val_set_size holds out, drawn as the
-        engine draws them [rows]."""
+        """Which rows are evaluated on: those of test_datasets, or those that val_set_size holds out [rows]."""
         held = np.array(self.tests, bool)
         size = self.run.core.val_set_size
         if size and len(held):
-            number = max(round(len(held) * size) if size < 1 else int(size), 1)
-            held[np.random.default_rng([self.run.core.seed, 1]).permutation(len(held))[:number]] = True
+            held[engine("prepare").held_out(len(held), size, self.run.core.seed)] = True
         return held
 
     def found(self) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from tunesmith_orpo.loss import log_odds, orpo
-from tunesmith_orpo.pairs import chosen_tokens
 
 from plugins.orpo.tests import pairs
 from tests import tiny
-from tunesmith import ConfigError, DataError, Example, PluginError, collate, segment
+from tunesmith import ConfigError, DataError, Example, PluginError, chosen_tokens, collate, segment
 
 
 def batch_of(*answers: list[int]) -> Any:

@@ -31,7 +31,7 @@ plugin = Plugin(
 @hookimpl
 def prepare_step(batches: Sequence[Batch]) -> None:
     """Count what the likelihood is divided by."""
-    from tunesmith_orpo.pairs import chosen_tokens
+    from tunesmith import chosen_tokens
 
     for batch in batches:
         batch.counts["chosen_tokens"] = chosen_tokens(batch)

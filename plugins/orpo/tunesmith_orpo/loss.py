@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith import Batch, Term
-from tunesmith_orpo.pairs import reward_terms
+from tunesmith import Batch, Term, pair_metrics
 
 
 def orpo(batch: Batch, logps: Tensor, alpha: float) -> dict[str, Term]:
@@ -25,7 +24,7 @@ def orpo(batch: Batch, logps: Tensor, alpha: float) -> dict[str, Term]:
         "odds_ratio_loss": Term(-alpha * ratio.sum(), "examples"),
         "log_odds_ratio": Term(ratio.detach().sum(), "examples", metric=True),
         "log_odds_chosen": Term(odds.detach().sum(), "examples", metric=True),
-        **reward_terms(chosen, rejected, alpha),
+        **pair_metrics(alpha * chosen, alpha * rejected, chosen, rejected),
     }
 
 

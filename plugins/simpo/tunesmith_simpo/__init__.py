@@ -47,7 +47,7 @@ def validate(run: Run) -> None:
 @hookimpl
 def prepare_step(batches: Sequence[Batch]) -> None:
     """Count what the likelihood is divided by."""
-    from tunesmith_simpo.pairs import chosen_tokens
+    from tunesmith import chosen_tokens
 
     for batch in batches:
         batch.counts["chosen_tokens"] = chosen_tokens(batch)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith import Batch, Term
-from tunesmith_simpo.pairs import reward_terms
+from tunesmith import Batch, Term, pair_metrics
 
 if TYPE_CHECKING:
     from tunesmith_simpo import SimpoSettings
@@ -51,7 +50,7 @@ class Loss:
         if self.alpha:
             terms["nll"] = Term(self.alpha * nll, "chosen_tokens")
         terms["nll_loss"] = Term(nll.detach(), "chosen_tokens", metric=True)
-        return terms | reward_terms(chosen, rejected, self.beta)
+        return terms | pair_metrics(self.beta * chosen, self.beta * rejected, chosen, rejected)
 
     def of_pairs(self, difference: Tensor) -> Tensor:
         """The loss [P] of pairs from the difference [P] in log-probability of chosen and rejected."""

@@ -1,11 +1,13 @@
-"""What is asked of a micro-batch of pairs, and what is logged of one. P pairs."""
+"""What methods on pairs ask of a micro-batch and log of it. P pairs: a chosen and a rejected answer each."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tunesmith import Batch, DataError, PluginError, Term
+from tunesmith.errors import DataError, PluginError
+from tunesmith_engine.batch import Batch
+from tunesmith_engine.step import Term
 
 
 def chosen_tokens(batch: Batch) -> int:
@@ -26,15 +28,14 @@ def chosen_tokens(batch: Batch) -> int:
     return int(scored[:, 0].sum())
 
 
-def reward_terms(chosen: Tensor, rejected: Tensor, beta: float) -> dict[str, Term]:
-    """From log-probabilities [P] of both answers, as the loss reads them, to the metrics that TRL's trainers log."""
-    chosen, rejected = chosen.detach(), rejected.detach()
+def pair_metrics(chosen: Tensor, rejected: Tensor, chosen_logps: Tensor, rejected_logps: Tensor) -> dict[str, Term]:
+    """From rewards and log-probabilities [P] of both answers to the metrics that TRL's trainers log, per pair."""
     values = {
-        "rewards/chosen": beta * chosen,
-        "rewards/rejected": beta * rejected,
-        "rewards/margins": beta * (chosen - rejected),
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
         "rewards/accuracies": (chosen > rejected).float(),
-        "logps/chosen": chosen,
-        "logps/rejected": rejected,
+        "logps/chosen": chosen_logps,
+        "logps/rejected": rejected_logps,
     }
-    return {name: Term(value.sum(), "examples", metric=True) for name, value in values.items()}
+    return {name: Term(value.detach().sum(), "examples", metric=True) for name, value in values.items()}
