@@ -83,6 +83,7 @@ def config(architecture: str, **changes: Any) -> Any:
         ),
         "gpt_neox": ("GPTNeoXConfig", sizes),
         "mixtral": ("MixtralConfig", grouped | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+        "lfm2": ("Lfm2Config", grouped | {"layer_types": ["conv", "full_attention"]}),
     }[architecture]
     return getattr(transformers, made[0])(**(made[1] | changes))
 
@@ -182,7 +183,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 def checkpoint_bytes(run: Any) -> Any:
     """disk.CheckpointBytes of a started run, by its model without weights."""
-    from tunesmith_engine.disk import bytes_of
+    from tunesmith_engine.ahead.disk import bytes_of
     from tunesmith_engine.setup import abstract_model
 
     with abstract_model(run) as backbone:

@@ -98,7 +98,8 @@ PLUGINS_HEAD = """
 The plugins of this repository. Each is a distribution of its own and an extra of the same word:
 `pip install "tunesmith[lora]"`. `tunesmith[all]` brings all of them, `tunesmith[dev]` what the tests need.
 `tunesmith plugins` lists what is installed. The packages in `contrib/` are no extras: they show what a third party
-publishes. `hub` (datasets on the hub), `http`, `s3`, `gcs`, `azure` and `oci` (files elsewhere) bring libraries alone.
+publishes. `hub` (datasets on the hub), `http`, `s3`, `gcs`, `azure` and `oci` (files elsewhere) and `cut-cross-entropy`
+(kernels for a GPU) bring libraries alone.
 """
 
 # The keys that configs of Axolotl use most, most used first: those in at least 35 of its 250 example files.

@@ -1,8 +1,10 @@
 """Install the wheels into empty environments and use them there (`make install-check`); takes minutes.
 
 First `tunesmith[lora]` by pip, as the README says: what it brings, how many packages, and a training of two steps. Then
-each plugin alone on top of core and engine: what it brings, whether all of its modules can be imported with what it
-declares, whether its hooks load, and what a YAML is told that names another plugin.
+one method, `tunesmith[kto]`, in the same way: no other method comes, but for sft, a part of `tunesmith` that trains
+where a YAML has no `rl`; without it kto trains, too. There a third party's loss is installed and trained with as well.
+Then each plugin alone on top of core and engine: what it brings, whether all of its modules can be imported with what
+it declares, whether its hooks load, and what a YAML is told that names another plugin.
 
 torch comes from where PIP_FIND_LINKS or the index has it; ours come from the folder of wheels and from nowhere else.
 """
@@ -29,6 +31,20 @@ MOST = 45
 """Packages of others that `tunesmith[lora]` may bring."""
 CONSTRAINTS = ROOT / "constraints.txt"
 NOTHING = "tunesmith"  # the distribution that is dependencies and extras alone
+METHOD = """
+base_model: examples/tiny
+reinit_weights: true
+rl: {rl}
+{more}
+datasets:
+  - path: {data}.jsonl
+    type: chat_template
+sequence_len: 512
+micro_batch_size: 1
+learning_rate: 1e-4
+device: cpu
+output_dir: outputs/{rl}
+"""
 PROBE = """
 import importlib, json, pkgutil, sys
 from tunesmith.discovery import installed
@@ -108,45 +124,86 @@ def ours(names: Sequence[str] | set[str] | dict[str, str]) -> set[str]:
     return {name for name in names if name.startswith("tunesmith")}
 
 
-def check_lora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
-    """`pip install "tunesmith[lora]"` in an empty environment, and a training there."""
-    start = time.perf_counter()
-    run(sys.executable, "-m", "venv", scratch / "lora")
-    python = scratch / "lora/bin/python"
-    seeds = set(listed(uv, python))
+def pip(python: Path, wheels: Wheels, constraints: Path, scratch: Path, *wanted: str) -> None:
+    """pip install, ours from the folder of wheels."""
     places = f"{wheels.folder} {os.environ.get('PIP_FIND_LINKS', '')}".strip()
-    wanted = f"tunesmith[lora] @ {wheels.path[NOTHING].as_uri()}"
-    run(
-        python,
-        "-m",
-        "pip",
-        "install",
-        "-c",
-        CONSTRAINTS,
-        "-c",
-        constraints,
-        wanted,
-        cwd=scratch,
-        more={"PIP_FIND_LINKS": places},
-    )
+    files = ("-c", CONSTRAINTS, "-c", constraints)
+    run(python, "-m", "pip", "install", *files, *wanted, cwd=scratch, more={"PIP_FIND_LINKS": places})
+
+
+def check_extra(uv: str, wheels: Wheels, constraints: Path, scratch: Path, word: str) -> Path:
+    """`pip install "tunesmith[word]"` in an empty environment: its folder."""
+    start = time.perf_counter()
+    home = scratch / word
+    run(sys.executable, "-m", "venv", home)
+    python = home / "bin/python"
+    seeds = set(listed(uv, python))
+    pip(python, wheels, constraints, scratch, f"tunesmith[{word}] @ {wheels.path[NOTHING].as_uri()}")
     seconds = time.perf_counter() - start
     found = listed(uv, python)
     brought = {name: version for name, version in found.items() if name not in seeds}
     others = len(brought) - len(ours(brought))
-    print(f'pip install "tunesmith[lora]": {others} packages and {len(ours(brought))} of ours in {seconds:.0f} s')
+    print(f'pip install "tunesmith[{word}]": {others} packages and {len(ours(brought))} of ours in {seconds:.0f} s')
     print("  " + ", ".join(f"{name} {version}" for name, version in sorted(brought.items())))
-    expected = wheels.closure(NOTHING, "tunesmith-lora")
+    expected = wheels.closure(NOTHING, f"tunesmith-{word}")
     require(ours(found) == expected, f"of ours came {sorted(ours(found))}, not {sorted(expected)}")
     require(others <= MOST, f"{others} packages of others, {MOST} at most")
-    for folder in ("examples/tiny", "examples/data"):
-        shutil.copytree(ROOT / folder, scratch / "work" / folder)
-    shutil.copy(ROOT / "examples/quickstart.yaml", scratch / "work/examples")
-    tunesmith, yaml = scratch / "lora/bin/tunesmith", "examples/quickstart.yaml"
-    for words in (["check", yaml], ["doctor", yaml], ["train", yaml, "max_steps=2"]):
+    return home
+
+
+def use(home: Path, folder: Path, yaml: str, commands: Sequence[str] = ("check", "doctor", "train")) -> None:
+    """Some commands on a YAML, of which a training takes two steps; the last line of each is shown."""
+    for command in commands:
         start = time.perf_counter()
-        said = run(tunesmith, *words, cwd=scratch / "work").rstrip()
+        words = [command, yaml, *(["max_steps=2"] if command == "train" else [])]
+        said = run(home / "bin/tunesmith", *words, cwd=folder).rstrip()
         print(f"tunesmith {' '.join(words)}: {time.perf_counter() - start:.0f} s; {said.splitlines()[-1]}")
-    require((scratch / "work/outputs/quickstart/model.safetensors").is_file(), "the training left no model")
+
+
+def examples(folder: Path) -> Path:
+    """A working folder with the tiny model and the data of the examples."""
+    for name in ("examples/tiny", "examples/data"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "examples/quickstart.yaml", folder / "examples")
+    return folder
+
+
+def check_lora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
+    """An extra that brings a library, and a training there."""
+    home = check_extra(uv, wheels, constraints, scratch, "lora")
+    work = examples(scratch / "work")
+    use(home, work, "examples/quickstart.yaml")
+    require((work / "outputs/quickstart/model.safetensors").is_file(), "the training left no model")
+
+
+def check_kto(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
+    """A method by itself, also without the default one; and a loss of a third party for another method."""
+    home = check_extra(uv, wheels, constraints, scratch, "kto")
+    python, tunesmith = home / "bin/python", home / "bin/tunesmith"
+    rows = json.loads(run(tunesmith, "plugins", "--json", cwd=scratch))
+    methods = {row["name"] for row in rows if row["hooks"].get("compute_loss") == "impl"}
+    print(f"methods: {', '.join(sorted(methods))}")
+    require(methods == {"kto", "sft"}, f"of methods came {sorted(methods)}, not kto and the default one, sft")
+    work = examples(scratch / "methods")
+    pairs = [json.loads(line) for line in (work / "examples/data/pairs.jsonl").read_text("utf-8").splitlines()]
+    answers = [(pair["prompt"], pair[side], side == "chosen") for pair in pairs for side in ("chosen", "rejected")]
+    lines = [json.dumps(dict(zip(("prompt", "completion", "label"), row, strict=True))) for row in answers]
+    (work / "labelled.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (work / "kto.yaml").write_text(METHOD.format(rl="kto", data="labelled", more=""), encoding="utf-8")
+    use(home, work, "kto.yaml")
+    require((work / "outputs/kto/model.safetensors").is_file(), "the training left no model")
+    run(python, "-m", "pip", "uninstall", "--yes", "tunesmith-sft")
+    shutil.rmtree(work / "outputs")
+    print("without tunesmith-sft:")
+    use(home, work, "kto.yaml", ["check", "train"])
+    pip(python, wheels, constraints, scratch, "tunesmith-dpop")
+    more = "dpo_loss_type: [dpop, sft]"
+    text = METHOD.format(rl="dpo", data="examples/data/pairs", more=more)
+    (work / "dpop.yaml").write_text(text, encoding="utf-8")
+    print(f"pip install tunesmith-dpop; {more}:")
+    use(home, work, "dpop.yaml", ["check", "train"])
+    steps = [json.loads(line) for line in (work / "outputs/dpo/metrics.jsonl").read_text("utf-8").splitlines()]
+    require(all({"dpop", "sft"} <= step.keys() for step in steps), f"the losses logged are {sorted(steps[0])}")
 
 
 def check_alone(uv: str, wheels: Wheels, constraints: Path, scratch: Path, word: str, base: dict[str, str]) -> None:
@@ -214,6 +271,7 @@ def main(dist: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         constraints = wheels.constraints(Path(folder) / "ours.txt")
         check_lora(uv, wheels, constraints, Path(folder))
+        check_kto(uv, wheels, constraints, Path(folder))
         check_plugins(uv, wheels, constraints, Path(folder))
     return 0
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.examples import Example, Segment, segment
     from tunesmith_engine.layout import Layout
     from tunesmith_engine.pairs import chosen_tokens, pair_metrics
-    from tunesmith_engine.policy import Backbone, Hidden, Output, Policy
+    from tunesmith_engine.policy import Backbone, Head, Hidden, Output, Policy
     from tunesmith_engine.prompts import Piece, tokenized
     from tunesmith_engine.setup import build_policy
     from tunesmith_engine.step import StepRecord, Term
@@ -51,7 +51,7 @@ _HOMES = {
     "tunesmith.row": ("Row",),
     "tunesmith_engine.examples": ("Example", "Segment", "segment"),
     "tunesmith.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
-    "tunesmith_engine.policy": ("Backbone", "Hidden", "Output", "Policy"),
+    "tunesmith_engine.policy": ("Backbone", "Head", "Hidden", "Output", "Policy"),
     "tunesmith_engine.pairs": ("chosen_tokens", "pair_metrics"),
     "tunesmith_engine.prompts": ("Piece", "tokenized"),
     "tunesmith.run": ("Adapter", "Run"),

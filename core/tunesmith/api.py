@@ -45,12 +45,12 @@ def prepare(run: Run) -> Run:
 
 def plan(run: Run) -> dict[str, Any]:
     """What a prepared run will do, without reading weights: stages with who answers them, data, steps, parameters."""
-    return engine("plan").make_plan(run)  # type: ignore[no-any-return]
+    return engine("ahead.plan").make_plan(run)  # type: ignore[no-any-return]
 
 
 def verify(run: Run) -> list[dict[str, Any]]:
     """Check the engine's promises on this model and the first row of this data. Raises NumericalError on a mismatch."""
-    return engine("verify").verify(run)  # type: ignore[no-any-return]
+    return engine("ahead.verify").verify(run)  # type: ignore[no-any-return]
 
 
 def train(run: Run) -> Result:

@@ -30,6 +30,12 @@ def check_keys(run: Run) -> None:
         problems.extend(config.error(key, message, help).problems)
 
     problems += _of_data(run)
+    if core.precompute_ref_log_probs:
+        if not run.needs.reference:
+            wrong("precompute_ref_log_probs", "has no effect: nothing here is held to a reference", "drop it")
+        elif config.streamed or run.hooks.has("expand"):
+            what = "streamed" if config.streamed else "made during the step"
+            wrong("precompute_ref_log_probs", f"can't be: examples are {what}", "drop it")
     for one, other in (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch")):
         if getattr(core, one) is not None and getattr(core, other) is not None:
             wrong(one, f"and {other} say the same thing twice", "keep one of them")

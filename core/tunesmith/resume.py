@@ -26,7 +26,8 @@ BY_CONTENT = (
 """What they name is compared itself, as `data` and `plugins`: a file may move."""
 WORD = (
     "attn_implementation", "base_model", "bf16", "device", "fsdp_config", "gradient_checkpointing",
-    "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm", "tf32",
+    "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm", "precompute_ref_log_probs",
+    "tf32",
 )  # fmt: skip
 """They change the steps to come, and nothing that a checkpoint holds."""
 IF_ROWS_STAY = ("gradient_accumulation_steps", "micro_batch_size")

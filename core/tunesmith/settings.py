@@ -125,6 +125,10 @@ class CoreSettings(Settings):
     streaming_multipack_buffer_size: PositiveInt = 512
     """Examples that a streamed dataset reads ahead to pack well."""
 
+    precompute_ref_log_probs: bool = False
+    """Compute the reference's log-probabilities once, before the first step, and keep them with the prepared data: no
+    second model in memory, and no forward of it in a step. For methods that are held to a reference."""
+
     micro_batch_size: PositiveInt = 1
     """Rows (packed) or examples (not packed) of one forward pass on one process."""
     eval_batch_size: PositiveInt | None = None
@@ -157,8 +161,9 @@ class CoreSettings(Settings):
     """Compute activations again in the backward pass: about a third slower, much less memory."""
     gradient_checkpointing_kwargs: GradientCheckpointing = GradientCheckpointing()
     """Options of gradient_checkpointing."""
-    attn_implementation: Literal["auto", "slices", "flex", "varlen", "dense"] = "auto"
-    """Attention backend: slices (sdpa branch by branch), flex or varlen (GPU), dense (a full mask); auto chooses."""
+    attn_implementation: Literal["auto", "slices", "flex", "varlen", "dense", "padded"] = "auto"
+    """Attention backend: slices (sdpa branch by branch), flex or varlen (GPU), dense (a full mask), padded (sequences
+    side by side, for layers that can't be told apart in a row: recurrent ones); auto chooses."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU if there is one."""
     fsdp_config: FSDPConfig | None = None

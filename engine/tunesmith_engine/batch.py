@@ -20,11 +20,12 @@ class Batch:
     """T tokens, N scored tokens, M score points, S sequences, E examples.
 
     input_ids [1, T] and position_ids [1, T] feed the model; layout says which tokens see which. source [N] is the
-    position in the row whose prediction is scored, target [N] the token that it should predict, weight [N] its loss
-    weight and sequence [N] its sequence. score_source [M] and score_sequence [M] are the score head's points.
-    sequence_example [S] is each sequence's example. columns are by level [E], [S] or [N, ...]; counts are what terms
-    may be divided by. fields [E] come from the rows, and origins [E] say from which. A batch with `dummy` set keeps
-    another process company: its terms count nothing.
+    position in the row whose prediction is scored, target [N] the token that it should predict, place [N] where in the
+    row that token stands, weight [N] its loss weight and sequence [N] its sequence. score_source [M] and score_sequence
+    [M] are the score head's points. sequence_example [S] is each sequence's example. columns are by level [E], [S] or
+    [N, ...]; counts are what terms may be divided by. fields [E] come from the rows, and origins [E] say from which. A
+    batch with `dummy` set keeps another process company: its terms count nothing. reference [T] holds what the
+    reference says of each token, where that was computed before the first step.
     """
 
     input_ids: Tensor
@@ -32,6 +33,7 @@ class Batch:
     layout: Layout
     source: Tensor
     target: Tensor
+    place: Tensor
     weight: Tensor
     sequence: Tensor
     score_source: Tensor
@@ -44,6 +46,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     dummy: bool = False
+    reference: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.counts |= {"tokens": len(self.target), "input_tokens": self.tokens}
@@ -103,6 +106,8 @@ class _Builder:
         self.length = 0
         self.source: list[Any] = []
         self.target: list[Any] = []
+        self.place: list[Any] = []
+        self.reference: list[Any] = []
         self.weight: list[Any] = []
         self.sequence: list[int] = []
         self.sequence_example: list[int] = []
@@ -138,6 +143,7 @@ class _Builder:
             layout=Layout.build(self.branches, self.reach, self.length),
             source=flat(self.source, torch.int64),
             target=flat(self.target, torch.int64),
+            place=flat(self.place, torch.int64),
             weight=flat(self.weight, torch.float32),
             sequence=torch.repeat_interleave(
                 torch.tensor(self.sequence, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)
@@ -150,6 +156,7 @@ class _Builder:
             origins=[e.origin for e in examples],
             columns={name: torch.cat(parts) for name, parts in self.columns.items()},
             inputs=inputs,
+            reference=flat(self.reference, torch.float32) if any(map(_is_known, examples)) else None,
         )
 
     def check_columns(self, examples: int, tokens: int) -> None:
@@ -177,6 +184,7 @@ class _Builder:
             starts.append(self.length)
             self.tokens.append(s.tokens)
             self.positions.append(np.arange(s.fork, s.end))
+            self.reference.append(s.columns.get("reference", np.full(len(s.tokens), np.nan, np.float32)))
             self.length += len(s.tokens)
             if number in sequences:
                 self.score_sequence(example, number, starts, index)
@@ -200,10 +208,11 @@ class _Builder:
         self.sequence_example.append(index)
         self.source.append(source)
         self.target.append(s.tokens[scored])
+        self.place.append(scored + starts[number])
         self.weight.append(s.weights[scored])
         self.sequence.append(which)
         for name, value in s.columns.items():
-            if name == "score_at":
+            if name in ("score_at", "reference"):
                 continue
             array = torch.as_tensor(np.asarray(value))
             self.column(name, array[torch.from_numpy(scored)] if array.ndim else array[None].float())
@@ -215,6 +224,11 @@ class _Builder:
                 raise PluginError("a sequence without any token can't be scored")
             last = starts[path[-1][0]] + path[-1][2] - 1
             self.score += [(place, which) for place in points or [last]]
+
+
+def _is_known(example: Example) -> bool:
+    """Whether the reference's log-probabilities are with the example."""
+    return any("reference" in s.columns for s in example.segments)
 
 
 def _place_before(example: Example, number: int, starts: list[int]) -> int | None:

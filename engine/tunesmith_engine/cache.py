@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,10 @@ def abandoned(partial: Path, owner: str) -> bool:
 
 
 def keep(run: Run, folder: Path, data: Prepared, notes: dict[str, Any]) -> None:
-    """Keep prepared data for the next run, with what was noted while it was made.
-
-    Another run may be writing the same: each has a place of its own first.
-    """
-    for old in folder.parent.glob(f".{folder.name}.*"):
-        if abandoned(old, old.name.removeprefix(f".{folder.name}.")):
-            shutil.rmtree(old, ignore_errors=True)
-    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
+    """Keep prepared data for the next run, with what was noted while it was made."""
     help = "make room there, or choose another dataset_prepared_path"
-    with writing(f"prepared data in {folder.parent}", folder.parent, help), clearing(partial, True):
+    whole = functools.partial(cached, run, folder, data.fingerprint)
+    with writing(f"prepared data in {folder.parent}", folder.parent, help), filling(folder, whole) as partial:
         for name, store in (("train", data.train), ("eval", data.eval)):
             if store is not None:
                 (partial / name).mkdir(parents=True)
@@ -146,7 +141,22 @@ def keep(run: Run, folder: Path, data: Prepared, notes: dict[str, Any]) -> None:
         (partial / "notes.json").write_text(json.dumps(clean(notes), default=str), encoding="utf-8")
         counts = {name: asdict(one) for name, one in data.counts.items()}
         (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
-        if cached(run, folder, data.fingerprint) is not None:  # another run was quicker, and may be reading it
+
+
+@contextlib.contextmanager
+def filling(folder: Path, whole: Callable[[], Any]) -> Iterator[Path]:
+    """A folder to fill, which then takes its place in one go, unless `whole` says that another run was quicker.
+
+    Another run may be writing the same: each has a place of its own first.
+    """
+    for old in folder.parent.glob(f".{folder.name}.*"):
+        if abandoned(old, old.name.removeprefix(f".{folder.name}.")):
+            shutil.rmtree(old, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
+    with clearing(partial, True):
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if whole():  # and may be reading it
             shutil.rmtree(partial)
         else:
             seal(partial, folder)

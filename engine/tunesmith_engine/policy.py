@@ -40,6 +40,19 @@ class Hidden:
     experts_per_token: int = 0
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head that is a matrix, as numbers: logits = scale · (hidden weightᵀ + bias), then softcap · tanh(· / softcap).
+
+    weight [V, H], bias [V]; it stays what it is within one forward only, since sharded weights come and go.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+
 class Backbone(ABC):
     """A bare model and how the engine calls it; made by load_model."""
 
@@ -48,6 +61,8 @@ class Backbone(ABC):
     """Name of the attention backend, for `plan`."""
     shares_prompts: bool = True
     """False where the architecture can't compute a prompt once for several completions."""
+    kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
+    """A plugin's own way from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits."""
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
@@ -56,6 +71,10 @@ class Backbone(ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """The head at chosen positions: [n, H] -> [n, V], with whatever scaling or capping the model applies."""
+
+    def head(self) -> Head | None:
+        """What `logits` does, as numbers, for a kernel; None where it is more, as with an adapter on the head."""
+        return None
 
     def scores(self, hidden: Tensor) -> Tensor:
         """The score head at chosen positions: [m, H] -> [m, labels]."""
@@ -103,8 +122,7 @@ class Root(nn.Module):
         hidden = self.backbone.hidden(batch, needs.hidden, needs.router)
         out: dict[str, Any] = {}
         if needs.logps or needs.entropy or needs.topk or needs.logps_at:
-            ids = [batch.columns[name].long() for name in needs.logps_at]
-            out |= score_tokens(self.backbone.logits, hidden.last[batch.source], batch.target, needs, ids)
+            out |= self._score(hidden.last[batch.source], batch, needs)
         if needs.scores:
             out["scores"] = self.backbone.scores(hidden.last[batch.score_source])
         if needs.hidden:
@@ -112,6 +130,15 @@ class Root(nn.Module):
         if needs.router:
             out["router_loss"] = _balance(hidden)
         return out
+
+    def _score(self, hidden: Tensor, batch: Batch, needs: Needs) -> dict[str, Any]:
+        """By a plugin's kernel where it can give all that is asked for, otherwise in chunks."""
+        more = needs.entropy or needs.topk or needs.logps_at
+        kernel = None if more or not len(batch.target) else self.backbone.kernel
+        if kernel and (head := self.backbone.head()):
+            return {"logps": kernel(head, hidden, batch.target), "logps_at": {}}
+        ids = [batch.columns[name].long() for name in needs.logps_at]
+        return score_tokens(self.backbone.logits, hidden, batch.target, needs, ids)
 
 
 def score_tokens(
@@ -215,20 +242,28 @@ class Policy:
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:
         """The model that training started from, without gradients: the adapter switched off (or as it was, where
-        training goes on from one), or a frozen copy. Called on a batch it gives log-probabilities, unless told more."""
+        training goes on from one), a frozen copy, or what was computed before the first step. Called on a batch it
+        gives log-probabilities, unless told more."""
         with torch.no_grad():
-            if self.run.adapter is not None:
+            if self._reference is not None:
+                yield self._reference
+            elif self.run.adapter is not None:
                 view = copy.copy(self)
                 view.needs = Needs(logps=True)
                 with (self.run.adapter.reference or self.run.adapter.disabled)():
                     yield view
-            elif self._reference is not None:
-                yield self._reference
             else:
                 raise PluginError("no reference was set up", help="declare Plugin(needs=Needs(reference=True))")
 
     def set_reference(self, reference: Policy) -> None:
         self._reference = reference
+
+    def reshard(self) -> None:
+        """Leave no whole weights behind, as a forward under FSDP2 may: they are not those that an optimizer steps."""
+        root: Any = self.root
+        for module in root.modules():
+            if hasattr(module, "reshard"):
+                module.reshard()
 
     def state_dict(self, trained: bool = False) -> dict[str, Tensor]:
         """Full weights of the bare module on the CPU of the main process, by name; with `trained`, only those."""

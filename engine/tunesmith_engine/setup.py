@@ -12,13 +12,14 @@ from tunesmith.errors import ConfigError
 from tunesmith.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.policy import Backbone, Policy
-from tunesmith_engine.randomness import seed_everything
+from tunesmith_engine.randomness import random_state, seed_everything, set_random_state
+from tunesmith_engine.reference import is_copied
 
 
 def build_policy(run: Run) -> Policy:
     """Load the policy, let plugins patch it, wrap it; set up the reference that some plugin needs."""
-    seed_everything(run.core.seed)
     run.hooks.configure(run)
+    seed_everything(run.core.seed)
     backbone = run.hooks.load_model(run, "policy")
     backbone.module = run.hooks.patch_model(run, backbone.module)
     run.shares_prompts = backbone.shares_prompts
@@ -26,7 +27,7 @@ def build_policy(run: Run) -> Policy:
         run.note("prompts are repeated", f"the attention backend {backbone.attention} can't share them")
     if not any(p.requires_grad for p in backbone.module.parameters()):
         raise ConfigError("no parameter is trained", help="some plugin froze them all")
-    reference = _reference(run, backbone) if run.needs.reference and run.adapter is None else None
+    reference = _reference(run, backbone) if is_copied(run) else None
     policy = Policy(run, backbone, run.needs)
     policy.root = run.world.wrap(policy.root)  # type: ignore[arg-type]
     if reference is not None:
@@ -44,6 +45,7 @@ def abstract_model(run: Run) -> Iterator[Backbone]:
             run.hooks.configure(run)
             backbone = run.hooks.load_model(run, "policy")
             backbone.module = run.hooks.patch_model(run, backbone.module)
+            run.shares_prompts = backbone.shares_prompts
             yield backbone
     finally:
         run.abstract, run.adapter, run.states = False, adapter, {}
@@ -51,13 +53,22 @@ def abstract_model(run: Run) -> Iterator[Backbone]:
 
 def _reference(run: Run, policy: Backbone) -> Policy:
     """A frozen copy of the model that training starts from."""
-    backbone = run.hooks.load_model(run, "reference")
+    backbone = load_again(run)
     if backbone.module is policy.module:
         backbone = copy.copy(backbone)
         backbone.module = copy.deepcopy(backbone.module)
     backbone.module.requires_grad_(False)
     backbone.module.eval()
     return Policy(run, backbone, Needs(logps=True))
+
+
+def load_again(run: Run) -> Backbone:
+    """The model that training starts from, once more: what of it is drawn at random is drawn alike."""
+    random = random_state()
+    seed_everything(run.core.seed)
+    backbone = run.hooks.load_model(run, "reference")
+    set_random_state(random)
+    return backbone
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from tunesmith.run import Run
-from tunesmith_engine import disk, resume, state
+from tunesmith_engine import resume, state
+from tunesmith_engine.ahead import disk
 from tunesmith_engine.feed import StreamFeed, count_steps, make_feed
 from tunesmith_engine.files import clearing, flush, read_again, tidy, writing
 from tunesmith_engine.loop import Interrupted, Loop
@@ -18,6 +19,7 @@ from tunesmith_engine.policy import Policy
 from tunesmith_engine.prepare import prepare
 from tunesmith_engine.randomness import seed_everything
 from tunesmith_engine.record import RunRecord
+from tunesmith_engine.reference import precompute
 from tunesmith_engine.setup import build_policy
 from tunesmith_engine.watch import Watch
 
@@ -75,6 +77,8 @@ def begin(run: Run, folder: Path | None) -> Loop:
         tidy(run.output_dir)
     run.world.barrier()
     policy = build_policy(run)
+    if run.core.precompute_ref_log_probs:
+        precompute(run, policy)
     feed = make_feed(run)
     run.total_steps = count_steps(run, feed)
     optimizer = run.hooks.build_optimizer(run, policy.bare)

@@ -13,6 +13,7 @@ from tests import tiny
 from tunesmith import Example, Needs, collate
 from tunesmith.api import prepare, verify
 
+ARCHITECTURES = (*tiny.ARCHITECTURES, "lfm2")  # its convolutions read a row from start to end
 NUMBER = 12
 WAYS = {  # the same 12 examples in each step
     "unpacked": {"sample_packing": False, "micro_batch_size": NUMBER},
@@ -35,7 +36,7 @@ def same(ours: Path, theirs: Path) -> None:
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_packed_accumulated_and_uneven_are_one_batch(architecture: str, tmp_path: Path) -> None:
     for name, keys in WAYS.items():
         tiny.train(config(tmp_path, architecture, name, **keys))
@@ -46,7 +47,7 @@ def test_packed_accumulated_and_uneven_are_one_batch(architecture: str, tmp_path
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """All architectures in one launch: 2 gloo processes with 2 or 3 micro-batches each, of which one may be a dummy."""
     pairs = []
-    for architecture in tiny.ARCHITECTURES:
+    for architecture in ARCHITECTURES:
         folder = tmp_path / architecture
         folder.mkdir()
         tiny.train(config(folder, architecture, "one", **WAYS["unpacked"]))
@@ -54,18 +55,18 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         uneven = {"sample_packing": False, "micro_batch_size": 5, "gradient_accumulation_steps": 2}
         pairs += [config(folder, architecture, "two", **split), config(folder, architecture, "uneven", **uneven)]
     tiny.torchrun(2, *pairs)
-    for architecture in tiny.ARCHITECTURES:
+    for architecture in ARCHITECTURES:
         for name in ("two", "uneven"):
             same(tmp_path / architecture / name, tmp_path / architecture / "one")
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradients_are_those_of_transformers_own_loss(architecture: str, tmp_path: Path) -> None:
     """One packed batch against the library's forward with labels, one example at a time."""
     run = prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER)))
     policy = build_policy(run)
     examples: list[Example] = list(run.data.train)
-    batch = collate(examples)
+    batch = collate(examples, share=run.shares_prompts)
     loss = -(policy(batch).logps * batch.weight).sum() / len(batch.target)
     loss.backward()
     ours = {name: p.grad.clone() for name, p in policy.bare.named_parameters() if p.grad is not None}
@@ -88,7 +89,7 @@ def test_gradients_are_those_of_transformers_own_loss(architecture: str, tmp_pat
             assert torch.allclose(ours[name], parameter.grad, atol=1e-5), name
 
 
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_example_does_not_see_its_neighbour(architecture: str, tmp_path: Path) -> None:
     """Another neighbour in the row, of the same length: not a bit of this one's log-probabilities changes."""
     run = prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER)))
@@ -105,7 +106,7 @@ def test_an_example_does_not_see_its_neighbour(architecture: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_verify_says_so(architecture: str, adapter: str | None, tmp_path: Path) -> None:
     rows = verify(prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER, adapter=adapter))))
     assert len(rows) == (6 if adapter else 5) and all(row["ok"] for row in rows)

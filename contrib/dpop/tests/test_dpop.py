@@ -3,6 +3,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from tunesmith_dpop import dpop
 
 from plugins.dpo.tests import made
 from tests import tiny
+from tests.repo.source import ROOT
 
 OPTIONS: Any = SimpleNamespace(beta=0.1)
 
@@ -39,6 +42,21 @@ def test_a_chosen_answer_that_lost_is_pushed_up_harder_than_the_rejected_one_dow
 
 def test_the_function_is_at_most_15_lines() -> None:
     assert len(inspect.getsource(tunesmith_dpop.dpop).splitlines()) <= 15
+
+
+def test_the_page_on_plugins_builds_the_package_that_is_here() -> None:
+    page = (ROOT / "docs" / "write-a-plugin.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n# tunesmith_dpop/__init__.py\n(.*?)^```$", page, re.M | re.S)
+    of_page: dict[str, Any] = {}
+    exec(compile(code, "the page", "exec"), of_page)  # the page and the package are ours
+    assert code.count("\n", code.index("def dpop")) <= 15
+    generator = torch.Generator().manual_seed(3)
+    sides = torch.randn(2, 64, generator=generator).tolist()
+    assert of_page["dpop"](pairs(*sides), OPTIONS).equal(dpop(pairs(*sides), OPTIONS))
+    entries = re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)
+    said = next(tomllib.loads(block) for block in entries if "tunesmith.dpo_losses" in block)
+    package = tomllib.loads((ROOT / "contrib" / "dpop" / "pyproject.toml").read_text("utf-8"))
+    assert said["project"]["entry-points"] == package["project"]["entry-points"]
 
 
 def test_it_trains_by_its_name_alone_or_with_another(tmp_path: Path) -> None:

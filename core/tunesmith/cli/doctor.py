@@ -50,13 +50,13 @@ def examine(run: Run) -> list[Finding]:
     found += [Finding("config", "warning", f"{name}: {note}") for name, note in run.notes.items()]
     found += [python(), *tried("packages", partial(packages, run))]
     lacking = {finding.what for finding in problems(found)}
-    found += tried("engine", lambda: engine("doctor").machine(run))
+    found += tried("engine", lambda: engine("ahead.doctor").machine(run))
     for call, look in zip(run.hooks.calls("diagnose"), run.hooks.diagnose(run), strict=True):
         found += [finding for finding in tried(f"plugin {call.plugin}", look) if finding.what not in lacking]
     if any(finding.exit_code != DataError.exit_code for finding in problems(found)):
         found.append(Finding("model", "warning", "not looked at, because of the problems above"))
     else:
-        found += tried("model", lambda: engine("doctor").model(run))
+        found += tried("model", lambda: engine("ahead.doctor").model(run))
     return found
 
 

@@ -157,12 +157,18 @@ def test_a_margin_is_a_column_of_the_example(bench: Any) -> None:
         ({"messages": [USER, GOOD], "chosen": "a", "rejected": "b"}, r"messages: ends with what the assistant says"),
         ({"messages": 3, "chosen": "a", "rejected": "b"}, r"messages: is int, not str"),
         ({"chosen": [USER], "rejected": [USER, BAD]}, r"chosen: has nothing before the answer"),
-        ({"chosen": [USER, USER], "rejected": [USER, BAD]}, r"chosen: has user where the answer should begin"),
+        ({"chosen": [USER, USER], "rejected": [USER, BAD]}, r"rejected: differs from chosen before what the"),
+        ({"chosen": [USER, BAD], "rejected": [{**USER, "role": "system"}, BAD]}, r"rejected: differs from"),
+        ({"prompt": "a", "chosen": "", "rejected": "b"}, r"chosen: is empty or white space, and no answer"),
+        ({"prompt": "a", "chosen": "b", "rejected": " \n"}, r"rejected: is empty or white space, and no answer"),
+        ({"chosen": [USER, BAD], "rejected": [USER, {**BAD, "content": ""}]}, r"rejected: is empty or white space"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, r"rejected: says the same as chosen"),
+        ({"chosen": [USER, BAD], "rejected": [USER, BAD]}, r"rejected: says the same as chosen"),
         ({"prompt": "Hi", "system": 3, "chosen": "a", "rejected": "b"}, r"system: is int"),
     ],
 )
 def test_a_pair_that_can_not_be_used_is_refused_with_its_column(bench: Any, record: Any, message: str) -> None:
-    with pytest.raises(DataError, match=rf"^chats.jsonl:1: error\[row\]: {message}"):
+    with pytest.raises(DataError, match=rf"^chats.jsonl:1: error\[[a-z-]+\]: {message}"):
         bench(kind="pair").examples(record)
 
 
@@ -205,7 +211,7 @@ def test_columns_of_labelled_rows_have_names(bench: Any) -> None:
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [("yes", "label: is 'yes', not true or false"), (2, "is '2'"), (1.0, "is '1.0'"), (None, "None")],
+    [("yes", "label: is 'yes', not true or false"), (2, "is '2'"), (1.0, "is '1.0'"), (None, "label: is null")],
 )
 def test_a_label_that_is_none_is_refused(bench: Any, label: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -7,13 +7,23 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tunesmith import Row
+from tunesmith import DataError, Row
 from tunesmith_chat.conversation import Conversation, Reader
 from tunesmith_chat.marks import NOT_TRAINED
 from tunesmith_chat.messages import Message
 
 SYSTEM, PROMPT, INPUT = "system", "prompt", "input"
 """Columns with texts: of the system, of the user, and of the user in rows for reward models."""
+
+HELP = "tunesmith lint names all such rows: mend them or leave them out"
+
+
+def check_answer(row: Row, column: str, answer: list[Message]) -> None:
+    """Raises DataError for an answer in which the assistant neither says nor does anything."""
+    own = [message for message in answer if message["role"] == "assistant"]
+    if own and not any(str(value).strip() for m in own for key, value in m.items() if key != "role" and value):
+        message = f"{column}: is empty or white space, and no answer"
+        raise DataError(message, where=row.where, code="empty-answer", help=HELP)
 
 
 class RowReader(Protocol):
@@ -108,6 +118,14 @@ class Pairs:
             common = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
             # Where one is the beginning of the other, or its equal, the last message of the shorter is the answer
             first = second = min(len(chosen), len(rejected)) - 1 if common is None else common
+            if common is not None and not chosen[common]["role"] == rejected[common]["role"] == "assistant":
+                what = f"{self.columns[1]}: differs from {self.columns[0]} before what the assistant answers"
+                raise DataError(what, where=row.where, code="row", help="only the answers of a pair may differ")
+        check_answer(row, self.columns[0], chosen[first:])
+        check_answer(row, self.columns[1], rejected[second:])
+        if chosen == rejected:
+            what = f"{self.columns[1]}: says the same as {self.columns[0]}, and there is nothing to prefer"
+            raise DataError(what, where=row.where, code="chosen-is-rejected", help=HELP)
         chats = [
             self._sides.trained_from(row, column, messages, start)
             for column, messages, start in zip(self.columns, (chosen, rejected), (first, second), strict=True)
@@ -137,12 +155,15 @@ class Labelled:
 
     def read(self, row: Row) -> tuple[list[Conversation], dict[str, Any]]:
         messages, first = self._sides.whole(row, self.field)
-        chat = self._sides.trained_from(row, self.field, messages, len(messages) - 1 if first is None else first)
+        first = len(messages) - 1 if first is None else first
+        check_answer(row, self.field, messages[first:])
+        chat = self._sides.trained_from(row, self.field, messages, first)
         if self._label not in row:
             row.require(self._label, bool)
         label = row[self._label]
         if label not in (0, 1) or not isinstance(label, bool | int):
-            raise row.error(self._label, f"is {str(label)[:40]!r}, not true or false")
+            shown = "null" if label is None else f"{str(label)[:40]!r}"
+            raise row.error(self._label, f"is {shown}, not true or false")
         return [chat], {"columns": {"label": float(label)}}
 
 

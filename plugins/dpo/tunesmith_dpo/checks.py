@@ -102,6 +102,8 @@ def _of_reference(run: Run, settings: DPOSettings) -> Iterator[Complaint]:
     if settings.sync_ref_model and run.core.adapter:
         message = f"needs a reference with weights of its own; with adapter: {run.core.adapter} it is the model below"
         yield "sync_ref_model", message, "drop one of them"
+    elif settings.sync_ref_model and run.core.precompute_ref_log_probs:
+        yield "sync_ref_model", "moves the reference, and precompute_ref_log_probs asks it once", "drop one of them"
     for key in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
         if key in settings.model_fields_set and not settings.sync_ref_model:
             yield key, "has no effect without sync_ref_model: true", "drop it, or write that too"

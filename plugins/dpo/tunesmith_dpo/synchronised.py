@@ -67,10 +67,8 @@ def follow(run: Run, policy: Policy) -> None:
 @torch.no_grad()
 def mix(policy: Policy, reference: Policy, alpha: float) -> None:
     """Move each weight of the reference by a share of its distance to the policy's."""
-    for root in (policy.root, reference.root):
-        for module in root.modules():  # type: ignore[attr-defined]
-            if hasattr(module, "reshard"):  # under FSDP2 a forward may leave whole weights behind
-                module.reshard()
+    policy.reshard()
+    reference.reshard()
     own = dict(policy.bare.named_parameters())
     held = dict(reference.bare.named_parameters())
     if other := sorted(own.keys() ^ held.keys()):

@@ -17,10 +17,13 @@ from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
 NAME = "tunesmith"
 
 
-def choose(wanted: str, device: torch.device, forked: bool) -> str:
-    """The backend for a device: slices on a CPU; on a GPU varlen for rows without forks, flex for those with."""
+def choose(wanted: str, device: torch.device, forked: bool, told: bool = True) -> str:
+    """The backend for a device: slices on a CPU; on a GPU varlen for rows without forks, flex for those with; padded
+    for a model that can't be `told` a row's layout."""
     if wanted != "auto":
         return wanted
+    if not told:
+        return "padded"
     if device.type == "cpu":
         return "slices"
     return "flex" if forked else "varlen"

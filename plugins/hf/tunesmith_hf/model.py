@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 from transformers.utils import logging
 
-from tunesmith import Backbone, Batch, EnvironmentProblem, Hidden, ModelError, Run, TunesmithError
-from tunesmith_hf import HFSettings, attention, embeddings, loaded
+from tunesmith import Backbone, Batch, EnvironmentProblem, Head, Hidden, ModelError, Run, TunesmithError
+from tunesmith_hf import HFSettings, attention, embeddings, loaded, padded
 from tunesmith_hf.source import Source, model_source, unreadable
+
+FACTORS = ("logit_scale", "lm_head_multiplier", "logits_scaling")  # Cohere; Falcon H1; Granite and HyperCLOVA
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma; RecurrentGemma; xLSTM
 
 
 def load(run: Run, role: str, settings: HFSettings) -> Backbone:
@@ -84,13 +88,17 @@ class HFBackbone(Backbone):
         self.run = run
         self.config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
         branches = run.hooks.method.rows[0] not in ("text", "conversation")
-        self.attention = attention.choose(run.core.attn_implementation, run.device, branches)
+        demand = padded.demanded(model, self.config)
+        self.attention = attention.choose(run.core.attn_implementation, run.device, branches, told=demand is None)
         if self.attention in ("flex", "varlen") and run.device.type == "cpu":
             where = run.config.document.where(("attn_implementation",), value=True)
             message, help = f"attn_implementation: {self.attention} needs a GPU", "write attn_implementation: auto"
             raise EnvironmentProblem(message, where=where, help=help)
-        self.check_architecture(model)
+        self.check_architecture(demand)
+        self.shares_prompts = self.attention != "padded"
+        self.padding = padded.Count(run)
         self.check_vocabulary()
+        self.check_head()
         attention.register()
         before = self.config._attn_implementation
         run.closing.append(lambda: model.set_attn_implementation(before))  # type: ignore[operator]
@@ -114,20 +122,23 @@ class HFBackbone(Backbone):
             message = f"the tokenizer has {tokens:,} tokens, the model {rows:,}"
             raise ModelError(message, where=where, help=help, code="tokenizer")
 
-    def check_architecture(self, model: nn.Module) -> None:
-        """Raises ModelError for a model whose layers would carry one packed example over into the next."""
-        where = self.run.config.document.where(("base_model",), value=True)
-        layers = set(getattr(self.config, "layer_types", None) or ())
-        foreign = layers - {"full_attention", "sliding_attention"}
-        if foreign or getattr(model, "_is_stateful", False):
-            what = ", ".join(sorted(foreign)) or "recurrent"
-            help = "packed rows are kept apart by attention; models with other layers are not trained yet"
-            message = f"{type(model).__name__} has {what} layers"
-            raise ModelError(message, where=where, code="architecture", help=help)
-        if not getattr(model, "_supports_attention_backend", False) and self.attention != "dense":
-            help = "write attn_implementation: dense, and let tunesmith verify tell whether that is right for it"
-            message = f"{type(model).__name__} takes no attention from outside"
-            raise ModelError(message, where=where, code="architecture", help=help)
+    def check_head(self) -> None:
+        """Raises ModelError for a head of several layers, of which the library names only the last."""
+        head = self.module.get_output_embeddings()  # type: ignore[operator]
+        name = next((name for name, module in self.module.named_modules() if module is head), "")
+        if "." in name:
+            where = self.run.config.document.where(("base_model",), value=True)
+            message = f"the head of {type(self.module).__name__} is more than {name}"
+            raise ModelError(message, where=where, code="architecture", help="take a model whose head is one layer")
+
+    def check_architecture(self, demand: padded.Demand | None) -> None:
+        """Raises ModelError for a model that can't be told which tokens of a row see which, as was asked for."""
+        if demand is None or self.attention == "padded" or (self.attention == "dense" and not demand.mixes):
+            return
+        where = self.run.config.document.where(("attn_implementation",), value=True)
+        help = "write attn_implementation: auto, which lays sequences side by side where it has to"
+        message = f"{demand.reason}: {self.attention} can't do that"
+        raise ModelError(message, where=where, code="architecture", help=help)
 
     @contextlib.contextmanager
     def attending(self, name: str) -> Iterator[None]:
@@ -143,22 +154,40 @@ class HFBackbone(Backbone):
             self.module.set_attn_implementation(before)  # type: ignore[operator]
 
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
-        extra: dict[str, Any] = {"layout": batch.layout, "backend": self.attention}
-        name = attention.NAME
-        if self.attention == "dense":
-            extra = {"attention_mask": attention.dense_masks(batch.layout, self.windows(), self.module.dtype)}  # type: ignore[arg-type]
+        extra: dict[str, Any] = {"position_ids": batch.position_ids}
+        ids, name = batch.input_ids, attention.NAME
+        lines = padded.lines(batch.layout) if self.attention == "padded" else None
+        if lines is not None:  # positions are left to the library: each sequence begins at 0
+            ids, extra, name = lines.spread(ids[0]), {"attention_mask": lines.attention_mask}, self.own
+            self.padding.add(lines)
+        elif self.attention == "dense":
+            extra["attention_mask"] = attention.dense_masks(batch.layout, self.windows(), self.module.dtype)  # type: ignore[arg-type]
             name = "eager"
+        else:
+            extra |= {"layout": batch.layout, "backend": self.attention}
         if layers:
             extra["output_hidden_states"] = True
         if router:
             extra["output_router_logits"] = True
         if self.config._attn_implementation != name:
             self.module.set_attn_implementation(name)  # type: ignore[operator]
-        body: Any = self.module.base_model
-        out = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **batch.inputs, **extra)
-        states = {layer: out.hidden_states[layer][0] for layer in layers}
-        routed = [r.reshape(-1, r.shape[-1]) for r in out.router_logits] if router else []
-        return Hidden(out.last_hidden_state[0], states, routed, getattr(self.config, "num_experts_per_tok", 0))
+        with padded.Countable() if self.run.abstract and lines is not None else contextlib.nullcontext():
+            out = self.body(input_ids=ids, use_cache=False, **batch.inputs, **extra)
+        flat = padded.flat if lines is None else lines.gather
+        states = {layer: flat(out.hidden_states[layer]) for layer in layers}
+        routed = [flat(r) for r in out.router_logits] if router else []
+        return Hidden(flat(out.last_hidden_state), states, routed, getattr(self.config, "num_experts_per_tok", 0))
+
+    @property
+    def own(self) -> str:
+        """The library's own attention."""
+        return "sdpa" if getattr(self.module, "_supports_sdpa", False) else "eager"
+
+    @property
+    def body(self) -> Any:
+        """What is below the head; Llama 4 says that it is the whole, and has it as `model`."""
+        below: Any = self.module.base_model
+        return below if below is not self.module else self.module.model
 
     def windows(self) -> dict[str, int | None]:
         """Sliding window of each kind of layer, None where all is seen."""
@@ -171,20 +200,35 @@ class HFBackbone(Backbone):
     def logits(self, hidden: Tensor) -> Tensor:
         head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
         logits: Tensor = head(hidden)
-        if scale := getattr(self.config, "logit_scale", None):  # Cohere
+        scale, cap = self.scaling()
+        if scale != 1:
             logits = logits * scale
-        if divisor := getattr(self.config, "logits_scaling", None):  # Granite
-            logits = logits / divisor
-        if cap := getattr(self.config, "final_logit_softcapping", None):  # Gemma 2
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def scaling(self) -> tuple[float, float | None]:
+        """What logits are multiplied by, and what they are capped at then."""
+        named = {name: getattr(self.config, name, None) or 1.0 for name in FACTORS}
+        divides = not self.config.model_type.startswith("hyperclovax")  # Granite does
+        factor = named["logit_scale"] * named["lm_head_multiplier"]
+        scaling = named["logits_scaling"]
+        caps = (getattr(self.config, name, None) for name in CAPS)
+        return factor / scaling if divides else factor * scaling, next(filter(None, caps), None)
+
+    def head(self) -> Head | None:
+        head = self.module.get_output_embeddings()  # type: ignore[operator]
+        # A class of its own is an adapter, quantized or a unit of sharding; another forward, or a hook, is a patch.
+        if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks:
+            return None
+        if is_traceable_wrapper_subclass(head.weight):  # a shard, or packed numbers
+            return None
+        return Head(head.weight, head.bias, *self.scaling())
 
     def scores(self, hidden: Tensor) -> Tensor:
         head = getattr(self.module, "score", None)
         return head(hidden) if head is not None else super().scores(hidden)
 
     def plain_logits(self, tokens: Tensor) -> Tensor:
-        with self.attending("sdpa" if getattr(self.module, "_supports_sdpa", False) else "eager"):
+        with self.attending(self.own):
             return self.module(input_ids=tokens[None], use_cache=False).logits[0]  # type: ignore[no-any-return]
 
     def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
@@ -192,6 +236,9 @@ class HFBackbone(Backbone):
         unknown = set(params) - {"max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
         if unknown:
             raise TypeError(f"generate knows no {', '.join(sorted(unknown))}")
+        sharded = self.run.world.sharded
+        if self.attention == "padded" and len(prompts) > 1 and (sharded or len(set(map(len, prompts))) > 1):
+            return padded.generate_alike(lambda some: self.generate(some, **params), prompts, one_by_one=sharded)
         tokenizer = self.run.tokenizer
         end = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
@@ -207,10 +254,8 @@ class HFBackbone(Backbone):
         model: Any = self.module
         own, model.generation_config = model.generation_config, GenerationConfig()  # it fills what options leave open
         try:
-            with self.attending("sdpa" if getattr(model, "_supports_sdpa", False) else "eager"):
-                out = model.generate(
-                    input_ids=ids, attention_mask=mask, generation_config=options, synced_gpus=self.run.world.sharded
-                )
+            with self.attending(self.own):
+                out = model.generate(input_ids=ids, attention_mask=mask, generation_config=options, synced_gpus=sharded)
         finally:
             model.generation_config = own
         return [_until_end(row, end) for row in out[:, width:].tolist()][: len(prompts)]

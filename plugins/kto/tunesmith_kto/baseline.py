@@ -65,7 +65,9 @@ def with_baselines(batch: Batch, branches: list[Branch]) -> Batch:
         sources += range(branch.start, branch.end - 1)
     scored = copy.copy(batch)
     scored.source = torch.cat([batch.source, batch.source.new_tensor(sources)])
-    scored.target = torch.cat([batch.target, batch.input_ids[0, batch.source.new_tensor(targets)]])
+    places = batch.source.new_tensor(targets)
+    scored.place = torch.cat([batch.place, places])
+    scored.target = torch.cat([batch.target, batch.input_ids[0, places]])
     return scored
 
 
@@ -77,10 +79,11 @@ def leave_out(batch: Batch, branches: list[Branch]) -> None:
     gone = {branch.number for branch in branches}
     layout = batch.layout
     kept = [number for number in range(len(layout.start)) if number not in gone]
-    keep = _tokens_of(layout, kept).to(batch.source.device)
+    keep = _tokens_of(batch, kept)
     place = keep.cumsum(0) - 1
     batch.input_ids, batch.position_ids = batch.input_ids[:, keep], batch.position_ids[:, keep]
-    batch.source = place[batch.source]
+    batch.source, batch.place = place[batch.source], place[batch.place]
+    batch.reference = None if batch.reference is None else batch.reference[keep]
     points = keep[batch.score_source]
     batch.score_source, batch.score_sequence = place[batch.score_source[points]], batch.score_sequence[points]
     batch.layout = _layout_of(layout, kept)
@@ -89,12 +92,9 @@ def leave_out(batch: Batch, branches: list[Branch]) -> None:
         batch.counts["sequences"] = batch.sequences - len(branches)
 
 
-def _tokens_of(layout: Layout, kept: list[int]) -> Tensor:
+def _tokens_of(batch: Batch, kept: list[int]) -> Tensor:
     """Which tokens [T] are in these branches."""
-    keep = torch.zeros(layout.length, dtype=torch.bool)
-    for number in kept:
-        keep[layout.start[number] : layout.start[number] + layout.lengths[number]] = True
-    return keep
+    return torch.isin(batch.layout.branch(), batch.source.new_tensor(kept))
 
 
 def _layout_of(layout: Layout, kept: list[int]) -> Layout:

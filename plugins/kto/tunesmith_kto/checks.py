@@ -17,7 +17,7 @@ RATIO = 4 / 3
 
 
 def check_rows(run: Run, settings: KTOSettings) -> None:
-    """Raises DataError for an entry with one prompt only; warns of one label only, and of weights that do not fit."""
+    """Raises DataError for an entry with one prompt only, and for one label only; warns of weights that do not fit."""
     stores = [store for store in (run.data.train, run.data.eval) if store is not None] if run.data else []
     if settings.kto_loss_type == "kto":
         _check_prompts(run, stores)
@@ -28,9 +28,10 @@ def check_rows(run: Run, settings: KTOSettings) -> None:
     good = int((labels > 0).sum())
     bad = len(labels) - good
     if not good or not bad:
-        said = "true" if good else "false"
-        run.warn("datasets", f"all {len(labels):,} rows are labelled {said}: there is nothing to tell apart")
-        return
+        said, other = ("true", "false") if good else ("false", "true")
+        message = f"all {len(labels):,} rows are labelled {said}: there is nothing to tell apart"
+        where, help = run.config.document.where(("datasets",)), f"add rows with an answer that is labelled {other}"
+        raise DataError(message, where=where, code="one-label", help=help)
     ratio = settings.kto_desirable_weight * good / (settings.kto_undesirable_weight * bad)
     if not 0.99 < ratio < 1.01 * RATIO:  # weights are written with few digits
         fitting = settings.kto_undesirable_weight * bad / good

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from tunesmith_lora import LoraSettings, options
+from tunesmith_lora.adapter import unfit
 
 from tests import tiny
 from tunesmith import ConfigError, Example, Finding, ModelError, build_policy, collate
@@ -80,6 +84,21 @@ def test_training_goes_on_from_a_saved_adapter(tmp_path: Path) -> None:
 def test_a_target_that_matches_nothing_is_named_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"lora_target_modules.*matches no module(.|\n)*v_proj"):
         policy_of(tmp_path, lora_target_modules=["v_prj"])
+
+
+@pytest.mark.parametrize(("kind", "left_out"), [("Mamba2Config", "out_proj"), ("Llama4TextConfig", "router")])
+def test_layers_that_take_no_adapter_are_left_out_where_all_are_wanted(kind: str, left_out: str) -> None:
+    config = getattr(transformers, kind)(
+        vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_heads=4, head_dim=8, n_groups=1,
+        intermediate_size=16, intermediate_size_mlp=16, num_key_value_heads=2, num_local_experts=2,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    names = unfit(model)
+    assert names and all(left_out in name for name in names)
+    get_peft_model(model, LoraConfig(**options(LoraSettings(), "lm", left_out=names)))
+    ids = torch.arange(8)[None]
+    model(input_ids=ids, use_cache=False).logits.sum().backward()  # type: ignore[no-untyped-call]
+    assert any(p.grad is not None for name, p in model.named_parameters() if "lora_B" in name)
 
 
 def test_keys_that_say_two_things_and_folders_without_an_adapter_are_refused(tmp_path: Path) -> None:

@@ -95,13 +95,17 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     save(run, policy, path)
 
 
-def options(settings: LoraSettings, head: str, rows: dict[str, list[int]] | None = None) -> dict[str, Any]:
-    """The arguments of peft's LoraConfig; with a score head, that is trained whole. rows: of which modules which."""
+def options(
+    settings: LoraSettings, head: str, rows: dict[str, list[int]] | None = None, left_out: list[str] | None = None
+) -> dict[str, Any]:
+    """The arguments of peft's LoraConfig; with a score head, that is trained whole. rows: of which modules which are
+    trained. left_out: modules that get no adapter."""
     return {
         "r": settings.lora_r,
         "lora_alpha": settings.lora_alpha,
         "lora_dropout": settings.lora_dropout,
         "target_modules": settings.lora_target_modules or "all-linear",
+        "exclude_modules": left_out or None,
         "modules_to_save": settings.lora_modules_to_save,
         "trainable_token_indices": rows,
         "use_rslora": settings.peft_use_rslora,

@@ -19,6 +19,8 @@ from tunesmith_lora.rows import trainable_rows
 from tunesmith_lora.saved import WEIGHTS
 
 REFERENCE = "reference"
+RECURRENT = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Models of which peft refuses an adapter on the layers that their kernels read."""
 FITS = "it fits the base_model that it was trained on"
 
 
@@ -36,7 +38,8 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft's own use of a name that transformers gives up
-                wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head, rows)))
+                left_out = None if settings.lora_target_modules else unfit(model)
+                wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head, rows, left_out)))
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise
@@ -89,6 +92,16 @@ def check_targets(run: Run, model: nn.Module, settings: LoraSettings) -> None:
         for index, target in enumerate(targets if isinstance(targets, list) else []):
             if not any(f".{name}".endswith(f".{target}") for name in names):
                 raise run.config.error((key, index), f"matches no module: {target}", _linear(model))
+
+
+def unfit(model: nn.Module) -> list[str]:
+    """Linear layers that take no adapter though all are wanted: what recurrent layers read as a weight instead of
+    calling it, and a model's own classes of them, such as a router that gives more than one tensor."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    read = ("out_proj", "conv1d") if kind in RECURRENT else ()
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    own = [name for name, m in linear if type(m).__module__ == type(model).__module__]
+    return own + [name for name, _ in linear if name.rpartition(".")[2] in read]
 
 
 def _linear(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from plugins.preference.tests.made import CHATML, build, examples, tokenizer
 from plugins.preference.tests.test_formats import CASES
 from tunesmith import DataError, ModelError, Row
+from tunesmith.cli.explain import catalogue
 
 USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "Hi?"), ("assistant", "Yes."), ("assistant", "No.")))
 GOOD = {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No."}
@@ -103,6 +104,27 @@ BAD: list[tuple[str, str, dict[str, Any], str]] = [  # kind, type, row, what the
         ("labelled", "passthrough", ONE | {"label": bad}, f"label: is {shown}, not true or false (1 or 0)")
         for bad, shown in ((None, "null"), ("true", "'true'"), ("1", "'1'"), (2, "2"), (1.0, "1.0"), ([], "[]"))
     ),
+    *(
+        (kind, "passthrough", row | {part: text}, f"{part}: is empty or white space, and no answer")
+        for kind, row, parts in (("pair", GOOD, ("chosen", "rejected")), ("labelled", ONE, ("completion",)))
+        for part in parts
+        for text in ("", " \n\t")
+    ),
+    ("pair", "chatml.argilla_chat", LISTS | {"rejected": [USER, NO | {"content": ""}]}, "rejected: is empty or white"),
+    (
+        "pair",
+        "zephyr.nectar",
+        answers(*({"rank": i, "answer": a} for i, a in enumerate("a "))),
+        "answers[1].answer: is",
+    ),
+    ("pair", "passthrough", GOOD | {"rejected": "Yes."}, "rejected: is the same text as chosen, and there is nothing"),
+    ("pair", "chatml.argilla_chat", LISTS | {"rejected": [USER, YES]}, "rejected: is the same text as chosen"),
+    (
+        "pair",
+        "zephyr.nectar",
+        answers({"rank": 2, "answer": "a"}, {"rank": 1, "answer": "a"}),
+        "answers[0].answer: is the same text as answers[1].answer",
+    ),
     ("labelled", "passthrough", without(ONE, "label"), "label: no such column; found: prompt, completion"),
     ("labelled", "chatml.argilla_chat", {"completion": [USER], "label": True}, "completion: has 1 message"),
 ]
@@ -141,13 +163,27 @@ def test_the_summary_says_which_columns_were_read_and_which_were_not() -> None:
     assert notes["datasets[0] columns"] == said
 
 
-def test_rows_that_teach_nothing_are_counted_and_the_first_is_named() -> None:
+def test_a_row_with_an_empty_side_or_twice_the_same_is_refused_by_the_name_that_lint_has_for_it() -> None:
+    for change, code in (({"chosen": ""}, "empty-answer"), ({"chosen": "No."}, "chosen-is-rejected")):
+        with pytest.raises(DataError) as caught:
+            build("pair", "passthrough", [GOOD, GOOD | change])
+        assert [(p.where, p.code) for p in caught.value.problems] == [("f:2", code)]
+        assert code in catalogue()["codes"]
+
+
+def test_an_answer_is_empty_or_the_same_whatever_a_format_writes_around_it() -> None:
+    own = {"chosen_format": "Good: {chosen}", "rejected_format": "Bad: {rejected}"}
+    for change, said in (({"chosen": " "}, "chosen: is empty"), ({"chosen": "No."}, "rejected: is the same text")):
+        with pytest.raises(DataError, match=said):
+            build("pair", "passthrough", [GOOD | change], **own)
+
+
+def test_answers_that_differ_in_white_space_are_two() -> None:
+    build("pair", "passthrough", [GOOD | {"rejected": "Yes. "}])
+
+
+def test_labels_that_are_all_the_same_are_said() -> None:
     notes: dict[Any, str] = {}
-    build(
-        "pair", "passthrough", [GOOD, GOOD | {"rejected": "Yes."}, GOOD | {"chosen": "", "rejected": ""}], notes=notes
-    )
-    assert notes["datasets[0] rows where chosen is rejected"] == "2 of 3; first: f:2"
-    assert notes["datasets[0] rows with an empty answer"] == "1 of 3; first: f:3"
     build("labelled", "passthrough", [ONE, ONE], notes=notes)
     assert notes["datasets[0] labels"] == "all are true: there is nothing to tell apart"
     notes.clear()

@@ -9,6 +9,7 @@ from tunesmith_preference import PreferenceDataset
 from tunesmith_preference.checks import NAMES
 from tunesmith_preference.formats import FORMATS, Format, Markup
 from tunesmith_preference.messages import Turn, conversation
+from tunesmith_preference.sides import check_sides
 from tunesmith_preference.template import Template
 from tunesmith_preference.values import label, number, shown
 
@@ -16,7 +17,6 @@ from tunesmith_preference.values import label, number, shown
 class Texts(NamedTuple):
     """A row written out: its prompt, its answers (chosen and rejected, or one), and its numbers."""
 
-    where: str
     prompt: str
     answers: list[str]
     columns: dict[str, float]
@@ -41,21 +41,25 @@ class Reader:
         """The texts of a row. Raises DataError, with file, line and field, for one that can't be used."""
         if not self.columns:
             self._find_columns(row)
+        columns = [self.columns[part] for part in self.format.answers]
+        history: list[Turn] = []
         if self.format.ranked:
-            answers = _ranked(row, self.columns["answers"], self.options.nectar_pair)
-            prompt = self._prompt(row, [])
+            answers, columns = _ranked(row, *columns, self.options.nectar_pair)
         elif self.format.messages:
             history, answers = self._messages(row)
-            prompt = self._prompt(row, history)
         else:
-            answers = [self._answer(row, part) for part in self.format.answers]
-            prompt = self._prompt(row, [])
+            answers = [self._answer(row, column) for column in columns]
+        check_sides(row, columns, answers)
+        prompt = self._prompt(row, history)
+        if self.templates:
+            parts = zip(self.format.answers, answers, strict=True)
+            answers = [self.templates[part].fill(**{part: answer}) for part, answer in parts]
         numbers = {"label": label(row, self.columns["label"])} if self.labelled else {}
         if "margin" in self.columns:
             numbers["margin"] = number(row, "margin")
         elif not self.labelled and "margin" in row:
             raise row.error("margin", "is not in the first row, so no row can have one", "give every row a margin")
-        return Texts(row.where, prompt, answers, numbers)
+        return Texts(prompt, answers, numbers)
 
     def _find_columns(self, row: Row) -> None:
         """Decide by the first row which columns are read. Raises DataError where one that is needed is not there."""
@@ -107,12 +111,11 @@ class Reader:
             turns = [("system", system or markup.system or ""), *turns]
         return written(markup, turns) + markup.answer
 
-    def _answer(self, row: Row, part: str) -> str:
-        column = self.columns[part]
+    def _answer(self, row: Row, column: str) -> str:
         if isinstance(row.get(column), list):
             raise row.error(column, "is a list, not str", "type: chatml.argilla_chat reads answers written as messages")
         text: str = row.require(column)
-        return self.templates[part].fill(**{part: text}) if self.templates else text
+        return text
 
     def _messages(self, row: Row) -> tuple[list[Turn], list[str]]:
         """What was said before, which all answers share, and the answers."""
@@ -137,19 +140,20 @@ def written(markup: Markup, turns: list[Turn]) -> str:
     return "".join(template.fill(role=role, content=content) for role, content in turns)
 
 
-def _ranked(row: Row, column: str, pair: str) -> list[str]:
-    """Of answers with ranks (1 is best): the best, and the worst or the second."""
-    found: list[tuple[float, str]] = []
+def _ranked(row: Row, column: str, pair: str) -> tuple[list[str], list[str]]:
+    """Of answers with ranks (1 is best): the best, and the worst or the second; and the place of each in the row."""
+    found: list[tuple[float, str, str]] = []
     for index, entry in enumerate(row.require(column, list)):
         place = f"{column}[{index}]"
         if not isinstance(entry, dict):
             raise row.error(place, f"is {shown(entry)}, not a mapping of rank and answer")
         parts = Row({f"{place}.{key}": entry[key] for key in ("rank", "answer") if key in entry}, row.where)
-        found.append((number(parts, f"{place}.rank"), parts.require(f"{place}.answer")))
+        found.append((number(parts, f"{place}.rank"), parts.require(f"{place}.answer"), f"{place}.answer"))
     found.sort(key=lambda one: one[0])
     better, worse = found[:1], found[1:2] if pair == "best_second" else found[1:][-1:]
     if not worse:
         raise row.error(column, f"has {len(found)} answers, and a pair needs two")
     if better[0][0] == worse[0][0]:
         raise row.error(column, f"has no better answer: both of the pair have rank {better[0][0]:g}")
-    return [better[0][1], worse[0][1]]
+    (_, chosen, first), (_, rejected, second) = *better, *worse
+    return [chosen, rejected], [first, second]

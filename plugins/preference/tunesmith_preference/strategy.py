@@ -15,7 +15,7 @@ from tunesmith_preference.rows import Reader, Texts
 def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     """One example for each row, in order: a prompt, and as completions chosen and rejected, or the labelled one.
 
-    Says in the summary which columns were read, and how many rows teach nothing. Raises DataError for a row that
+    Says in the summary which columns were read, and whether all labels are the same. Raises DataError for a row that
     can't be used, ModelError for a tokenizer without the end token that texts without one need.
     """
     reader = Reader(spec.row_kind, spec.type, spec.option(PreferenceDataset))
@@ -52,12 +52,10 @@ class _Writer:
 
 
 class _Tally:
-    """Counts rows that teach nothing."""
+    """What is said of the rows of an entry together."""
 
     def __init__(self, run: Run, entry: str):
         self.run, self.entry = run, entry
-        self.same: list[str] = []
-        self.empty: list[str] = []
         self.labels: set[float] = set()
         self.rows = 0
 
@@ -67,17 +65,10 @@ class _Tally:
             unread = f"; not read: {', '.join(reader.unread)}" if reader.unread else ""
             self.run.note(f"{self.entry} columns", columns + unread)
         self.rows += 1
-        if len(set(texts.answers)) < len(texts.answers):
-            self.same.append(texts.where)
-        if not all(texts.answers):
-            self.empty.append(texts.where)
         if "label" in texts.columns:
             self.labels.add(texts.columns["label"])
 
     def report(self) -> None:
-        for what, places in (("rows where chosen is rejected", self.same), ("rows with an empty answer", self.empty)):
-            if places:
-                self.run.note(f"{self.entry} {what}", f"{len(places):,} of {self.rows:,}; first: {places[0]}")
         if len(self.labels) == 1:
             label = "true" if self.labels == {1.0} else "false"
             self.run.note(f"{self.entry} labels", f"all are {label}: there is nothing to tell apart")

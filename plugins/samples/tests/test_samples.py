@@ -23,9 +23,12 @@ class Tokenizer:
     def __call__(self, text: str) -> Any:
         return SimpleNamespace(input_ids=[ord(c) for c in text])
 
-    def apply_chat_template(self, turns: Any, *, tokenize: bool, add_generation_prompt: bool, return_dict: bool) -> Any:
+    def apply_chat_template(
+        self, turns: Any, *, tokenize: bool, add_generation_prompt: bool, return_dict: bool, **variables: Any
+    ) -> Any:
         assert tokenize and add_generation_prompt and not return_dict
-        return [ord(c) for c in f"<{turns[0]['role']}>{turns[0]['content']}<model>"]
+        said = "".join(f"[{name}={value}]" for name, value in variables.items())
+        return [ord(c) for c in f"<{turns[0]['role']}>{turns[0]['content']}<model>{said}"]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return "".join(map(chr, ids))
@@ -47,15 +50,21 @@ def policy() -> Any:
 
 
 def examples(*texts: str) -> list[Example]:
-    return [Example.branches([ord(c) for c in text], [[1]]) for text in texts]
+    return [Example.branches([ord(c) for c in text], [[1]], origin=(0, row)) for row, text in enumerate(texts)]
 
 
 def run(folder: Path, step: int = 0, main: bool = True, data: Any = None, **settings: Any) -> Any:
     notes: dict[str, Any] = {}
+    entry = SimpleNamespace(row_kind="conversation", options=None)
+    config = SimpleNamespace(
+        error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help),
+        document=SimpleNamespace(values={}),
+        entries=[entry],
+    )
     return SimpleNamespace(
         core=SimpleNamespace(seed=7),
         method=Method(rows=("text",)),
-        config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
+        config=config,
         settings=lambda model: model(generate_samples=True, **settings),
         world=SimpleNamespace(main=main),
         tokenizer=Tokenizer(),
@@ -111,6 +120,21 @@ def test_prompts_of_ones_own_are_user_turns_where_there_is_a_template(tmp_path: 
     this.tokenizer.chat_template = "a template"
     tunesmith_samples.on_start(this, policy())
     assert written(tmp_path) == [("before", 0, "<user>Hi<model>", "1")]
+
+
+def test_the_template_gets_the_variables_of_the_yaml_and_of_its_first_entry(tmp_path: Path) -> None:
+    this = run(tmp_path, sample_prompts=["Hi"])
+    this.tokenizer.chat_template = "a template"
+    this.config.document.values["chat_template_kwargs"] = {"think": True, "date": "today"}
+    this.config.entries[0].options = SimpleNamespace(chat_template_kwargs={"think": False})
+    tunesmith_samples.on_start(this, policy())
+    assert written(tmp_path) == [("before", 0, "<user>Hi<model>[think=False][date=today]", "1")]
+
+
+def test_a_prompt_of_several_rows_is_sampled_once(tmp_path: Path) -> None:
+    model, data = policy(), SimpleNamespace(eval=examples("a", "a", "b", "a", "c", "d"), train=[])
+    tunesmith_samples.on_start(run(tmp_path, data=data), model)
+    assert ["".join(map(chr, p)) for p in model.calls[0]["prompts"]] == ["a", "b", "c"]
 
 
 def test_a_resumed_run_keeps_what_was_said_before_training_and_no_step_twice(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class SampleSettings(Settings):
     generate_samples: bool = False
     """Generate completions before training, after each evaluation and after training."""
     num_generation_samples: PositiveInt = 3
-    """Prompts taken from held-out examples, or from training examples where none are held out."""
+    """Different prompts taken from held-out examples, or from training examples where none are held out."""
     generation_max_new_tokens: PositiveInt = 50
     """Longest completion in tokens."""
     generation_temperature: NonNegativeFloat = 0.0

@@ -7,9 +7,10 @@ from typing import Any
 
 from tunesmith.hooks import HOOKS
 from tunesmith.run import Run
+from tunesmith_engine.ahead.memory import peak_memory
 from tunesmith_engine.feed import Feed, StoredFeed, count_steps, make_feed
-from tunesmith_engine.memory import peak_memory
 from tunesmith_engine.record import last_record
+from tunesmith_engine.reference import told
 from tunesmith_engine.setup import abstract_model, count_parameters
 
 
@@ -57,12 +58,14 @@ def _model(run: Run) -> dict[str, Any]:
     """Parameters and attention backend, from the model built without weights."""
     with abstract_model(run) as backbone:
         total, trained = count_parameters(backbone.module)
+        reference = told(run, backbone.module)
         patches = [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries]
     return {
         "parameters": total,
         "trained_parameters": trained,
         "attention": backbone.attention,
         "shares_prompts": backbone.shares_prompts,
+        "reference": reference,
         "processes": run.world.layout,
         "patches": patches,
     }

@@ -15,7 +15,7 @@ from tunesmith.checks import obstacle
 from tunesmith.errors import EnvironmentProblem
 from tunesmith.finding import Finding, size
 from tunesmith.run import Run
-from tunesmith_engine import disk
+from tunesmith_engine.ahead import disk
 from tunesmith_engine.setup import abstract_model, count_parameters
 
 OURS = ("slices", "dense", "flex", "varlen")

@@ -7,12 +7,14 @@ gradient checkpointing, the optimizer of whichever plugin, a method's own tensor
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +25,7 @@ from tunesmith_engine.distributed import clip_gradients
 from tunesmith_engine.examples import Example, segment
 from tunesmith_engine.feed import Feed, StoredFeed
 from tunesmith_engine.policy import Policy
+from tunesmith_engine.reference import Precomputed, is_copied
 from tunesmith_engine.setup import abstract_model
 
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "loss")
@@ -37,13 +40,28 @@ class Meter(TorchDispatchMode):
         self.kinds: dict[int, tuple[str, int]] = {}
         self.now = dict.fromkeys(COMPONENTS, 0)
         self.peak = dict(self.now)
+        self.guesses = False
+        """Whether a number that nobody has is 1 instead of an error: in prepare_step, for statistics of the step."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self.result(func, args, kwargs or {})
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
                 self.see(value)
         return out
+
+    def result(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation's result without content where an input has none, and for real where all have: a method may ask
+        what is in the rows."""
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        if tensors and not any(isinstance(tensor, FakeTensor) for tensor in tensors):
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        if self.guesses and func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0 if tensors[0].dtype.is_floating_point else 1
+        if func is torch.ops.aten.index.Tensor:  # values chosen by what is in the rows: it is known which
+            args = (args[0], [place for index in args[1] for place in _places(index)])
+        return func(*args, **kwargs)
 
     def see(self, tensor: Tensor, kind: str | None = None) -> None:
         """Count a tensor's storage, if it is new; with `kind`, count it as that from now on."""
@@ -70,6 +88,14 @@ class Meter(TorchDispatchMode):
         self.now[kind] -= size
 
 
+def _places(index: Tensor | None) -> Sequence[Tensor | None]:
+    """A mask that is known as the places where it is true."""
+    if isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, FakeTensor):
+        with unset_fake_temporarily():
+            return index.nonzero().unbind(1)
+    return [index]
+
+
 def peak_memory(run: Run, feed: Feed) -> dict[str, int]:
     """Bytes on one device at the peak of a step on the largest micro-batch, by component, and that batch's tokens.
 
@@ -83,11 +109,14 @@ def peak_memory(run: Run, feed: Feed) -> dict[str, int]:
             for tensor in [*backbone.module.parameters(), *backbone.module.buffers()]:
                 meter.see(tensor, "weights")
             policy = Policy(run, backbone, run.needs)
-            if run.needs.reference and run.adapter is None:
+            if is_copied(run):
                 policy.set_reference(Policy(run, backbone, Needs(logps=True)))  # its weights are counted below
+            elif run.core.precompute_ref_log_probs:
+                policy.set_reference(Precomputed(run, backbone, Needs(logps=True)))
             take_steps(run, policy, batch, meter)
+        copied = is_copied(run)
     found = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
-    if run.needs.reference and run.adapter is None:
+    if copied:
         found["reference"] = meter.peak["weights"]
         found["total"] += found["reference"]
     return found
@@ -102,9 +131,12 @@ def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int
     policy.bare.train()
     for _ in range(number):
         for _ in range(min(run.core.gradient_accumulation_steps, 2)):  # from the second on, gradients are there already
+            made = replace(batch, columns=dict(batch.columns), counts={})  # a method may take tokens out of it
             with torch.no_grad():
-                run.hooks.prepare_step(run, policy, [batch])
-            terms = run.hooks.compute_loss(run, policy, policy(batch), batch)
+                meter.guesses = True
+                run.hooks.prepare_step(run, policy, [made])
+                meter.guesses = False
+            terms = run.hooks.compute_loss(run, policy, policy(made), made)
             torch.stack([term.sum for term in terms.values() if not term.metric]).sum().backward()
             del terms
         clip_gradients(trained, run.core.max_grad_norm)
@@ -146,4 +178,7 @@ def largest(run: Run, feed: Feed) -> Batch:
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
-    return collate(examples, share=run.shares_prompts, score_points=run.needs.scores).to(run.device)
+    batch = collate(examples, share=run.shares_prompts, score_points=run.needs.scores)
+    if run.core.precompute_ref_log_probs:  # not yet, but for counting any numbers will do
+        batch.reference = torch.zeros(batch.tokens)
+    return batch.to(run.device)

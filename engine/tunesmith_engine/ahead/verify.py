@@ -15,7 +15,7 @@ from tunesmith_engine.batch import collate
 from tunesmith_engine.examples import Example
 from tunesmith_engine.feed import make_feed
 from tunesmith_engine.policy import Policy
-from tunesmith_engine.setup import build_policy
+from tunesmith_engine.setup import build_policy, load_again
 
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
 MOST = 8  # examples of the first row that are looked at; plain forwards are slow on a large model
@@ -34,11 +34,10 @@ def verify(run: Run) -> list[dict[str, Any]]:
         if run.method.head == "lm":
             checks["packed = plain forward, log-probabilities"] = checker.packed_is_plain()
             checks["chunked = full logits, gradients"] = checker.chunked_is_full()
-        checks |= {
-            "packed = unpacked, gradients": checker.packed_is_unpacked(),
-            "shared = repeated prompts, gradients": checker.shared_is_repeated(),
-            "accumulated = one batch, gradients": checker.accumulated_is_one(),
-        }
+        checks["packed = unpacked, gradients"] = checker.packed_is_unpacked()
+        if run.shares_prompts:
+            checks["shared = repeated prompts, gradients"] = checker.shared_is_repeated()
+        checks["accumulated = one batch, gradients"] = checker.accumulated_is_one()
         if run.adapter is not None:
             checks["adapter off = base model"] = checker.adapter_off_is_base()
     rows = [
@@ -47,7 +46,7 @@ def verify(run: Run) -> list[dict[str, Any]]:
     failed = [row["check"] for row in rows if not row["ok"]]
     if failed:
         shown = "; ".join(f"{r['check']}: {r['difference']:.2e} > {tolerance:.0e}" for r in rows if not r["ok"])
-        help = "this architecture breaks a promise of the engine: try attn_implementation: dense, or report it"
+        help = "this architecture breaks a promise of the engine: try attn_implementation: padded, or report it"
         error = NumericalError(f"does not hold on this model: {shown}", code="verify", help=help)
         error.rows = rows  # type: ignore[attr-defined]
         raise error
@@ -59,17 +58,18 @@ class _Checker:
         self.run, self.policy, self.examples = run, policy, examples
         self.parameters = [p for p in policy.bare.parameters() if p.requires_grad]
 
-    def values(self, examples: list[Example], share: bool = True) -> Tensor:
+    def values(self, examples: list[Example], share: bool | None = None) -> Tensor:
         """What a method would read of the forward: log-probabilities, or scores where the model has that head."""
         return self.read(self.policy, examples, share)
 
-    def read(self, policy: Policy, examples: list[Example], share: bool = True) -> Tensor:
+    def read(self, policy: Policy, examples: list[Example], share: bool | None = None) -> Tensor:
+        share = self.run.shares_prompts if share is None else share
         scores = self.run.method.head != "lm"
         batch = collate(examples, share=share, score_points=scores).to(self.run.device)
         out = policy(batch, Needs(logps=not scores, scores=scores))
         return out.scores.flatten() if scores else out.logps
 
-    def gradients(self, groups: list[list[Example]], share: bool = True) -> Tensor:
+    def gradients(self, groups: list[list[Example]], share: bool | None = None) -> Tensor:
         """The gradient of the summed log-probabilities over groups, as one vector scaled to its largest entry."""
         for p in self.parameters:
             p.grad = None
@@ -116,8 +116,7 @@ class _Checker:
                     tokens[:third], [tokens[third : 2 * third] or tokens[:1], tokens[2 * third :] or tokens[:1]]
                 )
             ]
-        share = self.run.shares_prompts
-        return _difference(self.gradients([forked], share), self.gradients([forked], share=False))
+        return _difference(self.gradients([forked]), self.gradients([forked], share=False))
 
     def chunked_is_full(self) -> float:
         full = self.gradients([self.examples])
@@ -130,7 +129,7 @@ class _Checker:
 
     def adapter_off_is_base(self) -> float:
         """At step 0 an adapter may start anywhere; switched off, it has to be the model that was loaded."""
-        base = self.run.hooks.load_model(self.run, "reference")
+        base = load_again(self.run)
         base.module.to(self.run.device).eval()
         untouched = Policy(self.run, base, Needs())
         with self.policy.reference() as reference:

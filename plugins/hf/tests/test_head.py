@@ -1,0 +1,76 @@
+"""The head as numbers, for kernels: what `logits` and the model itself compute, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from tests import tiny
+from tunesmith import build_policy
+from tunesmith.api import prepare
+
+SIZES = {
+    "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("Llama", {}),
+    "multiplied": ("Cohere", {"logit_scale": 0.3}),
+    "divided": ("Granite", {"logits_scaling": 6.0}),
+    "capped": ("Gemma2", {"final_logit_softcapping": 2.0, "sliding_window": 8}),
+    "bias": ("Phi", {"partial_rotary_factor": 0.5}),
+}
+
+
+def backbone_of(folder: Path, kind: str = "plain") -> Any:
+    name, changes = KINDS[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**SIZES, **changes)
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    for parameter in model.parameters():  # larger than usual, so that a cap or a bias shows
+        nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder / "model-llama")
+    tiny.tokenizer().save_pretrained(folder / "model-llama")
+    return build_policy(prepare(tiny.start(tiny.sft_config(folder)))).backbone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_logits_and_the_model_agree(kind: str, tmp_path: Path) -> None:
+    backbone = backbone_of(tmp_path, kind)
+    tokens = torch.arange(5, 30)
+    head = backbone.head()
+    with torch.no_grad(), backbone.attending("eager"):
+        hidden = backbone.module.base_model(input_ids=tokens[None]).last_hidden_state[0]
+        numbers = nn.functional.linear(hidden, head.weight, head.bias) * head.scale
+        numbers = torch.tanh(numbers / head.softcap) * head.softcap if head.softcap else numbers
+        wanted = backbone.plain_logits(tokens)
+        torch.testing.assert_close(backbone.logits(hidden), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(numbers, wanted, atol=1e-5, rtol=1e-5)
+    assert (head.bias is not None) == (kind == "bias") and (head.softcap is not None) == (kind == "capped")
+    assert (head.scale != 1) == (kind in ("multiplied", "divided"))
+
+
+def test_a_head_that_is_more_than_its_matrix_has_no_numbers(tmp_path: Path) -> None:
+    """A wrapper such as an adapter's, a replaced forward, a hook: each would be passed by."""
+    backbone = backbone_of(tmp_path)
+    linear = backbone.module.lm_head
+    assert backbone.head().weight is linear.weight
+
+    class Wrapped(nn.Linear):
+        """What an adapter's layer is: no longer the class itself."""
+
+    backbone.module.lm_head = Wrapped(32, 320)
+    assert backbone.head() is None
+    backbone.module.lm_head = linear
+    linear.forward = lambda x: 2 * nn.Linear.forward(linear, x)
+    assert backbone.head() is None
+    del linear.forward
+    hook = linear.register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert backbone.head() is None
+    hook.remove()
+    assert backbone.head() is not None
