@@ -12,7 +12,9 @@ from tunesmith import ConfigError, StepRecord
 
 def run(metric: str = "eval_loss", greater: bool = False, val_set_size: float = 0.1, **settings: Any) -> Any:
     this: Any = SimpleNamespace(
-        core=SimpleNamespace(metric_for_best_model=metric, greater_is_better=greater, val_set_size=val_set_size),
+        core=SimpleNamespace(
+            metric_for_best_model=metric, greater_is_better=greater, val_set_size=val_set_size, test_datasets=[]
+        ),
         settings=lambda model: model(**{"early_stopping_patience": 2, **settings}),
         config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
         states={},

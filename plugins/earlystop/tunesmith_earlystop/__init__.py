@@ -31,8 +31,8 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    if not run.core.val_set_size:
-        help = "write val_set_size: 0.05, or drop the key"
+    if not (run.core.val_set_size or run.core.test_datasets):
+        help = "write val_set_size: 0.05, or test_datasets: ..."
         raise run.config.error("early_stopping_patience", "needs held-out examples to evaluate on", help=help)
 
 

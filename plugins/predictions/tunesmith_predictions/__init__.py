@@ -1,0 +1,54 @@
+"""Metrics of predictions: their entropy, and how often the likeliest token is the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from tunesmith import Needs, Plugin, Settings, hookimpl
+
+if TYPE_CHECKING:
+    from tunesmith import Batch, Output, Run, Term
+
+
+class PredictionSettings(Settings):
+    """What is measured at each trained token, in training and in evaluation, under the names that TRL logs."""
+
+    log_entropy: bool = False
+    """Log `entropy`: the mean entropy of predictions in nats. It falls towards 0 where a model becomes certain."""
+    log_token_accuracy: bool = False
+    """Log `mean_token_accuracy`: how often the likeliest token is the one that should follow."""
+
+
+def _needs(run: Run) -> Needs:
+    settings = run.settings(PredictionSettings)
+    return Needs(entropy=settings.log_entropy, topk=int(settings.log_token_accuracy))
+
+
+plugin = Plugin(
+    settings=PredictionSettings,
+    switches=("log_entropy", "log_token_accuracy"),
+    needs=_needs,
+    on_resume=dict.fromkeys(PredictionSettings.model_fields, "free"),
+)
+
+
+@hookimpl
+def validate(run: Run) -> None:
+    if run.method.head != "lm":
+        key = "log_entropy" if run.settings(PredictionSettings).log_entropy else "log_token_accuracy"
+        raise run.config.error(key, "has no effect: a model of scores predicts no tokens", "drop the key")
+
+
+@hookimpl(wrapper=True)
+def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[str, Term], dict[str, Term]]:
+    """Add the metrics to the terms of the method; nothing of them is trained on."""
+    from tunesmith import Term
+
+    terms = yield
+    settings, found = run.settings(PredictionSettings), {}
+    if settings.log_entropy:
+        found["entropy"] = Term(out.entropy.detach().sum(), "tokens", metric=True)
+    if settings.log_token_accuracy:
+        found["mean_token_accuracy"] = Term((out.topk_ids[:, 0] == batch.target).sum(), "tokens", metric=True)
+    return terms | found
