@@ -18,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-PARTS = ("start", "launch", "packing", "chats", "dedup", "streaming", "step", "against", "memory")
+PARTS = (
+    "start", "launch", "packing", "chats", "dedup", "streaming", "step", "against", "preference", "rises", "memory",
+)  # fmt: skip
 
 
 def main() -> None:

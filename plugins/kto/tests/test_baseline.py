@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tunesmith_kto.baseline import alone as beside
 from tunesmith_kto.baseline import branches_of, leave_out, with_baselines
 from tunesmith_kto.step import prepare as prepare_step
 
@@ -93,6 +94,9 @@ def test_rows_without_prompts_and_without_branches_go_along(tmp_path: Path) -> N
         assert scored.target[own:].tolist() == [21, 22, 20, 21, 22]
         logps = policy(scored, Needs(logps=True)).logps
         assert float(logps[own + 2 :].sum()) == pytest.approx(float(plain(policy, something, 2)), abs=1e-5)
+        lone = beside(batch, branches)  # the same without the rows' own answers
+        assert lone.input_ids[0].tolist() == [20, 21, 22, 7, 8, 20, 21, 22]
+        torch.testing.assert_close(policy(lone).logps, logps[own:], atol=1e-5, rtol=1e-5)
         leave_out(batch, branches)
         assert batch.input_ids[0].tolist() == [5, 6, 3, 4, 7, 8, 9] and batch.counts["sequences"] == 3
         torch.testing.assert_close(policy(batch).logps, logps[:own], atol=1e-5, rtol=1e-5)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from tunesmith import Batch, Layout
 
@@ -71,39 +70,51 @@ def with_baselines(batch: Batch, branches: list[Branch]) -> Batch:
     return scored
 
 
+def alone(batch: Batch, branches: list[Branch]) -> Batch:
+    """The baselines and the prompts that they follow, without the rows' own answers: all their tokens are scored [M].
+
+    A row without any stays whole, as each process has to run the model on something.
+    """
+    made, own = with_baselines(batch, branches), len(batch.target)
+    made.source, made.place, made.target = made.source[own:], made.place[own:], made.target[own:]
+    layout, kept = batch.layout, dict.fromkeys(range(len(batch.layout.start)), 0)
+    for branch in branches:
+        kept[branch.number] = layout.lengths[branch.number]
+        for number, limit in layout.reach[branch.number].items():
+            kept[number] = max(kept[number], min(layout.lengths[number], limit - layout.first[number]))
+    if branches:
+        keep_only(made, kept)
+    return made
+
+
 def leave_out(batch: Batch, branches: list[Branch]) -> None:
     """Take the baselines out of the row, in place: nothing is computed for them again, and nothing counts them.
 
     Their sequences keep their numbers, without tokens.
     """
     gone = {branch.number for branch in branches}
-    layout = batch.layout
-    kept = [number for number in range(len(layout.start)) if number not in gone]
-    keep = _tokens_of(batch, kept)
-    place = keep.cumsum(0) - 1
-    batch.input_ids, batch.position_ids = batch.input_ids[:, keep], batch.position_ids[:, keep]
-    batch.source, batch.place = place[batch.source], place[batch.place]
-    batch.reference = None if batch.reference is None else batch.reference[keep]
-    points = keep[batch.score_source]
-    batch.score_source, batch.score_sequence = place[batch.score_source[points]], batch.score_sequence[points]
-    batch.layout = _layout_of(layout, kept)
+    keep_only(batch, {n: 0 if n in gone else length for n, length in enumerate(batch.layout.lengths)})
     if not batch.dummy:
         batch.counts["input_tokens"] = batch.tokens
         batch.counts["sequences"] = batch.sequences - len(branches)
 
 
-def _tokens_of(batch: Batch, kept: list[int]) -> Tensor:
-    """Which tokens [T] are in these branches."""
-    return torch.isin(batch.layout.branch(), batch.source.new_tensor(kept))
-
-
-def _layout_of(layout: Layout, kept: list[int]) -> Layout:
-    """The layout of these branches alone; none of them sees another one."""
-    numbers = {old: new for new, old in enumerate(kept)}
-    starts, length = [], 0
-    for number in kept:
-        starts.append(length)
-        length += layout.lengths[number]
-    reach = [{numbers[k]: limit for k, limit in layout.reach[number].items()} for number in kept]
-    places = list(zip(starts, (layout.first[number] for number in kept), strict=True))
-    return Layout.build(places, reach, length).to(layout.device)
+def keep_only(batch: Batch, kept: dict[int, int]) -> None:
+    """Cut each branch of the row to so many of its first tokens, in place; nothing that is scored may be among the
+    others."""
+    layout = batch.layout
+    numbers = [number for number, length in kept.items() if length]
+    tokens = [layout.start[number] + i for number in numbers for i in range(kept[number])]
+    index, place = batch.source.new_tensor(tokens), torch.full_like(batch.input_ids[0], -1)
+    place[index] = batch.source.new_tensor(range(len(tokens)))
+    batch.input_ids, batch.position_ids = batch.input_ids[:, index], batch.position_ids[:, index]
+    batch.source, batch.place = place[batch.source], place[batch.place]
+    batch.reference = None if batch.reference is None else batch.reference[index]
+    points = place[batch.score_source] >= 0
+    batch.score_source, batch.score_sequence = place[batch.score_source[points]], batch.score_sequence[points]
+    starts, new = [0], {old: new for new, old in enumerate(numbers)}
+    for number in numbers:
+        starts.append(starts[-1] + kept[number])
+    reach = [{new[k]: limit for k, limit in layout.reach[number].items() if k in new} for number in numbers]
+    first = [layout.first[number] for number in numbers]
+    batch.layout = Layout.build(list(zip(starts, first, strict=False)), reach, len(tokens)).to(layout.device)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith import Batch, DataError, Needs, PluginError, Policy, Run
 from tunesmith_kto import KTOSettings
-from tunesmith_kto.baseline import branches_of, leave_out, with_baselines
+from tunesmith_kto.baseline import alone, branches_of, leave_out, with_baselines
 from tunesmith_kto.checks import HELP
 
 LABELS = ("desirable", "undesirable")
@@ -46,16 +46,15 @@ def score(policy: Policy, batch: Batch, baseline: bool) -> tuple[float, int]:
     """Add "ref_logps" [N] to the batch; with `baseline`, take its baselines out of it and give the sum of their
     log-ratios and their number."""
     branches = branches_of(batch)
-    scored = with_baselines(batch, branches)
-    with policy.reference() as reference:
-        expected = reference(scored, Needs(logps=True)).logps
     own = len(batch.target)
+    with policy.reference() as reference:
+        expected = reference(with_baselines(batch, branches), Needs(logps=True)).logps
     batch.columns["ref_logps"] = expected[:own]
     if not baseline:
         return 0.0, 0
-    logps = policy(scored, Needs(logps=True)).logps
+    logps = policy(alone(batch, branches), Needs(logps=True)).logps
     leave_out(batch, branches)
-    return float((logps[own:] - expected[own:]).sum()), len(branches)
+    return float((logps - expected[own:]).sum()), len(branches)
 
 
 def check_labelled(batch: Batch) -> None:
