@@ -7,13 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-import torch
-from tunesmith_dpo.step import prepare as prepare_step
-from tunesmith_dpo.step import terms
-
 from tests import tiny
-from tunesmith import Policy, Run, build_policy, collate
-from tunesmith.api import prepare
+from tests.one_step import TRL
 
 NUMBER = 7
 
@@ -51,56 +46,6 @@ def config(folder: Path, name: str = "out", architecture: str = "llama", **keys:
     return tiny.write_config(folder, f"{name}.yaml", **(defaults | keys))
 
 
-def moved(model: Any, seed: int = 1) -> None:
-    """Move the trained weights, so that the policy is no longer its reference."""
-    made = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=made))
-
-
-def started(path: Path) -> tuple[Run, Policy]:
-    """A prepared run and its policy, moved away from the reference."""
-    run = prepare(tiny.start(path))
-    policy = build_policy(run)
-    policy.bare.eval()
-    moved(policy.bare)
-    return run, policy
-
-
-def loss_of(run: Run, policy: Policy, groups: list[list[Any]], share: bool = True) -> tuple[float, dict[str, float]]:
-    """One step's loss over micro-batches, its gradients left in the policy; and all terms by name, averaged."""
-    batches = [collate(group, share=share) for group in groups]
-    with torch.no_grad():
-        prepare_step(run, policy, batches)
-    counts = {name: sum(batch.counts[name] for batch in batches) for name in batches[0].counts}
-    found: dict[str, float] = {}
-    total = 0.0
-    for batch in batches:
-        for name, term in terms(run, policy, policy(batch), batch).items():
-            mean = term.sum / counts[str(term.count)]
-            found[name] = found.get(name, 0.0) + mean.item()
-            if not term.metric:
-                mean.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-                total += mean.item()
-    return total, found
-
-
-def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Gradients by name, taken out of the model."""
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    return found
-
-
-def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    """Between gradients, over the largest one where that is above 1: those of squares of sums go into the tens."""
-    assert ours.keys() == theirs.keys() and ours
-    largest = max(float(gradient.abs().max()) for gradient in theirs.values())
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours) / max(largest, 1.0)
-
-
 def trainer(model: Any, reference: Any, examples: list[Any], folder: Path, **options: Any) -> Any:
     """TRL's DPOTrainer on tokens that are ours already."""
     from datasets import Dataset
@@ -117,22 +62,7 @@ def trainer(model: Any, reference: Any, examples: list[Any], folder: Path, **opt
         }
         for e in examples
     ]
-    defaults = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": len(rows),
-        "max_length": None,
-        "gradient_checkpointing": False,
-        "bf16": False,
-        "use_cpu": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "max_steps": 4,
-        "disable_tqdm": True,
-    }
+    defaults = TRL | {"output_dir": str(folder), "per_device_train_batch_size": len(rows)}
     arguments = DPOConfig(**(defaults | options))
     return Given(
         model,

@@ -13,7 +13,7 @@ from tunesmith_dpo import installed, options
 from tunesmith_dpo.losses import LOSSES
 
 from plugins.dpo.tests import made
-from tests import tiny
+from tests import one_step, tiny
 from tunesmith import ConfigError, DataError, Example, PluginError, collate
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -120,6 +120,6 @@ def test_a_margin_that_no_loss_reads_is_said(tmp_path: Path) -> None:
     path = made.config(
         tmp_path, datasets=[{"path": str(tiny.write_rows(tmp_path / "m.jsonl", rows)), "type": "passthrough"}]
     )
-    run, policy = made.started(path)
-    made.loss_of(run, policy, [list(run.data.train)])
+    run, policy = one_step.started(path)
+    one_step.loss_of(run, policy, [list(run.data.train)])
     assert "margins of the rows" in run.notes

@@ -14,7 +14,7 @@ from tunesmith_dpo.margins import Margins, tail_weights
 from tunesmith_dpo.options import OF_THE_DIFFERENCE, Options
 
 from plugins.dpo.tests import made
-from tests import tiny
+from tests import one_step, tiny
 from tunesmith import Example, collate
 
 BETA, NOISE, TAU = 0.5, 0.1, 0.2
@@ -122,10 +122,10 @@ def test_a_weight_of_pairs_leaves_sft_alone(tmp_path: Path) -> None:
     """TRL multiplies the mean cross-entropy of the whole batch by every pair's weight, which ties each answer to the
     weights of all others and changes with the batch; cross-entropy is a loss of tokens, so here it is not weighed."""
     keys = {"dpo_loss_type": ["sigmoid", "sft"]}
-    run, policy = made.started(made.config(tmp_path, "plain", **keys))
-    _, plain = made.loss_of(run, policy, [list(run.data.train)])
-    run, policy = made.started(made.config(tmp_path, "weighted", dpo_use_weighting=True, **keys))
-    _, weighted = made.loss_of(run, policy, [list(run.data.train)])
+    run, policy = one_step.started(made.config(tmp_path, "plain", **keys))
+    _, plain = one_step.loss_of(run, policy, [list(run.data.train)])
+    run, policy = one_step.started(made.config(tmp_path, "weighted", dpo_use_weighting=True, **keys))
+    _, weighted = one_step.loss_of(run, policy, [list(run.data.train)])
     assert weighted["sft"] == plain["sft"] and weighted["sigmoid"] < 0.9 * plain["sigmoid"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plugins.dpo.tests import made
-from tests import tiny
+from tests import one_step, tiny
 
 LOSSES: dict[str, dict[str, Any]] = {
     "sigmoid and sft": {"dpo_loss_type": ["sigmoid", "sft"], "dpo_loss_weights": [1.0, 0.5]},
@@ -27,28 +27,28 @@ LOSSES: dict[str, dict[str, Any]] = {
 def test_shared_repeated_packed_alone_and_accumulated_are_one(
     name: str, architecture: str, adapter: str | None, tmp_path: Path
 ) -> None:
-    run, policy = made.started(made.config(tmp_path, architecture=architecture, adapter=adapter, **LOSSES[name]))
+    run, policy = one_step.started(made.config(tmp_path, architecture=architecture, adapter=adapter, **LOSSES[name]))
     examples = list(run.data.train)
     ways = {
         "repeated": ([examples], False),
         "alone": ([[e] for e in examples], True),
         "accumulated": ([examples[:2], examples[2:5], examples[5:]], True),
     }
-    loss, terms = made.loss_of(run, policy, [examples])
-    gradients = made.gradients(policy.bare)
+    loss, terms = one_step.loss_of(run, policy, [examples])
+    gradients = one_step.gradients(policy.bare)
     for way, (groups, share) in ways.items():
-        other, others = made.loss_of(run, policy, groups, share)
+        other, others = one_step.loss_of(run, policy, groups, share)
         assert other == pytest.approx(loss, abs=1e-5), way
         assert others == pytest.approx(terms, rel=1e-5, abs=1e-5), way
-        assert made.largest_difference(made.gradients(policy.bare), gradients) < 1e-5, way
+        assert one_step.largest_difference(one_step.gradients(policy.bare), gradients, scaled=True) < 1e-5, way
 
 
 def test_what_aot_couples_is_the_step_and_not_the_micro_batch(tmp_path: Path) -> None:
     """The rule that the test above relies on: taken for each pair alone, aot is another loss."""
-    run, policy = made.started(made.config(tmp_path, dpo_loss_type="aot"))
+    run, policy = one_step.started(made.config(tmp_path, dpo_loss_type="aot"))
     examples = list(run.data.train)
-    whole, _ = made.loss_of(run, policy, [examples])
-    apart = sum(made.loss_of(run, policy, [[e]])[0] for e in examples) / len(examples)
+    whole, _ = one_step.loss_of(run, policy, [examples])
+    apart = sum(one_step.loss_of(run, policy, [[e]])[0] for e in examples) / len(examples)
     assert abs(whole - apart) > 1e-3
 
 

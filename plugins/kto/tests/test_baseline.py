@@ -12,7 +12,7 @@ from tunesmith_kto.step import prepare as prepare_step
 
 from plugins.kto.tests import made
 from plugins.kto.tests.test_parity import ABOVE
-from tests import tiny
+from tests import one_step, tiny
 from tunesmith import DataError, Example, Needs, PluginError, collate
 from tunesmith.api import prepare, verify
 
@@ -31,8 +31,8 @@ def plain(policy, example: Example, which: int) -> torch.Tensor:
 @torch.no_grad()
 def test_the_baseline_is_the_mean_over_the_step_by_hand(architecture: str, tmp_path: Path) -> None:
     """In one micro-batch and in two uneven ones, with shared prompts and repeated ones."""
-    run, policy = made.started(made.config(tmp_path, architecture=architecture), ABOVE)
-    made.moved(policy.bare, 3, 0.02)
+    run, policy = one_step.started(made.config(tmp_path, architecture=architecture), ABOVE)
+    one_step.moved(policy.bare, 3, 0.02)
     examples = list(run.data.train)
     with policy.reference() as reference:
         ratios = [plain(policy, e, 2) - plain(reference, e, 2) for e in examples]
@@ -50,7 +50,7 @@ def test_the_baseline_is_the_mean_over_the_step_by_hand(architecture: str, tmp_p
 @torch.no_grad()
 def test_what_is_trained_on_is_the_batch_without_the_branches(share: bool, tmp_path: Path) -> None:
     """Nothing is computed or counted for a baseline once it is known: counts and numbers of a batch without any."""
-    run, policy = made.started(made.config(tmp_path))
+    run, policy = one_step.started(made.config(tmp_path))
     examples = list(run.data.train)
     own = collate([Example(e.segments[:2], e.columns) for e in examples], share=share)
     batch = collate(examples, share=share)
@@ -64,7 +64,7 @@ def test_what_is_trained_on_is_the_batch_without_the_branches(share: bool, tmp_p
 
 @torch.no_grad()
 def test_a_dummy_adds_nothing(tmp_path: Path) -> None:
-    run, policy = made.started(made.config(tmp_path), ABOVE)
+    run, policy = one_step.started(made.config(tmp_path), ABOVE)
     examples = list(run.data.train)
     alone, batch, dummy = collate(examples), collate(examples), collate(examples[:1])
     dummy.dummy, dummy.counts = True, dict.fromkeys(dummy.counts, 0.0)
@@ -77,7 +77,7 @@ def test_a_dummy_adds_nothing(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_rows_without_prompts_and_without_branches_go_along(tmp_path: Path) -> None:
     """The first token of a text is predicted by nothing, so it is no part of a baseline either."""
-    _, policy = made.started(made.config(tmp_path))
+    _, policy = one_step.started(made.config(tmp_path))
     nothing, something, alone = Example.branches([], [[5, 6]]), Example.branches([7, 8], [[9]]), Example.text([3, 4])
     for example in (nothing, something):
         branch = Example.branches(example.prompt, [[20, 21, 22]]).segments[1]
@@ -117,7 +117,7 @@ def test_the_promises_of_the_engine_hold_with_the_branches(tmp_path: Path) -> No
 def test_rows_that_are_no_labelled_answers_are_refused(
     columns: dict[str, float], answers: int, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    run, policy = made.started(made.config(tmp_path))
+    run, policy = one_step.started(made.config(tmp_path))
     example = Example.branches([1], [[2]] * answers, columns=columns, origin=(0, 3))
     with pytest.raises(error, match=message):
         prepare_step(run, policy, [collate([example])])

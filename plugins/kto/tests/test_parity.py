@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from plugins.kto.tests import made
-from tests import tiny
+from tests import one_step, tiny
 
 # our keys, and the same said to TRL
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -39,10 +39,10 @@ def base(run: Any) -> Any:
 def test_loss_and_gradients_are_those_of_trl(
     keys: dict[str, Any], options: dict[str, Any], seed: int, tmp_path: Path
 ) -> None:
-    run, policy = made.started(made.config(tmp_path, **keys), seed)
+    run, policy = one_step.started(made.config(tmp_path, **keys), seed)
     examples = list(run.data.train)
-    loss, terms = made.loss_of(run, policy, [examples])
-    ours = made.gradients(policy.bare)
+    loss, terms = one_step.loss_of(run, policy, [examples])
+    ours = one_step.gradients(policy.bare)
     trainer = made.trainer(copy.deepcopy(policy.bare), base(run), examples, tmp_path / "trl", **options)
     for network in (trainer.model, trainer.ref_model):
         network.set_attn_implementation("sdpa")
@@ -51,9 +51,9 @@ def test_loss_and_gradients_are_those_of_trl(
     expected = trainer.compute_loss(trainer.model, inputs)
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
-    grads = made.gradients(trainer.model)
+    grads = one_step.gradients(trainer.model)
     assert max(float(g.abs().max()) for g in ours.values()) > 1e-3
-    assert made.largest_difference(ours, grads) < 1e-5
+    assert one_step.largest_difference(ours, grads) < 1e-5
     kl = terms.get("kl", 0.0)
     assert kl == pytest.approx(trainer._metrics["eval"]["kl"][0], rel=1e-5, abs=1e-5)
     assert (kl > 0.1) == (seed == ABOVE and "kto_loss_type" not in keys)

@@ -12,7 +12,7 @@ import torch
 
 from plugins.kto.tests import made
 from plugins.kto.tests.test_parity import ABOVE
-from tests import tiny
+from tests import one_step, tiny
 
 METRICS = ("loss", "kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
 
@@ -31,21 +31,21 @@ def same(ours: Path, theirs: Path) -> None:
 def test_shared_repeated_packed_alone_and_accumulated_are_one(
     architecture: str, adapter: str | None, tmp_path: Path
 ) -> None:
-    run, policy = made.started(made.config(tmp_path, architecture=architecture, adapter=adapter), ABOVE)
+    run, policy = one_step.started(made.config(tmp_path, architecture=architecture, adapter=adapter), ABOVE)
     examples = list(run.data.train)
     ways = {
         "repeated": ([examples], False),
         "alone": ([[e] for e in examples], True),
         "accumulated": ([examples[:2], examples[2:5], examples[5:]], True),
     }
-    loss, terms = made.loss_of(run, policy, [examples])
-    gradients = made.gradients(policy.bare)
+    loss, terms = one_step.loss_of(run, policy, [examples])
+    gradients = one_step.gradients(policy.bare)
     assert max(float(g.abs().max()) for g in gradients.values()) > 1e-4
     for way, (groups, share) in ways.items():
-        other, others = made.loss_of(run, policy, groups, share)
+        other, others = one_step.loss_of(run, policy, groups, share)
         assert other == pytest.approx(loss, abs=1e-5), way
         assert others == pytest.approx(terms, rel=1e-5, abs=1e-5), way
-        assert made.largest_difference(made.gradients(policy.bare), gradients) < 1e-5, way
+        assert one_step.largest_difference(one_step.gradients(policy.bare), gradients) < 1e-5, way
 
 
 def test_packed_rows_train_as_answers_of_their_own_do(tmp_path: Path) -> None:
