@@ -78,8 +78,12 @@ def rows(work: Work) -> list[dict[str, Any]]:
         if not data:
             raise RuntimeError(f"TUNESMITH_TEST_DATA does not name the folder of gsm8k/{name}")
         lines = [json.loads(line) for line in (Path(data) / "gsm8k" / name).read_text("utf-8").splitlines()]
+        if work.method == "kto":  # both labels in turn, and never one prompt twice in succession
+            good, bad = ([line for line in lines if line["label"] is label] for label in (True, False))
+            lines = [line for two in zip(good, bad[len(bad) // 2 :] + bad, strict=False) for line in two]
         # from all over the file: its rows with one prompt stand together
-        return lines[:: max(1, len(lines) // work.rows)][: work.rows]
+        every = max(1, len(lines) // work.rows) | (work.method == "kto")  # an odd step takes labels in turn
+        return lines[::every][: work.rows]
     random = np.random.default_rng(zlib.crc32(name.encode()))
 
     def some(average: int) -> str:

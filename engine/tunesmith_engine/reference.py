@@ -68,8 +68,8 @@ def precompute(run: Run, policy: Policy) -> None:
     stores = {name: s for name in ("train", "eval") if (s := getattr(run.data, name)) is not None}
     folder = None
     if run.core.dataset_prepared_path:
-        name = fingerprint(run, policy, list(stores.values()))
-        folder = Path(run.core.dataset_prepared_path) / f"reference-{run.world.gather(name)[0][:20]}"
+        known = run.world.gather(fingerprint(run, policy, list(stores.values())))[0]
+        folder = Path(run.core.dataset_prepared_path) / f"reference-{known[:20]}"
     whole = folder is not None and run.world.gather(run.world.main and complaint(folder) is None)[0]
     if folder is not None and all(run.world.gather(whole and folder.is_dir())):
         values = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stores}
@@ -89,8 +89,8 @@ def precompute(run: Run, policy: Policy) -> None:
 def keep(folder: Path, values: dict[str, NDArray[np.float32]]) -> None:
     """Keep log-probabilities for the next run."""
     help = "make room there, or choose another dataset_prepared_path"
-    told = writing(f"reference log-probabilities in {folder.parent}", folder.parent, help)
-    with told, filling(folder, lambda: complaint(folder) is None) as partial:
+    around = writing(f"reference log-probabilities in {folder.parent}", folder.parent, help)
+    with around, filling(folder, lambda: complaint(folder) is None) as partial:
         for name, array in values.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
 
