@@ -109,8 +109,9 @@ MODELS = {
         change("config.json", model_type="vit"), "Unrecognized configuration class", "hub id", command="train"
     ),
     "recurrent": Bad(
-        change("config.json", model_type="mamba"), "has linear_attention layers", "kept apart by attention",
-        command="train", keys="reinit_weights: true\n",
+        change("config.json", model_type="mamba"), "has linear_attention layers: slices can't do that",
+        "write attn_implementation: auto", command="train",
+        keys="reinit_weights: true\nattn_implementation: slices\n", place="run.yaml:7:22",
     ),
     "attention of a GPU": Bad(
         lambda folder: None, "flex needs a GPU", "write attn_implementation: auto", 5, "train",

@@ -145,12 +145,13 @@ def test_dense_attention_knows_a_sliding_window(tmp_path: Path) -> None:
     assert torch.allclose(*found, atol=1e-5)
 
 
-def test_layers_that_carry_state_over_are_refused(tmp_path: Path) -> None:
+def test_layers_that_carry_state_over_never_see_two_examples_in_one_row(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, MambaConfig
 
     model = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2))
-    with pytest.raises(ModelError, match="linear_attention layers"):
-        build_policy(start(load_config(tiny.sft_config(tmp_path)), model=model))
+    assert build_policy(start(load_config(tiny.sft_config(tmp_path)), model=model)).backbone.attention == "padded"
+    with pytest.raises(ModelError, match="linear_attention layers: slices can't do that"):
+        build_policy(start(load_config(tiny.sft_config(tmp_path, attn_implementation="slices")), model=model))
 
 
 def test_sampling_follows_what_is_said_and_not_the_models_own_defaults(tmp_path: Path) -> None:
