@@ -38,7 +38,10 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft's own use of a name that transformers gives up
-                left_out = None if settings.lora_target_modules else unfit(model)
+                left_out = [] if settings.lora_target_modules else unfit(model)
+                if left_out:
+                    kinds = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
+                    run.note("layers without an adapter", f"{kinds} ({len(left_out)} in all) can't have one")
                 wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head, rows, left_out)))
         except ValueError as error:
             if "target modules" not in str(error).lower():
@@ -96,12 +99,11 @@ def check_targets(run: Run, model: nn.Module, settings: LoraSettings) -> None:
 
 def unfit(model: nn.Module) -> list[str]:
     """Linear layers that take no adapter though all are wanted: what recurrent layers read as a weight instead of
-    calling it, and a model's own classes of them, such as a router that gives more than one tensor."""
+    calling it, and routers, which may give more than one tensor."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
     read = ("out_proj", "conv1d") if kind in RECURRENT else ()
     linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    own = [name for name, m in linear if type(m).__module__ == type(model).__module__]
-    return own + [name for name, _ in linear if name.rpartition(".")[2] in read]
+    return [name for name, m in linear if "Router" in type(m).__name__ or name.rpartition(".")[2] in read]
 
 
 def _linear(model: nn.Module) -> str:
