@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from tunesmith import discovery, keys, mistyped
 from tunesmith.discovery import Candidate, LoadedPlugin
 from tunesmith.entries import DATASET_KEYS, entries_of, type_of, types_of
-from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
+from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError
 from tunesmith.hooks import Hooks
 from tunesmith.paths import source_of
 from tunesmith.plugin import Settings
@@ -134,7 +134,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
     selector = Selector(available, path.resolve().parent, document.where)
     selection = selector.select(values)
     problems = list(selection.problems)
-    problems += keys.check(document, available, selection, path.resolve().parent)
+    problems += keys.check(document, available, selection)
     plugins: dict[str, LoadedPlugin] = {}
     for name, candidate in selection.active.items():
         try:
@@ -193,12 +193,15 @@ def _validate(
     for key in DATASET_KEYS:
         for index, entry in entries_of(document, key).items():
             _settings(DatasetSettings, entry, document, (key, index), problems)
-            strategy = keys.strategy_of(entry.get("type"), selection.active, available, base)
+            strategy = keys.strategy_of(entry.get("type"), selection.active, available)
             if strategy and strategy.name in plugins:
                 _options(plugins[strategy.name].declaration.dataset_settings, entry, document, (key, index), problems)
     if problems:
         only_plugins = all(p.code.startswith("plugin-") for p in problems)
-        raise (PluginError if only_plugins else ConfigError)(sorted(dict.fromkeys(problems), key=_line_and_column))
+        kind: type[TunesmithError] = PluginError if only_plugins else ConfigError
+        if any(p.code in ("module-name", "library-file") for p in problems):
+            kind = SafetyError
+        raise kind(sorted(dict.fromkeys(problems), key=_line_and_column))
     return Config(document, base, cast(CoreSettings, core), owned, selection)
 
 
@@ -247,14 +250,14 @@ def _specs(
         settings = cast(DatasetSettings, _settings(DatasetSettings, entry, document, path, problems))
         source = source_of(settings.path, settings.revision)
         reader = next((name for name, c in active.items() if source in c.info["sources"]), None)
-        candidate = keys.strategy_of(entry.get("type"), active, available, config.base)
+        candidate = keys.strategy_of(entry.get("type"), active, available)
         if candidate is None or reader is None:
             what = f"reads a {source}" if reader is None else f"answers type: {entry.get('type')}"
             help = "tunesmith plugins lists what is installed"
             problems.append(Problem(f"no active plugin {what}", document.where(path), "unknown-value", help))
             continue
         declaration = hooks.by_name[candidate.name].declaration
-        type_name = type_of(entry.get("type"), set(types_of(candidate.info)), config.base)
+        type_name = type_of(entry.get("type"), set(types_of(candidate.info)))
         kinds = [k for k, types in declaration.strategies.items() if type_name in types]
         kind = next((k for k in hooks.method.rows if k in kinds), None)
         if kind is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from tunesmith.yamlfile import Document
 DATASET_KEYS = ("datasets", "pretraining_dataset", "test_datasets")
 USER_DEFINED, FUNCTION = "user_defined", "function"
 """The types that an entry says without their word: by a mapping, and by the path of a function."""
-_FUNCTION = re.compile(r"(?:.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
-_DOTTED = re.compile(r"([A-Za-z_]\w*)(?:\.[A-Za-z_]\w*)+")
+_FUNCTION = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
+_MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)[.:]([A-Za-z_]\w*)")
 
 
 def entries_of(document: Document, key: str) -> dict[int, dict[str, Any]]:
@@ -24,30 +23,34 @@ def entries_of(document: Document, key: str) -> dict[int, dict[str, Any]]:
     return {i: entry for i, entry in enumerate(entries) if isinstance(entry, dict)} if isinstance(entries, list) else {}
 
 
-def type_of(value: Any, known: Collection[str], base: Path) -> str:
-    """The name that strategies answer to, for the `type:` of an entry.
+def type_of(value: Any, known: Collection[str]) -> str:
+    """Return the name that strategies answer to, for the `type:` of an entry.
 
-    A function is file.py:name or module:name; module.name too, where no plugin has such a type and the module is found
-    in `base` (the folder of the YAML) or installed.
+    A function is named by the path of its file: `./rows.py:name`. No other name is ever imported.
     """
     if isinstance(value, Mapping):
         return USER_DEFINED
     name = str(value)
-    if name in known:
-        return name
-    if _FUNCTION.fullmatch(name):
-        return FUNCTION
-    dotted = _DOTTED.fullmatch(name)
-    return FUNCTION if dotted and _is_module(dotted[1], base) else name
+    return FUNCTION if name not in known and _FUNCTION.fullmatch(name) else name
 
 
-def _is_module(name: str, base: Path) -> bool:
-    if (base / f"{name}.py").is_file() or (base / name).is_dir():
-        return True
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+def split_function(value: str) -> tuple[str, str] | None:
+    """Return the file and the name of a function written as `./rows.py:name`; None for anything else."""
+    match = _FUNCTION.fullmatch(value)
+    return (match[1], match[2]) if match else None
+
+
+def function_path(value: str, base: Path) -> str | None:
+    """Return the path to write instead of `module:name` or `module.name`; None if the value has neither shape.
+
+    Nothing is imported. The path is that of a file that exists in `base`, or of the first one that could.
+    """
+    match = _MODULE.fullmatch(value)
+    if not match:
+        return None
+    path = match[1].replace(".", "/")
+    package = not (base / f"{path}.py").is_file() and (base / path / "__init__.py").is_file()
+    return f"./{path}/__init__.py:{match[2]}" if package else f"./{path}.py:{match[2]}"
 
 
 def types_of(info: Mapping[str, Any], kinds: Collection[str] | None = None) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from tunesmith.discovery import Candidate, catalogue, data_file, nearest
@@ -41,16 +40,15 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
     return found
 
 
-def check(document: Document, available: dict[str, Candidate], selection: Selection, base: Path) -> list[Problem]:
-    """Every key that nobody will read, each with what to write instead. base: folder of the YAML."""
-    checker = _Checker(document, available, selection, base)
+def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
+    """Every key that nobody will read, each with what to write instead."""
+    checker = _Checker(document, available, selection)
     return [*checker.top(), *checker.datasets(), *checker.idle()]
 
 
 class _Checker:
-    def __init__(self, document: Document, available: dict[str, Candidate], selection: Selection, base: Path):
+    def __init__(self, document: Document, available: dict[str, Candidate], selection: Selection):
         self.document = document
-        self.base = base
         self.available = available
         self.active = selection.active
 
@@ -111,7 +109,7 @@ class _Checker:
                         yield self.lost(path, {*core, *mine}, owned, "dataset_schema")
 
     def strategy(self, value: Any) -> Candidate | None:
-        return strategy_of(value, self.active, self.available, self.base)
+        return strategy_of(value, self.active, self.available)
 
     def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Problem:
         """What to say of a key that no active plugin owns."""
@@ -187,12 +185,10 @@ class _Checker:
 DROP = ", or drop the key"
 
 
-def strategy_of(
-    value: Any, active: Mapping[str, Candidate], available: Mapping[str, Candidate], base: Path
-) -> Candidate | None:
+def strategy_of(value: Any, active: Mapping[str, Candidate], available: Mapping[str, Candidate]) -> Candidate | None:
     """The active plugin that answers a dataset's `type:` for the rows of the active method."""
     known = {name for candidate in active.values() for name in types_of(candidate.info)}
-    name = type_of(value, known, base)
+    name = type_of(value, known)
     return next(iter(strategies_for(name, active.values(), kinds_of(active, available))), None)
 
 
@@ -239,7 +235,7 @@ def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
         for field in ("schema", "dataset_schema"):
             definitions |= candidate.info[field].get("$defs", {})
     types = sorted({name for candidate in available.values() for name in types_of(candidate.info)})
-    forms = [{"enum": types}, {"type": "string", "pattern": "[.:]"}, {"type": "object"}]
+    forms = [{"enum": types}, {"type": "string", "pattern": r"\.py:"}, {"type": "object"}]
     entry["properties"]["type"] = {"description": entry["properties"]["type"]["description"], "anyOf": forms}
     for key in SELECTORS:
         values = sorted({v for c in available.values() for v in c.info["answers"].get(key, [])})

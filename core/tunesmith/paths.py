@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
+import sysconfig
 from pathlib import Path
 
 ENDINGS = {
@@ -35,6 +37,22 @@ def is_hub_id(path: str, revision: str | None = None) -> bool:
     if not re.fullmatch(r"[\w-][\w.-]{,95}(/[\w.-]{1,96})?", path) or Path(path).suffix.lower() in ENDINGS:
         return False
     return revision is not None or "/" not in path or not Path(path).parent.is_dir()
+
+
+@functools.cache
+def _library_folders() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({Path(sysconfig.get_path(name)).resolve() for name in names})
+
+
+def is_library_file(path: Path) -> bool:
+    """Return True for a file of Python's standard library or of an installed package.
+
+    Such a file was not written for the run, and running one of its functions on rows may do anything.
+    """
+    path = path.resolve()
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return bool(installed) or any(path.is_relative_to(folder) for folder in _library_folders())
 
 
 def advice(path: str, folders: bool = False) -> str:

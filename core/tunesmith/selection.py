@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.discovery import Candidate, catalogue, defaults, nearest
-from tunesmith.entries import DATASET_KEYS, kinds_of, strategies_for, type_of, types_of
+from tunesmith.entries import DATASET_KEYS, function_path, kinds_of, strategies_for, type_of, types_of
 from tunesmith.errors import PluginError, Problem
-from tunesmith.paths import source_of
+from tunesmith.paths import is_library_file, source_of
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
 
@@ -67,6 +67,9 @@ class Selector:
             file = (self.base / name).resolve()
             if not file.is_file():
                 self.problem(f"local plugin {name}: no such file", path, f"looked at {file}", "plugin-missing")
+            elif is_library_file(file):
+                message = f"local plugin {name} is a file of an installed package"
+                self.problem(message, path, "name an installed plugin, or a file of your own", "library-file")
             elif other := self.available.get(file.stem):
                 self.problem(
                     f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate"
@@ -104,8 +107,15 @@ class Selector:
     def by_type(self, value: Any, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
         candidates = [*self.result.active.values(), *self.available.values()]
         known = {name for candidate in candidates for name in types_of(candidate.info)}
-        name = type_of(value, known, self.base)
+        name = type_of(value, known)
         owners = strategies_for(name, self.available.values(), kinds_of(self.result.active, self.available))
+        if not owners and (file := function_path(name, self.base)) and (":" in name or not nearest(name, known)):
+            declared = any(name in types_of(info) for info in catalogue().values())
+            if not declared:
+                message = f"type: {name} looks like a function of an importable module, and no module is imported"
+                help = f"write type: {file} for a function in a file; a plugin's type needs that plugin installed"
+                self.problem(message, path, help, "module-name")
+                return
         self._take(owners, types_of, f"type: {name}", name, path, named)
 
     def by_source(self, entry: dict[str, Any], path: tuple[Any, ...], named: dict[str, Candidate]) -> None:

@@ -91,9 +91,10 @@ def test_what_a_function_returns_is_what_is_trained(name: str, tmp_path: Path) -
     assert shown(config(tmp_path, f"./ownrows.py:{name}")) == WANTED[name]
 
 
-@pytest.mark.parametrize("function", ["ownrows:plain", "ownrows.plain", "./ownrows.py:plain"])
-def test_a_file_and_a_module_beside_the_yaml_are_found(function: str, tmp_path: Path) -> None:
-    assert shown(config(tmp_path, function)) == WANTED["plain"]
+def test_a_file_may_import_a_module_beside_the_yaml(tmp_path: Path) -> None:
+    (tmp_path / "helpers_of_rows.py").write_text("BEFORE = 'so: '\n", encoding="utf-8")
+    code = CODE + "\nfrom helpers_of_rows import BEFORE\ndef imported(row): return plain(row, BEFORE)\n"
+    assert shown(config(tmp_path, "./ownrows.py:imported", code))[0][0] == ("so: the old stone ", 0)
 
 
 def test_a_function_gets_the_arguments_of_its_entry(tmp_path: Path) -> None:
@@ -121,12 +122,6 @@ def test_a_pair_is_two_completions_of_one_prompt_with_its_margin(tmp_path: Path)
 BROKEN = {
     "a function that is not there": ("./ownrows.py:plane", {}, "has no 'plane'", "did you mean 'plain'?"),
     "a file that is not there": ("./gone.py:plain", {}, "can't be read", "relative to the YAML"),
-    "a module that is not there": (
-        "nowhere_at_all:plain",
-        {},
-        "no module 'nowhere_at_all'",
-        "a module is one of there",
-    ),
     "another file than it was": ("./ownrows.py:plain", {"function_sha256": "0" * 64}, "has sha256", "look at what"),
 }
 

@@ -1,4 +1,4 @@
-"""Rows to examples by a function of your own: a file or a module that the YAML names."""
+"""Rows to examples by a function of your own: in a file that the YAML names."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import traceback
@@ -13,7 +12,7 @@ from typing import Any
 
 from tunesmith import DataError, DatasetSpec, Example, Piece, Row, Run, TunesmithError, tokenized
 from tunesmith_functions import FunctionDataset
-from tunesmith_functions.find import file_of, importing_from, parts
+from tunesmith_functions.find import file_and_name, importing_from
 from tunesmith_functions.shapes import Shaped, shape
 
 
@@ -46,12 +45,10 @@ def examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Examp
 def imported(run: Run, spec: DatasetSpec) -> Callable[..., Any]:
     """The function of an entry. Raises ConfigError where importing its file fails, or it can't be called so."""
     place = (spec.group, spec.index, "type")
-    path, name = parts(str(spec.settings.type))
+    file, name = file_and_name(spec, run.config.base)
     try:
         with importing_from(run.config.base):
-            module = (
-                _from_file(file_of(path, run.config.base)) if path.endswith(".py") else importlib.import_module(path)
-            )
+            module = _from_file(file)
         function = getattr(module, name)
         arguments = spec.option(FunctionDataset).arguments
         known = inspect.signature(function).parameters

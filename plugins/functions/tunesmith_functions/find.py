@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tunesmith import ConfigError, DatasetSpec, Problem, Run
+from tunesmith import ConfigError, DatasetSpec, Problem, Run, SafetyError
 from tunesmith.discovery import nearest
+from tunesmith.entries import split_function
+from tunesmith.paths import is_library_file
 from tunesmith_functions import FunctionDataset
 
 
@@ -41,13 +42,16 @@ def find_all(run: Run) -> None:
 def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
     """sha256 of the file of an entry's function. Raises ConfigError."""
     place = (spec.group, spec.index, "type")
-    path, name = parts(str(spec.settings.type))
+    file, name = file_and_name(spec, run.config.base)
+    if is_library_file(file):
+        help = "write the function in a file of your own: ./rows.py:name"
+        message = f"{'.'.join(map(str, place))}: {file} is a file of an installed package"
+        raise SafetyError(message, where=run.config.document.where(place, value=True), help=help, code="library-file")
     try:
-        file = file_of(path, run.config.base)
         source = file.read_bytes()
         names = set(top_level(ast.parse(source)))
-    except (OSError, ImportError) as error:
-        help = f"a file is named relative to the YAML ({run.config.base}); a module is one of there, or installed"
+    except OSError as error:
+        help = f"the path is relative to the YAML: {run.config.base}"
         raise run.config.error(place, f"can't be read: {error}", help) from error
     except (SyntaxError, ValueError) as error:
         raise run.config.error(place, f"{file.name} is no Python: {error}") from error
@@ -62,23 +66,10 @@ def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
     return digest
 
 
-def parts(type_name: str) -> tuple[str, str]:
-    """File or module, and the name in it."""
-    path, colon, name = type_name.rpartition(":")
-    if not colon:
-        path, _, name = type_name.rpartition(".")
-    return path, name
-
-
-def file_of(path: str, base: Path) -> Path:
-    """The file that a path or a module is in. Raises OSError, ImportError."""
-    if path.endswith(".py"):
-        return (base / path).resolve()
-    with importing_from(base):
-        spec = importlib.util.find_spec(path)
-    if spec is None or not spec.origin:
-        raise ImportError(f"no module {path!r}")
-    return Path(spec.origin)
+def file_and_name(spec: DatasetSpec, base: Path) -> tuple[Path, str]:
+    """Return the file that an entry's `type: ./file.py:name` points to, relative to the YAML, and the name in it."""
+    path, name = split_function(str(spec.settings.type)) or ("", "")
+    return (base / path).resolve(), name
 
 
 def top_level(module: ast.Module) -> Iterator[str]:
@@ -94,7 +85,7 @@ def top_level(module: ast.Module) -> Iterator[str]:
 
 @contextmanager
 def importing_from(base: Path) -> Iterator[None]:
-    """Modules beside the YAML are found, before installed ones, within the block."""
+    """Let the file of a function import modules beside the YAML, before installed ones, within the block."""
     sys.path.insert(0, str(base))
     try:
         yield

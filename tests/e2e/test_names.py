@@ -1,0 +1,146 @@
+"""A name in a YAML or on the command line never imports a module and never runs code: exit code 9, or no effect."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import tiny
+from tests.e2e.hostile import Canary
+from tunesmith.api import start
+from tunesmith.config import load_config
+from tunesmith.discovery import installed
+from tunesmith.errors import TunesmithError
+from tunesmith.keys import json_schema
+
+SCHEMA = json_schema(installed())
+MODULE = "canary_module"
+SPELLINGS = (MODULE, f"{MODULE}:run", f"{MODULE}.sub.run", f"./{MODULE}/sub")
+
+
+def accepts_text(schema: dict[str, Any]) -> bool:
+    """Return True if a key takes a text, a list of texts, or a group with texts in it."""
+    schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    options = schema.get("anyOf", [schema])
+    nested = [option.get("items") or option.get("additionalProperties") or {} for option in options]
+    return any(option.get("type") == "string" or "enum" in option for option in options) or any(
+        accepts_text(option) for option in nested if isinstance(option, dict) and option
+    )
+
+
+def names() -> Iterator[tuple[str, ...]]:
+    """Yield the path of every key that takes a name, at the top level, in an entry, and one level below."""
+    entry = SCHEMA["$defs"]["DatasetSettings"]["properties"]
+    for above, properties in (((), SCHEMA["properties"]), (("datasets",), entry)):
+        yield from ((*above, key) for key, schema in properties.items() if accepts_text(schema))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Canary]:
+    """Return a folder with data, and a package whose import and whose function leave a trace."""
+    folder = tmp_path_factory.mktemp("project")
+    canary = Canary(folder / "trace")
+    body = "".join(f"    {line}\n" for line in canary.code.splitlines())
+    code = f"{canary.code}def run(*args, **keywords):\n{body}"
+    for name in ("__init__.py", "sub.py"):
+        (folder / MODULE).mkdir(exist_ok=True)
+        (folder / MODULE / name).write_text(code, encoding="utf-8")
+    tiny.write_rows(folder / "data.jsonl", tiny.rows("text", 4))
+    return folder, canary
+
+
+@pytest.mark.parametrize("path", names(), ids=".".join)
+def test_no_key_imports_the_module_it_names(
+    path: tuple[str, ...], project: tuple[Path, Canary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, canary = project
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for spelling in SPELLINGS:
+        for value in (spelling, [spelling]):
+            entry: dict[str, Any] = {"path": "./data.jsonl", "type": "completion"}
+            keys: dict[str, Any] = {"base_model": "nobody/nothing", "output_dir": "out", "datasets": [entry]}
+            (entry if len(path) > 1 else keys)[path[-1]] = value
+            Path("run.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+            with contextlib.suppress(TunesmithError):  # most values are refused; what counts is that nothing ran
+                start(load_config("run.yaml"))
+            assert not canary.dropped, f"{'.'.join(path)}: {value} ran code"
+    assert not {name for name in sys.modules if name.startswith(MODULE)}
+
+
+def test_the_list_of_keys_has_those_that_take_names() -> None:
+    wanted = {
+        ("plugins",),
+        ("rl",),
+        ("adapter",),
+        ("optimizer",),
+        ("lr_scheduler",),
+        ("base_model",),
+        ("chat_template",),
+    }
+    assert wanted | {("datasets", "type"), ("datasets", "path"), ("datasets", "chat_template")} <= set(names())
+
+
+REFUSED = {
+    "subprocess:run": "write type: ./subprocess.py:run",
+    "os.system": "write type: ./os.py:system",
+    f"{MODULE}:run": f"write type: ./{MODULE}/__init__.py:run",
+    f"{MODULE}.sub.run": f"write type: ./{MODULE}/sub.py:run",
+    f"{subprocess.__file__}:run": "write the function in a file of your own",
+    f"{Path(yaml.__file__)}:safe_load": "write the function in a file of your own",
+}
+
+
+@pytest.mark.parametrize("command", ["check", "lint", "plan", "preprocess", "train", "hooks", "verify", "doctor"])
+def test_every_command_refuses_the_function_of_a_module_with_code_9(command: str, project: tuple[Path, Canary]) -> None:
+    folder, canary = project
+    trace = folder / "PWNED"
+    tiny.write_rows(folder / "rows.jsonl", [{"sh": 1, "-c": 2, f"touch {trace}": 3}])
+    done = run(folder, command, "subprocess:run")
+    assert done.returncode == 9, done.stdout + done.stderr
+    assert not trace.exists() and not canary.dropped
+    assert "module-name" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_says_which_path_to_write(name: str, project: tuple[Path, Canary]) -> None:
+    folder, canary = project
+    tiny.write_rows(folder / "rows.jsonl", [{"text": "a"}])
+    done = run(folder, "check", name)
+    assert done.returncode == 9 and REFUSED[name] in done.stderr, done.stderr
+    assert not canary.dropped
+
+
+def test_a_library_file_is_no_local_plugin(project: tuple[Path, Canary]) -> None:
+    folder, _ = project
+    done = run(folder, "check", "completion", plugins=[str(Path(subprocess.__file__))])
+    assert done.returncode == 9 and "library-file" in done.stderr, done.stderr
+
+
+def test_a_misspelt_type_with_a_dot_keeps_its_suggestion(project: tuple[Path, Canary]) -> None:
+    folder, _ = project
+    done = run(folder, "check", "chatml.intle", rl="dpo")
+    assert done.returncode == 2 and "did you mean 'chatml.intel'?" in done.stderr, done.stderr
+
+
+def run(folder: Path, command: str, type_name: str, **keys: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of the command line on an entry of some type, in a process that could import the canary."""
+    values = {"base_model": "nobody/nothing", "output_dir": "out", **keys}
+    entry = {"path": "./rows.jsonl", "type": type_name}
+    (folder / "named.yaml").write_text(yaml.safe_dump(values | {"datasets": [entry]}), encoding="utf-8")
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]),
+    }
+    arguments = [sys.executable, "-m", "tunesmith", command, "named.yaml"]
+    return subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
