@@ -72,7 +72,7 @@ class Work:
             pass
 
     def collect(self) -> None:
-        from tunesmith_engine.examples import ExampleStore
+        from tunesmith_engine.batch.examples import ExampleStore
 
         ExampleStore.collect(self.examples())
 

@@ -29,11 +29,11 @@ def sizes(vocabulary: int) -> dict[str, Any]:
 def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
     """A loop of the engine on texts that fill a row."""
     import numpy as np
-    from tunesmith_engine.batch import collate
-    from tunesmith_engine.examples import Example
-    from tunesmith_engine.feed import make_feed
-    from tunesmith_engine.loop import Loop
-    from tunesmith_engine.setup import build_policy
+    from tunesmith_engine.batch.batch import collate
+    from tunesmith_engine.batch.examples import Example
+    from tunesmith_engine.data.loader import make_feed
+    from tunesmith_engine.model.build import build_policy
+    from tunesmith_engine.training.loop import Loop
 
     from tests import tiny
     from tunesmith.api import prepare

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tunesmith_engine.packing import efficiency, pack
+from tunesmith_engine.batch.packing import efficiency, pack
 
 from tests import tiny
 

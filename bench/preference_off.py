@@ -37,7 +37,7 @@ def load_model(run: Any, role: str) -> Any:
 @hookimpl
 def patch_model(run: Any, model: Any) -> Any:
     if "scored" in run.settings(OffSettings).bench_off:
-        from tunesmith_engine import policy
+        from tunesmith_engine.model import policy
 
         run.patches.replace(policy.Root, "forward", everywhere(policy))
     return model

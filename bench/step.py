@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tunesmith_engine.feed import make_feed
-from tunesmith_engine.loop import Loop
-from tunesmith_engine.setup import build_policy
+from tunesmith_engine.data.loader import make_feed
+from tunesmith_engine.model.build import build_policy
+from tunesmith_engine.training.loop import Loop
 
 from bench.pairs import compare
 from tests import tiny

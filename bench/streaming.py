@@ -39,7 +39,7 @@ def write(path: Path, size: int) -> None:
 
 
 def child(folder: Path, size: int) -> None:
-    from tunesmith_engine.feed import make_feed
+    from tunesmith_engine.data.loader import make_feed
 
     from tests import tiny
     from tunesmith.api import prepare

@@ -157,7 +157,7 @@ def sft_config(folder: Path, architecture: str = "llama", number: int = 24, **ke
 def start(config: Path, *overrides: str) -> Any:
     """A started run of a config."""
     from tunesmith.api import start as start_run
-    from tunesmith.config import load_config
+    from tunesmith.config.load import load_config
 
     return start_run(load_config(config, overrides))
 
@@ -183,8 +183,8 @@ def weights(folder: Path) -> dict[str, Any]:
 
 def checkpoint_bytes(run: Any) -> Any:
     """disk.CheckpointBytes of a started run, by its model without weights."""
-    from tunesmith_engine.ahead.disk import bytes_of
-    from tunesmith_engine.setup import abstract_model
+    from tunesmith_engine.checkpoint.disk import bytes_of
+    from tunesmith_engine.model.build import abstract_model
 
     with abstract_model(run) as backbone:
         return bytes_of(run, backbone.module, exported_whole=run.adapter is None)

@@ -4,7 +4,7 @@ import os
 import sys
 
 from tunesmith.api import start, train
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 for path in sys.argv[1:]:
     run = start(load_config(path))

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "core"), str(ROOT / "engine")]
 
 def descriptions(group: str) -> dict[str, dict[str, object]]:
     """Word -> metadata of each plugin in a folder of the repository, from its source."""
-    from tunesmith.plugin import describe
+    from tunesmith.plugins.plugin import describe
 
     found = {}
     for folder in sorted((ROOT / group).iterdir()):

@@ -20,8 +20,10 @@ from typing import Any
 from errors_page import errors_page
 from pieces import page, points, table
 
-from tunesmith import discovery, keys, resume
-from tunesmith.hooks import HOOKS
+from tunesmith import resume_rules
+from tunesmith.config import keys
+from tunesmith.plugins import discovery
+from tunesmith.plugins.manager import HOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
 Schema = dict[str, Any]
@@ -139,9 +141,9 @@ def hooks_page() -> str:
 
 
 ON_RESUME: dict[str, str] = {
-    **resume.rules(()),
+    **resume_rules.rules(()),
     **{key: rule for info in discovery.catalogue().values() for key, rule in info["on_resume"].items()},
-    **dict.fromkeys(resume.BY_CONTENT, "by content"),
+    **dict.fromkeys(resume_rules.BY_CONTENT, "by content"),
 }
 WORDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "true, false", "object": "mapping"}
 BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}

@@ -47,9 +47,9 @@ output_dir: outputs/{rl}
 """
 PROBE = """
 import importlib, json, pkgutil, sys
-from tunesmith.discovery import installed
+from tunesmith.plugins.discovery import installed
 from tunesmith.errors import PluginError
-from tunesmith.hooks import Hooks
+from tunesmith.plugins.manager import Hooks
 
 word = sys.argv[1]
 loaded = installed()[word].load()

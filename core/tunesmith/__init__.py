@@ -10,17 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith_engine.batch import Batch, collate
-    from tunesmith_engine.examples import Example, Segment, segment
-    from tunesmith_engine.layout import Layout
-    from tunesmith_engine.pairs import chosen_tokens, pair_metrics
-    from tunesmith_engine.policy import Backbone, Head, Hidden, Output, Policy
-    from tunesmith_engine.prompts import Piece, tokenized
-    from tunesmith_engine.setup import build_policy
-    from tunesmith_engine.step import StepRecord, Term
+    from tunesmith_engine.batch.batch import Batch, collate
+    from tunesmith_engine.batch.examples import Example, Segment, segment
+    from tunesmith_engine.batch.pairs import chosen_tokens, pair_metrics
+    from tunesmith_engine.batch.terms import StepRecord, Term
+    from tunesmith_engine.batch.tree_mask import Layout
+    from tunesmith_engine.data.tokenize import Piece, tokenized
+    from tunesmith_engine.model.build import build_policy
+    from tunesmith_engine.model.policy import Backbone, Head, Hidden, Output, Policy
 
     from tunesmith.api import plan, prepare, start, train, verify
-    from tunesmith.config import Config, DatasetSpec, load_config
+    from tunesmith.config.load import Config, DatasetSpec, load_config
     from tunesmith.errors import (
         ConfigError,
         DataError,
@@ -32,32 +32,30 @@ if TYPE_CHECKING:
         SafetyError,
         TunesmithError,
     )
+    from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
-    from tunesmith.plugin import Method, Needs, Plugin, Settings, hookimpl
-    from tunesmith.row import Row
+    from tunesmith.plugins.plugin import Method, Needs, Plugin, Settings, hookimpl
     from tunesmith.run import Adapter, Run
-    from tunesmith.source import Source
 
 _HOMES = {
     "tunesmith.api": ("plan", "prepare", "start", "train", "verify"),
-    "tunesmith_engine.layout": ("Layout",),
-    "tunesmith_engine.batch": ("Batch", "collate"),
-    "tunesmith.config": ("Config", "DatasetSpec", "load_config"),
+    "tunesmith_engine.batch.tree_mask": ("Layout",),
+    "tunesmith_engine.batch.batch": ("Batch", "collate"),
+    "tunesmith.config.load": ("Config", "DatasetSpec", "load_config"),
     "tunesmith.errors": (
         "ConfigError", "DataError", "EnvironmentProblem", "ModelError", "NumericalError", "PluginError", "Problem",
         "SafetyError", "TunesmithError",
     ),
     "tunesmith.finding": ("Finding",),
-    "tunesmith.row": ("Row",),
-    "tunesmith_engine.examples": ("Example", "Segment", "segment"),
-    "tunesmith.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
-    "tunesmith_engine.policy": ("Backbone", "Head", "Hidden", "Output", "Policy"),
-    "tunesmith_engine.pairs": ("chosen_tokens", "pair_metrics"),
-    "tunesmith_engine.prompts": ("Piece", "tokenized"),
+    "tunesmith.files.row": ("Row", "Source"),
+    "tunesmith_engine.batch.examples": ("Example", "Segment", "segment"),
+    "tunesmith.plugins.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
+    "tunesmith_engine.model.policy": ("Backbone", "Head", "Hidden", "Output", "Policy"),
+    "tunesmith_engine.batch.pairs": ("chosen_tokens", "pair_metrics"),
+    "tunesmith_engine.data.tokenize": ("Piece", "tokenized"),
     "tunesmith.run": ("Adapter", "Run"),
-    "tunesmith.source": ("Source",),
-    "tunesmith_engine.setup": ("build_policy",),
-    "tunesmith_engine.step": ("StepRecord", "Term"),
+    "tunesmith_engine.model.build": ("build_policy",),
+    "tunesmith_engine.batch.terms": ("StepRecord", "Term"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605

@@ -9,15 +9,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunesmith import checks, resume
-from tunesmith.config import Config
+from tunesmith import checks, resume_rules
+from tunesmith.config.load import Config
 from tunesmith.engine import engine
 from tunesmith.errors import TunesmithError, errors_of, raise_together
-from tunesmith.hooks import Hooks
+from tunesmith.plugins.manager import Hooks
 from tunesmith.run import Run
 
 if TYPE_CHECKING:
-    from tunesmith_engine.train import Result
+    from tunesmith_engine.training.run import Result
 
 
 def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
@@ -33,24 +33,24 @@ def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None
 
 def faults(run: Run) -> list[TunesmithError]:
     """What is wrong with the config of a run and the files it names, by the core and by every plugin."""
-    own = (checks.check_keys, checks.check_folders, checks.check_resume, resume.check_words)
+    own = (checks.check_keys, checks.check_folders, checks.check_resume, resume_rules.check_words)
     return [*errors_of(partial(check, run) for check in own), *run.hooks.validate(run), *run.hooks.inspect(run)]
 
 
 def prepare(run: Run) -> Run:
     """Tokenise the data, or take it from the cache; fills run.tokenizer and run.data. Raises DataError, ModelError."""
-    engine("prepare").prepare(run)
+    engine("data.prepare").prepare(run)
     return run
 
 
 def plan(run: Run) -> dict[str, Any]:
     """What a prepared run will do, without reading weights: stages with who answers them, data, steps, parameters."""
-    return engine("ahead.plan").make_plan(run)  # type: ignore[no-any-return]
+    return engine("preflight.plan").make_plan(run)  # type: ignore[no-any-return]
 
 
 def verify(run: Run) -> list[dict[str, Any]]:
     """Check the engine's promises on this model and the first row of this data. Raises NumericalError on a mismatch."""
-    return engine("ahead.verify").verify(run)  # type: ignore[no-any-return]
+    return engine("preflight.verify").verify(run)  # type: ignore[no-any-return]
 
 
 def train(run: Run) -> Result:
@@ -59,4 +59,4 @@ def train(run: Run) -> Result:
     Prepares the data if that is not done. Raises DataError, ModelError, NumericalError, ...; Interrupted after SIGTERM
     or SIGINT, a checkpoint saved.
     """
-    return engine("train").train(run)  # type: ignore[no-any-return]
+    return engine("training.run").train(run)  # type: ignore[no-any-return]

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith.discovery import nearest
+from tunesmith.config.secrets import is_secret, is_unexpanded
+from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError, Problem
 from tunesmith.run import Run
-from tunesmith.suspicious import is_secret, is_unexpanded
-from tunesmith.yamlfile import KeyPath
+from tunesmith.spelling import nearest
 
 NEED_HELD_OUT = {
     "eval_steps", "evals_per_epoch", "eval_batch_size", "eval_sample_packing", "load_best_model_at_end",

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tunesmith.config import Config, DatasetSpec
+from tunesmith.config.load import Config, DatasetSpec
+from tunesmith.config.settings import CoreSettings
+from tunesmith.config.yamlfile import KeyPath
 from tunesmith.engine import engine
 from tunesmith.errors import PluginError
-from tunesmith.hooks import Hooks
-from tunesmith.patches import Patches
-from tunesmith.plugin import Method, Needs, Settings
-from tunesmith.settings import CoreSettings
-from tunesmith.yamlfile import KeyPath
+from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.patches import Patches
+from tunesmith.plugins.plugin import Method, Needs, Settings
 
 if TYPE_CHECKING:
     import torch
-    from tunesmith_engine.cache import Prepared
-    from tunesmith_engine.distributed import World
+    from tunesmith_engine.data.cache import Prepared
+    from tunesmith_engine.runtime.world import World
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
@@ -114,7 +114,7 @@ class Run:
     def world(self) -> World:
         """The processes of this run."""
         if self._world is None:
-            self._world = engine("distributed").World.start(self.config)
+            self._world = engine("runtime.world").World.start(self.config)
         return self._world
 
     @property

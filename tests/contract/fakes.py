@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunesmith.config import Config, load_config
-from tunesmith.discovery import LoadedPlugin
+from tunesmith.config.load import Config, load_config
 from tunesmith.errors import Problem, TunesmithError
-from tunesmith.hooks import Hooks
-from tunesmith.plugin import Method, Plugin, describe, hookimpl
+from tunesmith.plugins.discovery import LoadedPlugin
+from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.plugin import Method, Plugin, describe, hookimpl
 
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
 BASE = "base_model: nobody/nothing\n"

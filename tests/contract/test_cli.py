@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.contract.fakes import BASE, DATA, local, write
-from tunesmith import discovery
 from tunesmith.cli import main
-from tunesmith.hooks import HOOKS
-from tunesmith.settings import CoreSettings
+from tunesmith.config.settings import CoreSettings
+from tunesmith.plugins import discovery
+from tunesmith.plugins.manager import HOOKS
 
 
 def tunesmith(*words: str | Path) -> Result:

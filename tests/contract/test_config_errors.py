@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.fakes import BASE, found, load, refusal, write
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 # `@` stands before each mistake and is taken out before the file is written.
 MISTAKES = """\

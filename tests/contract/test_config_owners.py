@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.contract.fakes import BASE, DATA, found, load, refusal, write
-from tunesmith import discovery, keys
-from tunesmith.config import load_config
+from tunesmith.config import keys
+from tunesmith.config.load import load_config
+from tunesmith.plugins import discovery
 
 
 def test_key_of_a_plugin_that_is_not_installed_says_what_to_install(

@@ -12,8 +12,9 @@ import yaml
 from hypothesis import strategies as st
 
 from tests.contract.fakes import BASE, found, load, refusal, write
-from tunesmith import discovery, keys
-from tunesmith.config import load_config
+from tunesmith.config import keys
+from tunesmith.config.load import load_config
+from tunesmith.plugins import discovery
 
 GOOD: dict[str, Any] = {
     "base_model": "nobody/nothing", "adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True,

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.contract.fakes import BASE, found, refusal, write
-from tunesmith import discovery, keys
-from tunesmith.config import load_config
+from tunesmith.config import keys
+from tunesmith.config.load import load_config
+from tunesmith.plugins import discovery
 
 Schema = dict[str, Any]
 INSTALLED = discovery.installed()

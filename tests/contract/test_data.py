@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tunesmith_engine.feed import StoredFeed, StreamFeed
-from tunesmith_engine.packing import efficiency, pack
-from tunesmith_engine.prepare import fit
+from tunesmith_engine.batch.packing import efficiency, pack
+from tunesmith_engine.data.loader import StoredFeed, StreamFeed
+from tunesmith_engine.data.prepare import fit
 
 from tests import tiny
 from tunesmith import ConfigError, DataError, Example

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.fakes import BASE, distribution, line_of, load, local, refusal, write
-from tunesmith import discovery
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
+from tunesmith.plugins import discovery
 
 OPTIMIZER = """
 plugin = Plugin(answers={"optimizer": ("fake_sgd",)})

@@ -13,11 +13,11 @@ from packaging.specifiers import SpecifierSet
 
 from tests import tiny
 from tests.contract.fakes import distribution, load, loaded, local, managed, write
-from tunesmith import discovery
 from tunesmith.cli import doctor, main
 from tunesmith.errors import ConfigError, DataError, SafetyError
 from tunesmith.finding import Finding
-from tunesmith.plugin import hookimpl
+from tunesmith.plugins import discovery
+from tunesmith.plugins.plugin import hookimpl
 from tunesmith.run import Run
 
 BASE = "base_model: nobody/nothing\ndatasets: [{path: x.jsonl, type: chat_template}]\n"

@@ -57,7 +57,7 @@ def test_an_engine_that_cannot_be_imported_is_told_once_and_the_rest_is_looked_a
 def test_more_threads_than_cores_are_a_warning_that_says_how_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_engine.ahead import doctor as engine
+    from tunesmith_engine.preflight import doctor as engine
 
     run = Run(*load(tmp_path, BASE + "device: cpu\n"))
     monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
@@ -70,7 +70,7 @@ def test_more_threads_than_cores_are_a_warning_that_says_how_many(
 def test_gpus_are_listed_with_their_memory_and_the_processes_that_train_on_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_engine.ahead import doctor as engine
+    from tunesmith_engine.preflight import doctor as engine
 
     run = Run(*load(tmp_path, BASE))
     run._world = SimpleNamespace(device=SimpleNamespace(type="cuda"))  # type: ignore[assignment]
@@ -107,7 +107,7 @@ def test_a_disk_that_is_too_small_is_a_problem_that_says_what_would_fit(
 def test_room_that_earlier_checkpoints_take_is_room_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_engine.ahead.disk import free_bytes
+    from tunesmith_engine.checkpoint.disk import free_bytes
 
     run = Run(*load(tmp_path, BASE + f"output_dir: {tmp_path}/out\n"))
     real = shutil.disk_usage
@@ -129,7 +129,7 @@ AT_ONCE = {
 
 @pytest.mark.parametrize("lines", AT_ONCE)
 def test_the_checkpoints_that_are_on_disk_at_one_time_are_counted(lines: str, tmp_path: Path) -> None:
-    from tunesmith_engine.ahead.disk import at_once
+    from tunesmith_engine.checkpoint.disk import at_once
 
     assert at_once(Run(*load(tmp_path, BASE + lines))) == AT_ONCE[lines]
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.contract.fakes import BASE, DATA, answer, load, loaded, local, managed, refusal
-from tunesmith import discovery, hooks
 from tunesmith.api import start
-from tunesmith.discovery import LoadedPlugin
 from tunesmith.errors import DataError
-from tunesmith.hooks import Hooks
-from tunesmith.plugin import hookimpl
+from tunesmith.plugins import discovery, manager
+from tunesmith.plugins.discovery import LoadedPlugin
+from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.plugin import hookimpl
 
 
 def adder(name: str, hook: str, value: str, what: str) -> LoadedPlugin:
@@ -232,9 +232,9 @@ def test_location_is_relative_to_the_working_folder_and_sees_through_decorators(
 
     line = decorated.__wrapped__.__code__.co_firstlineno
     monkeypatch.chdir(Path(__file__).parent)
-    assert hooks.location(decorated) == f"{Path(__file__).name}:{line}"
+    assert manager.location(decorated) == f"{Path(__file__).name}:{line}"
     monkeypatch.chdir(tmp_path)
-    assert hooks.location(decorated) == f"{__file__}:{line}"
+    assert manager.location(decorated) == f"{__file__}:{line}"
 
 
 def test_times_of_the_last_run_are_shown_with_the_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.contract.fakes import BASE, DATA, line_of, load, loaded, local, managed, recorder, refusal, write
 from tunesmith.api import start
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 from tunesmith.errors import ConfigError, ModelError, SafetyError
-from tunesmith.plugin import hookimpl
+from tunesmith.plugins.plugin import hookimpl
 
 FAILING = """
 import functools, json

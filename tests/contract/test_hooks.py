@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.contract.fakes import BASE, answer, line_of, load, loaded, local, managed, recorder, refusal
-from tunesmith import discovery, hookspecs
-from tunesmith.hooks import HOOKS, Hooks
-from tunesmith.plugin import hookimpl
+from tunesmith.plugins import discovery, hookspecs
+from tunesmith.plugins.manager import HOOKS, Hooks
+from tunesmith.plugins.plugin import hookimpl
 
 # order
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunesmith_engine.feed import StoredFeed
-from tunesmith_engine.mixing import Mixture, rows_in_order, shares
-from tunesmith_engine.packing import pack_in_order
+from tunesmith_engine.batch.packing import pack_in_order
+from tunesmith_engine.data.loader import StoredFeed
+from tunesmith_engine.data.mixing import Mixture, rows_in_order, shares
 
 from tests import tiny
 from tunesmith import ConfigError
@@ -149,7 +149,7 @@ def test_a_shard_is_every_so_manieth_row_and_shards_together_are_all(tmp_path: P
 
 
 def read_first(run: Any) -> Any:
-    from tunesmith_engine.sources import read_all
+    from tunesmith_engine.data.rows import read_all
 
     return read_all(run)[0]
 

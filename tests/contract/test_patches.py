@@ -12,7 +12,7 @@ import pytest
 from tests.contract.fakes import BASE, load, local, refusal
 from tunesmith import api
 from tunesmith.errors import PluginError
-from tunesmith.patches import Patches
+from tunesmith.plugins.patches import Patches
 from tunesmith.run import Run
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from tunesmith_engine import prompts
+from tunesmith_engine.data import tokenize
 
 from tunesmith import ModelError, Piece, tokenized
 
@@ -88,7 +88,7 @@ def test_rows_tokenised_together_are_those_tokenised_alone(shapes: list[list[tup
             assert (a.tokens.tolist(), a.weights.tolist(), a.fork) == (b.tokens.tolist(), b.weights.tolist(), b.fork)
 
 
-@pytest.mark.parametrize(("length", "ahead"), [(1, prompts.ROWS), (prompts.CHARACTERS // 4, 4)])
+@pytest.mark.parametrize(("length", "ahead"), [(1, tokenize.ROWS), (tokenize.CHARACTERS // 4, 4)])
 def test_no_more_is_read_ahead_than_a_call_takes(length: int, ahead: int) -> None:
     read = 0
 

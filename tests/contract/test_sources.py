@@ -12,7 +12,7 @@ from tests import tiny
 from tests.contract.fakes import BASE, load, local, refusal
 from tunesmith.api import prepare
 from tunesmith.cli.main import main
-from tunesmith.paths import source_of
+from tunesmith.files.paths import source_of
 
 READER = """
 plugin = Plugin(sources=("{scheme}",))
@@ -148,7 +148,7 @@ def test_a_stream_cannot_be_filtered(tmp_path: Path) -> None:
 def test_the_commands_of_plugins_are_listed_and_called(monkeypatch: pytest.MonkeyPatch) -> None:
     import click
 
-    from tunesmith import discovery
+    from tunesmith.plugins import discovery
 
     @click.command()
     @click.argument("word")

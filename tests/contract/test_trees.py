@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tunesmith_engine.examples import ExampleStore
-from tunesmith_engine.policy import score_tokens
+from tunesmith_engine.batch.examples import ExampleStore
+from tunesmith_engine.model.policy import score_tokens
 from tunesmith_hf.kernels import attend_flex, attend_slices
 
 from tests import tiny
@@ -104,7 +104,7 @@ def test_the_block_mask_of_the_gpu_backend_is_the_full_mask(
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_shared_is_repeated_for_any_tree(architecture: str, tmp_path: Path) -> None:
     """Log-probabilities, entropy and gradients of random trees, the prompt once or for each sequence again."""
-    from tunesmith_engine.setup import build_policy
+    from tunesmith_engine.model.build import build_policy
 
     from tunesmith.api import prepare
 
@@ -138,8 +138,8 @@ def test_chunks_give_what_one_piece_does(monkeypatch: pytest.MonkeyPatch) -> Non
         return [out["logps"], out["entropy"], out["topk_logps"], out["logps_at"]["ids"], *gradients]
 
     whole = everything()
-    monkeypatch.setattr("tunesmith_engine.policy.CHUNK", 150)
-    monkeypatch.setattr("tunesmith_engine.policy.KEPT", 300)
+    monkeypatch.setattr("tunesmith_engine.model.policy.CHUNK", 150)
+    monkeypatch.setattr("tunesmith_engine.model.policy.KEPT", 300)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(everything(), whole, strict=True))
     exact = torch.log_softmax(head(hidden), -1)
     assert torch.allclose(whole[0], exact.gather(-1, target[:, None])[:, 0], atol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.fakes import refusal, write
 from tunesmith.cli.main import pairs
-from tunesmith.yamlfile import read
+from tunesmith.config.yamlfile import read
 
 VALUES: dict[str, Any] = {
     "2e-4": 2e-4, "1e3": 1000.0, ".5": 0.5, "-1.": -1.0, "3": 3, "+1": 1, "-7": -7, "0x1f": 31, "0o17": 15, "012": 12,
@@ -81,7 +81,7 @@ def test_fault_is_refused_with_its_place(case: str, tmp_path: Path) -> None:
 def test_nesting_that_would_overflow_the_stack_is_refused(tmp_path: Path) -> None:
     """In a process of its own: composing it would end the process with a segmentation fault."""
     path = write(tmp_path, "a: " + "[" * 200_000)
-    code = "import sys; from pathlib import Path; from tunesmith.yamlfile import read; read(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from tunesmith.config.yamlfile import read; read(Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, "64 levels" in done.stderr) == (1, True)
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tunesmith import api
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -123,7 +123,7 @@ def resealed(plant: Plant) -> Plant:
     """Planted by someone who knows the format: the manifest agrees with what is there."""
 
     def both(folder: Path, canary: Canary) -> None:
-        from tunesmith_engine.files import MANIFEST, sha256
+        from tunesmith_engine.runtime.atomic import MANIFEST, sha256
 
         plant(folder, canary)
         paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)

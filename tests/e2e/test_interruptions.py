@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tunesmith_engine.checkpoint import numbered
-from tunesmith_engine.files import complaint
+from tunesmith_engine.checkpoint.save import numbered
+from tunesmith_engine.runtime.atomic import complaint
 
 from tests import tiny
 from tests.e2e.test_resume import config, in_child, losses, same_weights

@@ -16,10 +16,10 @@ import yaml
 from tests import tiny
 from tests.e2e.hostile import Canary
 from tunesmith.api import start
-from tunesmith.config import load_config
-from tunesmith.discovery import installed
+from tunesmith.config.keys import json_schema
+from tunesmith.config.load import load_config
 from tunesmith.errors import TunesmithError
-from tunesmith.keys import json_schema
+from tunesmith.plugins.discovery import installed
 
 SCHEMA = json_schema(installed())
 MODULE = "canary_module"

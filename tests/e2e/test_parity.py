@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tunesmith_engine.setup import build_policy
+from tunesmith_engine.model.build import build_policy
 
 from tests import tiny
 from tunesmith import Example, Needs, collate

@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny
 from tunesmith.api import plan, prepare, start, train
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])

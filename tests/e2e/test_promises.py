@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tunesmith_engine.checkpoint import numbered, read_tree, write_tree
-from tunesmith_engine.examples import ExampleStore
+from tunesmith_engine.batch.examples import ExampleStore
+from tunesmith_engine.checkpoint.save import numbered, read_tree, write_tree
 
 from tests import tiny
 from tests.contract.test_methods_to_come import PLUGINS, run_config
 from tunesmith import Example, ModelError, PluginError, build_policy, collate
 from tunesmith.api import prepare, start, train
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 
 def losses(folder: Path) -> list[float]:

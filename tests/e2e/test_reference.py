@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tunesmith_engine import setup
+from tunesmith_engine.model import build
 
 from tests import tiny
 from tunesmith import ConfigError
@@ -75,7 +75,7 @@ def test_an_adapter_that_training_goes_on_from_is_the_reference(tmp_path: Path) 
 
 
 def test_no_second_model_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "_reference", lambda *_: pytest.fail("a copy was made"))
+    monkeypatch.setattr(build, "_reference", lambda *_: pytest.fail("a copy was made"))
     result = tiny.train(config(tmp_path, "once", **KEEP))
     with result.policy.reference() as reference:
         assert reference.backbone is result.policy.backbone

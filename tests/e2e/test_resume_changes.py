@@ -113,7 +113,7 @@ def test_a_local_plugin_that_changed_needs_a_word(folder: Path) -> None:
 def test_a_patch_release_of_a_plugin_is_noted_and_another_release_needs_a_word(
     version: str, free: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_engine import resume
+    from tunesmith_engine.checkpoint import resume
 
     honest = resume.versions
     monkeypatch.setattr(resume, "versions", lambda run: honest(run) | {"sft": version})
@@ -160,9 +160,9 @@ def test_two_processes_begin_what_one_ends(tmp_path: Path) -> None:
 
 
 def test_the_rules_name_only_keys_that_exist() -> None:
-    from tunesmith.discovery import installed
-    from tunesmith.resume import BY_CONTENT, FREE, IF_ROWS_STAY, WORD
-    from tunesmith.settings import CoreSettings
+    from tunesmith.config.settings import CoreSettings
+    from tunesmith.plugins.discovery import installed
+    from tunesmith.resume_rules import BY_CONTENT, FREE, IF_ROWS_STAY, WORD
 
     assert set(FREE) | set(BY_CONTENT) | set(WORD) | set(IF_ROWS_STAY) <= set(CoreSettings.model_fields)
     for candidate in installed().values():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tunesmith_engine.cache import Prepared, shared
+from tunesmith_engine.data.cache import Prepared, shared
 
 from tests import tiny
 

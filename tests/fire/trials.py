@@ -27,8 +27,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from tunesmith_engine.checkpoint import numbered
-from tunesmith_engine.files import complaint
+from tunesmith_engine.checkpoint.save import numbered
+from tunesmith_engine.runtime.atomic import complaint
 
 from tests import tiny
 
@@ -158,7 +158,7 @@ class Trials:
 
     def kill_at_step(self, step: int) -> list[str]:
         """Killed after an update, before anything of it is written."""
-        from tunesmith_engine.loop import Loop
+        from tunesmith_engine.training.loop import Loop
 
         honest = Loop.step
 

@@ -68,7 +68,7 @@ class Import:
 
 
 def module_name(path: Path) -> str:
-    """Dotted name of a file inside its package: engine/tunesmith_engine/batch.py -> tunesmith_engine.batch."""
+    """Return the dotted name of a file in its package: core/tunesmith/files/row.py -> tunesmith.files.row."""
     parts = [path.stem] if path.stem != "__init__" else []
     folder = path.parent
     while (folder / "__init__.py").exists():
@@ -77,16 +77,16 @@ def module_name(path: Path) -> str:
     return ".".join(parts)
 
 
-def imports(path: Path) -> list[Import]:
-    """Every import of a file, at any depth, without those that only a type checker sees."""
+def imports(path: Path, typing: bool = False) -> list[Import]:
+    """Return every import of a file at any depth; with `typing`, also those that only a type checker reads."""
     package = module_name(path) if path.stem == "__init__" else module_name(path).rpartition(".")[0]
-    return list(_imports(tree(path).body, package, deep=False))
+    return list(_imports(tree(path).body, package, deep=False, typing=typing))
 
 
-def _imports(body: list[ast.stmt] | list[ast.AST], package: str, deep: bool) -> Iterator[Import]:
+def _imports(body: list[ast.stmt] | list[ast.AST], package: str, deep: bool, typing: bool = False) -> Iterator[Import]:
     for node in body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            yield from _imports(node.orelse, package, deep)
+            yield from _imports([*node.body, *node.orelse] if typing else node.orelse, package, deep, typing)
         elif isinstance(node, ast.Import):
             yield from (Import(alias.name, "", node.lineno, deep) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -98,10 +98,10 @@ def _imports(body: list[ast.stmt] | list[ast.AST], package: str, deep: bool) -> 
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 yield Import(node.args[0].value, "", node.lineno, deep)
-            yield from _imports(list(ast.iter_child_nodes(node)), package, deep)
+            yield from _imports(list(ast.iter_child_nodes(node)), package, deep, typing)
         else:
             inside = deep or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from _imports(list(ast.iter_child_nodes(node)), package, inside)
+            yield from _imports(list(ast.iter_child_nodes(node)), package, inside, typing)
 
 
 def docstrings(module: ast.Module) -> set[ast.Constant]:

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from tests.repo.source import CORE, ROOT, short, toml, tree, words
-from tunesmith import discovery, errors, keys, load_config
-from tunesmith.hooks import HOOKS
+from tunesmith import errors, load_config
+from tunesmith.config import keys
+from tunesmith.plugins import discovery
+from tunesmith.plugins.manager import HOOKS
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

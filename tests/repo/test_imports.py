@@ -27,11 +27,11 @@ TORCH = {"torch", "numpy", "accelerate", "safetensors"}  # the engine's
 
 # String constants of core and engine that are a plugin's word and mean something else: (file, word) -> reason.
 ALLOWED_WORDS: dict[tuple[str, str], str] = {
-    ("core/tunesmith/paths.py", "files"): "a word of a message",
-    ("core/tunesmith/hookspecs.py", "reward"): "a role of a model",
+    ("core/tunesmith/files/paths.py", "files"): "a word of a message",
+    ("core/tunesmith/plugins/hookspecs.py", "reward"): "a role of a model",
     ("core/tunesmith/cli/seen.py", "stepwise"): "a row kind",
     ("core/tunesmith/cli/seen.py", "completion"): "what an answer is called",
-    ("engine/tunesmith_engine/files.py", "files"): "a key of the manifest",
+    ("engine/tunesmith_engine/runtime/atomic.py", "files"): "a key of the manifest",
 }
 
 

@@ -13,8 +13,8 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 2500, "core/tunesmith/cli": 950, "engine": 2850, "engine/tunesmith_engine/ahead": 650}
-"""Of the kernel, of the command line that stands before it, of the engine, and of what is known before it runs."""
+CODE_LINES = {"core": 2500, "core/tunesmith/cli": 950, "engine": 3400}
+"""Most lines of code, comments and docstrings apart: of the kernel, of the command line in front of it, of the engine."""
 PYPROJECT_LINES = 25
 NO_CODE = {
     tokenize.COMMENT,

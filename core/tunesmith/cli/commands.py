@@ -16,7 +16,7 @@ from tunesmith.errors import ConfigError, PluginError, TunesmithError
 from tunesmith.redact import clean, redact, redacted_output
 
 if TYPE_CHECKING:
-    from tunesmith.discovery import Candidate
+    from tunesmith.plugins.discovery import Candidate
     from tunesmith.run import Run
 
 OVERRIDES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
@@ -47,7 +47,8 @@ class Commands(click.Group):
 
     def _unknown(self, name: str, known: set[str]) -> str:
         """What to say of a command that nobody has."""
-        from tunesmith.discovery import catalogue, nearest
+        from tunesmith.plugins.discovery import catalogue
+        from tunesmith.spelling import nearest
 
         extra = next((word for word, info in catalogue().items() if name in info.get("commands", ())), None)
         close = nearest(name, known)
@@ -83,7 +84,7 @@ class Commands(click.Group):
 
 def of_plugins() -> dict[str, Candidate]:
     """Command -> the installed plugin that brings it."""
-    from tunesmith.discovery import installed
+    from tunesmith.plugins.discovery import installed
 
     return {name: plugin for plugin in installed().values() for name in plugin.info["commands"]}
 
@@ -143,6 +144,6 @@ def pairs(overrides: tuple[str, ...]) -> list[str]:
 
 def open_run(config: str, overrides: tuple[str, ...]) -> Run:
     from tunesmith.api import start
-    from tunesmith.config import load_config
+    from tunesmith.config.load import load_config
 
     return start(load_config(config, pairs(overrides)))

@@ -18,11 +18,11 @@ from packaging.utils import canonicalize_name
 
 from tunesmith import checks
 from tunesmith.api import faults
-from tunesmith.config import load_config
-from tunesmith.discovery import API, CORE, catalogue, data_file, version_of
+from tunesmith.config.load import load_config
 from tunesmith.engine import engine
 from tunesmith.errors import DataError, PluginError, SafetyError, TunesmithError
 from tunesmith.finding import Finding
+from tunesmith.plugins.discovery import API, CORE, catalogue, data_file, version_of
 from tunesmith.run import Run
 
 INSTALL = "pip install "
@@ -50,13 +50,13 @@ def examine(run: Run) -> list[Finding]:
     found += [Finding("config", "warning", f"{name}: {note}") for name, note in run.notes.items()]
     found += [python(), *tried("packages", partial(packages, run))]
     lacking = {finding.what for finding in problems(found)}
-    found += tried("engine", lambda: engine("ahead.doctor").machine(run))
+    found += tried("engine", lambda: engine("preflight.doctor").machine(run))
     for call, look in zip(run.hooks.calls("diagnose"), run.hooks.diagnose(run), strict=True):
         found += [finding for finding in tried(f"plugin {call.plugin}", look) if finding.what not in lacking]
     if any(finding.exit_code != DataError.exit_code for finding in problems(found)):
         found.append(Finding("model", "warning", "not looked at, because of the problems above"))
     else:
-        found += tried("model", lambda: engine("ahead.doctor").model(run))
+        found += tried("model", lambda: engine("preflight.doctor").model(run))
     return found
 
 

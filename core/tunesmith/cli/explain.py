@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TypedDict
 
-from tunesmith.discovery import nearest
 from tunesmith.errors import ConfigError, Problem
+from tunesmith.spelling import nearest
 
 COMMAND = "tunesmith explain"
 

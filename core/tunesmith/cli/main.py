@@ -15,7 +15,7 @@ from tunesmith.redact import clean
 
 
 def version() -> str:
-    from tunesmith.discovery import core_version
+    from tunesmith.plugins.discovery import core_version
 
     return core_version()
 
@@ -47,10 +47,10 @@ def train(config: str, overrides: tuple[str, ...]) -> None:
     from tunesmith.api import train as train_run
     from tunesmith.engine import engine
 
-    engine("launch").relaunch(run)
+    engine("runtime.launch").relaunch(run)
     try:
         train_run(run)
-    except engine("loop").Interrupted as error:
+    except engine("training.loop").Interrupted as error:
         run.world.leave()
         sys.exit(error.code)
     run.world.leave()
@@ -156,8 +156,8 @@ def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plugins(as_json: bool) -> None:
     """List the installed plugins, from their metadata alone."""
-    from tunesmith.discovery import installed
-    from tunesmith.keys import DROP, selects
+    from tunesmith.config.keys import DROP, selects
+    from tunesmith.plugins.discovery import installed
 
     rows = [
         {"name": c.name, "distribution": c.distribution, "version": c.version, "summary": c.info["summary"],
@@ -188,8 +188,9 @@ def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--field", help="Only this key; datasets.KEY for one of an entry.")
 def config_schema(field: str | None) -> None:
     """Print a JSON schema of all keys of the core and the installed plugins, for editors."""
-    from tunesmith.discovery import installed, nearest
-    from tunesmith.keys import json_schema
+    from tunesmith.config.keys import json_schema
+    from tunesmith.plugins.discovery import installed
+    from tunesmith.spelling import nearest
 
     schema = json_schema(installed())
     if field:

@@ -15,9 +15,9 @@ from tunesmith.errors import DataError
 from tunesmith.run import DatasetSpec, Run
 
 if TYPE_CHECKING:
-    from tunesmith_engine.examples import Example, Segment
+    from tunesmith_engine.batch.examples import Example, Segment
 
-    from tunesmith.row import Row
+    from tunesmith.files.row import Row
 
 LONGEST_CHARACTER = 6  # tokens; UTF-8 has at most four bytes to a character
 WHOLE = {"text": "text", "conversation": "conversation", "stepwise": "steps"}
@@ -123,7 +123,7 @@ def seen(run: Run, number: int) -> Iterator[Seen]:
     """The first examples of each entry, as many as `number`, of the rows that filters leave. Raises DataError."""
     if run.tokenizer is None:
         run.tokenizer = run.hooks.load_tokenizer(run)
-    sources = engine("sources")
+    sources = engine("data.rows")
     prepared = iter(sources.filtered(run, sources.read_all(run)))
     for spec in run.config.entries:
         streamed = spec in run.config.streamed
@@ -175,7 +175,7 @@ def fate_of(example: Example, limit: int, strategy: str, where: str) -> tuple[st
     """What the engine does with an example, in words, and whether it leaves it out."""
     untrained = len(example.segments) > 1
     try:
-        pieces, outcome = engine("prepare").fit(example, limit, strategy, where)
+        pieces, outcome = engine("data.prepare").fit(example, limit, strategy, where)
     except DataError as error:
         return f"refused: {error.problems[0].message}", True
     if outcome == "too_long":

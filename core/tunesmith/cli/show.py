@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.finding import Finding, size
-from tunesmith.hooks import HOOKS
+from tunesmith.plugins.manager import HOOKS
 from tunesmith.redact import redact
 from tunesmith.run import Run
 

@@ -228,7 +228,7 @@ def test_prompt_ids_of_a_real_tokenizer_are_those_used_at_inference() -> None:
 
 
 def test_static_metadata_is_in_step() -> None:
-    from tunesmith.plugin import describe
+    from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(describe("alpaca", tunesmith_alpaca)))

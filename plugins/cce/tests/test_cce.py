@@ -130,7 +130,7 @@ def test_a_reference_that_is_a_copy_keeps_its_own_weights(library: Library, tmp_
     from transformers import AutoModelForCausalLM
 
     from tunesmith.api import start
-    from tunesmith.config import load_config
+    from tunesmith.config.load import load_config
 
     path = dpo(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")

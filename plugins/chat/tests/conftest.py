@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from tunesmith_chat import ChatDataset, ChatSettings, build_dataset
 
 from tunesmith import ConfigError, DatasetSpec, Example, Row
-from tunesmith.settings import DatasetSettings
+from tunesmith.config.settings import DatasetSettings
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tunesmith import ConfigError, DatasetSpec, ModelError, Problem
-from tunesmith.discovery import nearest
+from tunesmith.spelling import nearest
 from tunesmith_chat import ChatDataset, ChatSettings
 from tunesmith_chat.formats import FORMATS
 from tunesmith_chat.roles import BUILT_IN, REASONING_NAMES, role_names

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tunesmith import Row
-from tunesmith.row import flaw
+from tunesmith.files.row import flaw
 from tunesmith_chat import ChatDataset
 from tunesmith_chat.marks import Pieces, cut, plan_of, read_flag, read_parts, read_spans
 from tunesmith_chat.roles import REASONING, REASONING_NAMES, role_names

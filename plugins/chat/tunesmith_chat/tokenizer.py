@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import ConfigError, Problem
-from tunesmith.discovery import nearest
+from tunesmith.spelling import nearest
 from tunesmith_chat import ChatDataset, ChatSettings, named
 from tunesmith_chat.checks import Place, chats
 from tunesmith_chat.sources import Templates, by_name, fallback_name, name_of, own_template, read_named

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import ConfigError, Problem
-from tunesmith.paths import FILE, advice
-from tunesmith.settings import DatasetSettings
+from tunesmith.config.settings import DatasetSettings
+from tunesmith.files.paths import FILE, advice
 from tunesmith_dedup import Decontamination, DedupSettings, NearDeduplication
 
 if TYPE_CHECKING:

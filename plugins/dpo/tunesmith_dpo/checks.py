@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith import ConfigError, Problem, Run
-from tunesmith.discovery import nearest
-from tunesmith.yamlfile import KeyPath
+from tunesmith.config.yamlfile import KeyPath
+from tunesmith.spelling import nearest
 from tunesmith_dpo import DPOSettings
 from tunesmith_dpo.installed import installed, origin
 from tunesmith_dpo.options import (

@@ -7,7 +7,7 @@ from functools import partial
 
 from tunesmith import DataError, DatasetSpec, Run, SafetyError
 from tunesmith.errors import errors_of, raise_together
-from tunesmith.paths import FILE, advice
+from tunesmith.files.paths import FILE, advice
 from tunesmith.redact import redact
 from tunesmith_files import WORD, splits
 from tunesmith_files.kinds import KINDS, kind_of

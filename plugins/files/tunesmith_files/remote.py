@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tunesmith import DataError, DatasetSpec, EnvironmentProblem, Finding, Run, TunesmithError
+from tunesmith.files.paths import FILE
 from tunesmith.finding import size
-from tunesmith.paths import FILE
 from tunesmith.redact import redact
 from tunesmith_files import LIBRARIES, WORD
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunesmith import ConfigError, DatasetSpec, Problem, Run, SafetyError
-from tunesmith.discovery import nearest
-from tunesmith.entries import split_function
-from tunesmith.paths import is_library_file
+from tunesmith.config.datasets import split_function
+from tunesmith.files.paths import is_library_file
+from tunesmith.spelling import nearest
 from tunesmith_functions import FunctionDataset
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith import DataError, Example, Piece, Row
-from tunesmith.row import flaw
+from tunesmith.files.row import flaw
 
 
 @dataclass

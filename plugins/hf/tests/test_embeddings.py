@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from tunesmith import ConfigError, ModelError, build_policy
 from tunesmith.api import plan, prepare, start, train, verify
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 KEYS: dict[str, Any] = {
     "tokens": ["<think>", "</think>"],

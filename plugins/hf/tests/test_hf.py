@@ -11,7 +11,7 @@ import torch
 from tests import tiny
 from tunesmith import DataError, ModelError, SafetyError, build_policy, collate
 from tunesmith.api import prepare, start, train
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 
 def test_random_weights_need_a_config_only_and_follow_the_seed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tunesmith_hf.vocabulary import misspelt
 from tests import tiny
 from tunesmith import ConfigError
 from tunesmith.api import prepare, start
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 TEXT = "a cat<think> sees</think><|turn|> a[[filler]] dog"
 RESERVED = ["<unk>", "<s>", "</s>", "<unused0>", "<unused1>", "<pad>", "<bos>", "<eos>", "<mask>"]

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from tunesmith import ModelError, Run, SafetyError
-from tunesmith.artefacts import read_json
 from tunesmith.errors import errors_of, raise_together
-from tunesmith.paths import advice, is_hub_id, nearest
+from tunesmith.files.paths import advice, is_hub_id, nearest
+from tunesmith.files.untrusted import read_json
 from tunesmith_hf import HFSettings
 from tunesmith_hf.rows import check_entry
 from tunesmith_hf.scan import check_all_weights

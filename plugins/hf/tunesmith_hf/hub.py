@@ -18,8 +18,8 @@ from huggingface_hub.errors import (
 )
 
 from tunesmith import DataError, EnvironmentProblem, Finding, ModelError, Run, SafetyError
+from tunesmith.files.paths import HUB, is_hub_id
 from tunesmith.finding import size
-from tunesmith.paths import HUB, is_hub_id
 from tunesmith_hf import HFSettings
 from tunesmith_hf.files import PICKLES
 from tunesmith_hf.scan import named_weights

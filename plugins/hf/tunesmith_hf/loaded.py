@@ -13,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_M
 from transformers.utils import logging
 
 from tunesmith import ModelError, Run
-from tunesmith.artefacts import read_json
+from tunesmith.files.untrusted import read_json
 
 NEW_HEADS = ("score.", "classifier.")
 """What a score head's weights begin with: a method that asks for one trains it from random values."""

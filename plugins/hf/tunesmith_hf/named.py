@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tunesmith import ConfigError, Run
+from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import Problem
-from tunesmith.yamlfile import KeyPath
 from tunesmith_hf import HFSettings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import constants
 
 from tunesmith import DatasetSpec, EnvironmentProblem, Row, Run, SafetyError
-from tunesmith.paths import HUB, nearest
+from tunesmith.files.paths import HUB, nearest
 
 OF_FILES = {"ds_type": None, "sample_by": "line"}
 """Keys of an entry that say something of files alone, and what they are where nothing is said."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import ModelError, SafetyError
-from tunesmith.artefacts import check_weights, leads_out, leaves, read_json
+from tunesmith.files.untrusted import check_weights, leads_out, leaves, read_json
 
 INDEX = "model.safetensors.index.json"
 FOLDERS = ("additional_chat_templates", "custom_generate")

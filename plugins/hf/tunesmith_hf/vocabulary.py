@@ -14,7 +14,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from tunesmith import ConfigError, Run
-from tunesmith.yamlfile import KeyPath
+from tunesmith.config.yamlfile import KeyPath
 from tunesmith_hf import HFSettings
 from tunesmith_hf.named import Named, forget
 from tunesmith_hf.reserved import rename

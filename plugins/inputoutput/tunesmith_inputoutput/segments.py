@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith import Piece, Row
-from tunesmith.row import flaw
+from tunesmith.files.row import flaw
 
 
 def row_to_pieces(row: Row, column: str, train_on_inputs: bool = False) -> list[Piece]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tunesmith import Row
-from tunesmith.row import flaw
+from tunesmith.files.row import flaw
 
 
 def given(row: Row, name: str) -> str:

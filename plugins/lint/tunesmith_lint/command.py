@@ -47,7 +47,7 @@ def lint(
 def check_names(off: tuple[str, ...]) -> None:
     """Raise ConfigError for a rule that nobody has; refusals go by the code of their error."""
     from tunesmith.cli.explain import catalogue
-    from tunesmith.discovery import nearest
+    from tunesmith.spelling import nearest
     from tunesmith_lint.rules import BY_NAME
 
     codes = {code for code, entry in catalogue()["codes"].items() if entry["exit"] == DataError.exit_code}

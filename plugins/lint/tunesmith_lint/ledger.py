@@ -47,7 +47,7 @@ class Ledger:
         held = np.array(self.tests, bool)
         size = self.run.core.val_set_size
         if size and len(held):
-            held[engine("prepare").held_out(len(held), size, self.run.core.seed)] = True
+            held[engine("data.prepare").held_out(len(held), size, self.run.core.seed)] = True
         return held
 
     def found(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def lint(run: Run, off: Collection[str] = (), streamed: int = 10_000) -> Report:
 
 def sources_of(run: Run, streamed: int) -> Iterator[Source]:
     """The entries with the rows that filters leave."""
-    sources = engine("sources")
+    sources = engine("data.rows")
     prepared = iter(sources.filtered(run, sources.read_all(run)))
     for spec in run.config.entries:
         if spec in run.config.streamed:
@@ -99,7 +99,8 @@ class Entry:
             row, example = outcome
             core = self.run.core
             try:
-                pieces, what = engine("prepare").fit(example, core.sequence_len, core.excess_length_strategy, row.where)
+                limit, strategy = core.sequence_len, core.excess_length_strategy
+                pieces, what = engine("data.prepare").fit(example, limit, strategy, row.where)
             except DataError as error:
                 self.refuse(error.problems[0])
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunesmith import Finding, ModelError, SafetyError
-from tunesmith.artefacts import check_weights, leads_out, read_json
+from tunesmith.files.untrusted import check_weights, leads_out, read_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

@@ -185,7 +185,7 @@ def test_a_text_that_ends_with_the_pad_token_still_gets_an_end_token() -> None:
 
 
 def test_static_metadata_is_in_step() -> None:
-    from tunesmith.plugin import describe
+    from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(describe("preference", tunesmith_preference)))

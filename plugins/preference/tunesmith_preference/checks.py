@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunesmith import ConfigError, DatasetSpec, Problem, Run
-from tunesmith.yamlfile import KeyPath
+from tunesmith.config.yamlfile import KeyPath
 from tunesmith_preference import PreferenceDataset
 from tunesmith_preference.formats import FORMATS
 from tunesmith_preference.template import Template

@@ -14,7 +14,7 @@ from plugins.prm.tests.made import NUMBER, config
 from tests import tiny
 from tunesmith import ConfigError, build_policy, collate
 from tunesmith.api import prepare
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 WAYS: dict[str, dict[str, Any]] = {  # the same solutions in each step
     "one batch": {"sample_packing": False, "micro_batch_size": NUMBER},
@@ -113,7 +113,7 @@ def test_what_can_not_work_is_one_error_at_check(keys: dict[str, Any], said: str
 
 
 def test_static_metadata_is_in_step() -> None:
-    from tunesmith.plugin import describe
+    from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(describe("prm", tunesmith_prm)))

@@ -14,7 +14,7 @@ from plugins.reward.tests.made import NUMBER, config, rows
 from tests import tiny
 from tunesmith import ConfigError, PluginError, build_policy, collate
 from tunesmith.api import plan, prepare, train
-from tunesmith.config import load_config
+from tunesmith.config.load import load_config
 
 ALL = {"margins": True, "center_rewards_coefficient": 0.05}
 WAYS: dict[str, dict[str, Any]] = {  # the same pairs in each step
@@ -161,7 +161,7 @@ def test_what_can_not_work_is_one_error_at_check(keys: dict[str, Any], said: str
 
 
 def test_static_metadata_is_in_step() -> None:
-    from tunesmith.plugin import describe
+    from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(describe("reward", tunesmith_reward)))

@@ -173,7 +173,7 @@ def test_steps_train_a_score_head(keys: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_static_metadata_is_in_step() -> None:
-    from tunesmith.plugin import describe
+    from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(describe("stepwise", tunesmith_stepwise)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tunesmith import PluginError
-from tunesmith.patches import Patches
+from tunesmith.plugins.patches import Patches
 
 INTERMEDIATE = 48
 

@@ -1,0 +1,1 @@
+"""Paths, files that others wrote, and rows, without torch."""

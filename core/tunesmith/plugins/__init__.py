@@ -1,0 +1,1 @@
+"""Declare, find, order and call plugins."""

@@ -1,1 +1,0 @@
-"""What is known before the first step: the plan, memory, room on disk, the machine, and whether promises hold."""

@@ -1,0 +1,1 @@
+"""Save, find, compare and resume checkpoints."""

@@ -1,0 +1,1 @@
+"""From rows to examples to the micro-batches of a step."""

@@ -1,0 +1,1 @@
+"""Load, wrap and call models: policy, reference, heads, scoring."""

@@ -1,0 +1,1 @@
+"""Predict and check a run before its first step: plan, memory, doctor, verify."""

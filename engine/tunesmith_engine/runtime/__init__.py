@@ -1,0 +1,1 @@
+"""Processes, random numbers, atomic files, and the record of a run."""

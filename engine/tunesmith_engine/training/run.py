@@ -1,0 +1,131 @@
+"""One run from its first line to its last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tunesmith.run import Run
+from tunesmith_engine.checkpoint import disk, resume
+from tunesmith_engine.data.loader import StreamFeed, count_steps, make_feed
+from tunesmith_engine.data.prepare import prepare
+from tunesmith_engine.model.build import build_policy
+from tunesmith_engine.model.policy import Policy
+from tunesmith_engine.model.reference import precompute
+from tunesmith_engine.runtime.atomic import clearing, flush, read_again, tidy, writing
+from tunesmith_engine.runtime.memory_used import Watch
+from tunesmith_engine.runtime.record import RunRecord
+from tunesmith_engine.runtime.rng import seed_everything
+from tunesmith_engine.training import state
+from tunesmith_engine.training.loop import Interrupted, Loop
+
+
+@dataclass
+class Result:
+    """A finished run: the folder of the final model, the last metrics, and the policy that was trained."""
+
+    output_dir: Path
+    steps: int
+    stopped: str | None
+    policy: Policy
+
+
+def train(run: Run) -> Result:
+    """The whole of a run, from rows to the final model; `tunesmith.api.train` says what it raises."""
+    with run.alive():
+        folder = resume.choose(run)
+        run.world.barrier()  # no process creates files before all have looked
+        make_folder(run)
+        record = RunRecord(run)
+        try:
+            loop = begin(run, folder)
+            record.memory = Watch(run.device, loop.policy.bare)
+            record.write("running")
+            with loop.listening():
+                run.hooks.on_start(run, loop.policy)
+                loop.fit()
+            finish(loop)
+        except Interrupted as error:
+            run.interrupted = True
+            run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")
+            run.hooks.on_end(run, loop.policy)
+            record.write("interrupted")
+            raise
+        except Exception:
+            record.crashed()
+            raise
+        record.write("done")
+    return Result(run.output_dir, run.step, run.stopped, loop.policy)
+
+
+def make_folder(run: Run) -> None:
+    where = run.config.document.where(("output_dir",), value=True)
+    help = "choose a place with room, and with write permission"
+    with writing(f"output_dir {run.output_dir}", run.output_dir, help, where):
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+
+
+def begin(run: Run, folder: Path | None) -> Loop:
+    """Everything before the first step: data, policy, optimizer, schedule; and what a checkpoint has to say."""
+    if run.data is None:
+        prepare(run)
+    if run.world.main:
+        tidy(run.output_dir)
+    run.world.barrier()
+    policy = build_policy(run)
+    if run.core.precompute_ref_log_probs:
+        precompute(run, policy)
+    feed = make_feed(run)
+    run.total_steps = count_steps(run, feed)
+    optimizer = run.hooks.build_optimizer(run, policy.bare)
+    needed = disk.bytes_of(run, policy.bare, exported_whole=run.adapter is None)
+    disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is one
+    scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
+    loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
+    seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
+    if folder is not None:
+        state.restore(loop, folder)
+        run.note("resumed from", folder.name)
+        resume.abandon(run)
+    return loop
+
+
+def finish(loop: Loop) -> None:
+    """Everything after the last step: the best weights if those were asked for, and the final model."""
+    run, best = loop.run, loop.best.step
+    if run.core.load_best_model_at_end and best not in (None, run.step):
+        state.load_weights(loop, run.output_dir / f"checkpoint-{best}")
+        run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
+    if isinstance(loop.feed, StreamFeed):
+        for name, counts in loop.feed.counts.items():
+            counts.report(run, name)
+    save_final(run, loop.policy)
+    run.hooks.on_end(run, loop.policy)
+
+
+def save_final(run: Run, policy: Policy) -> None:
+    """Write the final model beside its place, then move file by file into output_dir."""
+    partial = run.output_dir / ".final.partial"
+    help = "make room; then resume_from_checkpoint: auto goes on from the last checkpoint"
+    with writing("the final model", run.output_dir, help), clearing(partial, run.world.main):
+        if run.world.main:
+            tidy(run.output_dir)
+            partial.mkdir()
+        run.world.barrier()
+        run.hooks.save_model(run, policy, partial)
+        run.world.barrier()
+        if run.world.main:
+            read_again(partial)
+            for path in sorted(partial.iterdir()):
+                flush(path)
+                target = run.output_dir / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                os.replace(path, target)
+            partial.rmdir()
+            flush(run.output_dir)
+        run.world.barrier()
