@@ -48,10 +48,10 @@ def script(folder: Path) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=WORK.learning_rate)
     tokens: list[int] = []
     with (folder / "data.jsonl").open(encoding="utf-8") as file:
-        while len(tokens) < WORK.sequence_len * WORK.rows_per_step:
+        while len(tokens) < WORK.sequence_len * WORK.packs_per_step:
             messages = json.loads(next(file))["messages"]
             tokens += tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    ids = torch.tensor(tokens[: WORK.sequence_len * WORK.rows_per_step]).view(WORK.rows_per_step, -1)
+    ids = torch.tensor(tokens[: WORK.sequence_len * WORK.packs_per_step]).view(WORK.packs_per_step, -1)
     model.train()
     model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -31,7 +31,7 @@ def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
     import numpy as np
     from tunesmith_engine.batch.batch import collate
     from tunesmith_engine.batch.examples import Example
-    from tunesmith_engine.data.loader import make_feed
+    from tunesmith_engine.data.loader import build_loader
     from tunesmith_engine.model.build import build_policy
     from tunesmith_engine.training.loop import Loop
 
@@ -46,9 +46,9 @@ def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
     )  # fmt: skip
     run = prepare(tiny.start(path))
     policy = build_policy(run)
-    optimizer = run.hooks.build_optimizer(run, policy.bare)
+    optimizer = run.hooks.build_optimizer(run, policy.model)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10)
-    loop = Loop(run, policy, optimizer, scheduler, make_feed(run), 10)
+    loop = Loop(run, policy, optimizer, scheduler, build_loader(run), 10)
     tokens = np.random.default_rng(0).integers(0, vocabulary, length + 1)  # one more than predictions
     loop.next_batches = lambda: [collate([Example.text(tokens)])]  # type: ignore[method-assign]
     return loop.step

@@ -35,7 +35,7 @@ OFF = {  # of our engine, one after the other
     "nor scored tokens alone": ("sharing", "packing", "scored"),
 }
 LONG = {"prompt": 400, "answer": 60}
-ALONE = {"rows_per_step": 1}
+ALONE = {"packs_per_step": 1}
 """Of the larger models: a row is a step, so that few rows are some steps."""
 CASES = (  # rounds, and whether our own engine runs with its savings off
     (Work("dpo", 256, 4, 4096, rows=110, prompt=233, answer=71), 2, False),
@@ -89,7 +89,7 @@ def without(off: Sequence[str], work: Work) -> list[str]:
     """The keys that switch something off in our engine; where rows are not packed, a row is one example."""
     keys = [f"bench_off=[{', '.join(word for word in off if word != 'packing')}]"]
     if "packing" in off:
-        keys += ["sample_packing=false", f"gradient_accumulation_steps={work.batch * work.rows_per_step}"]
+        keys += ["sample_packing=false", f"gradient_accumulation_steps={work.batch * work.packs_per_step}"]
     return keys
 
 
@@ -123,7 +123,7 @@ def agree(folder: Path, work: Work, off: bool) -> None:
     taken, of which each has the other's answer in the baseline, as TRL pairs them too.
     """
     rows = 2 if work.method == "kto" else 8
-    make(folder, replace(work, rows=rows, batch=rows, epochs=3, rows_per_step=16))
+    make(folder, replace(work, rows=rows, batch=rows, epochs=3, packs_per_step=16))
     told = {name: runner().told for name, runner in competitors(folder, off).items()}
     losses = {name: [round(loss, 6) for loss in one["losses"]] for name, one in told.items()}
     print(f"\n{work.name}\n  losses of three steps on the same {rows} rows: {losses}", flush=True)

@@ -144,7 +144,7 @@ def packed(items: list[Tree], capacity: int) -> list[list[Tree]]:
 def sums(model: Any, row: Row) -> Tensor:
     """Log-probability [S] of each answer of a row."""
     hidden = model.model(input_ids=row.ids, position_ids=row.positions, use_cache=False, row=row).last_hidden_state[0]
-    logps = -F.cross_entropy(model.lm_head(hidden[row.source]), row.target, reduction="none")
+    logps = -F.cross_entropy(model.lm_head(hidden[row.score_from]), row.target_ids, reduction="none")
     return logps.new_zeros(len(row.last)).index_add(0, row.sequence, logps)
 
 
@@ -199,10 +199,10 @@ def main(folder: Path, steps: int) -> None:
     tokens: list[int] = []
     for epoch in range(work.epochs):
         order = np.random.default_rng((work.seed, epoch)).permutation(len(rows))
-        for start in range(0, len(order), work.rows_per_step):
+        for start in range(0, len(order), work.packs_per_step):
             if steps and len(losses) == steps:
                 break
-            step = [rows[i] for i in order[start : start + work.rows_per_step]]
+            step = [rows[i] for i in order[start : start + work.packs_per_step]]
             total = 0.0
             for make_loss in losses_of(model, reference, step, sum(map(len, step))):
                 loss = make_loss()

@@ -28,10 +28,10 @@ plugin = Plugin(settings=OffSettings)
 
 @hookimpl(wrapper=True)
 def load_model(run: Any, role: str) -> Any:
-    backbone = yield
+    language_model = yield
     if "sharing" in run.settings(OffSettings).bench_off:
-        backbone.shares_prompts = False
-    return backbone
+        language_model.shares_prompts = False
+    return language_model
 
 
 @hookimpl
@@ -50,15 +50,15 @@ def everywhere(policy: Any) -> Any:
     def forward(self: Any, batch: Any, needs: Any, call: Any = None) -> Any:
         if call is not None or batch is None:
             return call() if call else None
-        hidden = self.backbone.hidden(batch, needs.hidden, needs.router)
+        hidden = self.language_model.hidden(batch, needs.hidden, needs.router)
         if not needs.logps:
-            return {"scores": self.backbone.scores(hidden.last[batch.score_source])}
+            return {"scores": self.language_model.scores(hidden.last[batch.point_at])}
         other = torch.ones(batch.tokens, dtype=torch.bool)
-        other[batch.source] = False
-        states = torch.cat([hidden.last[batch.source], hidden.last[other]])
-        targets = torch.cat([batch.target, batch.input_ids[0, other]])  # any target: it is not looked at
-        found = policy.score_tokens(self.backbone.logits, states, targets, needs)
-        return {"logps": found["logps"][: len(batch.target)]}
+        other[batch.score_from] = False
+        states = torch.cat([hidden.last[batch.score_from], hidden.last[other]])
+        targets = torch.cat([batch.target_ids, batch.input_ids[0, other]])  # any target: it is not looked at
+        found = policy.score_tokens(self.language_model.logits, states, targets, needs)
+        return {"logps": found["logps"][: len(batch.target_ids)]}
 
     return forward
 

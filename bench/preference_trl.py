@@ -65,7 +65,7 @@ def options(folder: Path, work: Work, grouped: bool, steps: int) -> Any:
     return TRAINERS[work.method][0](
         output_dir=str(folder / "trl"), seed=work.seed, use_cpu=True, bf16=False, gradient_checkpointing=False,
         max_length=None, num_train_epochs=work.epochs, max_steps=steps or -1,
-        per_device_train_batch_size=work.batch, gradient_accumulation_steps=work.rows_per_step,
+        per_device_train_batch_size=work.batch, gradient_accumulation_steps=work.packs_per_step,
         learning_rate=work.learning_rate, lr_scheduler_type="constant", optim="adamw_torch_fused", weight_decay=0.0,
         max_grad_norm=1.0, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
         model_init_kwargs={"attn_implementation": "sdpa", "dtype": "float32"}, dataloader_pin_memory=False, **named,
@@ -92,10 +92,10 @@ def main(folder: Path, grouped: bool, steps: int, peak: bool) -> None:
     trainer.train()
     trainer.save_model()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    shapes = trainer.data_collator.shapes[: len(losses) * work.rows_per_step]  # a loader reads one ahead
+    shapes = trainer.data_collator.shapes[: len(losses) * work.packs_per_step]  # a loader reads one ahead
     tokens = [
-        sum(s["tokens"][0] for s in shapes[i : i + work.rows_per_step])
-        for i in range(0, len(shapes), work.rows_per_step)
+        sum(s["tokens"][0] for s in shapes[i : i + work.packs_per_step])
+        for i in range(0, len(shapes), work.packs_per_step)
     ]
     tell(losses=losses, tokens=tokens, shapes=shapes)
 

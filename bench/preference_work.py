@@ -40,7 +40,7 @@ class Work:
     answer: int = 0
     epochs: int = 1
     sequence_len: int = 2048
-    rows_per_step: int = 2
+    packs_per_step: int = 2
     batch: int = 0
     learning_rate: float = 1e-4
     seed: int = 7
@@ -135,7 +135,7 @@ def make(folder: Path, work: Work) -> None:
     tiny.write_config(
         folder, base_model=str(model), datasets=[{"path": str(data), "type": "passthrough"}], **KEYS[work.method],
         plugins=["./off.py"], sequence_len=work.sequence_len, micro_batch_size=1, num_epochs=work.epochs,
-        gradient_accumulation_steps=work.rows_per_step, learning_rate=work.learning_rate, lr_scheduler="constant",
+        gradient_accumulation_steps=work.packs_per_step, learning_rate=work.learning_rate, lr_scheduler="constant",
         optimizer="adamw_torch_fused", weight_decay=0.0, max_grad_norm=1.0, seed=work.seed,
     )  # fmt: skip
     told = asdict(work) | {"batch": batch}

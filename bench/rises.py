@@ -106,7 +106,7 @@ def base_model(folder: Path, gpt2: bool) -> Path:
     """A Llama of 128 x 2, fine-tuned on messages.jsonl for three epochs; made once for a folder."""
     home = folder / ("gpt2" if gpt2 else "bpe")
     if not (home / "out/model.safetensors").exists():
-        sft_work.make(home, sft_work.Work(128, 2, 50_304 if gpt2 else 4096, 3000, rows_per_step=1, learning_rate=2e-3))
+        sft_work.make(home, sft_work.Work(128, 2, 50_304 if gpt2 else 4096, 3000, packs_per_step=1, learning_rate=2e-3))
         with contextlib.redirect_stdout(io.StringIO()):
             tiny.train(home / "run.yaml", "num_epochs=3", "lr_scheduler=cosine", "warmup_steps=20", "save_steps=10000")
     return home / "out"
@@ -125,7 +125,7 @@ def run_of(folder: str, base: Path, method: Method, rows: list[Row], overrides: 
 def rewards(policy: Policy, examples: list[Example], kind: str) -> dict[str, Tensor]:
     """What is said of pairs [P, 2], "sum" and "mean", or "score"; of steps [M], "step": rightly judged or not. Of
     single answers [P, 1]."""
-    policy.bare.eval()
+    policy.model.eval()
     found, scored = defaultdict(list), kind in ("score", "step")
     for start in range(0, len(examples), 8):
         batch = collate(examples[start : start + 8], score_points=scored)

@@ -97,8 +97,8 @@ def main(folder: Path) -> None:
     order = np.random.default_rng(work.seed).permutation(len(rows))
     optimizer = torch.optim.AdamW(model.parameters(), lr=work.learning_rate, weight_decay=0.0, fused=True)
     losses = []
-    for start in range(0, len(order), work.rows_per_step):
-        step = [rows[i] for i in order[start : start + work.rows_per_step]]
+    for start in range(0, len(order), work.packs_per_step):
+        step = [rows[i] for i in order[start : start + work.packs_per_step]]
         scored = sum(len(said) for row in step for _, said in row)
         total = 0.0
         for row in step:

@@ -29,7 +29,7 @@ def main(folder: Path, packed: bool) -> None:
         packing=packed, packing_strategy="bfd", max_length=work.sequence_len, assistant_only_loss=True,
         train_sampling_strategy="random" if packed else "group_by_length", num_train_epochs=1,
         per_device_train_batch_size=1 if packed else work.sequence_len // AVERAGE + 1,
-        gradient_accumulation_steps=work.rows_per_step,
+        gradient_accumulation_steps=work.packs_per_step,
         learning_rate=work.learning_rate, lr_scheduler_type="constant", optim="adamw_torch_fused", weight_decay=0.0,
         max_grad_norm=1.0, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
         model_init_kwargs={"attn_implementation": "sdpa", "dtype": "float32"}, dataloader_pin_memory=False,

@@ -26,7 +26,7 @@ class Work:
     vocabulary: int
     rows: int
     sequence_len: int = 2048
-    rows_per_step: int = 2
+    packs_per_step: int = 2
     learning_rate: float = 1e-3
     seed: int = 7
 
@@ -79,7 +79,7 @@ def make(folder: Path, work: Work) -> None:
     data = tiny.write_rows(folder / "data.jsonl", conversations(work.rows))
     tiny.write_config(
         folder, base_model=str(folder / "model"), datasets=[{"path": str(data), "type": "chat_template"}],
-        sequence_len=work.sequence_len, micro_batch_size=1, gradient_accumulation_steps=work.rows_per_step,
+        sequence_len=work.sequence_len, micro_batch_size=1, gradient_accumulation_steps=work.packs_per_step,
         learning_rate=work.learning_rate, lr_scheduler="constant", optimizer="adamw_torch_fused", seed=work.seed,
     )  # fmt: skip
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")

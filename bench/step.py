@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tunesmith_engine.data.loader import make_feed
+from tunesmith_engine.data.loader import build_loader
 from tunesmith_engine.model.build import build_policy
 from tunesmith_engine.training.loop import Loop
 
@@ -49,16 +49,16 @@ def build(folder: Path) -> tuple[Any, Any, Any]:
     run = prepare(tiny.start(path))
     run.output_dir.mkdir()
     policy = build_policy(run)
-    optimizer = run.hooks.build_optimizer(run, policy.bare)
+    optimizer = run.hooks.build_optimizer(run, policy.model)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10_000)
     run.total_steps = 10_000
-    loop = Loop(run, policy, optimizer, scheduler, make_feed(run), run.total_steps)
+    loop = Loop(run, policy, optimizer, scheduler, build_loader(run), run.total_steps)
     run.hooks.on_start(run, policy)
-    other = make_feed(run)
+    other = build_loader(run)
 
     def bare() -> None:
-        batch = collate([e for row in other.next_rows() for e in row])
-        loss = -policy.root(batch, policy.needs)["logps"].mean()
+        batch = collate([e for row in other.next_packs() for e in row])
+        loss = -policy.module(batch, policy.needs)["logps"].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(loop.parameters, 1.0)
         optimizer.step()

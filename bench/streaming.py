@@ -39,7 +39,7 @@ def write(path: Path, size: int) -> None:
 
 
 def child(folder: Path, size: int) -> None:
-    from tunesmith_engine.data.loader import make_feed
+    from tunesmith_engine.data.loader import build_loader
 
     from tests import tiny
     from tunesmith.api import prepare
@@ -51,11 +51,11 @@ def child(folder: Path, size: int) -> None:
         sequence_len=2048, micro_batch_size=8, excess_length_strategy="split",
     )  # fmt: skip
     run = prepare(tiny.start(path))
-    feed: Any = make_feed(run)
+    loader: Any = build_loader(run)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
     tokens = 0
-    while feed.place[0] == 0:  # the epoch in which its window begins
-        tokens += sum(example.width for row in feed.next_rows() for example in row)
+    while loader.place[0] == 0:  # the epoch in which its window begins
+        tokens += sum(example.width for row in loader.next_packs() for example in row)
     tell(peak=status("VmHWM"), tokens=tokens)
 
 

@@ -32,8 +32,8 @@ def started(path: Path, seed: int = 1) -> tuple[Run, Policy]:
     """A prepared run and its policy, moved away from the reference."""
     run = prepare(tiny.start(path))
     policy = build_policy(run)
-    policy.bare.eval()
-    moved(policy.bare, seed)
+    policy.model.eval()
+    moved(policy.model, seed)
     return run, policy
 
 

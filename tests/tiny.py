@@ -186,8 +186,8 @@ def checkpoint_bytes(run: Any) -> Any:
     from tunesmith_engine.checkpoint.disk import bytes_of
     from tunesmith_engine.model.build import abstract_model
 
-    with abstract_model(run) as backbone:
-        return bytes_of(run, backbone.module, exported_whole=run.adapter is None)
+    with abstract_model(run) as language_model:
+        return bytes_of(run, language_model.module, exported_whole=run.adapter is None)
 
 
 def torchrun(processes: int, *configs: Path) -> None:

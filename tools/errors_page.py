@@ -21,7 +21,7 @@ docs: tunesmith explain unknown-key
 All that is wrong with a config is told at once. The place is file:line:column of the YAML, the row of a data file, or
 the words of the command line. `tunesmith --format json COMMAND ...` prints the same for programs: `exit_code`, `docs`,
 and for each of `problems` its `message`, `where`, `code` and `help`. Of several problems the first decides the exit
-code, or one that is refused for safety. `--debug` shows the traceback; of a run that had begun it is in crash.txt, in
+code, or one that is refused for safety. `--traceback` shows it; of a run that had begun it is in crash.txt, in
 output_dir. What is allowed and most likely a mistake is a warning: a line `warning: run.yaml:3:16: ...` of `check`, and
 a line of the summary of a run.
 """

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.examples import Example, Segment, segment
     from tunesmith_engine.batch.pairs import chosen_tokens, pair_metrics
     from tunesmith_engine.batch.terms import StepRecord, Term
-    from tunesmith_engine.batch.tree_mask import Layout
+    from tunesmith_engine.batch.tree_mask import TreeMask
     from tunesmith_engine.data.tokenize import Piece, tokenized
     from tunesmith_engine.model.build import build_policy
-    from tunesmith_engine.model.policy import Backbone, Head, Hidden, Output, Policy
+    from tunesmith_engine.model.policy import Head, Hidden, LanguageModel, Output, Policy
 
     from tunesmith.api import plan, prepare, start, train, verify
     from tunesmith.config.load import Config, DatasetSpec, load_config
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "tunesmith.api": ("plan", "prepare", "start", "train", "verify"),
-    "tunesmith_engine.batch.tree_mask": ("Layout",),
+    "tunesmith_engine.batch.tree_mask": ("TreeMask",),
     "tunesmith_engine.batch.batch": ("Batch", "collate"),
     "tunesmith.config.load": ("Config", "DatasetSpec", "load_config"),
     "tunesmith.errors": (
@@ -50,7 +50,7 @@ _HOMES = {
     "tunesmith.files.row": ("Row", "Source"),
     "tunesmith_engine.batch.examples": ("Example", "Segment", "segment"),
     "tunesmith.plugins.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
-    "tunesmith_engine.model.policy": ("Backbone", "Head", "Hidden", "Output", "Policy"),
+    "tunesmith_engine.model.policy": ("LanguageModel", "Head", "Hidden", "Output", "Policy"),
     "tunesmith_engine.batch.pairs": ("chosen_tokens", "pair_metrics"),
     "tunesmith_engine.data.tokenize": ("Piece", "tokenized"),
     "tunesmith.run": ("Adapter", "Run"),

@@ -40,7 +40,7 @@ def rules(plugins: Iterable[Plugin]) -> dict[str, OnResume]:
     """The rule of each key of the core and of some plugins; a key that is not in it may not change."""
     made: dict[str, OnResume] = {
         **dict.fromkeys(FREE + BY_CONTENT, "free"),
-        **dict.fromkeys(WORD + IF_ROWS_STAY, "word"),
+        **dict.fromkeys(WORD + IF_ROWS_STAY, "accept"),
     }
     for plugin in plugins:
         made |= rules_of(plugin)
@@ -50,7 +50,7 @@ def rules(plugins: Iterable[Plugin]) -> dict[str, OnResume]:
 def check_words(run: Run) -> None:
     """Raise ConfigError for a name in accept_changes that is no key which a word would let change."""
     rule = rules(plugin.declaration for plugin in run.hooks.plugins)
-    known = {key for key, value in rule.items() if value == "word"} | set(WORDS)
+    known = {key for key, value in rule.items() if value == "accept"} | set(WORDS)
     problems: list[Any] = []
     for place, name in enumerate(run.core.accept_changes):
         if name not in known:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunesmith_engine.batch.packing import efficiency, pack
-from tunesmith_engine.data.loader import StoredFeed, StreamFeed
+from tunesmith_engine.data.loader import StoredLoader, StreamLoader
 from tunesmith_engine.data.prepare import fit
 
 from tests import tiny
@@ -50,7 +50,7 @@ def test_the_test_data_packs_to_99_percent(test_data: Path, tmp_path: Path) -> N
         datasets=[{"path": str(test_data / "gsm8k/messages.jsonl"), "type": "chat_template"}], sequence_len=2048,
     )  # fmt: skip
     run = prepare(tiny.start(path))
-    assert StoredFeed(run, run.data.train).efficiency() >= 0.99
+    assert StoredLoader(run, run.data.train).efficiency() >= 0.99
 
 
 def test_length_policies_do_what_they_say() -> None:
@@ -190,15 +190,15 @@ def test_a_stream_goes_on_where_it_stopped_and_starts_again_at_its_end(tmp_path:
     def tokens(rows: Any) -> list[Any]:
         return [[e.path_tokens(1) for e in row] for row in rows]
 
-    feed, rounds, places = StreamFeed(run), [], []
+    loader, rounds, places = StreamLoader(run), [], []
     for _ in range(40):
-        places.append(feed.state_dict())
-        rounds.append(tokens(feed.next_rows()))
+        places.append(loader.state_dict())
+        rounds.append(tokens(loader.next_packs()))
     assert places[-1]["place"][0] >= 1
     for index in (1, 7, 23, 39):
-        again = StreamFeed(run)
+        again = StreamLoader(run)
         again.load_state_dict(json.loads(json.dumps(places[index])))
-        assert [tokens(again.next_rows()) for _ in range(min(3, 40 - index))] == rounds[index : index + 3]
+        assert [tokens(again.next_packs()) for _ in range(min(3, 40 - index))] == rounds[index : index + 3]
 
 
 def test_a_stream_without_an_end_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunesmith_engine.batch.packing import pack_in_order
-from tunesmith_engine.data.loader import StoredFeed
-from tunesmith_engine.data.mixing import Mixture, rows_in_order, shares
+from tunesmith_engine.data.loader import StoredLoader
+from tunesmith_engine.data.mixing import Mixture, packs_in_order, shares
 
 from tests import tiny
 from tunesmith import ConfigError
@@ -40,9 +40,9 @@ def mixed(folder: Path, entries: list[dict[str, Any]] | None = None, **keys: Any
 def seen(path: Path, epochs: int = 1) -> list[list[tuple[int, int]]]:
     """The origins of the examples of each epoch, in the order of training."""
     run = prepare(tiny.start(path))
-    feed = StoredFeed(run, run.data.train)
+    loader = StoredLoader(run, run.data.train)
     origins = run.data.train.arrays["origin"].tolist()
-    return [[tuple(origins[i]) for row in feed.rows_of(epoch) for i in row] for epoch in range(epochs)]
+    return [[tuple(origins[i]) for row in loader.packs_of(epoch) for i in row] for epoch in range(epochs)]
 
 
 def test_a_weight_says_how_often_rows_are_seen(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_entries_can_be_trained_on_one_after_the_other(tmp_path: Path) -> None:
 
 def test_epochs_of_other_widths_have_as_many_rows_as_the_first() -> None:
     widths = np.array([60, 10, 10, 10, 60, 60])
-    rows = [rows_in_order(widths, [np.array(part)], 64, (1,), "merged") for part in ([0, 4, 5], [1, 2, 3])]
-    assert [len(one) for one in rows] == [3, 1], "which is why the feed goes round or stops early"
+    rows = [packs_in_order(widths, [np.array(part)], 64, (1,), "merged") for part in ([0, 4, 5], [1, 2, 3])]
+    assert [len(one) for one in rows] == [3, 1], "which is why the loader goes round or stops early"
 
 
 def test_a_run_with_fractional_weights_trains_and_resumes(tmp_path: Path) -> None:

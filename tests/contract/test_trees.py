@@ -41,7 +41,7 @@ def test_each_token_sees_its_path_and_nothing_else(examples: list[Example]) -> N
     """Against the definition: the tokens of its sequence from the root, up to itself."""
     batch = collate(examples)
     tokens, positions = batch.input_ids[0].tolist(), batch.position_ids[0].tolist()
-    mask = batch.layout.visible()
+    mask = batch.tree_mask.visible()
     start = 0
     for example in examples:
         starts = np.cumsum([start, *(len(s.tokens) for s in example.segments)]).tolist()
@@ -66,7 +66,7 @@ def test_every_trained_token_is_scored_once_from_the_token_before_it(examples: l
             path, s = example.path_tokens(index), example.segments[index]
             first = len(path) - len(s.tokens)
             expected += [(path[first + k - 1], path[first + k]) for k in np.flatnonzero(s.weights) if first + k > 0]
-    assert list(zip(row[batch.source].tolist(), batch.target.tolist(), strict=True)) == expected
+    assert list(zip(row[batch.score_from].tolist(), batch.target_ids.tolist(), strict=True)) == expected
     assert batch.counts["tokens"] == len(expected)
     assert batch.sequences == sum(len(e.segments) - 1 for e in examples)
 
@@ -74,15 +74,15 @@ def test_every_trained_token_is_scored_once_from_the_token_before_it(examples: l
 @settings(max_examples=40, deadline=None)
 @given(st.lists(trees, min_size=1, max_size=4), st.sampled_from([None, 1, 3]))
 def test_slices_compute_what_a_full_mask_does(examples: list[Example], window: int | None) -> None:
-    layout = collate(examples).layout
+    tree_mask = collate(examples).tree_mask
     generator = torch.Generator().manual_seed(0)
-    q = torch.randn(1, 4, layout.length, 8, generator=generator)
-    k, v = (torch.randn(1, 2, layout.length, 8, generator=generator) for _ in range(2))
-    ours = attend_slices(q, k, v, layout, window=window)
-    mask = layout.visible(window)
+    q = torch.randn(1, 4, tree_mask.length, 8, generator=generator)
+    k, v = (torch.randn(1, 2, tree_mask.length, 8, generator=generator) for _ in range(2))
+    ours = attend_slices(q, k, v, tree_mask, window=window)
+    mask = tree_mask.visible(window)
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
     assert torch.allclose(ours, theirs, atol=1e-5)
-    openly = attend_slices(q, k, v, layout, window=window, sinks=torch.full((4,), -1e9))
+    openly = attend_slices(q, k, v, tree_mask, window=window, sinks=torch.full((4,), -1e9))
     assert torch.allclose(openly, theirs, atol=1e-5)
 
 
@@ -94,11 +94,11 @@ def test_the_block_mask_of_the_gpu_backend_is_the_full_mask(
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr("tunesmith_hf.kernels._compiled_flex", lambda: flex_attention)
-    layout = collate([tree(seed) for seed in range(12)]).layout
-    q = torch.randn(1, 4, layout.length, 16)
-    k, v = (torch.randn(1, 2, layout.length, 16) for _ in range(2))
-    theirs = attend_slices(q, k, v, layout, window=window)
-    assert torch.allclose(attend_flex(q, k, v, layout, window=window), theirs, atol=1e-5)
+    tree_mask = collate([tree(seed) for seed in range(12)]).tree_mask
+    q = torch.randn(1, 4, tree_mask.length, 16)
+    k, v = (torch.randn(1, 2, tree_mask.length, 16) for _ in range(2))
+    theirs = attend_slices(q, k, v, tree_mask, window=window)
+    assert torch.allclose(attend_flex(q, k, v, tree_mask, window=window), theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -116,8 +116,8 @@ def test_shared_is_repeated_for_any_tree(architecture: str, tmp_path: Path) -> N
         batch = collate(examples, share=share)
         out = policy(batch, needs)
         out.logps.sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in policy.bare.parameters() if p.grad is not None]))
-        policy.bare.zero_grad(set_to_none=True)
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]))
+        policy.model.zero_grad(set_to_none=True)
         outs.append(torch.cat([out.logps, out.entropy]).detach())
     assert collate(examples).tokens < collate(examples, share=False).tokens
     assert torch.allclose(*outs, atol=2e-5)
@@ -176,6 +176,6 @@ def test_a_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
             assert ours.fields == theirs.fields and ours.columns == theirs.columns
             assert [s.tokens.tolist() for s in ours.segments] == [s.tokens.tolist() for s in theirs.segments]
             ours_batch, theirs_batch = collate([ours]), collate([theirs])
-            for name in ("input_ids", "position_ids", "source", "target", "weight"):
+            for name in ("input_ids", "position_ids", "score_from", "target_ids", "target_at", "weight"):
                 assert torch.equal(getattr(ours_batch, name), getattr(theirs_batch, name))
             assert torch.equal(ours_batch.columns["old"], theirs_batch.columns["old"].float())

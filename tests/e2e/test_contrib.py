@@ -168,5 +168,5 @@ def test_the_patch_of_the_page_is_applied_and_undone(tmp_path: Path) -> None:
     result = tiny.train(tiny.sft_config(tmp_path, plugins=[plugin], max_steps=1))
     record = json.loads((result.output_dir / "run.json").read_text("utf-8"))
     assert record["patches"] == [{"target": "forward of every MLP", "owner": "half_mlp", "applied": 2}]
-    layers = [module for module in result.policy.bare.modules() if type(module).__name__.endswith("MLP")]
+    layers = [module for module in result.policy.model.modules() if type(module).__name__.endswith("MLP")]
     assert layers and not any("forward" in vars(layer) for layer in layers)

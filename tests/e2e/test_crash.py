@@ -46,7 +46,7 @@ def test_a_run_that_failed_before_a_checkpoint_may_be_started_again(
 
 def test_debug_shows_the_traceback_and_json_is_for_programs(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", SECRET)
-    assert "Traceback" in CliRunner().invoke(main, ["--debug", "train", str(failing)]).output
+    assert "Traceback" in CliRunner().invoke(main, ["--traceback", "train", str(failing)]).output
     result = CliRunner().invoke(main, ["--format", "json", "check", str(failing), "seeed=1"])
     told = json.loads(result.stdout)
     assert told["exit_code"] == result.exit_code == 2

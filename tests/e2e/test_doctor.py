@@ -52,11 +52,11 @@ def test_a_run_that_doctor_passes_trains_and_takes_the_room_that_was_foreseen(
 
     needed = tiny.checkpoint_bytes(tiny.start(path))
     result = tiny.train(path)
-    trained = sum(p.numel() for p in result.policy.bare.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in result.policy.model.parameters() if p.requires_grad)
     assert f", {trained:,} of them trained" in found["model"]["detail"]
     kept = sorted((tmp_path / "out").glob("checkpoint-*"))
     assert (len(kept), needed.number) == (2, 3)  # a third one is there while the oldest is not deleted yet
-    steps = 4 * len(list(result.policy.bare.parameters()))  # AdamW keeps the number of steps for each parameter
+    steps = 4 * len(list(result.policy.model.parameters()))  # AdamW keeps the number of steps for each parameter
     assert 0 <= tensors_in(kept[-1]) - needed.checkpoint <= steps
     assert tensors_in(tmp_path / "out") == needed.final
 

@@ -67,24 +67,24 @@ def test_gradients_are_those_of_transformers_own_loss(architecture: str, tmp_pat
     policy = build_policy(run)
     examples: list[Example] = list(run.data.train)
     batch = collate(examples, share=run.shares_prompts)
-    loss = -(policy(batch).logps * batch.weight).sum() / len(batch.target)
+    loss = -(policy(batch).logps * batch.weight).sum() / len(batch.target_ids)
     loss.backward()
-    ours = {name: p.grad.clone() for name, p in policy.bare.named_parameters() if p.grad is not None}
-    policy.bare.zero_grad()
+    ours = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    policy.model.zero_grad()
     total = 0.0
-    with policy.backbone.attending("sdpa"):
+    with policy.language_model.attending("sdpa"):
         for example in examples:
             tokens = torch.tensor(example.path_tokens(1))[None]
             labels = torch.where(torch.from_numpy(example.segments[1].weights)[None] > 0, tokens, -100)
             share = (
-                policy.bare(input_ids=tokens, labels=labels, use_cache=False).loss
+                policy.model(input_ids=tokens, labels=labels, use_cache=False).loss
                 * example.trained_tokens
-                / len(batch.target)
+                / len(batch.target_ids)
             )
             share.backward()
             total += share.item()
     assert loss.item() == pytest.approx(total, abs=1e-5)
-    for name, parameter in policy.bare.named_parameters():
+    for name, parameter in policy.model.named_parameters():
         if name in ours:
             assert torch.allclose(ours[name], parameter.grad, atol=1e-5), name
 
@@ -94,7 +94,7 @@ def test_an_example_does_not_see_its_neighbour(architecture: str, tmp_path: Path
     """Another neighbour in the row, of the same length: not a bit of this one's log-probabilities changes."""
     run = prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER)))
     policy = build_policy(run)
-    policy.bare.eval()
+    policy.model.eval()
     first, mine = run.data.train[0], run.data.train[1]
     other = Example.text((first.segments[1].tokens + 1) % 300, first.segments[1].weights)
     count = mine.trained_tokens

@@ -19,7 +19,7 @@ def test_steps_parameters_and_stages_are_those_of_the_run(adapter: str | None, t
     planned = plan(prepare(tiny.start(path, "reinit_weights=true")))
     (tmp_path / "weights").rename(tmp_path / "model-llama/model.safetensors")
     result = tiny.train(path)
-    parameters = list(result.policy.bare.parameters())
+    parameters = list(result.policy.model.parameters())
     assert planned["steps"] == result.steps
     assert planned["parameters"] == sum(p.numel() for p in parameters)
     assert planned["trained_parameters"] == sum(p.numel() for p in parameters if p.requires_grad)
@@ -38,7 +38,7 @@ def test_a_model_of_ones_own_is_not_touched(tmp_path: Path) -> None:
     run = prepare(start(load_config(path), model=model))
     assert plan(run)["trained_parameters"] < sum(p.numel() for p in model.parameters())
     assert {name for name, _ in model.named_parameters()} == names
-    assert sum("lora_A" in name for name, _ in train(run).policy.bare.named_parameters()) == 14
+    assert sum("lora_A" in name for name, _ in train(run).policy.model.named_parameters()) == 14
 
 
 def test_reuse_counts_in_the_steps(tmp_path: Path) -> None:

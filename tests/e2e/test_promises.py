@@ -57,9 +57,9 @@ def test_the_reference_of_a_continued_adapter_is_that_adapter(tmp_path: Path) ->
     assert not any("reference" in name for name in tiny.weights(tmp_path / "next"))
 
 
-def test_a_reference_of_a_given_backbone_leaves_the_policy_trainable(tmp_path: Path) -> None:
+def test_a_reference_of_a_given_model_leaves_the_policy_trainable(tmp_path: Path) -> None:
     path = run_config(tmp_path, "pairs")
-    given = build_policy(prepare(tiny.start(path))).backbone
+    given = build_policy(prepare(tiny.start(path))).language_model
     result = train(start(load_config(path), model=given))
     assert result.steps == 2 and losses(tmp_path / "out")[0] == pytest.approx(math.log(2), abs=1e-6)
 
@@ -139,7 +139,7 @@ def test_dense_attention_knows_a_sliding_window(tmp_path: Path) -> None:
     for backend in ("dense", "slices"):
         run = start(load_config(tiny.sft_config(tmp_path, attn_implementation=backend)), model=model)
         policy = build_policy(run)
-        policy.bare.eval()
+        policy.model.eval()
         with torch.no_grad():
             found.append(policy(collate(examples)).logps)
     assert torch.allclose(*found, atol=1e-5)
@@ -149,7 +149,7 @@ def test_layers_that_carry_state_over_never_see_two_examples_in_one_row(tmp_path
     from transformers import AutoModelForCausalLM, MambaConfig
 
     model = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2))
-    assert build_policy(start(load_config(tiny.sft_config(tmp_path)), model=model)).backbone.attention == "padded"
+    assert build_policy(start(load_config(tiny.sft_config(tmp_path)), model=model)).language_model.attention == "padded"
     with pytest.raises(ModelError, match="linear_attention layers: slices can't do that"):
         build_policy(start(load_config(tiny.sft_config(tmp_path, attn_implementation="slices")), model=model))
 
@@ -158,9 +158,9 @@ def test_sampling_follows_what_is_said_and_not_the_models_own_defaults(tmp_path:
     policy = build_policy(prepare(tiny.start(tiny.sft_config(tmp_path))))
     prompt = [tiny.tokenizer()("the red cat").input_ids]
     plain = policy.generate(prompt, seed=1, max_new_tokens=8, temperature=0.0)
-    policy.bare.generation_config.repetition_penalty = 5.0
+    policy.model.generation_config.repetition_penalty = 5.0
     assert policy.generate(prompt, seed=1, max_new_tokens=8, temperature=0.0) == plain
-    assert policy.bare.generation_config.repetition_penalty == 5.0
+    assert policy.model.generation_config.repetition_penalty == 5.0
     assert policy.generate(prompt, seed=1, max_new_tokens=8, temperature=0.0, repetition_penalty=5.0) != plain
     assert policy.generate([], seed=1, max_new_tokens=8) == []
     with pytest.raises(TypeError, match="nonsense"):
@@ -169,7 +169,7 @@ def test_sampling_follows_what_is_said_and_not_the_models_own_defaults(tmp_path:
 
 def test_an_empty_completion_is_scored_at_the_end_of_its_prompt() -> None:
     example = Example.branches([5, 6, 7], [[8, 9], []])
-    assert collate([example], score_points=True).score_source.tolist() == [4, 2]
+    assert collate([example], score_points=True).point_at.tolist() == [4, 2]
 
 
 def test_trees_come_back_as_they_were(tmp_path: Path) -> None:

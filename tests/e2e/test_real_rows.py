@@ -49,8 +49,8 @@ def test_held_out_loss_falls_and_the_result_loads(
     assert evaluations[-1] < untrained - 0.05
     loaded = load(tmp_path / "out", base, adapter)
     tokens = torch.arange(20)[None]
-    with torch.no_grad(), result.policy.backbone.attending("sdpa"):
-        mine = result.policy.bare.eval()(input_ids=tokens).logits
+    with torch.no_grad(), result.policy.language_model.attending("sdpa"):
+        mine = result.policy.model.eval()(input_ids=tokens).logits
         assert torch.allclose(loaded(input_ids=tokens).logits, mine, atol=1e-5)
 
 

@@ -78,7 +78,7 @@ def test_no_second_model_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(build, "_reference", lambda *_: pytest.fail("a copy was made"))
     result = tiny.train(config(tmp_path, "once", **KEEP))
     with result.policy.reference() as reference:
-        assert reference.backbone is result.policy.backbone
+        assert reference.language_model is result.policy.language_model
 
 
 def test_what_was_asked_is_kept_for_runs_with_the_same_model_and_rows(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_resumed_run_has_the_reference_that_it_had(kept: bool, tmp_path: Path)
     whole = tiny.train(config(tmp_path, "whole", **keys))
     tiny.train(config(tmp_path, "parts", **keys), "max_steps=2")
     resumed = tiny.train(config(tmp_path, "parts", **keys), "resume_from_checkpoint=auto")
-    pairs = zip(whole.policy.bare.parameters(), resumed.policy.bare.parameters(), strict=True)
+    pairs = zip(whole.policy.model.parameters(), resumed.policy.model.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
 
 

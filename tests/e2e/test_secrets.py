@@ -137,7 +137,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "train": (["train", "run.yaml"], 0),
     "train an adapter": (["train", "run.yaml", "adapter=lora"], 0),
     "a run that fails": (["train", "run.yaml", "fail_at=1"], 6),
-    "a run that fails, with its traceback": (["--debug", "train", "run.yaml", "fail_at=2"], 6),
+    "a run that fails, with its traceback": (["--traceback", "train", "run.yaml", "fail_at=2"], 6),
     "a run that fails, for programs": (["--format", "json", "train", "run.yaml", "fail_at=1"], 6),
     "a logger that is muted": (["train", "run.yaml", "fail_at=1", "plugins=[./muted.py]"], 0),
     "a wrong value": (["check", "run.yaml", f"max_steps={ADDRESS}"], 2),
@@ -159,7 +159,7 @@ def test_no_command_prints_or_writes_a_secret(case: str, project: Path, monkeypa
 
 
 def test_a_process_that_fails_prints_none(project: Path) -> None:
-    code, printed = alone(project.parent, "--debug", "train", "run.yaml", "fail_at=1")
+    code, printed = alone(project.parent, "--traceback", "train", "run.yaml", "fail_at=1")
     assert code == 6 and printed.count("***") > 20, printed
     assert not leaks(project.parent, printed)
 

@@ -16,7 +16,7 @@ from tunesmith.api import prepare, verify
 def test_a_leak_between_examples_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain causal attention over the packed row: what a model with an attention of its own would do."""
 
-    def leaking(q: Any, k: Any, v: Any, layout: Any, **options: Any) -> Any:
+    def leaking(q: Any, k: Any, v: Any, tree_mask: Any, **options: Any) -> Any:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
     monkeypatch.setattr("tunesmith_hf.attention.attend_slices", leaking)
@@ -27,6 +27,6 @@ def test_a_leak_between_examples_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_wrong_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scaling of the logits that the engine does not know."""
-    monkeypatch.setattr("tunesmith_hf.model.HFBackbone.logits", lambda self, h: 2.0 * self.module.lm_head(h))
+    monkeypatch.setattr("tunesmith_hf.model.HFLanguageModel.logits", lambda self, h: 2.0 * self.module.lm_head(h))
     with pytest.raises(NumericalError, match="packed = plain forward"):
         verify(prepare(tiny.start(tiny.sft_config(tmp_path))))

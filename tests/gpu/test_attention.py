@@ -20,14 +20,14 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_a_backend_computes_what_a_full_mask_does(window: int | None, forked: bool) -> None:
     texts = [Example.text(list(range(1, n))) for n in (40, 90, 7)]
     pairs = [Example.branches(list(range(1, n)), [[1, 2, 3], [4, 5]]) for n in (40, 90, 7)]
-    layout = collate(pairs if forked else texts).to("cuda").layout
-    q = torch.randn(1, 4, layout.length, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    k, v = (torch.randn(1, 2, layout.length, 64, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    mask = layout.visible(window)
+    tree_mask = collate(pairs if forked else texts).to("cuda").tree_mask
+    q = torch.randn(1, 4, tree_mask.length, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    k, v = (torch.randn(1, 2, tree_mask.length, 64, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    mask = tree_mask.visible(window)
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
     (gradient,) = torch.autograd.grad(theirs.float().sum(), q)
     for attend in (attend_flex,) if forked else (attend_flex, attend_varlen):
-        ours = attend(q, k, v, layout, window=window)
+        ours = attend(q, k, v, tree_mask, window=window)
         assert torch.allclose(ours.float(), theirs.float(), atol=2e-2)
         (mine,) = torch.autograd.grad(ours.float().sum(), q)
         assert torch.allclose(mine.float(), gradient.float(), atol=5e-2)

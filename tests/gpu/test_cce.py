@@ -22,14 +22,14 @@ def step(path: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
         policy: Any = build_policy(run)
         batch = collate([run.data.train[i] for i in range(len(run.data.train))]).to(run.device)
         policy(batch).logps.sum().backward()  # compiles
-        policy.bare.zero_grad(set_to_none=True)
+        policy.model.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         logps = policy(batch).logps
         (-logps.mean()).backward()
         torch.cuda.synchronize()
-        gradients = {name: p.grad.float() for name, p in policy.bare.named_parameters()}
+        gradients = {name: p.grad.float() for name, p in policy.model.named_parameters()}
         return logps.detach().float(), gradients, torch.cuda.max_memory_allocated() - before
 
 

@@ -14,7 +14,7 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 FILE_LINES = 300
 FUNCTION_LINES = 60
 CODE_LINES = {"core": 2500, "core/tunesmith/cli": 950, "engine": 3400}
-"""Most lines of code, comments and docstrings apart: of the kernel, of the command line in front of it, of the engine."""
+"""Most lines of code, without comments and docstrings: of the kernel, the command line and the engine."""
 PYPROJECT_LINES = 25
 NO_CODE = {
     tokenize.COMMENT,

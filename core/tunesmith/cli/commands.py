@@ -77,7 +77,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-            help = "this is a bug of Tunesmith or of a library; tunesmith --debug shows where"
+            help = "this is a bug of Tunesmith or of a library; tunesmith --traceback shows where"
             report(ctx, TunesmithError(message, help=help, code="unexpected"))
             ctx.exit(TunesmithError.exit_code)
 
@@ -104,7 +104,7 @@ def imported(plugin: Candidate, name: str) -> click.Command:
 
 def report(ctx: click.Context, error: TunesmithError) -> None:
     """Print the problems of an error for people or, with --format json, for programs."""
-    if ctx.params["debug"]:
+    if ctx.params["traceback"]:
         click.echo(redact(traceback.format_exc()), err=True)
     from tunesmith.cli.explain import command_for
 

@@ -30,9 +30,9 @@ def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
 @click.option("--format", type=click.Choice(["text", "json"]), default="text", help="How errors are told.")
-def main(debug: bool, format: str) -> None:
+def main(traceback: bool, format: str) -> None:
     """Fine-tune language models from one YAML file.
 
     Commands that take a RUN.YAML also take overrides: key=value or --key value; dots reach into groups.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import StepRecord, Term
-    from tunesmith_engine.model.policy import Backbone, Output, Policy
+    from tunesmith_engine.model.policy import LanguageModel, Output, Policy
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
@@ -141,16 +141,16 @@ def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[
 
 
 @spec("one")
-def load_model(run: Run, role: Role) -> Backbone:
+def load_model(run: Run, role: Role) -> LanguageModel:
     """Load a model for a role, with the head that the method asks for (`run.method.head`).
 
     When: once for the policy, and for each further role that something needs. With `run.abstract` set, build it on the
-    meta device, without weights. Return a Backbone: the bare module, and how the engine calls it. Answers: one.
+    meta device, without weights. Return a LanguageModel: the bare module, and how the engine calls it. Answers: one.
 
     Example:
         @hookimpl
         def load_model(run, role):
-            return MyBackbone(MyModel.from_folder(run.core.base_model))
+            return MyLanguageModel(MyModel.from_folder(run.core.base_model))
     """
 
 

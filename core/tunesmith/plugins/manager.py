@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import StepRecord, Term
-    from tunesmith_engine.model.policy import Backbone, Output, Policy
+    from tunesmith_engine.model.policy import LanguageModel, Output, Policy
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
@@ -225,7 +225,7 @@ class Hooks:
         """Ask the one strategy that answers the entry's type."""
         return self._keyed("build_dataset", spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
 
-    def load_model(self, run: Run, role: hookspecs.Role) -> Backbone:
+    def load_model(self, run: Run, role: hookspecs.Role) -> LanguageModel:
         return self._one("load_model", run=run, role=role)  # type: ignore[no-any-return]
 
     def patch_model(self, run: Run, model: nn.Module) -> nn.Module:

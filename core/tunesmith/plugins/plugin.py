@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from tunesmith.run import Run
 
-OnResume = Literal["free", "word"]
+OnResume = Literal["free", "accept"]
 hookimpl = pluggy.HookimplMarker("tunesmith")
 """Marks a function of a plugin as the implementation of the hook of the same name."""
 

@@ -12,32 +12,39 @@ from torch import Tensor
 
 from tunesmith.errors import PluginError
 from tunesmith_engine.batch.examples import Example, segment
-from tunesmith_engine.batch.tree_mask import Layout
+from tunesmith_engine.batch.tree_mask import TreeMask
 
 
 @dataclass
 class Batch:
-    """T tokens, N scored tokens, M score points, S sequences, E examples.
+    """A micro-batch of T tokens, N scored tokens, M score points, S sequences, E examples.
 
-    input_ids [1, T] and position_ids [1, T] feed the model; layout says which tokens see which. source [N] is the
-    position in the row whose prediction is scored, target [N] the token that it should predict, place [N] where in the
-    row that token stands, weight [N] its loss weight and sequence [N] its sequence. score_source [M] and score_sequence
-    [M] are the score head's points. sequence_example [S] is each sequence's example. columns are by level [E], [S] or
-    [N, ...]; counts are what terms may be divided by. fields [E] come from the rows, and origins [E] say from which. A
-    batch with `dummy` set keeps another process company: its terms count nothing. reference [T] holds what the
-    reference says of each token, where that was computed before the first step.
+    input_ids, position_ids: [1, T], what the model reads.
+    tree_mask: which tokens see which.
+    score_from: [N], the position whose prediction is scored.
+    target_ids: [N], the token to predict there.
+    target_at: [N], the position of that token.
+    weight: [N], its loss weight.
+    sequence: [N], the sequence it belongs to.
+    point_at, point_sequence: [M], position and sequence of each point where a score head is read.
+    sequence_example: [S], the example of each sequence.
+    fields, origins: [E], other columns of the rows, and (dataset entry, row number) of each example.
+    columns: tensors per example [E], per sequence [S] or per scored token [N, ...].
+    counts: what terms may be divided by.
+    dummy: True for a batch that only keeps this process in step with the others; its terms count as 0.
+    reference: [T], log-probabilities of the reference where they were computed before the first step.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    layout: Layout
-    source: Tensor
-    target: Tensor
-    place: Tensor
+    tree_mask: TreeMask
+    score_from: Tensor
+    target_ids: Tensor
+    target_at: Tensor
     weight: Tensor
     sequence: Tensor
-    score_source: Tensor
-    score_sequence: Tensor
+    point_at: Tensor
+    point_sequence: Tensor
     sequence_example: Tensor
     examples: int
     fields: list[dict[str, Any]]
@@ -49,7 +56,7 @@ class Batch:
     reference: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.counts |= {"tokens": len(self.target), "input_tokens": self.tokens}
+        self.counts |= {"tokens": len(self.target_ids), "input_tokens": self.tokens}
         self.counts |= {"sequences": self.sequences, "examples": self.examples}
 
     @property
@@ -78,7 +85,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on a device."""
         for name, value in vars(self).items():
-            if isinstance(value, Tensor | Layout):
+            if isinstance(value, Tensor | TreeMask):
                 setattr(self, name, value.to(device))
             elif name in ("columns", "inputs"):
                 setattr(self, name, {k: v.to(device) for k, v in value.items()})
@@ -102,11 +109,11 @@ class _Builder:
         self.tokens: list[Any] = []
         self.positions: list[Any] = []
         self.branches: list[tuple[int, int]] = []  # start in the row, first position
-        self.reach: list[dict[int, int]] = []  # branch -> {ancestor branch: positions of it that are visible}
+        self.sees: list[dict[int, int]] = []  # branch -> {ancestor branch: positions of it that are visible}
         self.length = 0
-        self.source: list[Any] = []
-        self.target: list[Any] = []
-        self.place: list[Any] = []
+        self.score_from: list[Any] = []
+        self.target_ids: list[Any] = []
+        self.target_at: list[Any] = []
         self.reference: list[Any] = []
         self.weight: list[Any] = []
         self.sequence: list[int] = []
@@ -130,7 +137,7 @@ class _Builder:
         def flat(parts: list[Any], dtype: torch.dtype) -> Tensor:
             return torch.from_numpy(np.concatenate(parts)).to(dtype) if parts else torch.zeros(0, dtype=dtype)
 
-        counts = [len(part) for part in self.target]
+        counts = [len(part) for part in self.target_ids]
         inputs = (
             {k: torch.cat([torch.as_tensor(e.inputs[k]) for e in examples]) for k in examples[0].inputs}
             if examples
@@ -140,16 +147,16 @@ class _Builder:
         return Batch(
             input_ids=torch.from_numpy(tokens)[None],
             position_ids=torch.from_numpy(positions)[None],
-            layout=Layout.build(self.branches, self.reach, self.length),
-            source=flat(self.source, torch.int64),
-            target=flat(self.target, torch.int64),
-            place=flat(self.place, torch.int64),
+            tree_mask=TreeMask.build(self.branches, self.sees, self.length),
+            score_from=flat(self.score_from, torch.int64),
+            target_ids=flat(self.target_ids, torch.int64),
+            target_at=flat(self.target_at, torch.int64),
             weight=flat(self.weight, torch.float32),
             sequence=torch.repeat_interleave(
                 torch.tensor(self.sequence, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)
             ),
-            score_source=torch.tensor([s for s, _ in self.score], dtype=torch.int64),
-            score_sequence=torch.tensor([s for _, s in self.score], dtype=torch.int64),
+            point_at=torch.tensor([s for s, _ in self.score], dtype=torch.int64),
+            point_sequence=torch.tensor([s for _, s in self.score], dtype=torch.int64),
             sequence_example=torch.tensor(self.sequence_example, dtype=torch.int64),
             examples=len(examples),
             fields=[e.fields for e in examples],
@@ -180,7 +187,7 @@ class _Builder:
             else:
                 branch_of.append(len(self.branches))
                 self.branches.append((self.length, s.fork))
-                self.reach.append(self.visible(branch_of[s.parent], s.fork) if number else {})
+                self.sees.append(self.visible(branch_of[s.parent], s.fork) if number else {})
             starts.append(self.length)
             self.tokens.append(s.tokens)
             self.positions.append(np.arange(s.fork, s.end))
@@ -191,7 +198,7 @@ class _Builder:
 
     def visible(self, parent: int, fork: int) -> dict[int, int]:
         """What a new branch sees that leaves branch `parent` at position `fork`."""
-        above = {branch: min(limit, fork) for branch, limit in self.reach[parent].items()}
+        above = {branch: min(limit, fork) for branch, limit in self.sees[parent].items()}
         return above | {parent: fork}
 
     def score_sequence(self, example: Example, number: int, starts: list[int], index: int) -> None:
@@ -206,9 +213,9 @@ class _Builder:
                 source[0] = before
         which = len(self.sequence_example)
         self.sequence_example.append(index)
-        self.source.append(source)
-        self.target.append(s.tokens[scored])
-        self.place.append(scored + starts[number])
+        self.score_from.append(source)
+        self.target_ids.append(s.tokens[scored])
+        self.target_at.append(scored + starts[number])
         self.weight.append(s.weights[scored])
         self.sequence.append(which)
         for name, value in s.columns.items():

@@ -1,7 +1,7 @@
 """Which token sees which in a row of packed trees.
 
 A row consists of branches: stretches in which each token sees those before it. A token of branch q at position p sees
-of another branch k the tokens at positions below reach[q, k] (0: nothing), and of its own branch those up to itself.
+of another branch k the tokens at positions below sees[q, k] (0: nothing), and of its own branch those up to itself.
 That one table isolates packed examples, shares prompts and lets branches fork anywhere; a sliding window is counted
 in positions, never in places of the row.
 """
@@ -21,21 +21,21 @@ T = TypeVar("T")
 
 
 @dataclass
-class Layout:
+class TreeMask:
     """The branches of a row of T tokens: start [R] in the row, first position [R], and what each sees of others."""
 
     start: list[int]
     first: list[int]
-    reach: list[dict[int, int]]
+    sees: list[dict[int, int]]
     length: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def build(cls, branches: list[tuple[int, int]], reach: list[dict[int, int]], length: int) -> Layout:
-        return cls([s for s, _ in branches], [p for _, p in branches], reach, length)
+    def build(cls, branches: list[tuple[int, int]], sees: list[dict[int, int]], length: int) -> TreeMask:
+        return cls([s for s, _ in branches], [p for _, p in branches], sees, length)
 
-    def to(self, device: torch.device | str) -> Layout:
+    def to(self, device: torch.device | str) -> TreeMask:
         self.device = torch.device(device)
         self.cache.clear()
         return self
@@ -48,7 +48,7 @@ class Layout:
     @property
     def forked(self) -> bool:
         """Whether some branch sees another: what plain packing kernels can't do."""
-        return any(self.reach)
+        return any(self.sees)
 
     def branch(self) -> Tensor:
         """Branch of each token [T]."""
@@ -64,11 +64,11 @@ class Layout:
         return self.cached("positions", lambda: torch.cat(parts or [torch.zeros(0, dtype=torch.long)]).to(self.device))
 
     def table(self) -> Tensor:
-        """reach [R, R]: positions of branch k below which a token of branch q sees it; the diagonal is unbounded."""
+        """sees [R, R]: positions of branch k below which a token of branch q sees it; the diagonal is unbounded."""
 
         def make() -> Tensor:
             table = torch.diag(torch.full((len(self.start),), EVERYTHING, dtype=torch.int32))
-            for q, seen in enumerate(self.reach):
+            for q, seen in enumerate(self.sees):
                 for k, limit in seen.items():
                     table[q, k] = limit
             return table.to(self.device)
@@ -102,7 +102,7 @@ class Layout:
         n, first = self.lengths[r], self.first[r]
         before: list[tuple[int, int]] = []
         keys: list[Tensor] = []
-        for k, limit in sorted(self.reach[r].items()):
+        for k, limit in sorted(self.sees[r].items()):
             seen = min(self.lengths[k], limit - self.first[k])
             if seen > 0:
                 before.append((k, seen))

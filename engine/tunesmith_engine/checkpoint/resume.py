@@ -102,14 +102,14 @@ def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
     if saved["world"] != run.world.size:
         told = f"processes ({saved['world']} -> {run.world.size}"
         told += ")" if rows[0] == rows[1] else f", and with them the rows of a step: {rows[0]} -> {rows[1]})"
-        yield Difference("processes", told, "word" if rows[0] == rows[1] else "never")
+        yield Difference("processes", told, "accept" if rows[0] == rows[1] else "never")
     if run.data and saved["data"] != run.data.fingerprint and (saved["content"] or 0) != run.data.content:
-        yield Difference("data", "data (other rows, tokenizer, template or strategy)", "word")
+        yield Difference("data", "data (other rows, tokenizer, template or strategy)", "accept")
     if saved["weights"] != weights(run):
-        yield Difference("data", f"data (weight of entries {saved['weights']} -> {weights(run)})", "word")
+        yield Difference("data", f"data (weight of entries {saved['weights']} -> {weights(run)})", "accept")
     others, grave = other_plugins(run, saved["plugins"])
     if others:
-        yield Difference("plugins", f"plugins ({'; '.join(others)})", "word" if grave else "free")
+        yield Difference("plugins", f"plugins ({'; '.join(others)})", "accept" if grave else "free")
 
 
 def weights(run: Run) -> list[float]:
@@ -151,17 +151,17 @@ def check_same(run: Run, saved: dict[str, Any]) -> list[str]:
     """Names of what changed since a checkpoint, all of it accepted. Raises ConfigError for what is not."""
     found = list(differences(run, saved))
     accepted = set(run.core.accept_changes)
-    refused = [d for d in found if d.rule == "never" or (d.rule == "word" and d.name not in accepted)]
+    refused = [d for d in found if d.rule == "never" or (d.rule == "accept" and d.name not in accepted)]
     if refused:
         said = run.config.document.keys
         where = next((run.config.document.where((d.name,)) for d in refused if (d.name,) in said), None)
         message = f"can't resume: {', '.join(d.told for d in refused[:5])}"
         help = "change it back, or start in another output_dir"
-        if all(d.rule == "word" for d in refused):
+        if all(d.rule == "accept" for d in refused):
             words = sorted(accepted | {d.name for d in refused})
             help = f"change it back, or write accept_changes: [{', '.join(words)}] to go on with what is new"
         raise ConfigError(message, where=where, code="resume", help=help)
-    changed = [d for d in found if d.rule == "word" or d.name == "plugins"]
+    changed = [d for d in found if d.rule == "accept" or d.name == "plugins"]
     if changed:
         run.note("changed since the checkpoint", ", ".join(d.told for d in changed))
     return [d.name for d in changed]

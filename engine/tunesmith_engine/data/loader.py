@@ -22,14 +22,14 @@ from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.packing import efficiency, pack
 from tunesmith_engine.data.cache import Counts
-from tunesmith_engine.data.mixing import Mixture, rows_in_order
+from tunesmith_engine.data.mixing import Mixture, packs_in_order
 from tunesmith_engine.data.prepare import examples_of
 from tunesmith_engine.data.rows import Reading, rows_of
 
-Rows = list[list[Example]]
+Packs = list[list[Example]]
 
 
-class Feed(ABC):
+class Loader(ABC):
     """Gives the rows of one round after the other; state_dict and load_state_dict hold the place."""
 
     rounds_per_epoch: int | None = None
@@ -37,11 +37,11 @@ class Feed(ABC):
     def __init__(self, run: Run):
         core = run.core
         self.run = run
-        self.rows_per_round = core.micro_batch_size * core.gradient_accumulation_steps * run.world.size
+        self.packs_per_step = core.micro_batch_size * core.gradient_accumulation_steps * run.world.size
         self.round = 0
 
     @abstractmethod
-    def next_rows(self) -> Rows:
+    def next_packs(self) -> Packs:
         """The packed rows of the next round, for all processes. Raises StopIteration at the end of a stream."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Feed(ABC):
         self.round = state["round"]
 
 
-class StoredFeed(Feed):
+class StoredLoader(Loader):
     """Prepared data, mixed, shuffled and packed anew in each epoch."""
 
     def __init__(self, run: Run, store: ExampleStore):
@@ -61,36 +61,36 @@ class StoredFeed(Feed):
         entries = store.arrays["origin"][:, 0]
         self.mixture = Mixture(entries, weights, run.core.mixing_temperature, run.core.seed)
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
-        self._rows_per_epoch = len(self.rows_of(0))
-        self.rounds_per_epoch = math.ceil(self._rows_per_epoch / self.rows_per_round)
+        self._packs_per_epoch = len(self.packs_of(0))
+        self.rounds_per_epoch = math.ceil(self._packs_per_epoch / self.packs_per_step)
 
-    def rows_of(self, epoch: int) -> list[list[int]]:
+    def packs_of(self, epoch: int) -> list[list[int]]:
         """Rows of example indices in the order of an epoch."""
         if self._epoch[0] != epoch:
             core = self.run.core
             packs = core.sample_packing and not self.run.hooks.has("expand")
             how = "kept" if core.curriculum_sampling else "merged" if core.shuffle_merged_datasets else "apart"
             parts, seed = self.mixture.epoch(epoch), (core.seed, 2, epoch)
-            rows = rows_in_order(self.store.widths, parts, core.sequence_len if packs else None, seed, how)
+            rows = packs_in_order(self.store.widths, parts, core.sequence_len if packs else None, seed, how)
             if epoch:  # examples of other widths may fill a few rows more or less than in the first epoch
-                rows = list(islice(cycle(rows), self._rows_per_epoch))
+                rows = list(islice(cycle(rows), self._packs_per_epoch))
             self._epoch = (epoch, rows)
         return self._epoch[1]
 
     def efficiency(self) -> float:
         """Filled share of the packed rows."""
-        return efficiency(self.store.widths, self.rows_of(0), self.run.core.sequence_len)
+        return efficiency(self.store.widths, self.packs_of(0), self.run.core.sequence_len)
 
-    def next_rows(self) -> Rows:
+    def next_packs(self) -> Packs:
         assert self.rounds_per_epoch is not None
         epoch, index = divmod(self.round, self.rounds_per_epoch)
-        start = index * self.rows_per_round
-        rows = self.rows_of(epoch)[start : start + self.rows_per_round]
+        start = index * self.packs_per_step
+        rows = self.packs_of(epoch)[start : start + self.packs_per_step]
         self.round += 1
         return [[self.store[i] for i in row] for row in rows]
 
 
-class StreamFeed(Feed):
+class StreamLoader(Loader):
     """Streamed data: windows of examples are read ahead and packed; at the end of the data it starts again.
 
     The place is the raw row at which the current window begins, and how many of its packed rows are used. Windows end
@@ -103,17 +103,17 @@ class StreamFeed(Feed):
         self.place = (0, 0)  # epoch and raw row where the window begins
         self.following = (0, 0)  # where the next one will
         self.used = 0
-        self._window: Rows = []
+        self._window: Packs = []
         self._source: Iterator[tuple[int, Example]] | None = None
         self._ahead: tuple[int, Example] | None = None
 
-    def next_rows(self) -> Rows:
-        rows: Rows = []
-        while len(rows) < self.rows_per_round:
+    def next_packs(self) -> Packs:
+        rows: Packs = []
+        while len(rows) < self.packs_per_step:
             if self.used >= len(self._window):
                 self.place, self.used = self.following, 0
                 self._fill()
-            take = self._window[self.used : self.used + self.rows_per_round - len(rows)]
+            take = self._window[self.used : self.used + self.packs_per_step - len(rows)]
             self.used += len(take)
             rows += take
         self.round += 1
@@ -181,7 +181,7 @@ class _Skip:
                 yield row
 
 
-def micro_batches(rows: Rows, rank: int, size: int, per_batch: int) -> tuple[list[list[Example]], int]:
+def micro_batches(rows: Packs, rank: int, size: int, per_batch: int) -> tuple[list[list[Example]], int]:
     """The micro-batches of one process out of the rows of a step, and how many every process has to run."""
     groups = [[e for row in rows[i : i + per_batch] for e in row] for i in range(0, len(rows), per_batch)]
     return groups[rank::size], math.ceil(len(groups) / size)
@@ -198,7 +198,7 @@ def batches(run: Run, groups: list[list[Example]], number: int, spare: list[Exam
     return [batch.to(run.device) for batch in made]
 
 
-def repack(run: Run, examples: list[Example]) -> Rows:
+def repack(run: Run, examples: list[Example]) -> Packs:
     """Rows of examples that were made during the step, packed if the run packs."""
     if not run.core.sample_packing:
         return [[e] for e in examples]
@@ -206,20 +206,20 @@ def repack(run: Run, examples: list[Example]) -> Rows:
     return [[examples[i] for i in row] for row in pack(widths, run.core.sequence_len)]
 
 
-def make_feed(run: Run) -> Feed:
-    """The feed of a run: prepared data, or a stream."""
+def build_loader(run: Run) -> Loader:
+    """The loader of a run: prepared data, or a stream."""
     assert run.data is not None
     if run.data.train is None:
-        return StreamFeed(run)
-    return StoredFeed(run, run.data.train)
+        return StreamLoader(run)
+    return StoredLoader(run, run.data.train)
 
 
-def count_steps(run: Run, feed: Feed) -> int:
+def count_steps(run: Run, loader: Loader) -> int:
     """Optimizer steps of the whole run: num_epochs of data, at most max_steps. Notes what none of them will reach."""
-    if feed.rounds_per_epoch is None:
+    if loader.rounds_per_epoch is None:
         assert run.core.max_steps is not None  # the core's own check
         return run.core.max_steps
-    steps = math.ceil(feed.rounds_per_epoch * run.reuse * run.core.num_epochs)
+    steps = math.ceil(loader.rounds_per_epoch * run.reuse * run.core.num_epochs)
     steps = min(steps, run.core.max_steps or steps)
     warn_of_intervals(run, steps)
     return steps

@@ -60,7 +60,7 @@ class Mixture:
         return members[np.concatenate(parts).astype(np.int64)]
 
 
-def rows_in_order(
+def packs_in_order(
     widths: NDArray[np.int64], parts: Sequence[Indices], capacity: int | None, seed: tuple[int, ...], how: str
 ) -> list[list[int]]:
     """Rows of example indices. widths [E]; capacity of a row in tokens, None for one example a row.

@@ -53,7 +53,7 @@ class Head:
     softcap: float | None = None
 
 
-class Backbone(ABC):
+class LanguageModel(ABC):
     """A bare model and how the engine calls it; made by load_model."""
 
     module: nn.Module
@@ -105,28 +105,28 @@ class Output:
         raise AttributeError(f"the forward pass did not give {name!r}: declare it in Plugin(needs=Needs({name}=...))")
 
 
-class Root(nn.Module):
+class PolicyModule(nn.Module):
     """The module that is wrapped for devices and sharding: the bare model below, what the engine needs above."""
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, language_model: LanguageModel):
         super().__init__()
-        self.module = backbone.module
-        self.backbone = backbone
-        self._no_split_modules = getattr(backbone.module, "_no_split_modules", None)  # read by Accelerate's FSDP
-        self.config = getattr(backbone.module, "config", None)
+        self.module = language_model.module
+        self.language_model = language_model
+        self._no_split_modules = getattr(language_model.module, "_no_split_modules", None)  # read by Accelerate's FSDP
+        self.config = getattr(language_model.module, "config", None)
 
     def forward(self, batch: Batch | None, needs: Needs, call: Callable[[], Any] | None = None) -> Any:
         """A dict of outputs for a batch; or, with `call`, whatever that gives: run inside the wrapped forward."""
         if call is not None or batch is None:
             return call() if call else None
-        hidden = self.backbone.hidden(batch, needs.hidden, needs.router)
+        hidden = self.language_model.hidden(batch, needs.hidden, needs.router)
         out: dict[str, Any] = {}
         if needs.logps or needs.entropy or needs.topk or needs.logps_at:
-            out |= self._score(hidden.last[batch.source], batch, needs)
+            out |= self._score(hidden.last[batch.score_from], batch, needs)
         if needs.scores:
-            out["scores"] = self.backbone.scores(hidden.last[batch.score_source])
+            out["scores"] = self.language_model.scores(hidden.last[batch.point_at])
         if needs.hidden:
-            out["hidden"] = {layer: states[batch.source] for layer, states in hidden.layers.items()}
+            out["hidden"] = {layer: states[batch.score_from] for layer, states in hidden.layers.items()}
         if needs.router:
             out["router_loss"] = _balance(hidden)
         return out
@@ -134,11 +134,11 @@ class Root(nn.Module):
     def _score(self, hidden: Tensor, batch: Batch, needs: Needs) -> dict[str, Any]:
         """By a plugin's kernel where it can give all that is asked for, otherwise in chunks."""
         more = needs.entropy or needs.topk or needs.logps_at
-        kernel = None if more or not len(batch.target) else self.backbone.kernel
-        if kernel and (head := self.backbone.head()):
-            return {"logps": kernel(head, hidden, batch.target), "logps_at": {}}
+        kernel = None if more or not len(batch.target_ids) else self.language_model.kernel
+        if kernel and (head := self.language_model.head()):
+            return {"logps": kernel(head, hidden, batch.target_ids), "logps_at": {}}
         ids = [batch.columns[name].long() for name in needs.logps_at]
-        return score_tokens(self.backbone.logits, hidden, batch.target, needs, ids)
+        return score_tokens(self.language_model.logits, hidden, batch.target_ids, needs, ids)
 
 
 def score_tokens(
@@ -190,25 +190,25 @@ def _balance(hidden: Hidden) -> Tensor:
 class Policy:
     """The handle that hooks get: call it on a batch, generate with it, and ask for its reference."""
 
-    def __init__(self, run: Run, backbone: Backbone, needs: Needs):
+    def __init__(self, run: Run, language_model: LanguageModel, needs: Needs):
         self.run = run
-        self.backbone = backbone
+        self.language_model = language_model
         self.needs = needs
-        self.root: Callable[..., Any] = Root(backbone)
+        self.module: Callable[..., Any] = PolicyModule(language_model)
         self._reference: Policy | None = None
 
     @property
-    def bare(self) -> nn.Module:
+    def model(self) -> nn.Module:
         """The bare module, without wrapping."""
-        return self.backbone.module
+        return self.language_model.module
 
     def __call__(self, batch: Batch, needs: Needs | None = None) -> Output:
         """One forward over a batch; `needs` is what all active plugins asked for, where none is given."""
-        return Output(self.root(batch, needs or self.needs))
+        return Output(self.module(batch, needs or self.needs))
 
     def inside(self, call: Callable[[], Any]) -> Any:
         """Run a function inside the wrapped module's forward, where sharded parameters are whole. On all processes."""
-        return self.root(None, self.needs, call)
+        return self.module(None, self.needs, call)
 
     def generate(
         self,
@@ -227,17 +227,17 @@ class Policy:
         all processes with equally many prompts.
         """
         devices = [self.run.device] if self.run.device.type == "cuda" else []
-        training = self.bare.training
-        self.bare.eval()
+        training = self.model.training
+        self.model.eval()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices):
                 torch.manual_seed(seed)
                 sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
                 options = {"max_new_tokens": max_new_tokens, **sampling, **params}
-                completions: list[list[int]] = self.inside(lambda: self.backbone.generate(prompts, **options))
+                completions: list[list[int]] = self.inside(lambda: self.language_model.generate(prompts, **options))
                 return completions
         finally:
-            self.bare.train(training)
+            self.model.train(training)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:
@@ -260,7 +260,7 @@ class Policy:
 
     def reshard(self) -> None:
         """Leave no whole weights behind, as a forward under FSDP2 may: they are not those that an optimizer steps."""
-        root: Any = self.root
+        root: Any = self.module
         for module in root.modules():
             if hasattr(module, "reshard"):
                 module.reshard()
@@ -272,5 +272,5 @@ class Policy:
         options = StateDictOptions(
             full_state_dict=True, cpu_offload=self.run.world.size > 1, ignore_frozen_params=trained
         )
-        state = get_model_state_dict(self.root, options=options)  # type: ignore[arg-type]
+        state = get_model_state_dict(self.module, options=options)  # type: ignore[arg-type]
         return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}

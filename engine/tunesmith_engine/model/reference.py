@@ -58,7 +58,7 @@ class Precomputed(Policy):
             raise PluginError("a reference that was computed before knows log-probabilities of tokens alone", help=help)
         if batch.reference is None:
             raise PluginError("the reference was asked for examples that it did not see before the first step")
-        return Output({"logps": batch.reference[batch.place]})
+        return Output({"logps": batch.reference[batch.target_at]})
 
 
 def precompute(run: Run, policy: Policy) -> None:
@@ -83,7 +83,7 @@ def precompute(run: Run, policy: Policy) -> None:
             keep(folder, values)
     for name, store in stores.items():
         setattr(run.data, name, ExampleStore(store.arrays | {"token.reference": values[name]}, store.fields))
-    policy.set_reference(Precomputed(run, policy.backbone, Needs(logps=True)))
+    policy.set_reference(Precomputed(run, policy.language_model, Needs(logps=True)))
 
 
 def keep(folder: Path, values: dict[str, NDArray[np.float32]]) -> None:
@@ -102,7 +102,7 @@ def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32
     per_batch = core.eval_batch_size or core.micro_batch_size
     groups = [[i for row in rows[at : at + per_batch] for i in row] for at in range(0, len(rows), per_batch)]
     mine: dict[int, NDArray[np.float32]] = {}
-    policy.bare.eval()
+    policy.model.eval()
     with policy.reference() if run.adapter is not None else torch.no_grad():
         for first in range(0, len(groups), world.size):
             own = groups[first + world.rank : first + world.rank + 1]
@@ -133,7 +133,7 @@ def _filled(s: Segment, logps: Tensor) -> NDArray[np.float32]:
 def fingerprint(run: Run, policy: Policy, stores: list[ExampleStore]) -> str:
     """Hash of the examples, of the weights that the reference has, and of what it computes with. On all processes."""
     weights = policy.state_dict()
-    trained = {name for name, p in policy.bare.named_parameters() if p.requires_grad} if run.adapter else set()
+    trained = {name for name, p in policy.model.named_parameters() if p.requires_grad} if run.adapter else set()
     known = sha256()
     for name, value in sorted(weights.items()) if run.world.main else ():
         if name not in trained:

@@ -93,8 +93,8 @@ def folders(run: Run) -> Iterator[Finding]:
 
 def model(run: Run) -> Iterator[Finding]:
     """The patched model without weights: parameters, attention, disk for checkpoints, memory for its weights."""
-    with abstract_model(run) as backbone:
-        module, attention = backbone.module, backbone.attention
+    with abstract_model(run) as language_model:
+        module, attention = language_model.module, language_model.attention
         needed = disk.bytes_of(run, module, exported_whole=run.adapter is None)
         total, trained = count_parameters(module)
         weights = sum(p.numel() * p.element_size() for p in module.parameters())

@@ -22,7 +22,7 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example, segment
-from tunesmith_engine.data.loader import Feed, StoredFeed
+from tunesmith_engine.data.loader import Loader, StoredLoader
 from tunesmith_engine.model.build import abstract_model
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import Precomputed, is_copied
@@ -96,23 +96,23 @@ def _places(index: Tensor | None) -> Sequence[Tensor | None]:
     return [index]
 
 
-def peak_memory(run: Run, feed: Feed) -> dict[str, int]:
+def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
     """Bytes on one device at the peak of a step on the largest micro-batch, by component, and that batch's tokens.
 
     Weights that are shared over processes count whole; generation for online methods is not in it.
     """
-    batch = largest(run, feed)
-    with abstract_model(run) as backbone, FakeTensorMode(allow_non_fake_inputs=True):
-        materialise(backbone.module, run.device)
-        meter = Meter(vocabulary(backbone.module))
+    batch = largest(run, loader)
+    with abstract_model(run) as language_model, FakeTensorMode(allow_non_fake_inputs=True):
+        materialise(language_model.module, run.device)
+        meter = Meter(vocabulary(language_model.module))
         with meter, torch.autocast(run.device.type, torch.bfloat16, enabled=run.world.half):
-            for tensor in [*backbone.module.parameters(), *backbone.module.buffers()]:
+            for tensor in [*language_model.module.parameters(), *language_model.module.buffers()]:
                 meter.see(tensor, "weights")
-            policy = Policy(run, backbone, run.needs)
+            policy = Policy(run, language_model, run.needs)
             if is_copied(run):
-                policy.set_reference(Policy(run, backbone, Needs(logps=True)))  # its weights are counted below
+                policy.set_reference(Policy(run, language_model, Needs(logps=True)))  # its weights are counted below
             elif run.core.precompute_ref_log_probs:
-                policy.set_reference(Precomputed(run, backbone, Needs(logps=True)))
+                policy.set_reference(Precomputed(run, language_model, Needs(logps=True)))
             take_steps(run, policy, batch, meter)
         copied = is_copied(run)
     found = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
@@ -124,11 +124,11 @@ def peak_memory(run: Run, feed: Feed) -> dict[str, int]:
 
 def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int = 2) -> None:
     """Forward, backward and update: the first makes the optimizer's state, so the second is like all that follow."""
-    optimizer = run.hooks.build_optimizer(run, policy.bare)
-    trained = [p for p in policy.bare.parameters() if p.requires_grad]
+    optimizer = run.hooks.build_optimizer(run, policy.model)
+    trained = [p for p in policy.model.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(lambda p: meter.see(p.grad, "gradients"))
-    policy.bare.train()
+    policy.model.train()
     for _ in range(number):
         for _ in range(min(run.core.gradient_accumulation_steps, 2)):  # from the second on, gradients are there already
             made = replace(batch, columns=dict(batch.columns), counts={})  # a method may take tokens out of it
@@ -168,13 +168,13 @@ def vocabulary(module: Any) -> int:
     return int(module.get_input_embeddings().num_embeddings)
 
 
-def largest(run: Run, feed: Feed) -> Batch:
+def largest(run: Run, loader: Loader) -> Batch:
     """The micro-batch with the most tokens; of a stream, one of full rows."""
     size = run.core.micro_batch_size
-    if isinstance(feed, StoredFeed):
-        rows, widths = feed.rows_of(0), feed.store.widths
+    if isinstance(loader, StoredLoader):
+        rows, widths = loader.packs_of(0), loader.store.widths
         groups = [[i for row in rows[at : at + size] for i in row] for at in range(0, len(rows), size)]
-        examples = [feed.store[i] for i in max(groups, key=lambda group: int(widths[group].sum()))]
+        examples = [loader.store[i] for i in max(groups, key=lambda group: int(widths[group].sum()))]
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size

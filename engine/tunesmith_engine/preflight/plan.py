@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.plugins.manager import HOOKS
 from tunesmith.run import Run
-from tunesmith_engine.data.loader import Feed, StoredFeed, count_steps, make_feed
+from tunesmith_engine.data.loader import Loader, StoredLoader, build_loader, count_steps
 from tunesmith_engine.model.build import abstract_model, count_parameters
 from tunesmith_engine.model.reference import told
 from tunesmith_engine.preflight.memory import peak_memory
@@ -19,8 +19,8 @@ def make_plan(run: Run) -> dict[str, Any]:
     assert run.data is not None
     core = run.core
     model = _model(run)  # first: configure, in there, may say how often examples are reused
-    feed = make_feed(run)
-    steps = count_steps(run, feed)
+    loader = build_loader(run)
+    steps = count_steps(run, loader)
     plan: dict[str, Any] = {
         "stages": stages(run),
         "data": {name: asdict(counts) for name, counts in run.data.counts.items()},
@@ -29,22 +29,22 @@ def make_plan(run: Run) -> dict[str, Any]:
         "data_fingerprint": run.data.fingerprint[:20],
         "prepared_data": "from the cache" if run.data.cached else "made now",
         "steps": steps,
-        "steps_per_epoch": feed.rounds_per_epoch,
-        "rows_per_step": feed.rows_per_round,
+        "steps_per_epoch": loader.rounds_per_epoch,
+        "packs_per_step": loader.packs_per_step,
     }
-    if isinstance(feed, StoredFeed) and core.sample_packing:
-        plan["packing_efficiency"] = round(feed.efficiency(), 4)
-    return plan | model | {"memory": _memory(run, feed), "notes": dict(run.notes)}
+    if isinstance(loader, StoredLoader) and core.sample_packing:
+        plan["packing_efficiency"] = round(loader.efficiency(), 4)
+    return plan | model | {"memory": _memory(run, loader), "notes": dict(run.notes)}
 
 
 MADE = "examples are made during the step"
 
 
-def _memory(run: Run, feed: Feed) -> dict[str, Any]:
+def _memory(run: Run, loader: Loader) -> dict[str, Any]:
     """Bytes at the peak of a step, counted; and what the last run of this config in output_dir really took."""
     found: dict[str, Any]
     try:
-        found = {"not counted": MADE} if run.hooks.has("expand") else dict(peak_memory(run, feed))
+        found = {"not counted": MADE} if run.hooks.has("expand") else dict(peak_memory(run, loader))
     except Exception as error:  # a model or method whose operations depend on content, and here there is none
         reason = error.__cause__ or error
         found = {"not counted": f"{type(reason).__name__}: {str(reason).partition(chr(10))[0]}"}
@@ -56,17 +56,17 @@ def _memory(run: Run, feed: Feed) -> dict[str, Any]:
 
 def _model(run: Run) -> dict[str, Any]:
     """Parameters and attention backend, from the model built without weights."""
-    with abstract_model(run) as backbone:
-        total, trained = count_parameters(backbone.module)
-        reference = told(run, backbone.module)
+    with abstract_model(run) as language_model:
+        total, trained = count_parameters(language_model.module)
+        reference = told(run, language_model.module)
         patches = [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries]
     return {
         "parameters": total,
         "trained_parameters": trained,
-        "attention": backbone.attention,
-        "shares_prompts": backbone.shares_prompts,
+        "attention": language_model.attention,
+        "shares_prompts": language_model.shares_prompts,
         "reference": reference,
-        "processes": run.world.layout,
+        "processes": run.world.describe(),
         "patches": patches,
     }
 

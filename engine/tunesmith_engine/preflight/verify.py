@@ -12,7 +12,7 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import collate
 from tunesmith_engine.batch.examples import Example
-from tunesmith_engine.data.loader import make_feed
+from tunesmith_engine.data.loader import build_loader
 from tunesmith_engine.model import policy as engine
 from tunesmith_engine.model.build import build_policy, load_again
 from tunesmith_engine.model.policy import Policy
@@ -25,10 +25,10 @@ def verify(run: Run) -> list[dict[str, Any]]:
     """Rows of {check, difference, tolerance, ok}. Raises NumericalError if one does not hold."""
     with run.alive():
         policy = build_policy(run)
-        policy.bare.eval()
-        examples = [e for row in make_feed(run).next_rows() for e in row][:MOST]
+        policy.model.eval()
+        examples = [e for row in build_loader(run).next_packs() for e in row][:MOST]
         scored = [e for e in examples if e.trained_tokens] or [_guess(e) for e in examples]
-        tolerance = BFLOAT16 if run.world.half or policy.bare.dtype == torch.bfloat16 else FLOAT32
+        tolerance = BFLOAT16 if run.world.half or policy.model.dtype == torch.bfloat16 else FLOAT32
         checker = _Checker(run, policy, scored)
         checks: dict[str, float] = {}
         if run.method.head == "lm":
@@ -56,7 +56,7 @@ def verify(run: Run) -> list[dict[str, Any]]:
 class _Checker:
     def __init__(self, run: Run, policy: Policy, examples: list[Example]):
         self.run, self.policy, self.examples = run, policy, examples
-        self.parameters = [p for p in policy.bare.parameters() if p.requires_grad]
+        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
 
     def values(self, examples: list[Example], share: bool | None = None) -> Tensor:
         """What a method would read of the forward: log-probabilities, or scores where the model has that head."""
@@ -94,7 +94,7 @@ class _Checker:
         start = len(tokens) - len(weights)
         scored = torch.nonzero(weights)[:, 0].to(tokens.device) + start
         scored = scored[scored > 0]
-        logits = self.policy.inside(lambda: self.policy.backbone.plain_logits(tokens)).float()
+        logits = self.policy.inside(lambda: self.policy.language_model.plain_logits(tokens)).float()
         return torch.log_softmax(logits[scored - 1], -1).gather(-1, tokens[scored][:, None])[:, 0]
 
     def packed_is_unpacked(self) -> float:

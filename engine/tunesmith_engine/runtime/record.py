@@ -74,7 +74,7 @@ class RunRecord:
                 {"name": p.name, "distribution": p.distribution, "version": p.version} for p in run.hooks.plugins
             ],
             "patches": [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries],
-            "processes": run.world.layout,
+            "processes": run.world.describe(),
             "versions": {
                 "tunesmith-core": core_version(),
                 "python": platform.python_version(),

@@ -83,9 +83,8 @@ class World:
     def sharded(self) -> bool:
         return self.fsdp is not None and self.size > 1
 
-    @property
-    def layout(self) -> str:
-        """In words, for `plan` and run.json."""
+    def describe(self) -> str:
+        """Return parallelism, processes, device and precision in words, for `plan` and run.json."""
         kind = "FSDP2" if self.sharded else "DDP" if self.size > 1 else "one process"
         return f"{kind}, {self.size} x {self.device.type}, {'bfloat16' if self.half else 'float32'}"
 

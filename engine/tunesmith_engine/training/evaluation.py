@@ -11,7 +11,7 @@ from tunesmith.run import Run
 from tunesmith.spelling import nearest
 from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.terms import Term
-from tunesmith_engine.data.loader import Rows, batches, micro_batches, repack
+from tunesmith_engine.data.loader import Packs, batches, micro_batches, repack
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.runtime.rng import random_state, set_random_state
 
@@ -40,7 +40,7 @@ def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
     """
     means: dict[str, _Mean] = {}
     random = random_state()
-    policy.bare.eval()
+    policy.model.eval()
     with torch.no_grad():
         groups, number, spare = _held_out(run, policy, held)
         for index in range(number):
@@ -71,7 +71,7 @@ def _held_out(run: Run, policy: Policy, held: ExampleStore) -> tuple[list[list[E
         if not mine:
             return [], world.maximum(0), examples
     packed = core.sample_packing if core.eval_sample_packing is None else core.eval_sample_packing
-    rows: Rows = repack(run, examples) if packed else [[e] for e in examples]
+    rows: Packs = repack(run, examples) if packed else [[e] for e in examples]
     groups, number = micro_batches(rows, rank, processes, size)
     return groups, world.maximum(number), examples
 

@@ -19,7 +19,7 @@ from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.batch.terms import StepRecord, Term
 from tunesmith_engine.checkpoint.save import save
-from tunesmith_engine.data.loader import Feed, batches, micro_batches, repack
+from tunesmith_engine.data.loader import Loader, batches, micro_batches, repack
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.runtime.world import clip_gradients
 from tunesmith_engine.training import nonfinite, state
@@ -37,14 +37,14 @@ class Interrupted(Exception):
 class Loop:
     """One training run from its first step, or the one it was resumed at, to its last."""
 
-    def __init__(self, run: Run, policy: Policy, optimizer: Any, scheduler: Any, feed: Feed, total_steps: int):
+    def __init__(self, run: Run, policy: Policy, optimizer: Any, scheduler: Any, loader: Loader, total_steps: int):
         self.run = run
         self.policy = policy
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.feed = feed
+        self.loader = loader
         self.total_steps = total_steps
-        self.parameters = [p for p in policy.bare.parameters() if p.requires_grad]
+        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.round: list[Example] = []  # what expand made, while it is reused
         self.used = 0  # optimizer steps taken on it
         self.idle = False  # this process has no examples of its own in it
@@ -60,16 +60,16 @@ class Loop:
         """Take one optimizer step: forward and backward of every micro-batch, then the update if all is nonfinite."""
         run, world = self.run, self.run.world
         started = time.perf_counter()
-        self.policy.bare.eval()  # what is generated, and what a reference says, is without dropout
+        self.policy.model.eval()  # what is generated, and what a reference says, is without dropout
         made = self.next_batches()
         with torch.no_grad():
             run.hooks.prepare_step(run, self.policy, made)
         totals = self.totals(made)
         sums: dict[str, Tensor] = {}
         losses: list[Tensor] = []
-        self.policy.bare.train()
+        self.policy.model.train()
         for number, batch in enumerate(made):
-            with world.accumulating(self.policy.root, last=number == len(made) - 1):
+            with world.accumulating(self.policy.module, last=number == len(made) - 1):
                 out = self.policy(batch)
                 terms = run.hooks.compute_loss(run, self.policy, out, batch)
                 loss = combine(terms, totals, batch, sums)
@@ -97,7 +97,7 @@ class Loop:
         run, core = self.run, self.run.core
         if run.hooks.has("expand"):
             if not self.round or self.used >= run.reuse:
-                rows = self.feed.next_rows()
+                rows = self.loader.next_packs()
                 groups, _ = micro_batches(rows, run.world.rank, run.world.size, core.micro_batch_size)
                 given = [e for group in groups for e in group]
                 self.idle = not given  # more processes than examples: this one keeps the others company
@@ -107,7 +107,7 @@ class Loop:
             groups, number = micro_batches(repack(run, self.round), 0, 1, core.micro_batch_size)
             number = run.world.maximum(number)
             return batches(run, [] if self.idle else groups, number, self.round)
-        rows = self.feed.next_rows()
+        rows = self.loader.next_packs()
         groups, number = micro_batches(rows, run.world.rank, run.world.size, core.micro_batch_size)
         return batches(run, groups, number, rows[0])
 
@@ -135,7 +135,7 @@ class Loop:
 
     @property
     def epoch(self) -> float:
-        rounds = self.feed.rounds_per_epoch
+        rounds = self.loader.rounds_per_epoch
         return self.run.step / (rounds * self.run.reuse) if rounds else 0.0
 
     # the whole
@@ -172,7 +172,7 @@ class Loop:
 
     def every(self, steps: int | None, per_epoch: int | None) -> int | None:
         """Steps between two events; once an epoch where nothing is said, and at the end alone for a stream."""
-        rounds = self.feed.rounds_per_epoch
+        rounds = self.loader.rounds_per_epoch
         if steps or not rounds:
             return steps
         return max(1, math.ceil(rounds * self.run.reuse / (per_epoch or 1)))

@@ -66,7 +66,7 @@ def describe(loop: Loop, bad: Sequence[Batch], metrics: dict[str, Tensor | float
         {place for found in loop.run.world.gather([places_of(loop, batch) for batch in bad]) for place in found}
     )
     parts += [f"rows {place}" for place in places]
-    if gradients := bad_gradients(loop.policy.bare):
+    if gradients := bad_gradients(loop.policy.model):
         parts.append(f"{len(gradients)} gradients affected, first {gradients[0]}")
     return f"step {loop.run.step + 1}: {'; '.join(parts)}; the weights were not updated"
 
@@ -79,7 +79,7 @@ def bad_gradients(module: nn.Module) -> list[str]:
 def first_bad_module(loop: Loop, batch: Batch) -> str | None:
     """Run the forward of a batch again and name the first module whose output is not finite."""
     found: list[str] = []
-    names = {module: name or "the model" for name, module in loop.policy.bare.named_modules()}
+    names = {module: name or "the model" for name, module in loop.policy.model.named_modules()}
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) and output else output
@@ -90,7 +90,7 @@ def first_bad_module(loop: Loop, batch: Batch) -> str | None:
     random = random_state()
     try:
         with torch.no_grad():
-            loop.policy.backbone.hidden(batch, (), False)  # not through the wrapper: other processes may be fine
+            loop.policy.language_model.hidden(batch, (), False)  # not through the wrapper: other processes may be fine
     finally:
         set_random_state(random)
         for handle in handles:

@@ -11,7 +11,7 @@ import torch
 
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
-from tunesmith_engine.data.loader import StreamFeed, count_steps, make_feed
+from tunesmith_engine.data.loader import StreamLoader, build_loader, count_steps
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
 from tunesmith_engine.model.policy import Policy
@@ -43,7 +43,7 @@ def train(run: Run) -> Result:
         record = RunRecord(run)
         try:
             loop = begin(run, folder)
-            record.memory = Watch(run.device, loop.policy.bare)
+            record.memory = Watch(run.device, loop.policy.model)
             record.write("running")
             with loop.listening():
                 run.hooks.on_start(run, loop.policy)
@@ -79,13 +79,13 @@ def begin(run: Run, folder: Path | None) -> Loop:
     policy = build_policy(run)
     if run.core.precompute_ref_log_probs:
         precompute(run, policy)
-    feed = make_feed(run)
-    run.total_steps = count_steps(run, feed)
-    optimizer = run.hooks.build_optimizer(run, policy.bare)
-    needed = disk.bytes_of(run, policy.bare, exported_whole=run.adapter is None)
+    loader = build_loader(run)
+    run.total_steps = count_steps(run, loader)
+    optimizer = run.hooks.build_optimizer(run, policy.model)
+    needed = disk.bytes_of(run, policy.model, exported_whole=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is one
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
-    loop = Loop(run, policy, optimizer, scheduler, feed, run.total_steps)
+    loop = Loop(run, policy, optimizer, scheduler, loader, run.total_steps)
     seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
     if folder is not None:
         state.restore(loop, folder)
@@ -100,8 +100,8 @@ def finish(loop: Loop) -> None:
     if run.core.load_best_model_at_end and best not in (None, run.step):
         state.load_weights(loop, run.output_dir / f"checkpoint-{best}")
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
-    if isinstance(loop.feed, StreamFeed):
-        for name, counts in loop.feed.counts.items():
+    if isinstance(loop.loader, StreamLoader):
+        for name, counts in loop.loader.counts.items():
             counts.report(run, name)
     save_final(run, loop.policy)
     run.hooks.on_end(run, loop.policy)

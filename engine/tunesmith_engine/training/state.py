@@ -23,7 +23,7 @@ def gather(loop: Loop) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trained weights and optimizer state by name, whole, on the main process. On all processes."""
     offload = loop.run.world.size > 1
     options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=offload, ignore_frozen_params=True)
-    root: Any = loop.policy.root
+    root: Any = loop.policy.module
     return dcp.get_model_state_dict(root, options=options), dcp.get_optimizer_state_dict(
         root, loop.optimizer, options=options
     )
@@ -59,7 +59,7 @@ def own(loop: Loop) -> dict[str, Any]:
     pending = None
     if store is not None:
         pending = {"arrays": store.arrays, "fields": store.fields, "used": loop.used, "idle": loop.idle}
-    return {"random": random_state(), "feed": loop.feed.state_dict(), "pending": pending}
+    return {"random": random_state(), "loader": loop.loader.state_dict(), "pending": pending}
 
 
 def restore(loop: Loop, folder: Path) -> None:
@@ -101,7 +101,7 @@ def restore_own(loop: Loop, folder: Path, processes: int) -> None:
     run = loop.run
     same = processes == run.world.size
     mine = read_tree(folder / f"rank-{run.world.rank if same else 0}")
-    loop.feed.load_state_dict(mine["feed"])
+    loop.loader.load_state_dict(mine["loader"])
     if not same:
         seed_everything(run.core.seed + run.world.rank + 7919 * run.step)  # a prime: no two steps share their numbers
         return
@@ -115,7 +115,7 @@ def restore_weights(loop: Loop, folder: Path) -> None:
     """Trained weights and optimizer state from a checkpoint."""
     load_weights(loop, folder)
     optimizer = read_tree(folder / "optimizer")
-    root: Any = loop.policy.root
+    root: Any = loop.policy.module
     dcp.set_optimizer_state_dict(root, loop.optimizer, optimizer, options=dcp.StateDictOptions(full_state_dict=True))
 
 
@@ -160,13 +160,13 @@ def restore_best(loop: Loop, value: float | None, step: int | None, metric: str,
 def load_weights(loop: Loop, folder: Path) -> None:
     """Trained weights from a checkpoint; every trained parameter has to be in it."""
     trainable = read_tree(folder / "trainable")
-    trained = {f"module.{name}" for name, p in loop.policy.bare.named_parameters() if p.requires_grad}
+    trained = {f"module.{name}" for name, p in loop.policy.model.named_parameters() if p.requires_grad}
     if missing := sorted(trained - set(trainable)):
         raise PluginError(f"checkpoint {folder} lacks trained weights: {', '.join(missing[:3])}")
-    own = {f"module.{name}": p.shape for name, p in loop.policy.bare.named_parameters()}
+    own = {f"module.{name}": p.shape for name, p in loop.policy.model.named_parameters()}
     if other := [name for name in sorted(trained) if trainable[name].shape != own[name]]:
         name = other[0].removeprefix("module.")
         message = f"can't resume: {name} is {list(trainable[other[0]].shape)} in {folder}, now {list(own[other[0]])}"
         raise ConfigError(message, code="resume", help="special_tokens adds other tokens than before: change it back")
-    root: Any = loop.policy.root
+    root: Any = loop.policy.module
     dcp.set_model_state_dict(root, trainable, options=dcp.StateDictOptions(full_state_dict=True, strict=False))

@@ -34,7 +34,7 @@ class AdamWSettings(Settings):
 plugin = Plugin(
     settings=AdamWSettings,
     answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw")},
-    on_resume=dict.fromkeys(AdamWSettings.model_fields, "word"),
+    on_resume=dict.fromkeys(AdamWSettings.model_fields, "accept"),
 )
 
 

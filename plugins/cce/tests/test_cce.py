@@ -77,7 +77,7 @@ def step(path: Path, *overrides: str) -> dict[str, Tensor]:
         torch.stack([term.sum for term in terms.values() if not term.metric]).sum().backward()
         found = {name: term.sum.detach() for name, term in terms.items()}
         columns = {name: value for name, value in batch.columns.items() if value.is_floating_point()}
-        return found | columns | {n: p.grad for n, p in policy.bare.named_parameters() if p.grad is not None}
+        return found | columns | {n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -147,9 +147,9 @@ def test_a_reference_that_is_a_copy_keeps_its_own_weights(library: Library, tmp_
 def test_no_scored_token_gives_gradients_of_zeros(library: Library, tmp_path: Path) -> None:
     run = prepare(tiny.start(sft(tmp_path)))
     policy, batch = build_policy(run), collate([run.data.train[0]])
-    batch.source, batch.target = batch.source[:0], batch.target[:0]
+    batch.score_from, batch.target_ids = batch.score_from[:0], batch.target_ids[:0]
     policy(batch).zero().backward()
-    assert not library.calls and policy.bare.lm_head.weight.grad.abs().sum() == 0
+    assert not library.calls and policy.model.lm_head.weight.grad.abs().sum() == 0
 
 
 def test_an_adapter_on_the_head_is_trained_in_chunks_and_said(library: Library, tmp_path: Path) -> None:

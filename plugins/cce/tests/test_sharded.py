@@ -25,14 +25,14 @@ def logps(head, hidden, target):
 
 @hookimpl(wrapper=True)
 def load_model(run, role):
-    backbone = yield
-    backbone.kernel = logps
-    return backbone
+    language_model = yield
+    language_model.kernel = logps
+    return language_model
 
 
 @hookimpl
 def on_start(run, policy):
-    assert policy.backbone.head() is None and policy.inside(policy.backbone.head)  # a shard, and whole
+    assert policy.language_model.head() is None and policy.inside(policy.language_model.head)  # a shard, and whole
 """
 
 

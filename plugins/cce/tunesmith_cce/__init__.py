@@ -10,7 +10,7 @@ from tunesmith import EnvironmentProblem, Finding, Plugin, Settings, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from tunesmith import Backbone, Policy, Run
+    from tunesmith import LanguageModel, Policy, Run
 
 INSTALL = 'pip install "tunesmith[cut-cross-entropy]"'
 
@@ -54,13 +54,13 @@ def diagnose() -> Iterator[Finding]:
 
 
 @hookimpl(wrapper=True)
-def load_model(run: Run, role: str) -> Generator[None, Backbone, Backbone]:
-    backbone = yield
+def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
+    language_model = yield
     if role in ("policy", "reference"):
         from tunesmith_cce.kernel import attach
 
-        attach(run, backbone, not run.settings(CCESettings).cut_cross_entropy_filter, INSTALL)
-    return backbone
+        attach(run, language_model, not run.settings(CCESettings).cut_cross_entropy_filter, INSTALL)
+    return language_model
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Cut cross-entropy (arXiv 2411.09009) as a backbone's kernel: log-probabilities without logits in memory.
+"""Cut cross-entropy (arXiv 2411.09009) as a language_model's kernel: log-probabilities without logits in memory.
 
 The library knows a weight and a cap, and its backward takes 16-bit hidden states alone. So scale and bias go into the
 hidden states, and both factors are cast to bfloat16, as mixed precision would cast them.
@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunesmith import Backbone, EnvironmentProblem, Head, Policy, Run
+from tunesmith import EnvironmentProblem, Head, LanguageModel, Policy, Run
 
 DTYPE = torch.bfloat16
 COLUMNS = 8
 """By how much a bias widens both factors: rows of 16-bit numbers stay aligned to 16 bytes."""
 
 
-def attach(run: Run, backbone: Backbone, exact: bool, install: str) -> None:
-    """Give a backbone the kernels. Raises EnvironmentProblem where they can't run.
+def attach(run: Run, language_model: LanguageModel, exact: bool, install: str) -> None:
+    """Give a language_model the kernels. Raises EnvironmentProblem where they can't run.
 
     Not where the policy needs more than they give: its reference then takes the same path, so that both round alike.
     """
     check(run, install)
     if not more(run):
-        backbone.kernel = functools.partial(counted if run.abstract else logps, exact)
+        language_model.kernel = functools.partial(counted if run.abstract else logps, exact)
 
 
 def check(run: Run, install: str) -> None:
@@ -57,7 +57,7 @@ def note(run: Run, policy: Policy) -> None:
     name = "cut_cross_entropy is not used"
     if wanted := more(run):
         run.note(name, f"a plugin asks for {', '.join(wanted)}, which takes logits; they are computed in chunks")
-    elif policy.inside(policy.backbone.head) is None:
+    elif policy.inside(policy.language_model.head) is None:
         run.note(name, "the head is more than a matrix (an adapter on it?); logits are computed in chunks")
 
 

@@ -64,7 +64,7 @@ METRICS = (
 def theirs(run: Any, policy: Any, folder: Path, **options: Any) -> tuple[float, dict[str, torch.Tensor], Any]:
     """TRL's loss and gradients on all of a run's pairs, and the trainer."""
     reference = AutoModelForCausalLM.from_pretrained(run.core.base_model, dtype=torch.float32)
-    trainer = made.trainer(copy.deepcopy(policy.bare), reference, list(run.data.train), folder, **options)
+    trainer = made.trainer(copy.deepcopy(policy.model), reference, list(run.data.train), folder, **options)
     model = trainer.model
     for network in (model, reference):
         network.set_attn_implementation("sdpa")
@@ -80,7 +80,7 @@ def test_loss_and_gradients_are_those_of_trl(name: str, tmp_path: Path) -> None:
     keys, options = LOSSES[name]
     run, policy = one_step.started(made.config(tmp_path, **keys))
     loss, terms = one_step.loss_of(run, policy, [list(run.data.train)])
-    ours = one_step.gradients(policy.bare)
+    ours = one_step.gradients(policy.model)
     expected, grads, trainer = theirs(run, policy, tmp_path / "trl", **options)
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert max(float(g.abs().max()) for g in ours.values()) > 1e-4
@@ -95,7 +95,7 @@ def test_other_architectures_too(name: str, architecture: str, tmp_path: Path) -
     keys, options = LOSSES[name]
     run, policy = one_step.started(made.config(tmp_path, architecture=architecture, **keys))
     loss, _ = one_step.loss_of(run, policy, [list(run.data.train)])
-    ours = one_step.gradients(policy.bare)
+    ours = one_step.gradients(policy.model)
     expected, grads, _ = theirs(run, policy, tmp_path / "trl", **options)
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert one_step.largest_difference(ours, grads, scaled=True) < 1e-5
@@ -128,5 +128,5 @@ def follow(folder: Path, keys: dict[str, Any], options: dict[str, Any]) -> None:
     for line, entry in zip(lines, logged, strict=True):
         for metric in ("loss", "rewards/margins", "logps/chosen"):
             assert line[metric] == pytest.approx(entry[metric], rel=1e-4, abs=2e-5), metric
-    ours, expected = dict(result.policy.bare.named_parameters()), dict(trainer.model.named_parameters())
+    ours, expected = dict(result.policy.model.named_parameters()), dict(trainer.model.named_parameters())
     assert max(float((ours[name] - expected[name]).detach().abs().max()) for name in ours) < 1e-5

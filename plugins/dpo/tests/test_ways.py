@@ -35,12 +35,12 @@ def test_shared_repeated_packed_alone_and_accumulated_are_one(
         "accumulated": ([examples[:2], examples[2:5], examples[5:]], True),
     }
     loss, terms = one_step.loss_of(run, policy, [examples])
-    gradients = one_step.gradients(policy.bare)
+    gradients = one_step.gradients(policy.model)
     for way, (groups, share) in ways.items():
         other, others = one_step.loss_of(run, policy, groups, share)
         assert other == pytest.approx(loss, abs=1e-5), way
         assert others == pytest.approx(terms, rel=1e-5, abs=1e-5), way
-        assert one_step.largest_difference(one_step.gradients(policy.bare), gradients, scaled=True) < 1e-5, way
+        assert one_step.largest_difference(one_step.gradients(policy.model), gradients, scaled=True) < 1e-5, way
 
 
 def test_what_aot_couples_is_the_step_and_not_the_micro_batch(tmp_path: Path) -> None:
@@ -99,6 +99,6 @@ def test_a_resumed_run_goes_on_with_the_reference_that_it_had(tmp_path: Path) ->
     last, other = tiny.metrics(tmp_path / "parts")[-1], tiny.metrics(tmp_path / "whole")[-1]
     assert last["step"] == other["step"] == 4 and last["loss"] == other["loss"]
     with whole.policy.reference() as one, resumed.policy.reference() as two:
-        assert all(torch.equal(a, b) for a, b in zip(one.bare.parameters(), two.bare.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
         still = tiny.weights(tmp_path / "model-llama")
-        assert not torch.equal(dict(one.bare.named_parameters())["lm_head.weight"], still["lm_head.weight"])
+        assert not torch.equal(dict(one.model.named_parameters())["lm_head.weight"], still["lm_head.weight"])

@@ -27,6 +27,6 @@ def log_sum_of_squares(policy: Policy, hidden: Tensor) -> Tensor:
     """log Σ p² over the vocabulary at each hidden state: [N, H] to [N]."""
     if not len(hidden):
         return hidden.new_zeros(0)
-    size = max(1, CHUNK // policy.backbone.logits(hidden[:1]).shape[-1])
-    logits = (policy.backbone.logits(part).float() for part in hidden.split(size))
+    size = max(1, CHUNK // policy.language_model.logits(hidden[:1]).shape[-1])
+    logits = (policy.language_model.logits(part).float() for part in hidden.split(size))
     return torch.cat([(2 * part.log_softmax(-1)).logsumexp(-1) for part in logits])

@@ -40,7 +40,7 @@ class SynchronisedReference:
             return
         weights = {f"module.{name}": value for name, value in state["weights"].items()}
         with self.policy.reference() as reference:
-            root: Any = reference.root
+            root: Any = reference.module
             set_model_state_dict(root, weights, options=StateDictOptions(full_state_dict=True))
         self.saved = None
 
@@ -69,8 +69,8 @@ def mix(policy: Policy, reference: Policy, alpha: float) -> None:
     """Move each weight of the reference by a share of its distance to the policy's."""
     policy.reshard()
     reference.reshard()
-    own = dict(policy.bare.named_parameters())
-    held = dict(reference.bare.named_parameters())
+    own = dict(policy.model.named_parameters())
+    held = dict(reference.model.named_parameters())
     if other := sorted(own.keys() ^ held.keys()):
         message = f"sync_ref_model: policy and reference have other weights than each other: {', '.join(other[:3])}"
         raise PluginError(message, help="drop sync_ref_model, or the plugin that changed the policy's layers")

@@ -57,8 +57,8 @@ def test_what_is_served_is_what_was_trained(architecture: str, tmp_path: Path) -
     assert model.config.vocab_size == model.get_input_embeddings().num_embeddings == len(tokenizer) == 324
     tokens = torch.tensor(tokenizer.encode("a cat<think> sees</think><|turn|>[[filler]]<|begin|>"))
     assert {0, *NEW} <= set(tokens.tolist())
-    with policy.backbone.attending("sdpa"):
-        assert torch.equal(logits(model, tokens), logits(policy.bare, tokens))
+    with policy.language_model.attending("sdpa"):
+        assert torch.equal(logits(model, tokens), logits(policy.model, tokens))
     assert tokenizer.chat_template == tiny.CHATML
     for config in (model.config, model.generation_config):
         assert (config.bos_token_id, config.pad_token_id) == (322, 323)
@@ -69,24 +69,24 @@ def test_new_rows_are_the_mean_and_leave_the_model_as_it_was(architecture: str, 
     from transformers import AutoModelForCausalLM
 
     policy = policy_of(sft_config(tmp_path, architecture))
-    model = policy.bare
+    model = policy.model
     before = AutoModelForCausalLM.from_pretrained(tmp_path / f"model-{architecture}")
     for end in ("get_input_embeddings", "get_output_embeddings"):
         old, now = getattr(before, end)().weight, getattr(model, end)().weight
         assert torch.equal(now[1:320], old[1:]) and torch.equal(now[320], now[323])
         assert torch.allclose(now[320], old.mean(0), atol=1e-6)
     tokens = torch.arange(3, 40)
-    with policy.backbone.attending("sdpa"):
+    with policy.language_model.attending("sdpa"):
         mine = logits(model, tokens)
     assert torch.equal(mine[:, 1:320], logits(before, tokens)[:, 1:])
-    again = policy_of(sft_config(tmp_path, architecture)).bare
+    again = policy_of(sft_config(tmp_path, architecture)).model
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_the_row_of_a_token_that_was_padding_is_trained(tmp_path: Path) -> None:
     """Gemma's token 0 is: its row is zero, and torch would give it no gradient."""
     policy = policy_of(sft_config(tmp_path, "gemma3"))
-    embeddings = policy.bare.get_input_embeddings()
+    embeddings = policy.model.get_input_embeddings()
     before = tiny.weights(tmp_path / "model-gemma3")["model.embed_tokens.weight"]
     assert not before[0].any() and torch.equal(embeddings.weight[0], embeddings.weight[320])
     embeddings(torch.tensor([0])).sum().backward()
@@ -96,7 +96,7 @@ def test_the_row_of_a_token_that_was_padding_is_trained(tmp_path: Path) -> None:
 def test_a_plan_knows_the_rows_without_weights(tmp_path: Path) -> None:
     path = sft_config(tmp_path, resize_token_embeddings_to_32x=True)
     told = plan(prepare(tiny.start(path)))
-    assert told["parameters"] == sum(p.numel() for p in policy_of(path).bare.parameters())
+    assert told["parameters"] == sum(p.numel() for p in policy_of(path).model.parameters())
     assert told["notes"]["rows of the embeddings"] == "320 -> 352"
 
 
@@ -146,12 +146,12 @@ def test_a_padded_vocabulary_keeps_its_rows_and_rows_of_zeros_get_the_mean(tmp_p
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     path = tiny.sft_config(tmp_path, tokens=["<think>", "</think>"])
     run = prepare(tiny.start(path))
-    rows = build_policy(run).bare.get_input_embeddings().weight
+    rows = build_policy(run).model.get_input_embeddings().weight
     old = weights["model.embed_tokens.weight"]
     assert len(rows) == 384 and "rows of the embeddings" not in run.notes
     assert torch.equal(rows[[320, 322]], old[[320, 322]])
     assert torch.allclose(rows[321], old.mean(0), atol=1e-6)
-    grown = policy_of(path, "resize_token_embeddings_to_32x=true").bare.get_input_embeddings()
+    grown = policy_of(path, "resize_token_embeddings_to_32x=true").model.get_input_embeddings()
     assert grown.num_embeddings == 384  # a multiple already
 
 
@@ -162,7 +162,7 @@ def test_the_tokenizer_of_another_model_makes_no_rows(tmp_path: Path) -> None:
 
 
 def test_rows_are_random_where_all_weights_are(tmp_path: Path) -> None:
-    rows = policy_of(sft_config(tmp_path, reinit_weights=True)).bare.get_input_embeddings().weight
+    rows = policy_of(sft_config(tmp_path, reinit_weights=True)).model.get_input_embeddings().weight
     assert len(rows) == 324 and not torch.equal(rows[320], rows[321])
 
 
@@ -174,7 +174,7 @@ def test_a_given_model_grows_and_is_the_one_that_is_trained(tmp_path: Path) -> N
     run = prepare(start(load_config(path), model=model))
     plan(run)
     assert model.get_input_embeddings().num_embeddings == 320
-    assert train(run).policy.bare is model and model.get_input_embeddings().num_embeddings == 324
+    assert train(run).policy.model is model and model.get_input_embeddings().num_embeddings == 324
 
 
 def test_a_new_end_token_stops_what_is_served_beside_the_old_ones(tmp_path: Path) -> None:
@@ -235,8 +235,8 @@ def test_peft_loads_an_adapter_with_new_rows_by_itself(keys: Any, architecture: 
     policy = tiny.train(sft_config(tmp_path, architecture, max_steps=2, **LORA, **keys)).policy
     model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
     tokens = torch.tensor([*NEW[:3], *range(3, 30)])
-    with policy.backbone.attending("sdpa"):
-        mine = logits(policy.bare, tokens)
+    with policy.language_model.attending("sdpa"):
+        mine = logits(policy.model, tokens)
     assert torch.allclose(logits(model, tokens), mine, atol=1e-4)
     rows = tiny.weights(tmp_path / "out")
     assert all(len(value) in (3, 324) for name, value in rows.items() if "lora_" not in name)

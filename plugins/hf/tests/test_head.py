@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def backbone_of(folder: Path, kind: str = "plain") -> Any:
+def language_model_of(folder: Path, kind: str = "plain") -> Any:
     name, changes = KINDS[kind]
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**SIZES, **changes)
@@ -36,20 +36,20 @@ def backbone_of(folder: Path, kind: str = "plain") -> Any:
         nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder / "model-llama")
     tiny.tokenizer().save_pretrained(folder / "model-llama")
-    return build_policy(prepare(tiny.start(tiny.sft_config(folder)))).backbone
+    return build_policy(prepare(tiny.start(tiny.sft_config(folder)))).language_model
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_logits_and_the_model_agree(kind: str, tmp_path: Path) -> None:
-    backbone = backbone_of(tmp_path, kind)
+    language_model = language_model_of(tmp_path, kind)
     tokens = torch.arange(5, 30)
-    head = backbone.head()
-    with torch.no_grad(), backbone.attending("eager"):
-        hidden = backbone.module.base_model(input_ids=tokens[None]).last_hidden_state[0]
+    head = language_model.head()
+    with torch.no_grad(), language_model.attending("eager"):
+        hidden = language_model.module.base_model(input_ids=tokens[None]).last_hidden_state[0]
         numbers = nn.functional.linear(hidden, head.weight, head.bias) * head.scale
         numbers = torch.tanh(numbers / head.softcap) * head.softcap if head.softcap else numbers
-        wanted = backbone.plain_logits(tokens)
-        torch.testing.assert_close(backbone.logits(hidden), wanted, atol=1e-5, rtol=1e-5)
+        wanted = language_model.plain_logits(tokens)
+        torch.testing.assert_close(language_model.logits(hidden), wanted, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(numbers, wanted, atol=1e-5, rtol=1e-5)
     assert (head.bias is not None) == (kind == "bias") and (head.softcap is not None) == (kind == "capped")
     assert (head.scale != 1) == (kind in ("multiplied", "divided"))
@@ -57,20 +57,20 @@ def test_numbers_logits_and_the_model_agree(kind: str, tmp_path: Path) -> None:
 
 def test_a_head_that_is_more_than_its_matrix_has_no_numbers(tmp_path: Path) -> None:
     """A wrapper such as an adapter's, a replaced forward, a hook: each would be passed by."""
-    backbone = backbone_of(tmp_path)
-    linear = backbone.module.lm_head
-    assert backbone.head().weight is linear.weight
+    language_model = language_model_of(tmp_path)
+    linear = language_model.module.lm_head
+    assert language_model.head().weight is linear.weight
 
     class Wrapped(nn.Linear):
         """What an adapter's layer is: no longer the class itself."""
 
-    backbone.module.lm_head = Wrapped(32, 320)
-    assert backbone.head() is None
-    backbone.module.lm_head = linear
+    language_model.module.lm_head = Wrapped(32, 320)
+    assert language_model.head() is None
+    language_model.module.lm_head = linear
     linear.forward = lambda x: 2 * nn.Linear.forward(linear, x)
-    assert backbone.head() is None
+    assert language_model.head() is None
     del linear.forward
     hook = linear.register_forward_hook(lambda module, inputs, output: 2 * output)
-    assert backbone.head() is None
+    assert language_model.head() is None
     hook.remove()
-    assert backbone.head() is not None
+    assert language_model.head() is not None

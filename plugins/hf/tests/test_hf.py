@@ -20,7 +20,7 @@ def test_random_weights_need_a_config_only_and_follow_the_seed(tmp_path: Path) -
     made = []
     for seed in (1, 1, 2):
         policy = build_policy(prepare(tiny.start(path, f"seed={seed}")))
-        made.append(torch.cat([p.detach().flatten() for p in policy.bare.parameters()]))
+        made.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
@@ -61,7 +61,7 @@ def test_a_model_and_a_tokenizer_of_ones_own_are_trained(tmp_path: Path) -> None
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
     before = model.lm_head.weight.detach().clone()
     result = train(start(load_config(path), tokenizer=tiny.tokenizer(), model=model))
-    assert result.policy.bare is model and not torch.equal(model.lm_head.weight, before)
+    assert result.policy.model is model and not torch.equal(model.lm_head.weight, before)
 
 
 def test_greedy_generation_is_what_plain_forwards_choose(tmp_path: Path) -> None:
@@ -69,15 +69,15 @@ def test_greedy_generation_is_what_plain_forwards_choose(tmp_path: Path) -> None
     run = prepare(tiny.start(tiny.sft_config(tmp_path)))
     policy = build_policy(run)
     prompts = [e.prompt for e in run.data.train[:3]]
-    policy.bare.train()
+    policy.model.train()
     state = torch.get_rng_state()
     answers = policy.generate(prompts, seed=1, max_new_tokens=5, temperature=0.0)
-    assert torch.equal(torch.get_rng_state(), state) and policy.bare.training
+    assert torch.equal(torch.get_rng_state(), state) and policy.model.training
     for prompt, answer in zip(prompts, answers, strict=True):
         tokens = list(prompt)
         with torch.no_grad():
             for token in answer:
-                assert int(policy.backbone.plain_logits(torch.tensor(tokens))[-1].argmax()) == token
+                assert int(policy.language_model.plain_logits(torch.tensor(tokens))[-1].argmax()) == token
                 tokens.append(token)
     sampled = [policy.generate(prompts, seed=s, max_new_tokens=5, temperature=2.0) for s in (1, 1, 2)]
     assert sampled[0] == sampled[1] != sampled[2]
@@ -90,9 +90,9 @@ def test_checkpointed_activations_change_nothing(backend: str, tmp_path: Path) -
         keys = {"gradient_checkpointing": on, "attn_implementation": backend, "output_dir": str(tmp_path / name)}
         run = prepare(tiny.start(tiny.sft_config(tmp_path, **keys)))
         policy = build_policy(run)
-        policy.bare.train()
+        policy.model.train()
         policy(collate(run.data.train[:4])).logps.sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in policy.bare.parameters()]))
+        gradients.append(torch.cat([p.grad.flatten() for p in policy.model.parameters()]))
     assert torch.equal(*gradients)
 
 
@@ -100,6 +100,6 @@ def test_bfloat16_computes_near_float32_and_trains_float32_weights(tmp_path: Pat
     losses = []
     for name, half in (("half", True), ("full", False)):
         result = tiny.train(tiny.sft_config(tmp_path, bf16=half, output_dir=str(tmp_path / name), max_steps=2))
-        assert all(p.dtype == torch.float32 for p in result.policy.bare.parameters())
+        assert all(p.dtype == torch.float32 for p in result.policy.model.parameters())
         losses.append(tiny.metrics(tmp_path / name)[0]["loss"])
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=2e-2)

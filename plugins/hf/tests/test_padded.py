@@ -70,7 +70,7 @@ def sft_config(folder: Path, name: str, **keys: Any) -> Path:
 def started(path: Path) -> tuple[Run, Policy]:
     run = prepare(tiny.start(path))
     policy = build_policy(run)
-    policy.bare.eval()
+    policy.model.eval()
     return run, policy
 
 
@@ -79,14 +79,14 @@ def alone(policy: Policy, example: Example, which: int = 1) -> torch.Tensor:
     tokens = torch.tensor(example.path_tokens(which))
     scored = torch.nonzero(torch.from_numpy(example.segments[which].weights))[:, 0]
     scored += len(tokens) - len(example.segments[which].tokens)
-    logits = policy.backbone.plain_logits(tokens)[scored - 1]
+    logits = policy.language_model.plain_logits(tokens)[scored - 1]
     return torch.log_softmax(logits.float(), -1).gather(-1, tokens[scored][:, None])[:, 0]
 
 
 def gradients(policy: Policy, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     loss.backward()  # type: ignore[no-untyped-call]
-    found = {name: p.grad.clone() for name, p in policy.bare.named_parameters() if p.grad is not None}
-    policy.bare.zero_grad()
+    found = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    policy.model.zero_grad()
     return found
 
 
@@ -99,7 +99,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_packed_row_is_each_example_alone(model: tuple[Run, Policy]) -> None:
     run, policy = model
-    assert policy.backbone.attention == "padded" and not run.shares_prompts
+    assert policy.language_model.attention == "padded" and not run.shares_prompts
     assert run.data is not None
     examples = list(run.data.train)
     batch = collate(examples, share=run.shares_prompts)
@@ -138,7 +138,7 @@ def test_prompts_of_unequal_length_are_continued_as_each_alone(model: tuple[Run,
         ):
             tokens = list(prompt)
             for token in answer:
-                assert int(policy.backbone.plain_logits(torch.tensor(tokens))[-1].argmax()) == token
+                assert int(policy.language_model.plain_logits(torch.tensor(tokens))[-1].argmax()) == token
                 tokens.append(token)
 
 
@@ -155,9 +155,9 @@ def test_states_and_router_logits_are_those_of_tokens(tmp_path: Path) -> None:
     run, policy = started(sft_config(tmp_path, "jamba"))
     assert run.data is not None
     batch = collate(list(run.data.train))
-    found = policy.backbone.hidden(batch, [1], router=True)
+    found = policy.language_model.hidden(batch, [1], router=True)
     assert {len(states) for states in (found.last, found.layers[1], *found.router)} == {batch.tokens}
-    apart = [policy.backbone.hidden(collate([example]), [1], router=True) for example in run.data.train]
+    apart = [policy.language_model.hidden(collate([example]), [1], router=True) for example in run.data.train]
     assert torch.allclose(found.layers[1], torch.cat([one.layers[1] for one in apart]), atol=1e-5)
     assert torch.allclose(found.router[0], torch.cat([one.router[0] for one in apart]), atol=1e-5)
     assert policy(batch, Needs(router=True)).router_loss.isfinite()
@@ -202,7 +202,7 @@ def test_checkpointed_activations_change_nothing(tmp_path: Path) -> None:
             sft_config(tmp_path, "qwen3_next", gradient_checkpointing=on, output_dir=str(tmp_path / name))
         )
         assert run.data is not None
-        policy.bare.train()
+        policy.model.train()
         found.append(gradients(policy, policy(collate(list(run.data.train))).logps.mean()))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
@@ -210,11 +210,11 @@ def test_checkpointed_activations_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["lfm2", "falcon_h1"])
 def test_what_was_trained_is_what_transformers_loads(name: str, tmp_path: Path) -> None:
     policy = tiny.train(sft_config(tmp_path, name, max_steps=2)).policy
-    policy.bare.eval()
+    policy.model.eval()
     read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     tokens = torch.tensor([5, 6, 7, 8])
     with torch.no_grad():
-        assert torch.equal(read(tokens[None]).logits[0], policy.backbone.plain_logits(tokens))
+        assert torch.equal(read(tokens[None]).logits[0], policy.language_model.plain_logits(tokens))
 
 
 def test_plan_counts_it_or_says_that_it_goes_from_token_to_token(

@@ -65,14 +65,14 @@ def permission(model: Path | str, **changes: Any) -> str:
 def word_of(run: Any) -> str:
     from tunesmith import build_policy
 
-    return build_policy(prepare(run)).bare.word
+    return build_policy(prepare(run)).model.word
 
 
 def test_code_with_the_right_hash_trains_and_is_saved_with_the_model(run_yaml: Path, tmp_path: Path) -> None:
     result = tiny.train(run_yaml, permission(tmp_path / "model-llama"))
-    assert type(result.policy.bare).__name__ == "OwnForCausalLM" and result.policy.bare.word == "hashed"
+    assert type(result.policy.model).__name__ == "OwnForCausalLM" and result.policy.model.word == "hashed"
     assert (tmp_path / "out/modeling_own.py").read_text() == MODELING
-    assert str(tmp_path / "model-llama") == result.policy.bare.config.name_or_path
+    assert str(tmp_path / "model-llama") == result.policy.model.config.name_or_path
 
 
 def test_a_tokenizer_of_the_models_own_runs_with_the_same_permission(run_yaml: Path, tmp_path: Path) -> None:
@@ -277,5 +277,5 @@ def test_tokenizer_and_weights_are_of_one_commit_though_a_branch_moves(
     hub.tag = "d" * 40
     from tunesmith import build_policy
 
-    assert build_policy(run).bare.name_or_path == "owner/own"
+    assert build_policy(run).model.name_or_path == "owner/own"
     assert [revision for _, revision, _ in hub.asked] == ["main", COMMIT]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tunesmith import Backbone, DatasetSpec, Finding, Policy, Row, Run
+    from tunesmith import DatasetSpec, Finding, LanguageModel, Policy, Row, Run
 
 
 def _words(value: Any) -> Any:
@@ -50,7 +50,7 @@ class HFSettings(Settings):
 
 be_quiet()
 plugin = Plugin(
-    settings=HFSettings, sources=("hub",), on_resume={"trust_remote_code": "word", "revision_of_model": "word"}
+    settings=HFSettings, sources=("hub",), on_resume={"trust_remote_code": "accept", "revision_of_model": "accept"}
 )
 
 
@@ -91,7 +91,7 @@ def load_tokenizer(run: Run) -> Any:
 
 
 @hookimpl
-def load_model(run: Run, role: str) -> Backbone:
+def load_model(run: Run, role: str) -> LanguageModel:
     from tunesmith_hf.model import load
 
     return load(run, role, run.settings(HFSettings))
@@ -112,6 +112,6 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     if run.adapter is None:
         state = policy.state_dict()
         if run.world.main:
-            policy.bare.save_pretrained(path, state_dict=state)  # type: ignore[operator]
+            policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
     if run.world.main and run.tokenizer is not None:
         run.tokenizer.save_pretrained(path)

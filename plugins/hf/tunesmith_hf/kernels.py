@@ -1,4 +1,4 @@
-"""Attention by a row's Layout: branch by branch with sdpa; on a GPU, flex_attention or a variable-length kernel."""
+"""Attention by a row's TreeMask: branch by branch with sdpa; on a GPU, flex_attention or a variable-length kernel."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith import Layout
+from tunesmith import TreeMask
 
 
 def attend_slices(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    layout: Layout,
+    tree_mask: TreeMask,
     *,
     scale: float | None = None,
     window: int | None = None,
@@ -30,10 +30,10 @@ def attend_slices(
     which sdpa does not know, each branch is computed in the open.
     """
     grouped = query.shape[1] != key.shape[1]
-    lengths = layout.lengths
+    lengths = tree_mask.lengths
     queries, keys, values = query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2)
     outputs = []
-    for part in layout.slices(window):
+    for part in tree_mask.slices(window):
         if not lengths[part.index]:
             outputs.append(queries[part.index].transpose(1, 2))
             continue
@@ -77,22 +77,28 @@ def _attend_openly(
 
 
 def attend_flex(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scale: float | None = None, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tree_mask: TreeMask,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """The same on a GPU through flex_attention: the block mask reads branch and position of each token."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def make() -> Any:
-        branch, position, table = layout.branch(), layout.positions(), layout.table()
+        branch, position, table = tree_mask.branch(), tree_mask.positions(), tree_mask.table()
 
         def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             causal = (position[q] >= position[k]) | (branch[q] != branch[k])
             seen = (position[k] < table[branch[q], branch[k]]) & causal
             return seen if window is None else seen & (position[q] - position[k] < window)
 
-        return create_block_mask(sees, None, None, layout.length, layout.length, device=str(layout.device))
+        return create_block_mask(sees, None, None, tree_mask.length, tree_mask.length, device=str(tree_mask.device))
 
-    mask = layout.cached(("flex", window), make)
+    mask = tree_mask.cached(("flex", window), make)
     return _compiled_flex()(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
 
 
@@ -104,16 +110,22 @@ def _compiled_flex() -> Any:
 
 
 def attend_varlen(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scale: float | None = None, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    tree_mask: TreeMask,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """The same on a GPU through torch's variable-length kernel: rows whose branches see only themselves."""
     from torch.nn.attention.varlen import varlen_attn
 
     def make() -> tuple[Tensor, int]:
-        bounds = torch.tensor([*layout.start, layout.length], dtype=torch.int32, device=layout.device)
-        return bounds, max(layout.lengths)
+        bounds = torch.tensor([*tree_mask.start, tree_mask.length], dtype=torch.int32, device=tree_mask.device)
+        return bounds, max(tree_mask.lengths)
 
-    bounds, longest = layout.cached("bounds", make)
+    bounds, longest = tree_mask.cached("bounds", make)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     span = (window - 1 if window else -1, 0)
     grouped = query.shape[1] != key.shape[1]

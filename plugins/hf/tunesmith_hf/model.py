@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 from transformers.utils import logging
 
-from tunesmith import Backbone, Batch, EnvironmentProblem, Head, Hidden, ModelError, Run, TunesmithError
+from tunesmith import Batch, EnvironmentProblem, Head, Hidden, LanguageModel, ModelError, Run, TunesmithError
 from tunesmith_hf import HFSettings, attention, embeddings, loaded, padded
 from tunesmith_hf.source import Source, model_source, unreadable
 
@@ -21,19 +21,19 @@ FACTORS = ("logit_scale", "lm_head_multiplier", "logits_scaling")  # Cohere; Fal
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma; RecurrentGemma; xLSTM
 
 
-def load(run: Run, role: str, settings: HFSettings) -> Backbone:
+def load(run: Run, role: str, settings: HFSettings) -> LanguageModel:
     """Load base_model for a role, from safetensors only; on the meta device while `run.abstract`."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if run.given_model is not None:
         model = _without_weights(run.given_model) if run.abstract else run.given_model
-        module = model.module if isinstance(model, Backbone) else model
+        module = model.module if isinstance(model, LanguageModel) else model
         if any(".base_layer." in name for name, _ in module.named_parameters()):
             help = "give a fresh model, or merge the adapter first: model.merge_and_unload() of peft"
             raise ModelError("the given model has an adapter in its layers already", help=help)
-        if isinstance(model, Backbone):
+        if isinstance(model, LanguageModel):
             return model
         embeddings.grow(run, model, settings)
-        return HFBackbone(run, model)
+        return HFLanguageModel(run, model)
     where = run.config.document.where(("base_model",), value=True)
     source = model_source(run, settings, weights=not (run.abstract or settings.reinit_weights))
     try:
@@ -45,7 +45,7 @@ def load(run: Run, role: str, settings: HFSettings) -> Backbone:
         help = "a folder or a hub id with config.json and .safetensors weights"
         raise unreadable(f"base_model {source.name}", error, where, help) from error
     embeddings.grow(run, model, settings)
-    return HFBackbone(run, model)
+    return HFLanguageModel(run, model)
 
 
 def _read(run: Run, role: str, settings: HFSettings, source: Source) -> Any:
@@ -75,12 +75,12 @@ def _read(run: Run, role: str, settings: HFSettings, source: Source) -> Any:
 
 def _without_weights(model: Any) -> Any:
     """A copy whose parameters are on the meta device: what counting may change, and costs no memory."""
-    module: nn.Module = model.module if isinstance(model, Backbone) else model
+    module: nn.Module = model.module if isinstance(model, LanguageModel) else model
     meta = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
     return copy.deepcopy(model, meta)
 
 
-class HFBackbone(Backbone):
+class HFLanguageModel(LanguageModel):
     """A transformers model: its body with the engine's attention, its head on chosen positions."""
 
     def __init__(self, run: Run, model: nn.Module):
@@ -156,15 +156,15 @@ class HFBackbone(Backbone):
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
         extra: dict[str, Any] = {"position_ids": batch.position_ids}
         ids, name = batch.input_ids, attention.NAME
-        lines = padded.lines(batch.layout) if self.attention == "padded" else None
+        lines = padded.lines(batch.tree_mask) if self.attention == "padded" else None
         if lines is not None:  # positions are left to the library: each sequence begins at 0
             ids, extra, name = lines.spread(ids[0]), {"attention_mask": lines.attention_mask}, self.own
             self.padding.add(lines)
         elif self.attention == "dense":
-            extra["attention_mask"] = attention.dense_masks(batch.layout, self.windows(), self.module.dtype)  # type: ignore[arg-type]
+            extra["attention_mask"] = attention.dense_masks(batch.tree_mask, self.windows(), self.module.dtype)  # type: ignore[arg-type]
             name = "eager"
         else:
-            extra |= {"layout": batch.layout, "backend": self.attention}
+            extra |= {"tree_mask": batch.tree_mask, "backend": self.attention}
         if layers:
             extra["output_hidden_states"] = True
         if router:

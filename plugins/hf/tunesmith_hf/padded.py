@@ -1,4 +1,4 @@
-"""A row's sequences side by side, as a right-padded batch: for models that can't be told a row's Layout.
+"""A row's sequences side by side, as a right-padded batch: for models that can't be told a row's TreeMask.
 
 Recurrent layers read a row from its start to its end, whatever attention is told; chunks and ALiBi are counted by the
 library itself. Each sequence is a line of its own there, so examples are apart by construction, and positions, windows
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tunesmith import Layout, Run
+from tunesmith import Run, TreeMask
 
 KEPT_APART = {"full_attention", "sliding_attention"}
 """Kinds of layers that the engine's attention keeps apart in a row."""
@@ -27,7 +27,7 @@ OPERATIONS = 20_000
 
 @dataclass(frozen=True)
 class Demand:
-    """Why a model can't be told a row's Layout; and whether its layers mix tokens by more than a mask says."""
+    """Why a model can't be told a row's TreeMask; and whether its layers mix tokens by more than a mask says."""
 
     reason: str
     mixes: bool
@@ -104,27 +104,27 @@ class Countable(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def lines(layout: Layout) -> Lines:
+def lines(tree_mask: TreeMask) -> Lines:
     """Where a row's sequences stand; made once for a row. A prompt that is shared in the row is repeated here."""
 
     def make() -> Lines:
         parts: list[tuple[Tensor, int]] = []  # of each line: the row's tokens, and how many of them belong to others
-        for part in layout.slices():
-            start, n = layout.start[part.index], layout.lengths[part.index]
-            before = [torch.arange(layout.start[b], layout.start[b] + seen) for b, seen in part.before]
+        for part in tree_mask.slices():
+            start, n = tree_mask.start[part.index], tree_mask.lengths[part.index]
+            before = [torch.arange(tree_mask.start[b], tree_mask.start[b] + seen) for b, seen in part.before]
             if n:
                 parts.append((torch.cat([*before, torch.arange(start, start + n)]), sum(map(len, before))))
         longest = max((len(tokens) for tokens, _ in parts), default=0)
         index = torch.zeros(len(parts), longest, dtype=torch.long)
         mask = torch.zeros(len(parts), longest, dtype=torch.bool)
-        places = torch.zeros(layout.length, dtype=torch.long)
+        places = torch.zeros(tree_mask.length, dtype=torch.long)
         for line, (tokens, others) in enumerate(parts):
             index[line, : len(tokens)], mask[line, : len(tokens)] = tokens, True
             places[tokens[others:]] = torch.arange(others, len(tokens)) + line * longest
-        device = layout.device
+        device = tree_mask.device
         return Lines(index.to(device), mask.to(device), places.to(device), sum(len(tokens) for tokens, _ in parts))
 
-    return layout.cached("lines", make)
+    return tree_mask.cached("lines", make)
 
 
 def generate_alike(

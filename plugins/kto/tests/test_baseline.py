@@ -22,7 +22,7 @@ ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt_neox")
 def plain(policy, example: Example, which: int) -> torch.Tensor:
     """Log-probability of an answer by transformers' own forward of its tokens alone."""
     tokens = torch.tensor(example.path_tokens(which))
-    logps = policy.inside(lambda: policy.backbone.plain_logits(tokens)).log_softmax(-1)
+    logps = policy.inside(lambda: policy.language_model.plain_logits(tokens)).log_softmax(-1)
     start = len(tokens) - len(example.segments[which].tokens)
     return logps[start - 1 : -1].gather(-1, tokens[start:, None]).sum()
 
@@ -32,7 +32,7 @@ def plain(policy, example: Example, which: int) -> torch.Tensor:
 def test_the_baseline_is_the_mean_over_the_step_by_hand(architecture: str, tmp_path: Path) -> None:
     """In one micro-batch and in two uneven ones, with shared prompts and repeated ones."""
     run, policy = one_step.started(made.config(tmp_path, architecture=architecture), ABOVE)
-    one_step.moved(policy.bare, 3, 0.02)
+    one_step.moved(policy.model, 3, 0.02)
     examples = list(run.data.train)
     with policy.reference() as reference:
         ratios = [plain(policy, e, 2) - plain(reference, e, 2) for e in examples]
@@ -58,7 +58,7 @@ def test_what_is_trained_on_is_the_batch_without_the_branches(share: bool, tmp_p
     assert batch.counts == own.counts | {"desirable": 3.0, "undesirable": 4.0}
     for name in ("input_ids", "position_ids", "source", "target", "weight"):
         assert torch.equal(getattr(batch, name), getattr(own, name)), name
-    assert torch.equal(batch.layout.visible(), own.layout.visible())
+    assert torch.equal(batch.tree_mask.visible(), own.tree_mask.visible())
     torch.testing.assert_close(policy(batch).logps, policy(own).logps, atol=1e-6, rtol=1e-6)
 
 
@@ -90,8 +90,8 @@ def test_rows_without_prompts_and_without_branches_go_along(tmp_path: Path) -> N
         batch = collate([nothing, alone, something], share=share)
         branches = branches_of(batch)
         scored = with_baselines(batch, branches)
-        own = len(batch.target)
-        assert scored.target[own:].tolist() == [21, 22, 20, 21, 22]
+        own = len(batch.target_ids)
+        assert scored.target_ids[own:].tolist() == [21, 22, 20, 21, 22]
         logps = policy(scored, Needs(logps=True)).logps
         assert float(logps[own + 2 :].sum()) == pytest.approx(float(plain(policy, something, 2)), abs=1e-5)
         lone = beside(batch, branches)  # the same without the rows' own answers

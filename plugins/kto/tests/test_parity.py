@@ -42,8 +42,8 @@ def test_loss_and_gradients_are_those_of_trl(
     run, policy = one_step.started(made.config(tmp_path, **keys), seed)
     examples = list(run.data.train)
     loss, terms = one_step.loss_of(run, policy, [examples])
-    ours = one_step.gradients(policy.bare)
-    trainer = made.trainer(copy.deepcopy(policy.bare), base(run), examples, tmp_path / "trl", **options)
+    ours = one_step.gradients(policy.model)
+    trainer = made.trainer(copy.deepcopy(policy.model), base(run), examples, tmp_path / "trl", **options)
     for network in (trainer.model, trainer.ref_model):
         network.set_attn_implementation("sdpa")
     inputs = trainer.data_collator([trainer.train_dataset[i] for i in range(len(examples))])
@@ -70,5 +70,5 @@ def test_four_steps_end_where_those_of_trl_end(keys: dict[str, Any], options: di
     for line, entry in zip(tiny.metrics(tmp_path / "out"), logged, strict=True):
         assert {k: line[k] for k in named} == pytest.approx({k: entry[k] for k in named}, rel=1e-4, abs=2e-5)
     assert logged[-1]["rewards/margins"] > 0.01
-    ours, theirs = dict(result.policy.bare.named_parameters()), dict(trainer.model.named_parameters())
+    ours, theirs = dict(result.policy.model.named_parameters()), dict(trainer.model.named_parameters())
     assert max(float((ours[name] - theirs[name]).detach().abs().max()) for name in ours) < 1e-5

@@ -17,7 +17,7 @@ from tunesmith import Policy, Run, collate
 def rewards(run: Run, policy: Policy) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-ratio and label of each held-out answer."""
     ratios, labels = [], []
-    policy.bare.eval()
+    policy.model.eval()
     with torch.no_grad():
         for example in run.data.eval:
             batch = collate([example])

@@ -39,13 +39,13 @@ def test_shared_repeated_packed_alone_and_accumulated_are_one(
         "accumulated": ([examples[:2], examples[2:5], examples[5:]], True),
     }
     loss, terms = one_step.loss_of(run, policy, [examples])
-    gradients = one_step.gradients(policy.bare)
+    gradients = one_step.gradients(policy.model)
     assert max(float(g.abs().max()) for g in gradients.values()) > 1e-4
     for way, (groups, share) in ways.items():
         other, others = one_step.loss_of(run, policy, groups, share)
         assert other == pytest.approx(loss, abs=1e-5), way
         assert others == pytest.approx(terms, rel=1e-5, abs=1e-5), way
-        assert one_step.largest_difference(one_step.gradients(policy.bare), gradients) < 1e-5, way
+        assert one_step.largest_difference(one_step.gradients(policy.model), gradients) < 1e-5, way
 
 
 def test_packed_rows_train_as_answers_of_their_own_do(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     tiny.train(made.config(tmp_path, "parts", **keys), "max_steps=2")
     resumed = tiny.train(made.config(tmp_path, "parts", **keys), "resume_from_checkpoint=auto")
     assert tiny.metrics(tmp_path / "parts")[-1]["loss"] == tiny.metrics(tmp_path / "whole")[-1]["loss"]
-    pairs = zip(whole.policy.bare.parameters(), resumed.policy.bare.parameters(), strict=True)
+    pairs = zip(whole.policy.model.parameters(), resumed.policy.model.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from tunesmith import Batch, Layout
+from tunesmith import Batch, TreeMask
 
 
 class Branch(NamedTuple):
@@ -26,31 +26,31 @@ class Branch(NamedTuple):
 
 def branches_of(batch: Batch) -> list[Branch]:
     """The baselines of a batch: each is the last branch of its tree."""
-    return list(_branches(batch, batch.layout)) if "baseline" in batch.columns else []
+    return list(_branches(batch, batch.tree_mask)) if "baseline" in batch.columns else []
 
 
-def _branches(batch: Batch, layout: Layout) -> Iterator[Branch]:
-    roots = [number for number, seen in enumerate(layout.reach) if not seen]
-    last = [root - 1 for root in [*roots[1:], len(layout.start)]]
+def _branches(batch: Batch, tree_mask: TreeMask) -> Iterator[Branch]:
+    roots = [number for number, seen in enumerate(tree_mask.sees) if not seen]
+    last = [root - 1 for root in [*roots[1:], len(tree_mask.start)]]
     trees = batch.sequence_example.tolist()  # of each sequence; where prompts are repeated it has one of its own
     if len(last) != batch.examples:
         trees = list(range(batch.sequences))
     for tree, tokens in zip(trees, batch.columns["baseline"].long().tolist(), strict=True):
         if tokens:
             number = last[tree]
-            end = layout.start[number] + layout.lengths[number]
+            end = tree_mask.start[number] + tree_mask.lengths[number]
             start = end - tokens
-            joined = start > layout.start[number]
-            before = start - 1 if joined else _place(layout, number, layout.first[number] - 1)
+            joined = start > tree_mask.start[number]
+            before = start - 1 if joined else _place(tree_mask, number, tree_mask.first[number] - 1)
             yield Branch(number, start, end, before)
 
 
-def _place(layout: Layout, branch: int, position: int) -> int | None:
+def _place(tree_mask: TreeMask, branch: int, position: int) -> int | None:
     """Where in the row the token at a position is that a branch sees."""
-    for number, limit in layout.reach[branch].items():
-        offset = position - layout.first[number]
-        if 0 <= offset < layout.lengths[number] and position < limit:
-            return layout.start[number] + offset
+    for number, limit in tree_mask.sees[branch].items():
+        offset = position - tree_mask.first[number]
+        if 0 <= offset < tree_mask.lengths[number] and position < limit:
+            return tree_mask.start[number] + offset
     return None
 
 
@@ -63,10 +63,10 @@ def with_baselines(batch: Batch, branches: list[Branch]) -> Batch:
         sources += [branch.before] if branch.before is not None else []
         sources += range(branch.start, branch.end - 1)
     scored = copy.copy(batch)
-    scored.source = torch.cat([batch.source, batch.source.new_tensor(sources)])
-    places = batch.source.new_tensor(targets)
-    scored.place = torch.cat([batch.place, places])
-    scored.target = torch.cat([batch.target, batch.input_ids[0, places]])
+    scored.score_from = torch.cat([batch.score_from, batch.score_from.new_tensor(sources)])
+    places = batch.score_from.new_tensor(targets)
+    scored.target_at = torch.cat([batch.target_at, places])
+    scored.target_ids = torch.cat([batch.target_ids, batch.input_ids[0, places]])
     return scored
 
 
@@ -75,13 +75,17 @@ def alone(batch: Batch, branches: list[Branch]) -> Batch:
 
     A row without any stays whole, as each process has to run the model on something.
     """
-    made, own = with_baselines(batch, branches), len(batch.target)
-    made.source, made.place, made.target = made.source[own:], made.place[own:], made.target[own:]
-    layout, kept = batch.layout, dict.fromkeys(range(len(batch.layout.start)), 0)
+    made, own = with_baselines(batch, branches), len(batch.target_ids)
+    made.score_from, made.target_at, made.target_ids = (
+        made.score_from[own:],
+        made.target_at[own:],
+        made.target_ids[own:],
+    )
+    tree_mask, kept = batch.tree_mask, dict.fromkeys(range(len(batch.tree_mask.start)), 0)
     for branch in branches:
-        kept[branch.number] = layout.lengths[branch.number]
-        for number, limit in layout.reach[branch.number].items():
-            kept[number] = max(kept[number], min(layout.lengths[number], limit - layout.first[number]))
+        kept[branch.number] = tree_mask.lengths[branch.number]
+        for number, limit in tree_mask.sees[branch.number].items():
+            kept[number] = max(kept[number], min(tree_mask.lengths[number], limit - tree_mask.first[number]))
     if branches:
         keep_only(made, kept)
     return made
@@ -93,7 +97,7 @@ def leave_out(batch: Batch, branches: list[Branch]) -> None:
     Their sequences keep their numbers, without tokens.
     """
     gone = {branch.number for branch in branches}
-    keep_only(batch, {n: 0 if n in gone else length for n, length in enumerate(batch.layout.lengths)})
+    keep_only(batch, {n: 0 if n in gone else length for n, length in enumerate(batch.tree_mask.lengths)})
     if not batch.dummy:
         batch.counts["input_tokens"] = batch.tokens
         batch.counts["sequences"] = batch.sequences - len(branches)
@@ -102,19 +106,19 @@ def leave_out(batch: Batch, branches: list[Branch]) -> None:
 def keep_only(batch: Batch, kept: dict[int, int]) -> None:
     """Cut each branch of the row to so many of its first tokens, in place; nothing that is scored may be among the
     others."""
-    layout = batch.layout
+    tree_mask = batch.tree_mask
     numbers = [number for number, length in kept.items() if length]
-    tokens = [layout.start[number] + i for number in numbers for i in range(kept[number])]
-    index, place = batch.source.new_tensor(tokens), torch.full_like(batch.input_ids[0], -1)
-    place[index] = batch.source.new_tensor(range(len(tokens)))
+    tokens = [tree_mask.start[number] + i for number in numbers for i in range(kept[number])]
+    index, place = batch.score_from.new_tensor(tokens), torch.full_like(batch.input_ids[0], -1)
+    place[index] = batch.score_from.new_tensor(range(len(tokens)))
     batch.input_ids, batch.position_ids = batch.input_ids[:, index], batch.position_ids[:, index]
-    batch.source, batch.place = place[batch.source], place[batch.place]
+    batch.score_from, batch.target_at = place[batch.score_from], place[batch.target_at]
     batch.reference = None if batch.reference is None else batch.reference[index]
-    points = place[batch.score_source] >= 0
-    batch.score_source, batch.score_sequence = place[batch.score_source[points]], batch.score_sequence[points]
+    points = place[batch.point_at] >= 0
+    batch.point_at, batch.point_sequence = place[batch.point_at[points]], batch.point_sequence[points]
     starts, new = [0], {old: new for new, old in enumerate(numbers)}
     for number in numbers:
         starts.append(starts[-1] + kept[number])
-    reach = [{new[k]: limit for k, limit in layout.reach[number].items() if k in new} for number in numbers]
-    first = [layout.first[number] for number in numbers]
-    batch.layout = Layout.build(list(zip(starts, first, strict=False)), reach, len(tokens)).to(layout.device)
+    sees = [{new[k]: limit for k, limit in tree_mask.sees[number].items() if k in new} for number in numbers]
+    first = [tree_mask.first[number] for number in numbers]
+    batch.tree_mask = TreeMask.build(list(zip(starts, first, strict=False)), sees, len(tokens)).to(tree_mask.device)

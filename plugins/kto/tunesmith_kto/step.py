@@ -46,7 +46,7 @@ def score(policy: Policy, batch: Batch, baseline: bool) -> tuple[float, int]:
     """Add "ref_logps" [N] to the batch; with `baseline`, take its baselines out of it and give the sum of their
     log-ratios and their number."""
     branches = branches_of(batch)
-    own = len(batch.target)
+    own = len(batch.target_ids)
     with policy.reference() as reference:
         expected = reference(with_baselines(batch, branches), Needs(logps=True)).logps
     batch.columns["ref_logps"] = expected[:own]

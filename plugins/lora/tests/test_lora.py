@@ -26,7 +26,7 @@ def policy_of(folder: Path, **keys: Any) -> Any:
 
 def test_at_step_0_the_policy_is_the_base_model_bit_for_bit(tmp_path: Path) -> None:
     run, policy = policy_of(tmp_path)
-    policy.bare.eval()
+    policy.model.eval()
     batch = collate(run.data.train[:3])
     with torch.no_grad(), policy.reference() as reference:
         switched_off = reference(batch).logps
@@ -38,7 +38,7 @@ def test_only_the_adapter_is_trained_and_the_rest_stays_as_it_was(tmp_path: Path
     path = tiny.sft_config(tmp_path, adapter="lora", lora_target_modules=["q_proj"])
     result = tiny.train(path)
     base = tiny.weights(tmp_path / "model-llama")
-    trained = dict(result.policy.bare.named_parameters())
+    trained = dict(result.policy.model.named_parameters())
     assert {n for n, p in trained.items() if p.requires_grad} == {n for n in trained if "lora_" in n}
     assert all("q_proj" in n for n in trained if "lora_" in n)
     for name, value in base.items():
@@ -50,10 +50,10 @@ def test_switched_off_a_trained_adapter_leaves_the_base_model(tmp_path: Path) ->
     from transformers import AutoModelForCausalLM
 
     policy = tiny.train(tiny.sft_config(tmp_path, adapter="lora")).policy
-    policy.bare.eval()
+    policy.model.eval()
     batch = collate([Example.text(list(range(3, 40)))])
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
-    logps = base(input_ids=batch.input_ids).logits[0].log_softmax(-1)[batch.source, batch.target]
+    logps = base(input_ids=batch.input_ids).logits[0].log_softmax(-1)[batch.score_from, batch.target_ids]
     with torch.no_grad(), policy.reference() as reference:
         assert torch.allclose(reference(batch).logps, logps, atol=1e-5)
     with torch.no_grad():
@@ -68,8 +68,8 @@ def test_what_is_saved_peft_loads(tmp_path: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "model-llama")
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     tokens = torch.arange(30)[None]
-    with torch.no_grad(), result.policy.backbone.attending("sdpa"):
-        theirs = result.policy.bare.eval()(input_ids=tokens).logits
+    with torch.no_grad(), result.policy.language_model.attending("sdpa"):
+        theirs = result.policy.model.eval()(input_ids=tokens).logits
         assert torch.allclose(loaded(input_ids=tokens).logits, theirs, atol=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_training_goes_on_from_a_saved_adapter(tmp_path: Path) -> None:
     tiny.train(tiny.sft_config(tmp_path, adapter="lora"))
     saved = tiny.weights(tmp_path / "out")
     _, policy = policy_of(tmp_path, lora_model_dir=str(tmp_path / "out"), output_dir=str(tmp_path / "next"))
-    mine = {n.replace(".default", ""): p for n, p in policy.bare.named_parameters() if p.requires_grad}
+    mine = {n.replace(".default", ""): p for n, p in policy.model.named_parameters() if p.requires_grad}
     assert mine and all(torch.equal(saved[f"base_model.model.{n}"], p) for n, p in mine.items())
 
 
@@ -150,6 +150,6 @@ def test_training_goes_on_from_an_adapter_with_a_token_of_its_own(rows: dict[str
     tiny.train(tiny.sft_config(tmp_path, adapter="lora", tokens=["<|tool|>"], **rows))
     saved = tiny.weights(tmp_path / "out")
     again = {"lora_model_dir": str(tmp_path / "out"), "tokens": ["<|tool|>"], "output_dir": str(tmp_path / "next")}
-    mine = {n.replace(".default", ""): p for n, p in policy_of(tmp_path, **again)[1].bare.named_parameters()}
+    mine = {n.replace(".default", ""): p for n, p in policy_of(tmp_path, **again)[1].model.named_parameters()}
     mine = {f"base_model.model.{n}".replace("modules_to_save.", ""): p for n, p in mine.items()}
     assert all(torch.equal(value, mine[name]) for name, value in saved.items())

@@ -115,7 +115,7 @@ def save(run: Run, policy: Policy, path: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json."""
     state = policy.state_dict(trained=True)
     if run.world.main:
-        wrapped: Any = policy.bare._peft_wrapper
+        wrapped: Any = policy.model._peft_wrapper
         named = {f"base_model.model.{name}": value for name, value in state.items()}
         # all that is trained is in there; "auto" would ask the hub whether the vocabulary has grown
         wrapped.save_pretrained(path, state_dict=named, selected_adapters=["default"], save_embedding_layers=False)

@@ -36,7 +36,7 @@ def policy_of(path: Path) -> tuple[Any, Any, list[Example]]:
     """The run of a config, its policy without dropout, and its examples."""
     run = prepare(tiny.start(path))
     policy = build_policy(run)
-    policy.bare.eval()
+    policy.model.eval()
     return run, policy, list(run.data.train)
 
 
@@ -47,14 +47,14 @@ def gradients(
     batches = [collate(group, share=share) for group in groups]
     run.hooks.prepare_step(run, policy, batches)
     totals = {name: sum(batch.counts[name] for batch in batches) for name in batches[0].counts}
-    policy.bare.zero_grad()
+    policy.model.zero_grad()
     loss = 0.0
     for batch in batches:
         terms = run.hooks.compute_loss(run, policy, policy(batch), batch).values()
         part = torch.stack([term.sum / totals[term.count] for term in terms if not term.metric]).sum()
         part.backward()
         loss += part.item()
-    return loss, {name: p.grad.clone() for name, p in policy.bare.named_parameters() if p.grad is not None}
+    return loss, {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
 
 
 def same(ours: tuple[float, Gradients], theirs: tuple[float, Gradients]) -> None:
@@ -108,7 +108,7 @@ def check_layouts(path: Path) -> None:
     run, policy, examples = policy_of(path)
     if run.adapter is not None:  # one that has learnt something: a new one is 0, and so are half of its gradients
         torch.manual_seed(1)
-        for parameter in policy.bare.parameters():
+        for parameter in policy.model.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter)) if parameter.requires_grad else None
     one = gradients(run, policy, [examples])
     same(gradients(run, policy, [examples], share=False), one)

@@ -49,9 +49,9 @@ def test_the_likelihood_is_of_the_chosen_answer_and_not_of_the_prompt(tmp_path: 
     rows = tiny.rows("pair", pairs.NUMBER)
     run, policy, examples = pairs.policy_of(pairs.config(tmp_path, "orpo", rows, orpo_alpha=ALPHA))
     ours = pairs.gradients(run, policy, [examples])
-    policy.bare.zero_grad()
+    policy.model.zero_grad()
     answers, prompts, odds = [], [], []
-    with policy.backbone.attending("sdpa"):
+    with policy.language_model.attending("sdpa"):
         for example in examples:
             chosen, rejected = (_by_hand(policy, example, which) for which in (1, 2))
             start = len(example.segments[0].tokens) - 1
@@ -62,7 +62,7 @@ def test_the_likelihood_is_of_the_chosen_answer_and_not_of_the_prompt(tmp_path: 
         odds_loss = ALPHA * torch.stack(odds).mean()
         loss = odds_loss - torch.cat(answers).mean()
         loss.backward()
-    grads = {name: p.grad.clone() for name, p in policy.bare.named_parameters() if p.grad is not None}
+    grads = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
     pairs.same(ours, (loss.item(), grads))
     trl, _, metrics = pairs.trl_gradients(pairs.trl_trainer("ORPO", tmp_path, rows, beta=ALPHA))
     with_prompts = -torch.cat(answers + prompts).mean().item()
@@ -73,5 +73,5 @@ def test_the_likelihood_is_of_the_chosen_answer_and_not_of_the_prompt(tmp_path: 
 def _by_hand(policy: Any, example: Any, which: int) -> torch.Tensor:
     """Log-probability of each token of prompt and answer but the first."""
     tokens = torch.tensor(example.path_tokens(which))
-    logits = policy.bare(input_ids=tokens[None], use_cache=False).logits[0, :-1]
+    logits = policy.model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
     return logits.log_softmax(-1).gather(-1, tokens[1:, None])[:, 0]

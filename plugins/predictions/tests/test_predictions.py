@@ -1,4 +1,4 @@
-"""Entropy and token accuracy: what they are by hand, whatever the layout, and nothing of them is trained on."""
+"""Entropy and token accuracy: what they are by hand, whatever the tree_mask, and nothing of them is trained on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def test_they_are_those_of_the_plain_logits(tmp_path: Path) -> None:
     config = tiny.sft_config(tmp_path, number=5, learning_rate=1e-2, num_epochs=20, **KEYS)
     policy = tiny.train(config).policy  # so far that it is right in some places
     run = policy.run
-    policy.bare.eval()
+    policy.model.eval()
     entropies, hits = [], []
     with torch.no_grad():
         for example in run.data.train:
             tokens = torch.tensor(example.path_tokens(1))
-            logps = policy.backbone.plain_logits(tokens).log_softmax(-1)[:-1]
+            logps = policy.language_model.plain_logits(tokens).log_softmax(-1)[:-1]
             scored = torch.from_numpy(example.segments[1].weights)[1 - len(tokens) :] > 0
             entropies.append(-(logps.exp() * logps).sum(-1)[scored])
             hits.append((logps.argmax(-1) == tokens[1:])[scored])

@@ -50,5 +50,5 @@ def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[st
     if settings.log_entropy:
         found["entropy"] = Term(out.entropy.detach().sum(), "tokens", metric=True)
     if settings.log_token_accuracy:
-        found["mean_token_accuracy"] = Term((out.topk_ids[:, 0] == batch.target).sum(), "tokens", metric=True)
+        found["mean_token_accuracy"] = Term((out.topk_ids[:, 0] == batch.target_ids).sum(), "tokens", metric=True)
     return terms | found

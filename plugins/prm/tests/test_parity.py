@@ -42,7 +42,7 @@ def test_loss_and_gradients_are_those_of_a_padded_token_classifier(
     folder = classifier(tmp_path / f"model-{architecture}", architecture)
     run = prepare(tiny.start(config(tmp_path, architecture, entry)))
     policy = build_policy(run)
-    policy.bare.train()  # the dropout of the class before its head is not ours
+    policy.model.train()  # the dropout of the class before its head is not ours
     examples = list(run.data.train)
     batch = collate(examples, score_points=True)
     found = run.hooks.compute_loss(run, policy, policy(batch), batch)
@@ -57,7 +57,7 @@ def test_loss_and_gradients_are_those_of_a_padded_token_classifier(
     at = inputs["labels"] >= 0
     right = (out.logits.argmax(-1) == inputs["labels"])[at].float().mean()
     assert found["accuracy"].sum.item() / batch.counts["tokens"] == pytest.approx(right.item())
-    ours, theirs = dict(policy.bare.named_parameters()), dict(model.named_parameters())
+    ours, theirs = dict(policy.model.named_parameters()), dict(model.named_parameters())
     assert ours.keys() == theirs.keys() and {"score.bias", "classifier.bias"} & ours.keys()
     largest = max(p.grad.abs().max().item() for p in theirs.values() if p.grad is not None)
     for name, p in theirs.items():

@@ -18,7 +18,7 @@ from tunesmith.api import prepare
 def our_scores(result: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The logits of the training steps by the engine, and the padded batch of their solutions."""
     examples = list(result.policy.run.data.train)
-    result.policy.bare.eval()
+    result.policy.model.eval()
     with torch.no_grad():
         return result.policy(collate(examples, score_points=True)).scores, padded(examples)
 
@@ -51,7 +51,7 @@ def test_peft_loads_an_adapter_with_its_head_and_gives_the_same_scores(tmp_path:
 
 def test_the_head_is_trained_with_an_adapter_too_and_the_run_says_so(tmp_path: Path) -> None:
     policy = tiny.train(config(tmp_path, adapter="lora", max_steps=1)).policy
-    trained = {name for name, p in policy.bare.named_parameters() if p.requires_grad}
+    trained = {name for name, p in policy.model.named_parameters() if p.requires_grad}
     assert {"score.modules_to_save.default.weight", "score.modules_to_save.default.bias"} <= trained
     assert policy.run.notes["score head"] == "new, from random weights; it is trained, whole, beside the adapter"
 
@@ -70,7 +70,7 @@ def test_the_library_builds_sequence_classifiers_again_when_the_model_is_loaded(
         return type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "model-llama", num_labels=2)).__name__
 
     with prepare(tiny.start(config(tmp_path))).alive() as run:
-        assert type(build_policy(run).bare).__name__ == "LlamaForTokenClassification"
+        assert type(build_policy(run).model).__name__ == "LlamaForTokenClassification"
         assert builds() == "LlamaForSequenceClassification"
     weights = tmp_path / "model-llama/model.safetensors"
     whole = weights.read_bytes()

@@ -60,9 +60,9 @@ def test_a_shared_prompt_is_a_repeated_one(adapter: str | None, tmp_path: Path) 
         batch = collate(list(run.data.train), share=share, score_points=True)
         loss = run.hooks.compute_loss(run, policy, policy(batch), batch)["steps"].sum / batch.counts["tokens"]
         loss.backward()
-        gradients = [p.grad for p in policy.bare.parameters() if p.grad is not None]
+        gradients = [p.grad for p in policy.model.parameters() if p.grad is not None]
         found.append((loss.item(), torch.cat([g.flatten().clone() for g in gradients])))
-        policy.bare.zero_grad()
+        policy.model.zero_grad()
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
     assert (found[0][1] - found[1][1]).abs().max() <= 1e-5
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tunesmith import Backbone, Batch, Output, Run, Term
+    from tunesmith import Batch, LanguageModel, Output, Run, Term
 
 
 class ProcessRewardSettings(Settings):
@@ -30,7 +30,7 @@ plugin = Plugin(
 
 
 @hookimpl(wrapper=True)
-def load_model(run: Run, role: str) -> Generator[None, Backbone, Backbone]:
+def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
     """Have a token classifier loaded where a score head is asked for: one label for each token, not for a sequence."""
     from tunesmith_prm.head import by_any_name, token_classifiers
 

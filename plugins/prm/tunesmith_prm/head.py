@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
-from tunesmith import Backbone, ModelError, Run
+from tunesmith import LanguageModel, ModelError, Run
 
 LABELS = ("wrong", "right")
 
@@ -38,16 +38,16 @@ def token_classifiers(run: Run, role: str) -> Iterator[None]:
         AutoModelForSequenceClassification._model_mapping = before
 
 
-def by_any_name(backbone: Backbone) -> Backbone:
+def by_any_name(language_model: LanguageModel) -> LanguageModel:
     """Have the head found where its class calls it otherwise (GPT-NeoX: classifier)."""
-    if not hasattr(backbone.module, "score") and hasattr(backbone.module, "classifier"):
+    if not hasattr(language_model.module, "score") and hasattr(language_model.module, "classifier"):
 
         def scores(hidden: Tensor) -> Tensor:
-            head: Any = backbone.module.classifier  # at each call: an adapter puts another in its place
+            head: Any = language_model.module.classifier  # at each call: an adapter puts another in its place
             return head(hidden)
 
-        backbone.scores = scores  # type: ignore[method-assign]
-    return backbone
+        language_model.scores = scores  # type: ignore[method-assign]
+    return language_model
 
 
 def describe(run: Run, model: Any) -> None:

@@ -54,7 +54,7 @@ def test_loss_and_gradients_are_those_of_trl(case: str, architecture: str, tmp_p
     found = run.hooks.compute_loss(run, policy, policy(batch), batch)
     loss = torch.stack([term.sum / len(examples) for term in found.values() if not term.metric]).sum()
     loss.backward()
-    ours = {name: p.grad.clone() for name, p in policy.bare.named_parameters()}
+    ours = {name: p.grad.clone() for name, p in policy.model.named_parameters()}
 
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / f"model-{architecture}", num_labels=1)
     theirs = trainer(run, model, tmp_path / "trl")

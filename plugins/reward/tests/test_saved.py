@@ -18,7 +18,7 @@ from tunesmith import collate
 def our_scores(result: Any) -> tuple[torch.Tensor, list[list[int]]]:
     """The rewards of the training pairs by the engine, and the tokens that they are of."""
     examples = list(result.policy.run.data.train)
-    result.policy.bare.eval()
+    result.policy.model.eval()
     with torch.no_grad():
         batch = collate(examples, score_points=True)
         return result.policy(batch).scores[:, 0], sequences(examples)
@@ -52,7 +52,7 @@ def test_peft_loads_an_adapter_with_its_head_and_gives_the_same_scores(tmp_path:
 
 def test_the_head_is_trained_with_an_adapter_too_and_the_run_says_so(tmp_path: Path) -> None:
     result = tiny.train(config(tmp_path, adapter="lora", max_steps=0 + 1))
-    trained = {name for name, p in result.policy.bare.named_parameters() if p.requires_grad}
+    trained = {name for name, p in result.policy.model.named_parameters() if p.requires_grad}
     assert "score.modules_to_save.default.weight" in trained
     assert all("lora_" in name or "score" in name for name in trained)
     assert result.policy.run.notes["score head"] == "new, from random weights; it is trained, whole, beside the adapter"

@@ -67,7 +67,7 @@ def test_a_shared_prompt_is_one_repeated_for_both_answers(
 ) -> None:
     run = prepare(tiny.start(config(tmp_path, architecture, adapter=adapter, **ALL)))
     policy = build_policy(run)
-    trained = {name: p for name, p in policy.bare.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
     if adapter:  # its second matrices are zero at first, and then so are the gradients of the others
         torch.manual_seed(0)
         for name, p in trained.items():
@@ -79,7 +79,7 @@ def test_a_shared_prompt_is_one_repeated_for_both_answers(
         loss = torch.stack([term.sum for term in terms.values() if not term.metric]).sum() / batch.examples
         loss.backward()
         found[share] = loss.item(), {name: p.grad.clone() for name, p in trained.items()}
-        policy.bare.zero_grad()
+        policy.model.zero_grad()
     assert found[True][0] == pytest.approx(found[False][0], abs=1e-5)
     largest = max(g.abs().max().item() for g in found[False][1].values())
     for name, gradient in found[True][1].items():

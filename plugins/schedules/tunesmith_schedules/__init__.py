@@ -30,7 +30,7 @@ class ScheduleSettings(Settings):
 plugin = Plugin(
     settings=ScheduleSettings,
     answers={"lr_scheduler": ("cosine", "linear", "constant")},
-    on_resume=dict.fromkeys(ScheduleSettings.model_fields, "word"),
+    on_resume=dict.fromkeys(ScheduleSettings.model_fields, "accept"),
 )
 
 
