@@ -56,7 +56,7 @@ def test_what_is_trained_on_is_the_batch_without_the_branches(share: bool, tmp_p
     batch = collate(examples, share=share)
     prepare_step(run, policy, [batch])
     assert batch.counts == own.counts | {"desirable": 3.0, "undesirable": 4.0}
-    for name in ("input_ids", "position_ids", "source", "target", "weight"):
+    for name in ("input_ids", "position_ids", "score_from", "target_ids", "target_at", "weight"):
         assert torch.equal(getattr(batch, name), getattr(own, name)), name
     assert torch.equal(batch.tree_mask.visible(), own.tree_mask.visible())
     torch.testing.assert_close(policy(batch).logps, policy(own).logps, atol=1e-6, rtol=1e-6)
