@@ -14,7 +14,7 @@ import pytest
 from tests.contract.fakes import BASE, DATA, answer, load, loaded, local, managed, refusal
 from tunesmith.api import start
 from tunesmith.errors import DataError
-from tunesmith.plugins import discovery, manager
+from tunesmith.plugins import discovery, dispatch
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.plugin import hookimpl
@@ -140,7 +140,7 @@ def test_strategy_that_declares_no_type_is_an_error(tmp_path: Path) -> None:
     local(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef build_dataset(rows): ...\n")
     error = refusal(load, tmp_path, BASE + "plugins: [./one.py]")
     assert (error.exit_code, error.problems[0].code) == (6, "hook-arity")
-    assert "plugin one answers build_dataset for no key" in str(error)
+    assert "plugin one answers build_dataset but declares no keys for it" in str(error)
 
 
 DEFAULTS = {row["hook"]: row["plugin"] for row in discovery.defaults() if row["replaced_by"]}
@@ -232,9 +232,9 @@ def test_location_is_relative_to_the_working_folder_and_sees_through_decorators(
 
     line = decorated.__wrapped__.__code__.co_firstlineno
     monkeypatch.chdir(Path(__file__).parent)
-    assert manager.location(decorated) == f"{Path(__file__).name}:{line}"
+    assert dispatch.location(decorated) == f"{Path(__file__).name}:{line}"
     monkeypatch.chdir(tmp_path)
-    assert manager.location(decorated) == f"{__file__}:{line}"
+    assert dispatch.location(decorated) == f"{__file__}:{line}"
 
 
 def test_times_of_the_last_run_are_shown_with_the_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,8 @@ def test_exception_in_a_hook_names_plugin_distribution_version_and_its_own_line(
     _, made = load(tmp_path, BASE + "plugins: [./failing.py]")
     bottom = SimpleNamespace(core=SimpleNamespace(optimizer="adamw", learning_rate=1.0, lr_scheduler="constant"))
     for name in ("build_optimizer", "build_scheduler"):  # the answers below the wrappers need no torch
-        for impl in getattr(made._manager.hook, name).get_hookimpls():
-            if not impl.wrapper:
-                impl.function = lambda *_: "built"
+        for answer in made.hooks[name].answers:
+            answer.function = lambda *_: "built"
     error = refusal(getattr(made, hook), *[bottom] * number)
     [problem] = error.problems
     assert (error.exit_code, problem.code) == (6, "hook-failed")

@@ -127,7 +127,7 @@ def test_all_breaches_of_arity_are_told_at_once_and_before_weights() -> None:
 def test_hook_for_one_that_nobody_answers_is_an_error() -> None:
     error = refusal(Hooks, [])
     assert sorted(p.message.split()[0] for p in error.problems) == ONE
-    assert "nobody" in str(error)
+    assert "it is answered by no plugin" in str(error)
 
 
 def test_answer_of_nothing_to_a_hook_for_one_is_an_error_that_names_the_plugin() -> None:
@@ -138,7 +138,9 @@ def test_answer_of_nothing_to_a_hook_for_one_is_an_error_that_names_the_plugin()
     made = managed(loaded("silent", load_tokenizer), replaced=[("base", "load_tokenizer")])
     error = refusal(made.load_tokenizer, None)
     assert error.exit_code == 6
-    assert "silent (dist-silent)" in str(error) and __file__.rpartition("/")[2] in str(error.problems[0].where)
+    assert "silent (dist-silent 4.5.6) returned None from load_tokenizer" in str(error) and __file__.rpartition("/")[
+        2
+    ] in str(error.problems[0].where)
 
 
 @pytest.mark.parametrize("name", ["patch_model", "expand", "validate", "inspect", "diagnose"])

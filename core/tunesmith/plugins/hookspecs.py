@@ -1,7 +1,7 @@
 """The hooks of a run, in the order in which they fire. Their docstrings are the manual (docs/hooks.md).
 
-`spec` says who may answer: arity.py. An implementation may ask for fewer arguments than its hook has. Call order: the
-`plugins:` list, then the words of the other plugins in alphabetical order, refined by each one's `after` and `before`.
+`spec` gives the arity of a hook (see dispatch.py). An implementation may ask for fewer arguments than its hook has. Call
+order: the plugins in `plugins:`, then the other active plugins by name, refined by `after` and `before`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.plugins.arity import spec
+from tunesmith.plugins.dispatch import spec
 
 if TYPE_CHECKING:
     from torch import nn

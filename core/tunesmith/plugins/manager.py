@@ -1,8 +1,7 @@
-"""The manager of a run's hooks: registers plugins in order, checks arity, folds chains, names whoever fails."""
+"""The hooks of a run: check the implementations of the active plugins, put them in order, and call them."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -10,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
-from tunesmith.errors import PluginError, Problem, TunesmithError, errors_of
+from tunesmith.errors import PluginError, TunesmithError, errors_of
 from tunesmith.plugins import hookspecs
 from tunesmith.plugins.discovery import LoadedPlugin
-from tunesmith.plugins.guard import BEFORE_THE_RUN, Guard, current
-from tunesmith.plugins.order import in_order
+from tunesmith.plugins.dispatch import ARITIES, All, Implementation, Trace, current, location
 from tunesmith.plugins.plugin import Method, implemented_hooks
 from tunesmith.spelling import nearest
 
@@ -33,9 +29,8 @@ if TYPE_CHECKING:
     from tunesmith.finding import Finding
     from tunesmith.run import DatasetSpec, Run
 
-HOOKS = {name: f for name, f in vars(hookspecs).items() if getattr(f, "tunesmith_spec", None) is not None}
-KEYS = {"load_rows": "sources", "build_dataset": "strategies"}
-"""What a plugin declares the keys in for which it answers a keyed hook."""
+HOOKS = {name: function for name, function in vars(hookspecs).items() if hasattr(function, "arity")}
+"""The specification of every hook, by name, in the order of a run."""
 
 
 @dataclass(frozen=True)
@@ -50,244 +45,162 @@ class Call:
 
 
 class Hooks:
-    """One typed method for each hook. `plugins` are active, in call order; `replaced` are (plugin, hook) pairs of
-    defaults that another plugin's answer stands in for."""
+    """One typed method for each hook.
+
+    Args:
+        plugins: the active plugins, in the order of `plugins:` and then of their names.
+        replaced: (plugin, hook) pairs of defaults that do not act, since another plugin answers their hook.
+    """
 
     def __init__(self, plugins: Sequence[LoadedPlugin], replaced: Iterable[tuple[str, str]] = ()):
         self.plugins = in_order(plugins)
         self.by_name = {p.name: p for p in self.plugins}
-        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
-        self.counts: dict[tuple[str, str], int] = defaultdict(int)
-        self.muted: dict[str, str] = {}
-        self._manager = pluggy.PluginManager("tunesmith")
-        self._manager.add_hookspecs(hookspecs)
-        dropped = set(replaced)
-        for plugin in reversed(self.plugins):
-            self._register(plugin, {hook for name, hook in dropped if name == plugin.name})
-        self._keep_last_in_order()
-        self._check_arity()
-
-    # registration
-
-    def _register(self, plugin: LoadedPlugin, dropped: set[str]) -> None:
-        for name in implemented_hooks(plugin.module):
-            self._check_signature(plugin, name)
-        try:
-            self._manager.register(plugin.module, plugin.name)
-        except pluggy.PluginValidationError as error:
-            raise PluginError(f"plugin {plugin}: {error}", code="hook-signature") from error
-        for name in implemented_hooks(plugin.module):
-            caller = getattr(self._manager.hook, name)
-            if name in dropped:
-                caller._remove_plugin(plugin.module)
-                continue
-            for impl in caller.get_hookimpls():
-                if impl.plugin_name == plugin.name:
-                    impl.function = self._guard(plugin, name, impl.function, generator=impl.wrapper)
-
-    def _keep_last_in_order(self) -> None:
-        """pluggy puts each `trylast` before those it had, which registration in reverse turns around: turn it back."""
-        for name in HOOKS:
-            impls = getattr(self._manager.hook, name)._hookimpls
-            last = [impl for impl in impls if impl.trylast and not impl.wrapper]
-            impls[: len(last)] = reversed(last)
-
-    def _check_signature(self, plugin: LoadedPlugin, name: str) -> None:
-        function = getattr(plugin.module, name, None)
-        where = location(function) if function is not None else None
-        if name not in HOOKS:
-            close = nearest(name, set(HOOKS))
-            help = f"did you mean {close!r}?" if close else f"hooks: {', '.join(HOOKS)}"
-            raise PluginError(
-                f"plugin {plugin} implements {name!r}, which is no hook", where=where, help=help, code="hook-unknown"
-            )
-        offered = list(inspect.signature(HOOKS[name]).parameters)
-        wanted = [n for n in inspect.signature(function).parameters if n != "self"]  # type: ignore[arg-type]
-        if wrong := [n for n in wanted if n not in offered]:
-            raise PluginError(
-                f"plugin {plugin}: {name} asks for {', '.join(wrong)}",
-                where=where,
-                help=f"{name} offers: {', '.join(offered)}",
-                code="hook-signature",
-            )
-
-    def _check_arity(self) -> None:
-        problems = []
-        for name, function in HOOKS.items():
-            arity = function.arity
-            answers = [c for c in self.calls(name) if not c.wrapper]
-            if arity == "one" and len(answers) != 1:
-                who = (
-                    " and ".join(f"{c.plugin} ({c.distribution} {c.version}, {c.location})" for c in answers)
-                    or "nobody"
-                )
-                problems.append(
-                    Problem(f"{name} needs one answer, and {who} answer it", None, "hook-arity", "select one")
-                )
-            if arity == "chain" or name in BEFORE_THE_RUN:
-                wrappers = [c for c in self.calls(name) if c.wrapper]
-                problems += [
-                    Problem(f"{name} of plugin {c.plugin} can't be a wrapper", c.location, "hook-arity")
-                    for c in wrappers
-                ]
-            if arity == "keyed":
-                key = KEYS[name]
-                problems += [
-                    Problem(f"plugin {c.plugin} answers {name} for no key", c.location, "hook-arity",
-                            f"write Plugin({key}=...)")
-                    for c in answers
-                    if not getattr(self.by_name[c.plugin].declaration, key)
-                ]  # fmt: skip
-        if problems:
+        trace = Trace()
+        self.seconds, self.counts, self.muted = trace.seconds, trace.counts, trace.muted
+        implementations = defaultdict(list)
+        for plugin in self.plugins:
+            for name in implemented_hooks(plugin.module):
+                function = _checked(plugin, name)
+                if (plugin.name, name) not in set(replaced):
+                    implementations[name].append(Implementation(plugin, name, function, trace))
+        self.hooks = {name: ARITIES[function.arity](name, implementations[name]) for name, function in HOOKS.items()}
+        if problems := [problem for hook in self.hooks.values() for problem in hook.problems()]:
             raise PluginError(problems)
 
-    def _guard(
-        self, plugin: LoadedPlugin, name: str, function: Callable[..., Any], generator: bool
-    ) -> Callable[..., Any]:
-        guard = Guard(self, plugin, name, function)
-
-        @functools.wraps(function)
-        def guarded(*args: Any) -> Any:
-            return guard.call(*args)
-
-        @functools.wraps(function)
-        def guarded_wrapper(*args: Any) -> Any:
-            return (yield from guard.wrap(*args))
-
-        return guarded_wrapper if generator else guarded
-
-    # calling
-
-    def _all(self, name: str, **arguments: Any) -> Any:
-        return getattr(self._manager.hook, name)(**arguments)
-
-    def _one(self, name: str, **arguments: Any) -> Any:
-        answer = self._all(name, **arguments)
-        if answer is None:
-            owner = next(c for c in self.calls(name) if not c.wrapper)
-            raise PluginError(
-                f"plugin {owner.plugin} ({owner.distribution}) answered {name} with nothing", where=owner.location
-            )
-        return answer
-
-    def _keyed(self, name: str, owner: str, **arguments: Any) -> Any:
-        """The answer of one plugin, and of wrappers, which have no keys."""
-        others = [p.module for p in self.plugins if getattr(p.declaration, KEYS[name]) and p.name != owner]
-        answer = self._manager.subset_hook_caller(name, others)(**arguments)
-        if answer is None:
-            raise PluginError(f"plugin {owner} answered {name} with nothing")
-        return answer
-
-    def _fold(self, name: str, value_name: str, **arguments: Any) -> Any:
-        for impl in reversed(getattr(self._manager.hook, name).get_hookimpls()):
-            result = impl.function(*(arguments[a] for a in impl.argnames))
-            if result is None:
-                raise PluginError(
-                    f"plugin {impl.plugin_name}: {name} has to return {value_name}", where=location(impl.function)
-                )
-            arguments[value_name] = result
-        return arguments[value_name]
-
-    def _each(self, name: str, **arguments: Any) -> list[Callable[[], Any]]:
-        """The implementations of a hook one by one, in call order."""
-        impls = reversed(getattr(self._manager.hook, name).get_hookimpls())
-        return [functools.partial(i.function, *(arguments[a] for a in i.argnames)) for i in impls]
-
     def has(self, name: str) -> bool:
-        return bool(getattr(self._manager.hook, name).get_hookimpls())
+        """Return True if a plugin implements the hook."""
+        return bool(self.hooks[name].answers or self.hooks[name].wrappers)
 
-    def validate(self, run: Run) -> list[TunesmithError]:
-        """Everyone's errors."""
-        return errors_of(self._each("validate", run=run))
+    def calls(self, name: str) -> list[Call]:
+        """Return the implementations of a hook in call order, wrappers first."""
+        hook = self.hooks[name]
+        return [
+            Call(one.plugin.name, one.plugin.distribution, one.plugin.version, one.location, one.wrapper)
+            for one in (*hook.wrappers, *hook.answers)
+        ]
 
-    def inspect(self, run: Run) -> list[TunesmithError]:
-        """Everyone's errors."""
-        return errors_of(self._each("inspect", run=run))
-
-    def diagnose(self, run: Run) -> list[Callable[[], Iterable[Finding] | None]]:
-        """Everyone's look at the machine, in the order of `calls`, each to be called alone."""
-        return self._each("diagnose", run=run)
-
-    def configure(self, run: Run) -> None:
-        self._all("configure", run=run)
-
-    def load_rows(self, run: Run, spec: DatasetSpec) -> Iterable[Row]:
-        """Ask the one plugin that reads what the entry's path leads to."""
-        return self._keyed("load_rows", spec.reader, run=run, spec=spec)  # type: ignore[no-any-return]
-
-    def filter_rows(self, run: Run, sources: list[Source]) -> list[Source]:
-        return self._fold("filter_rows", "sources", run=run, sources=sources)  # type: ignore[no-any-return]
-
-    def load_tokenizer(self, run: Run) -> Any:
-        return self._one("load_tokenizer", run=run)
-
-    def build_dataset(self, run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
-        """Ask the one strategy that answers the entry's type."""
-        return self._keyed("build_dataset", spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
-
-    def load_model(self, run: Run, role: hookspecs.Role) -> LanguageModel:
-        return self._one("load_model", run=run, role=role)  # type: ignore[no-any-return]
-
-    def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
-        return self._fold("patch_model", "model", run=run, model=model)  # type: ignore[no-any-return]
-
-    def expand(self, run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
-        return self._fold("expand", "examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
-
-    def prepare_step(self, run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
-        self._all("prepare_step", run=run, policy=policy, batches=batches)
-
-    def compute_loss(self, run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
-        return self._one("compute_loss", run=run, policy=policy, out=out, batch=batch)  # type: ignore[no-any-return]
-
-    def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
-        return self._one("build_optimizer", run=run, model=model)  # type: ignore[no-any-return]
-
-    def build_scheduler(self, run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        return self._one("build_scheduler", run=run, optimizer=optimizer, total_steps=total_steps)  # type: ignore[no-any-return]
-
-    def on_start(self, run: Run, policy: Policy) -> None:
-        self._all("on_start", run=run, policy=policy)
-
-    def on_step(self, run: Run, policy: Policy, record: StepRecord) -> None:
-        self._all("on_step", run=run, policy=policy, record=record)
-
-    def on_end(self, run: Run, policy: Policy) -> None:
-        self._all("on_end", run=run, policy=policy)
-
-    def save_model(self, run: Run, policy: Policy, path: Path) -> None:
-        self._all("save_model", run=run, policy=policy, path=path)
-
-    # looking
+    def current(self) -> str:
+        """Return the name of the plugin whose hook is running, or "the core"."""
+        return current.get()
 
     @property
     def method(self) -> Method:
-        """What the plugin that answers compute_loss declares to train on."""
-        owner = self.by_name[next(c.plugin for c in self.calls("compute_loss") if not c.wrapper)]
+        """What the plugin that answers compute_loss declares to train on. Raises PluginError if it declares nothing."""
+        owner = self.hooks["compute_loss"].answers[0].plugin
         if owner.declaration.method is None:
-            raise PluginError(
-                f"plugin {owner} answers compute_loss and declares no Plugin(method=...)", code="plugin-shape"
-            )
+            message = f"plugin {owner} answers compute_loss and declares no Plugin(method=...)"
+            raise PluginError(message, code="plugin-shape")
         return owner.declaration.method
 
-    def calls(self, name: str) -> list[Call]:
-        """The implementations of a hook in call order."""
-        impls = reversed(getattr(self._manager.hook, name).get_hookimpls())
-        found = []
-        for impl in impls:
-            plugin = self.by_name[impl.plugin_name]
-            found.append(
-                Call(plugin.name, plugin.distribution, plugin.version, location(impl.function), bool(impl.wrapper))
-            )
-        return found
+    def _each(self, name: str, run: Run) -> list[Callable[[], Any]]:
+        hook = self.hooks[name]
+        assert isinstance(hook, All)
+        return hook.each(run=run)
 
-    def current(self) -> str:
-        """The plugin whose hook is running."""
-        return current.get()
+    # one method per hook, in the order of a run
+
+    def validate(self, run: Run) -> list[TunesmithError]:
+        """Everyone's errors."""
+        return errors_of(self._each("validate", run))
+
+    def inspect(self, run: Run) -> list[TunesmithError]:
+        """Everyone's errors."""
+        return errors_of(self._each("inspect", run))
+
+    def diagnose(self, run: Run) -> list[Callable[[], Iterable[Finding] | None]]:
+        """Everyone's look at the machine, in the order of `calls`, each to be called alone."""
+        return self._each("diagnose", run)
+
+    def configure(self, run: Run) -> None:
+        self.hooks["configure"].call(run=run)
+
+    def load_rows(self, run: Run, spec: DatasetSpec) -> Iterable[Row]:
+        """Ask the one plugin that reads what the entry's path leads to."""
+        return self.hooks["load_rows"].call(spec.reader, run=run, spec=spec)  # type: ignore[no-any-return]
+
+    def filter_rows(self, run: Run, sources: list[Source]) -> list[Source]:
+        return self.hooks["filter_rows"].call("sources", run=run, sources=sources)  # type: ignore[no-any-return]
+
+    def load_tokenizer(self, run: Run) -> Any:
+        return self.hooks["load_tokenizer"].call(run=run)
+
+    def build_dataset(self, run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
+        """Ask the one strategy that answers the entry's type."""
+        return self.hooks["build_dataset"].call(spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
+
+    def load_model(self, run: Run, role: hookspecs.Role) -> LanguageModel:
+        return self.hooks["load_model"].call(run=run, role=role)  # type: ignore[no-any-return]
+
+    def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
+        return self.hooks["patch_model"].call("model", run=run, model=model)  # type: ignore[no-any-return]
+
+    def expand(self, run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
+        return self.hooks["expand"].call("examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+
+    def prepare_step(self, run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
+        self.hooks["prepare_step"].call(run=run, policy=policy, batches=batches)
+
+    def compute_loss(self, run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
+        return self.hooks["compute_loss"].call(run=run, policy=policy, out=out, batch=batch)  # type: ignore[no-any-return]
+
+    def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
+        return self.hooks["build_optimizer"].call(run=run, model=model)  # type: ignore[no-any-return]
+
+    def build_scheduler(self, run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        return self.hooks["build_scheduler"].call(run=run, optimizer=optimizer, total_steps=total_steps)  # type: ignore[no-any-return]
+
+    def on_start(self, run: Run, policy: Policy) -> None:
+        self.hooks["on_start"].call(run=run, policy=policy)
+
+    def on_step(self, run: Run, policy: Policy, record: StepRecord) -> None:
+        self.hooks["on_step"].call(run=run, policy=policy, record=record)
+
+    def on_end(self, run: Run, policy: Policy) -> None:
+        self.hooks["on_end"].call(run=run, policy=policy)
+
+    def save_model(self, run: Run, policy: Policy, path: Path) -> None:
+        self.hooks["save_model"].call(run=run, policy=policy, path=path)
 
 
-def location(function: Any) -> str:
-    """file:line of a function, the file relative to the working folder where it lies below it."""
-    code = inspect.unwrap(function).__code__
-    path = Path(code.co_filename)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{code.co_firstlineno}"
+def _checked(plugin: LoadedPlugin, name: str) -> Callable[..., Any]:
+    """Return a plugin's implementation of a hook. Raises PluginError if its name or its signature is wrong."""
+    function = getattr(plugin.module, name)
+    where = location(function)
+    if name not in HOOKS:
+        close = nearest(name, set(HOOKS))
+        help = f"did you mean {close!r}?" if close else f"hooks: {', '.join(HOOKS)}"
+        raise PluginError(f"plugin {plugin}: unknown hook {name!r}", where=where, help=help, code="hook-unknown")
+    offered = list(inspect.signature(HOOKS[name]).parameters)
+    unknown = [n for n in inspect.signature(function).parameters if n not in ("self", *offered)]
+    help = f"{name} offers: {', '.join(offered)}"
+    if unknown:
+        message = f"plugin {plugin}: {name} asks for {', '.join(unknown)}"
+        raise PluginError(message, where=where, help=help, code="hook-signature")
+    if function.tunesmith_impl["wrapper"] and not inspect.isgeneratorfunction(function):
+        message = f"plugin {plugin}: the wrapper of {name} does not yield"
+        raise PluginError(message, where=where, code="hook-signature")
+    return function  # type: ignore[no-any-return]
+
+
+def in_order(plugins: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
+    """Return plugins in the given order, refined by `after` and `before`. Raises PluginError for a cycle."""
+    earlier: dict[str, set[str]] = {p.name: set() for p in plugins}
+    for p in plugins:
+        earlier[p.name] |= {name for name in p.declaration.after if name in earlier}
+        for name in p.declaration.before:
+            if name in earlier:
+                earlier[name].add(p.name)
+    ordered: list[LoadedPlugin] = []
+    waiting = list(plugins)
+    while waiting:
+        done = {p.name for p in ordered}
+        ready = next((p for p in waiting if earlier[p.name] <= done), None)
+        if ready is None:
+            cycle = {p.name for p in waiting}
+            while behind := {n for n in cycle if not any(n in earlier[m] for m in cycle)}:
+                cycle -= behind
+            names = ", ".join(p.name for p in waiting if p.name in cycle)
+            raise PluginError(f"`after` and `before` form a cycle: {names}", code="hook-order")
+        waiting.remove(ready)
+        ordered.append(ready)
+    return ordered
