@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith_engine.batch.batch import Batch, collate
     from tunesmith_engine.batch.examples import Example, Segment, segment
-    from tunesmith_engine.batch.pairs import chosen_tokens, pair_metrics
+    from tunesmith_engine.batch.pairs import chosen_tokens, count_chosen_tokens, pair_metrics, split_pairs
     from tunesmith_engine.batch.terms import StepRecord, Term
     from tunesmith_engine.batch.tree_mask import TreeMask
     from tunesmith_engine.data.tokenize import Piece, tokenized
@@ -51,7 +51,7 @@ _HOMES = {
     "tunesmith_engine.batch.examples": ("Example", "Segment", "segment"),
     "tunesmith.plugins.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
     "tunesmith_engine.model.policy": ("LanguageModel", "Head", "Hidden", "Output", "Policy"),
-    "tunesmith_engine.batch.pairs": ("chosen_tokens", "pair_metrics"),
+    "tunesmith_engine.batch.pairs": ("chosen_tokens", "count_chosen_tokens", "pair_metrics", "split_pairs"),
     "tunesmith_engine.data.tokenize": ("Piece", "tokenized"),
     "tunesmith.run": ("Adapter", "Run"),
     "tunesmith_engine.model.build": ("build_policy",),

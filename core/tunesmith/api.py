@@ -33,7 +33,7 @@ def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None
 
 def faults(run: Run) -> list[TunesmithError]:
     """What is wrong with the config of a run and the files it names, by the core and by every plugin."""
-    own = (checks.check_keys, checks.check_folders, checks.check_resume, resume_rules.check_words)
+    own = (checks.check_keys, checks.check_folders, checks.check_resume, resume_rules.check_accepted)
     return [*errors_of(partial(check, run) for check in own), *run.hooks.validate(run), *run.hooks.inspect(run)]
 
 

@@ -1,9 +1,10 @@
-"""Bad configs: every class of them ends in one answer with its place, what to write instead and the right exit code.
+"""Every kind of bad config is reported once, with its place, what to write instead and the right exit code.
 
-Not here, because there is no such feature: deprecated keys, includes, `${NAME}` as a reference to the environment (it
-is a warning), a global batch size, generation batches, masks that a template has to mark, quantised loading, and the
-disk space of checkpoints. `max_steps` and `num_epochs` do go together: the first is a limit. What needs two devices is
-not here either. test_yaml.py has every fault of YAML, test_config_errors.py all mistakes of a file at once.
+There are no cases for features that do not exist: deprecated keys, includes, `${NAME}` as a reference to the
+environment (it is a warning), a global batch size, generation batches, masks that a template has to mark, quantized
+loading, and the disk space of checkpoints. `max_steps` and `num_epochs` may be combined: `max_steps` is a limit.
+Problems that need two devices are not tested here. test_yaml.py has the errors of YAML syntax, and
+test_config_errors.py has a file with many mistakes at once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.bad import Case, judge, snapshot, told, tunesmith
-from tests.contract.fakes import BASE, DATA, local
+from tests.contract.bad import Case, judge, snapshot, report_of, tunesmith
+from tests.contract.fakes import BASE, DATA, local_plugin
 from tunesmith import checks
 
 GOOD = BASE + DATA
@@ -32,14 +33,14 @@ LAUGHS = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("a
 DONE = {"out/run.json": '{"status": "done"}'}
 
 
-def more(text: str, said: str, help: str | None = None, exit_code: int = 2, **more: Any) -> Case:
-    """A good config and something wrong."""
-    return Case(GOOD + text, exit_code, said, help, **more)
+def plus(text: str, message: str, help: str | None = None, exit_code: int = 2, **fields: Any) -> Case:
+    """Return the case of a valid config with bad lines appended."""
+    return Case(GOOD + text, exit_code, message, help, **fields)
 
 
-def word(*words: str, said: str, help: str | None, place: str, exit_code: int = 2) -> Case:
-    """A good config and something wrong on the command line."""
-    return Case(GOOD, exit_code, said, help, place, words=words)
+def override(*arguments: str, message: str, help: str | None, place: str, exit_code: int = 2) -> Case:
+    """Return the case of a valid config with bad arguments on the command line."""
+    return Case(GOOD, exit_code, message, help, place, arguments=arguments)
 
 
 TEXT = {
@@ -75,7 +76,7 @@ KEYS = {
     "no effect": more("@lora_r: 8\n", "belongs to the plugin lora", "write adapter: lora"),
     "a secret": more("@hf_token: hf_abcdefghijklmnopqrst\n", "hf_token is no key", "environment variable"),
     "plugin misspelt": more("plugins: [@earlystopp]\n", "no plugin 'earlystopp'", "'earlystop'", exit_code=6),
-    "selector misspelt": more("@adapter: lroa\n", "nothing answers adapter: lroa", "'lora'"),
+    "selector misspelt": more("@adapter: lroa\n", "no plugin answers adapter: lroa", "'lora'"),
 }  # fmt: skip
 VALUES = {
     "separator": more("max_steps: @1,000\n", "has to be an integer, not \"1,000\"", "write 1000"),
@@ -98,22 +99,22 @@ VALUES = {
     "missing": Case(BASE + "datasets:\n  - @path: a/b\n", 2, "datasets.0.type is missing", "write type: ..."),
     "no regular expression": more("adapter: lora\nlora_target_modules: @'('\n", "is no regular expression", "a list"),
 }  # fmt: skip
-TOGETHER = {
-    "nothing to train on": Case(f"@{BASE}", 2, "there is nothing to train on", "write datasets: ..."),
+COMBINATIONS = {
+    "nothing to train on": Case(f"@{BASE}", 2, "nothing to train on", "write datasets: ..."),
     "bf16 and fp16": more("bf16: true\n@fp16: true\n", "fp16 is not taken", "bf16: auto"),
-    "the same twice": more("save_steps: @3\nsaves_per_epoch: 1\n", "saves_per_epoch say the same", "keep one of them"),
+    "the same twice": more("save_steps: @3\nsaves_per_epoch: 1\n", "saves_per_epoch set the same thing", "keep one of them"),
     "warm-up too long": more("max_steps: 10\nwarmup_steps: @11\n", "longer than training", "write 10 at most"),
     "evaluation of nothing": more("eval_steps: @3\n", "needs held-out data", "val_set_size"),
     "the best of nothing": more("load_best_model_at_end: @true\n", "needs held-out data", "val_set_size"),
     "metric of training": more(
-        "val_set_size: 0.1\nmetric_for_best_model: @loss\n", "begins with eval_", "write eval_loss"
+        "val_set_size: 0.1\nmetric_for_best_model: @loss\n", "begin with eval_", "write eval_loss"
     ),
     "rows of another method": Case(
         BASE + "plugins: [./pairs.py]\ndatasets: [{path: a/b, type: @alpaca}]\n", 2,
         "makes conversation rows, and the method trains on pair rows", files={"pairs.py": PAIRS},
     ),
     "stream without an end": Case(
-        BASE + "pretraining_dataset: @[{path: a/b}]\n", 2, "is a stream without an end", "write max_steps"
+        BASE + "pretraining_dataset: @[{path: a/b}]\n", 2, "pretraining_dataset has no end", "write max_steps"
     ),
     "two kinds of data": more("max_steps: 1\npretraining_dataset: @[{path: a/b}]\n", "datasets", "keep one of them"),
     "options of nothing": more("gradient_checkpointing_kwargs: @{}\n", "no effect", "gradient_checkpointing: true"),
@@ -132,7 +133,7 @@ FOLDERS = {
             "out/checkpoint-30/manifest.json": "{}"},
     ),
 }  # fmt: skip
-WORDS = {
+OVERRIDES = {
     "flag without a value": word(
         "--learning_rate", said="has to be a number, not true", help="--learning_rate VALUE",
         place="command line (learning_rate)",
@@ -151,7 +152,7 @@ WORDS = {
 CASES = {
     f"{group}: {name}": case
     for group, cases in {
-        "text": TEXT, "key": KEYS, "value": VALUES, "together": TOGETHER, "folder": FOLDERS, "command line": WORDS
+        "text": TEXT, "key": KEYS, "value": VALUES, "combination": COMBINATIONS, "folder": FOLDERS, "command line": OVERRIDES
     }.items()
     for name, case in cases.items()
 }  # fmt: skip
@@ -163,25 +164,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_bad_config_is_answered_with_its_place_and_what_to_write(name: str, tmp_path: Path) -> None:
+def test_bad_config_is_reported_with_its_place_and_advice(name: str, tmp_path: Path) -> None:
     judge(CASES[name], tmp_path)
 
 
-def test_a_folder_that_may_not_be_written_to_is_found_by_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its permissions, which the user of a test may be above."""
+def test_check_reports_an_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test patches os.access, because the user who runs it may be root."""
     monkeypatch.setattr(checks.os, "access", lambda path, mode: Path(path) != Path("closed"))
     (tmp_path / "closed").mkdir()
-    judge(more("output_dir: @closed/out\n", "closed may not be written to", "another folder", 5), tmp_path)
+    judge(more("output_dir: @closed/out\n", "no permission to write to closed", "another folder", 5), tmp_path)
 
 
-def test_wrong_usage_is_told_to_programs_too() -> None:
+def test_wrong_usage_is_reported_as_json_too() -> None:
     result = tunesmith("--format", "json", "check")
-    [problem] = told(result)["problems"]
+    [problem] = report_of(result)["problems"]
     assert (result.exit_code, problem["code"], problem["where"]) == (2, "usage", "command line")
     assert "Usage: " in tunesmith("check").stderr
 
 
-# what is allowed, and most likely a mistake
+# warnings: valid values that are most likely a mistake
 
 LOGIN = """\
 from tunesmith import Plugin, Settings
@@ -190,12 +191,12 @@ class LoginSettings(Settings):
 plugin = Plugin(settings=LoginSettings)
 """
 HEX = "0123456789abcdef0123456789abcdef01234567"
-WARNINGS = {  # text -> words, and what may not be printed
-    "learning_rate: @100\n": ("learning_rate: 100 is far more", None),
+WARNINGS = {  # text -> part of the warning, and a secret that may not be printed
+    "learning_rate: @100\n": ("learning_rate: 100 is far above", None),
     "max_steps: 10\nsave_steps: @20\n": ("save_steps: 20 is more than the 10 steps of training", None),
-    "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last is evaluated", None),
-    "output_dir: @${HOME}/out\n": ("environment variables and ~ are not looked up", None),
-    "output_dir: @~/out\n": ("environment variables and ~ are not looked up", None),
+    "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last step is evaluated", None),
+    "output_dir: @${HOME}/out\n": ("environment variables and ~ are not expanded", None),
+    "output_dir: @~/out\n": ("environment variables and ~ are not expanded", None),
     "output_dir: @./hf_abcdefghijklmnopqrst\n": ("looks like a secret", "hf_abcdefghijklmnopqrst"),
     "generate_samples: true\nsample_prompts: [Hello, @sk-abcdefghijklmnopqrst]\n": ("sample_prompts.1: ", "sk-abcdef"),
     f"plugins: [./login.py]\nwandb_login: @{HEX}\n": ("as an environment variable", HEX),
@@ -203,34 +204,34 @@ WARNINGS = {  # text -> words, and what may not be printed
 
 
 @pytest.mark.parametrize("text", WARNINGS)
-def test_what_is_most_likely_a_mistake_is_a_warning_with_its_place(text: str, tmp_path: Path) -> None:
-    said, secret = WARNINGS[text]
-    case = Case(GOOD + text, 0, said, files={"login.py": LOGIN})
+def test_likely_mistake_is_a_warning_with_its_place(text: str, tmp_path: Path) -> None:
+    warning, secret = WARNINGS[text]
+    case = Case(GOOD + text, 0, warning, files={"login.py": LOGIN})
     case.write(tmp_path)
     before = snapshot(tmp_path)
-    people, programs = tunesmith("check", "run.yaml"), tunesmith("--format", "json", "check", "run.yaml")
-    [line] = people.stderr.splitlines()
-    assert line.startswith(f"warning: {case.place}: ") and said in line
-    assert people.exit_code == 0 and "no problems found" in people.stdout
-    assert told(programs)["warnings"] == [line.removeprefix("warning: ")] and not told(programs)["problems"]
-    assert secret is None or secret not in people.output + programs.output
+    text_result, json_result = tunesmith("check", "run.yaml"), tunesmith("--format", "json", "check", "run.yaml")
+    [line] = text_result.stderr.splitlines()
+    assert line.startswith(f"warning: {case.place}: ") and warning in line
+    assert text_result.exit_code == 0 and "no problems found" in text_result.stdout
+    assert report_of(json_result)["warnings"] == [line.removeprefix("warning: ")] and not report_of(json_result)["problems"]
+    assert secret is None or secret not in text_result.output + json_result.output
     assert snapshot(tmp_path) == before
 
 
-def test_a_good_config_has_no_warning_and_1e_minus_4_is_a_number(tmp_path: Path) -> None:
+def test_valid_config_has_no_warning_and_1e_minus_4_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(GOOD + "learning_rate: 1e-4\n")
     result = tunesmith("check", "run.yaml")
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_a_secret_of_the_wrong_type_is_not_repeated(tmp_path: Path) -> None:
-    local(tmp_path, "login", LOGIN.partition("\n")[2].replace('str = ""', "int = 0"))
+def test_secret_of_a_wrong_type_is_not_printed(tmp_path: Path) -> None:
+    local_plugin(tmp_path, "login", LOGIN.partition("\n")[2].replace('str = ""', "int = 0"))
     (tmp_path / "run.yaml").write_text(GOOD + f"plugins: [./login.py]\nwandb_login: {HEX[:-1]}a\n")
     result = tunesmith("check", "run.yaml")
     assert result.exit_code == 2 and "wandb_login has to be an integer\n" in result.stderr
 
 
-# how long it takes
+# time and imports of check
 
 TIMED = """
 import json, os, sys
@@ -248,12 +249,12 @@ except SystemExit as end:
     ("text", "code"),
     [(GOOD, 0), (GOOD + "lerning_rate: 1\nsave_steps: x\nadapter: lroa\n", 2), ("base_model: ./none\n" + DATA, 4)],
 )
-def test_check_takes_less_than_two_seconds_and_no_torch(text: str, code: int, tmp_path: Path) -> None:
-    """Seconds of the processor, its own and its children's, so that other work on the machine does not count."""
+def test_check_takes_under_two_seconds_without_torch(text: str, code: int, tmp_path: Path) -> None:
+    """The limit is CPU time of the process and its children, so that other work on the machine does not count."""
     (tmp_path / "run.yaml").write_text(text)
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", TIMED, "run.yaml"], capture_output=True, text=True, env=dict(os.environ), check=True
     )
-    assert "Traceback" not in done.stderr
-    status, seconds, heavy = json.loads(done.stdout.splitlines()[-1])
-    assert (status, heavy) == (code, []) and seconds < 2, done.stdout + done.stderr
+    assert "Traceback" not in completed.stderr
+    status, seconds, heavy = json.loads(completed.stdout.splitlines()[-1])
+    assert (status, heavy) == (code, []) and seconds < 2, completed.stdout + completed.stderr

@@ -1,11 +1,12 @@
-"""Bad data: every class of it ends in one answer with file, line and field, what to do and exit code 3.
+"""Every kind of bad data is reported once, with file, line and field, what to do and exit code 3.
 
-Not here, because there is no such feature: rewards, images, dropping incomplete batches. Files of other kinds are in
-test_bad_files.py, pairs and labels with their strategies. What the chat template takes is taken: two turns of one role
-in a row, a first turn of the assistant, a last one of the user, further properties of messages; one that does not take
-them makes it an error of the row (here: a strict one). Duplicate rows, duplicate names in a row, overlap of training
-and held-out rows, and results of tools without a call are for a look at the data as a whole. A dataset that the hub
-does not have, or does not give, needs a network.
+There are no cases for features that do not exist: rewards, images, dropping incomplete batches. test_bad_files.py has
+the other kinds of files; pairs and labels are tested with their strategies.
+
+Conversations are valid if the chat template accepts them: two turns of one role in a row, a first turn of the
+assistant, a last turn of the user, and further properties of messages. A template that rejects them, such as STRICT,
+makes them an error of the row. Duplicate rows, duplicate names in a row, overlap of training and held-out rows, and
+tool results without a call are not detected in a single row. A dataset that is missing on the hub needs a network.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def lines(*rows: Any) -> bytes:
 def rows(
     content: bytes, type: str, place: str, said: str, help: str | None = None, name: str = "bad.jsonl", **more: Any
 ) -> Case:
-    """A data file and what is wrong with it."""
+    """Return the case of a bad data file, which is written to data/`name`."""
     keys = more.pop("keys", "")
     text = f"{BASE}datasets:\n  - path: ./data/{name}\n    type: {type}\n{keys}"
     defaults = {"exit_code": 3, "command": "preprocess"}
@@ -44,13 +45,13 @@ def rows(
 
 
 def chat(at: str, said: str, help: str | None, *messages: Any, **row: Any) -> Case:
-    """A second row whose messages can't be used."""
+    """Return the case of a valid row followed by one with invalid messages, or other columns in `row`."""
     content = lines({"messages": [USER, ANSWER]}, {"messages": list(messages), **row})
     return rows(content, "chat_template", "data/bad.jsonl:2", f"{at}: {said}", help)
 
 
 def file(path: str, said: str, help: str, exit_code: int = 3, keys: str = "", **more: Any) -> Case:
-    """A path that leads nowhere."""
+    """Return the case of a path that cannot be read."""
     mark = "" if "@" in keys or "place" in more else "@"
     return Case(f"{BASE}datasets:\n  - path: {mark}{path}\n    type: completion\n{keys}", exit_code, said, help, **more)
 
@@ -86,7 +87,7 @@ PATHS = {
     "library not there": file(
         "s3://bucket/a.jsonl", "read by s3fs, which is not installed", 'pip install "tunesmith[s3]"', 5
     ),
-    "no such scheme": file("gopher://a/b.jsonl", "nothing answers path: a gopher", "known: ", 2, place="run.yaml:7:5"),
+    "no such scheme": file("gopher://a/b.jsonl", "no plugin answers path: a gopher", "known: ", 2, place="run.yaml:7:5"),
     "too long a name": file("data/" + "a" * 300, "File name too long", None),  # type: ignore[arg-type]
 }  # fmt: skip
 TEXTS = {
@@ -204,7 +205,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_data_is_answered_with_file_line_and_field(name: str, project: Path) -> None:
+def test_bad_data_is_reported_with_file_line_and_field(name: str, project: Path) -> None:
     (project / "strict.jinja").write_text(STRICT)
     os.mkfifo(project / "pipe")
     judge(CASES[name], project)
@@ -223,7 +224,7 @@ LENIENT: dict[str, tuple[str, bytes, str]] = {  # file, content, type
 
 
 @pytest.mark.parametrize("name", LENIENT)
-def test_what_only_looks_odd_is_read_whole(name: str, project: Path) -> None:
+def test_unusual_file_is_read_completely(name: str, project: Path) -> None:
     file, content, type = LENIENT[name]
     (project / "data" / file).write_bytes(content)
     (project / "run.yaml").write_text(f"{BASE}datasets: [{{path: ./data/{file}, type: {type}}}]\n")
@@ -231,7 +232,7 @@ def test_what_only_looks_odd_is_read_whole(name: str, project: Path) -> None:
     assert (result.exit_code, "2 rows, 2 kept" in result.stdout) == (0, True), result.output
 
 
-def test_a_broken_row_after_the_first_entry_leaves_no_half_made_cache(project: Path) -> None:
+def test_broken_row_leaves_no_partial_cache(project: Path) -> None:
     case = rows(lines({"text": "a"}, b"x"), "completion", "data/bad.jsonl:2:1", "broken JSON", "one JSON object")
     case.text = f"{case.text}dataset_prepared_path: ./prepared\n"  # type: ignore[str-bytes-safe]
     judge(case, project)

@@ -187,12 +187,12 @@ def test_a_streamed_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
 
 REFUSED = {
     "val_set_size with test_datasets": ({"test_datasets": True, "val_set_size": 2}, "val_set_size does not go with"),
-    "no end of a stream": ({"streaming": True}, "streaming is a stream without an end"),
+    "no end of a stream": ({"streaming": True}, "streaming has no end"),
     "a split of a stream": ({"streaming": True, "max_steps": 1, "val_set_size": 2}, "can't be held out of a stream"),
     "a weight of a stream": ({"streaming": True, "max_steps": 1, "weight": 2.0}, r"datasets.0.weight is for data that"),
     "the order of a stream": ({"streaming": True, "max_steps": 1, "curriculum_sampling": True}, "curriculum_sampling"),
     "an order and a shuffle": ({"curriculum_sampling": True, "shuffle_merged_datasets": True}, "has no effect"),
-    "a shard that is not there": ({"shards": 2, "shards_idx": 2}, r"shards_idx is 2, and there are shards 0 to 1"),
+    "a shard that is not there": ({"shards": 2, "shards_idx": 2}, r"shards_idx is 2, but the shards are 0 to 1"),
     "a shard of nothing": ({"shards_idx": 1}, "shards_idx has no effect without shards"),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests import tiny
-from tests.contract.fakes import BASE, load, local, refusal
+from tests.contract.fakes import BASE, load, local_plugin, error_of
 from tunesmith.api import prepare
 from tunesmith.cli.main import main
 from tunesmith.files.paths import source_of
@@ -37,7 +37,7 @@ def test_a_path_leads_to_a_file_to_the_hub_or_where_its_scheme_says(
 
 def test_the_rows_of_a_scheme_are_read_by_the_plugin_that_declares_it(tmp_path: Path) -> None:
     for word in ("tape", "disk"):
-        local(tmp_path, word, READER.format(scheme=word, word=word))
+        local_plugin(tmp_path, word, READER.format(scheme=word, word=word))
     text = "plugins: [./tape.py, ./disk.py]\ndatasets: [{path: disk://a, type: completion}, "
     config, hooks = load(tmp_path, BASE + text + "{path: tape://b, type: completion}]")
     answers: Any = [hooks.load_rows(None, spec) for spec in config.datasets]  # type: ignore[arg-type]
@@ -46,21 +46,21 @@ def test_the_rows_of_a_scheme_are_read_by_the_plugin_that_declares_it(tmp_path: 
 
 
 def test_a_named_plugin_reads_files_in_place_of_the_usual_one(tmp_path: Path) -> None:
-    local(tmp_path, "mine", READER.format(scheme="file", word="mine"))
+    local_plugin(tmp_path, "mine", READER.format(scheme="file", word="mine"))
     config, _ = load(tmp_path, BASE + "plugins: [./mine.py]\ndatasets: [{path: ./a.jsonl, type: completion}]")
     assert config.datasets[0].reader == "mine"
 
 
 def test_a_scheme_that_nobody_reads_is_named_at_its_place(tmp_path: Path) -> None:
-    error = refusal(load, tmp_path, BASE + "datasets:\n  - path: tape://a\n    type: completion")
+    error = error_of(load, tmp_path, BASE + "datasets:\n  - path: tape://a\n    type: completion")
     (problem,) = error.problems
-    assert (problem.code, error.exit_code) == ("unknown-value", 2) and "nothing answers path: a tape" in problem.message
+    assert (problem.code, error.exit_code) == ("unknown-value", 2) and "no plugin answers path: a tape" in problem.message
 
 
 def test_a_reader_without_sources_is_an_error(tmp_path: Path) -> None:
-    local(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef load_rows(): ...\n")
-    error = refusal(load, tmp_path, BASE + "plugins: [./one.py]")
-    assert "plugin one answers load_rows for no key" in str(error) and "Plugin(sources=...)" in str(error)
+    local_plugin(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef load_rows(): ...\n")
+    error = error_of(load, tmp_path, BASE + "plugins: [./one.py]")
+    assert "plugin one answers load_rows but declares no keys for it" in str(error) and "Plugin(sources=...)" in str(error)
 
 
 # types
@@ -81,9 +81,9 @@ def compute_loss(): ...
 
 def test_one_type_means_another_thing_to_another_method(tmp_path: Path) -> None:
     """Two plugins answer one type for rows of two kinds: the method says which."""
-    local(tmp_path, "talk", STRATEGY.format(kind="conversation", word="talk", more=""))
-    local(tmp_path, "choice", STRATEGY.format(kind="pair", word="choice", more=""))
-    local(tmp_path, "other", "from tunesmith import Method\n" + METHOD)
+    local_plugin(tmp_path, "talk", STRATEGY.format(kind="conversation", word="talk", more=""))
+    local_plugin(tmp_path, "choice", STRATEGY.format(kind="pair", word="choice", more=""))
+    local_plugin(tmp_path, "other", "from tunesmith import Method\n" + METHOD)
     text = "plugins: [./talk.py, ./choice.py, ./other.py]\ndatasets: [{path: ./x, type: shared}]"
     config, _ = load(tmp_path, BASE + text.replace(", ./other.py", ""))
     assert config.datasets[0].strategy == "talk"
@@ -112,7 +112,7 @@ def filter_rows(run, sources):
 
 
 def filtering(folder: Path, **keys: Any) -> Path:
-    local(folder, "even", FILTER)
+    local_plugin(folder, "even", FILTER)
     rows = [{"text": "stone " * n + "x" * (n % 2)} for n in range(1, 9)]
     tiny.write_rows(folder / "data.jsonl", rows)
     tiny.write_rows(folder / "test.jsonl", rows[:3])
@@ -133,12 +133,12 @@ def test_a_filter_sees_all_entries_and_what_it_drops_is_not_prepared(tmp_path: P
 def test_prepared_data_is_known_by_the_filters_too(tmp_path: Path) -> None:
     path = filtering(tmp_path, dataset_prepared_path=str(tmp_path / "prepared"))
     assert [prepare(tiny.start(path)).data.cached for _ in range(2)] == [False, True]
-    local(tmp_path, "even", FILTER.replace("== 0", "== 1"))
+    local_plugin(tmp_path, "even", FILTER.replace("== 0", "== 1"))
     assert not prepare(tiny.start(path)).data.cached
 
 
 def test_a_stream_cannot_be_filtered(tmp_path: Path) -> None:
-    error = refusal(tiny.start, filtering(tmp_path), "streaming=true", "max_steps=1")
+    error = error_of(tiny.start, filtering(tmp_path), "streaming=true", "max_steps=1")
     assert "streaming does not go with the plugin even, which has to see all rows first" in str(error)
 
 

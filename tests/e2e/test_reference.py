@@ -145,7 +145,7 @@ def test_the_plan_names_the_reference_and_what_it_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"rl": "simpo"}, "precompute_ref_log_probs has no effect: nothing here is held to a reference"),
+        ({"rl": "simpo"}, "precompute_ref_log_probs has no effect: no active plugin uses a reference model"),
         ({"sync_ref_model": True}, "sync_ref_model moves the reference"),
         ({"streaming": True, "val_set_size": 0, "eval_steps": None}, "precompute_ref_log_probs can't be"),
     ],

@@ -162,9 +162,9 @@ def test_two_processes_begin_what_one_ends(tmp_path: Path) -> None:
 def test_the_rules_name_only_keys_that_exist() -> None:
     from tunesmith.config.settings import CoreSettings
     from tunesmith.plugins.discovery import installed
-    from tunesmith.resume_rules import BY_CONTENT, FREE, IF_ROWS_STAY, WORD
+    from tunesmith.resume_rules import ACCEPT, BY_CONTENT, FREE, IF_ROWS_STAY
 
-    assert set(FREE) | set(BY_CONTENT) | set(WORD) | set(IF_ROWS_STAY) <= set(CoreSettings.model_fields)
+    assert set(FREE) | set(BY_CONTENT) | set(ACCEPT) | set(IF_ROWS_STAY) <= set(CoreSettings.model_fields)
     for candidate in installed().values():
         declaration = candidate.load().declaration
         own = set(declaration.settings.model_fields) if declaration.settings else set()

@@ -120,6 +120,19 @@ def report(ctx: click.Context, error: TunesmithError) -> None:
         click.echo(f"docs: {docs}", err=True)
 
 
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json to a command, which passes it to `show` as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def show(value: Any, as_json: bool, as_text: Callable[[], Any]) -> None:
+    """Print a value as redacted JSON, with --json or `tunesmith --format json`; otherwise call `as_text`."""
+    if as_json or click.get_current_context().find_root().params.get("format") == "json":
+        click.echo(json.dumps(clean(value), indent=1))
+    else:
+        as_text()
+
+
 def with_config(function: Callable[..., Any]) -> Callable[..., Any]:
     """The arguments of a command about one run: the YAML file and overrides of its keys."""
     function = click.argument("overrides", nargs=-1, type=click.UNPROCESSED)(function)

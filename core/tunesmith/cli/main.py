@@ -9,9 +9,8 @@ import sys
 
 import click
 
-from tunesmith.cli.commands import OVERRIDES, Commands, open_run, pairs, with_config
+from tunesmith.cli.commands import OVERRIDES, Commands, json_option, open_run, pairs, show, with_config
 from tunesmith.errors import ConfigError, TunesmithError
-from tunesmith.redact import clean
 
 
 def version() -> str:
@@ -31,7 +30,7 @@ def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
 )
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
-@click.option("--format", type=click.Choice(["text", "json"]), default="text", help="How errors are told.")
+@click.option("--format", type=click.Choice(["text", "json"]), default="text", help="The format of output and errors.")
 def main(traceback: bool, format: str) -> None:
     """Fine-tune language models from one YAML file.
 
@@ -88,55 +87,53 @@ def preprocess(config: str, overrides: tuple[str, ...], debug: bool, html: str |
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@json_option
 def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say what a run will do, without reading weights: stages, data, steps, parameters."""
     from tunesmith.api import plan as make_plan
     from tunesmith.api import prepare
     from tunesmith.cli.show import show_plan
 
-    made = make_plan(prepare(open_run(config, overrides)))
-    click.echo(json.dumps(made, indent=1, default=str)) if as_json else show_plan(made)
+    report = make_plan(prepare(open_run(config, overrides)))
+    show(report, as_json, lambda: show_plan(report))
 
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-@click.pass_context
-def check(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
-    """Check a config and the files it names, in a second or two; imports no torch."""
+@json_option
+def check(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check a config and the files it names in a second or two, without importing torch."""
     run = open_run(config, overrides)
     names = [p.name for p in run.hooks.plugins]
     warnings = [f"{name}: {value}" for name, value in run.notes.items()]
-    if ctx.find_root().params["format"] == "json":
-        click.echo(json.dumps({"exit_code": 0, "problems": [], "warnings": warnings, "plugins": names}, indent=1))
-        return
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{config}: no problems found; active plugins: {', '.join(names)}")
+
+    def as_text() -> None:
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
+        click.echo(f"{config}: no problems found; active plugins: {', '.join(names)}")
+
+    show({"exit_code": 0, "problems": [], "warnings": warnings, "plugins": names}, as_json, as_text)
 
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@json_option
 @click.pass_context
 def doctor(ctx: click.Context, config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Compare a config with this machine: packages, devices, disk, access; and say what to type next."""
     from tunesmith.cli.doctor import diagnose, exit_code, next_line
     from tunesmith.cli.show import show_findings
 
-    found = diagnose(config, pairs(overrides))
-    line, code = next_line(found, shlex.join(["tunesmith", "train", config, *overrides])), exit_code(found)
-    if as_json:
-        made = {"exit_code": code, "findings": [dataclasses.asdict(finding) for finding in found], "next": line}
-        click.echo(json.dumps(clean(made), indent=1))
-    else:
-        show_findings(found, line)
+    findings = diagnose(config, pairs(overrides))
+    line, code = next_line(findings, shlex.join(["tunesmith", "train", config, *overrides])), exit_code(findings)
+    report = {"exit_code": code, "findings": [dataclasses.asdict(finding) for finding in findings], "next": line}
+    show(report, as_json, lambda: show_findings(findings, line))
     ctx.exit(code)
 
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check the engine's promises (packing, shared prompts, chunks) on this model and data."""
     from tunesmith.api import prepare
@@ -149,11 +146,11 @@ def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     except TunesmithError as error:
         show_checks(getattr(error, "rows", []))
         raise
-    click.echo(json.dumps(rows, indent=1)) if as_json else show_checks(rows)
+    show(rows, as_json, lambda: show_checks(rows))
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def plugins(as_json: bool) -> None:
     """List the installed plugins, from their metadata alone."""
     from tunesmith.config.keys import DROP, selects
@@ -165,23 +162,24 @@ def plugins(as_json: bool) -> None:
          "requires": c.requires, "selected_by": selects(c.info).removesuffix(DROP)}
         for c in installed().values()
     ]  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        click.echo(f"{row['name']:12} {row['distribution']} {row['version']}\n{'':12} {row['summary']}")
+
+    def as_text() -> None:
+        for row in rows:
+            click.echo(f"{row['name']:12} {row['distribution']} {row['version']}\n{'':12} {row['summary']}")
+
+    show(rows, as_json, as_text)
 
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option
 def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """List, hook by hook and in call order, which plugins of a run answer it; and its patches."""
     from tunesmith.cli.show import hook_rows, show_hooks
 
     run = open_run(config, overrides)
-    made = hook_rows(run)
-    click.echo(json.dumps(made, indent=1)) if as_json else show_hooks(made)
+    rows = hook_rows(run)
+    show(rows, as_json, lambda: show_hooks(rows))
 
 
 @main.command("config-schema")

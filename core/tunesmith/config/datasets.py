@@ -1,26 +1,60 @@
-"""Entries of the dataset lists: where they stand, what their `type:` says, and which plugin answers it."""
+"""Entries of the dataset lists: their place, the meaning of `type:`, and the plugins that answer it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.yamlfile import Document
+from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.plugins.discovery import Candidate, defaults
+from tunesmith.plugins.plugin import Settings
 
 DATASET_KEYS = ("datasets", "pretraining_dataset", "test_datasets")
 USER_DEFINED, FUNCTION = "user_defined", "function"
-"""The types that an entry says without their word: by a mapping, and by the path of a function."""
+"""The types of an entry whose `type:` is a mapping, and of one whose `type:` is the path of a function."""
 _FUNCTION = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 _MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)[.:]([A-Za-z_]\w*)")
 
 
-def entries_of(document: Document, key: str) -> dict[int, dict[str, Any]]:
-    """The entries of a dataset list as they stand in the YAML, without those of a wrong type."""
-    entries = document.values.get(key)
-    return {i: entry for i, entry in enumerate(entries) if isinstance(entry, dict)} if isinstance(entries, list) else {}
+@dataclass
+class Entry:
+    """One entry of a dataset list as the YAML has it, and what was resolved from it: once, by metadata alone.
+
+    values: its keys. type: the name that its strategy answers. source: where its path leads. strategy, reader: the
+    plugins that build examples of its rows and that read them; None if none was found, which is reported as a problem.
+    settings, options: its validated keys, the core's and the strategy's.
+    """
+
+    group: str
+    index: int
+    values: dict[str, Any]
+    type: str = ""
+    source: str = ""
+    strategy: Candidate | None = None
+    reader: Candidate | None = None
+    settings: Settings | None = None
+    options: Settings | None = None
+
+    @property
+    def path(self) -> KeyPath:
+        """The path of the entry in the YAML, such as ("datasets", 0)."""
+        return (self.group, self.index)
+
+
+def entries_of(document: Document) -> list[Entry]:
+    """Return the entries of all dataset lists; values of a wrong type are left to validation."""
+    entries = []
+    for group in DATASET_KEYS:
+        values = document.values.get(group)
+        for index, entry in enumerate(values if isinstance(values, list) else []):
+            if isinstance(entry, dict):
+                if group == "pretraining_dataset":
+                    entry.setdefault("type", "pretrain")
+                entries.append(Entry(group, index, entry))
+    return entries
 
 
 def type_of(value: Any, known: Collection[str]) -> str:
@@ -54,19 +88,19 @@ def function_path(value: str, base: Path) -> str | None:
 
 
 def types_of(info: Mapping[str, Any], kinds: Collection[str] | None = None) -> list[str]:
-    """The types that a plugin's strategies answer to, of some row kinds or of all."""
+    """Return the types that a plugin's strategies answer, for some row kinds or for all."""
     strategies = info["strategies"].items()
     return [name for kind, names in strategies if kinds is None or kind in kinds for name in names]
 
 
 def strategies_for(name: str, candidates: Iterable[Candidate], kinds: Collection[str]) -> list[Candidate]:
-    """The plugins that make rows of these kinds from a type; where none does, those that make any."""
-    found = [c for c in candidates if name in types_of(c.info)]
-    return [c for c in found if name in types_of(c.info, kinds)] or found
+    """Return the plugins that answer a type for one of these row kinds; if none does, those that answer it at all."""
+    answering = [c for c in candidates if name in types_of(c.info)]
+    return [c for c in answering if name in types_of(c.info, kinds)] or answering
 
 
 def kinds_of(active: Mapping[str, Candidate], available: Mapping[str, Candidate]) -> tuple[str, ...]:
-    """The row kinds of the method that is active, or else of the default one; none where there is none."""
+    """Return the row kinds of the active method, or of the default method if no other is active."""
     standard = {row["plugin"] for row in defaults() if row["hook"] == "compute_loss"}
     methods = [c for c in active.values() if c.info["method"] and c.name not in standard]
     methods += [c for name, c in available.items() if name in standard and c.info["method"]]

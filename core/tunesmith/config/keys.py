@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunesmith.config.datasets import DATASET_KEYS, entries_of, kinds_of, strategies_for, type_of, types_of
+from tunesmith.config.datasets import DATASET_KEYS, types_of
 from tunesmith.config.secrets import is_secret
 from tunesmith.config.selection import SELECTORS, Selection
 from tunesmith.config.settings import CoreSettings, DatasetSettings
@@ -52,6 +52,7 @@ class _Checker:
         self.document = document
         self.available = available
         self.active = selection.active
+        self.entries = selection.entries
 
     def top(self) -> Iterator[Problem]:
         core = core_schema()["properties"]
@@ -87,30 +88,25 @@ class _Checker:
     def datasets(self) -> Iterator[Problem]:
         core = dataset_schema()["properties"]
         owned = owners(self.available, "dataset_schema")
-        for group in DATASET_KEYS:
-            for index, entry in entries_of(self.document, group).items():
-                strategy = self.strategy(entry.get("type"))
-                schema = strategy.info["dataset_schema"] if strategy else {}
-                mine = schema.get("properties", {})
-                if strategy and isinstance(entry.get("type"), dict):
-                    for key, value in entry["type"].items():
-                        inner: KeyPath = (group, index, "type", key)
-                        if key in mine:
-                            yield from self.below(schema, mine[key], value, inner)
-                        else:
-                            yield self.unknown(inner, set(mine), f"known: {', '.join(mine)}")
-                    mine = {}
-                for key, value in entry.items():
-                    path = (group, index, key)
-                    if key in core:
-                        yield from self.below(dataset_schema(), core[key], value, path)
-                    elif key in mine:
-                        yield from self.below(schema, mine[key], value, path)
-                    elif strategy or key not in owned:
-                        yield self.lost(path, {*core, *mine}, owned, "dataset_schema")
-
-    def strategy(self, value: Any) -> Candidate | None:
-        return strategy_of(value, self.active, self.available)
+        for entry in self.entries:
+            schema = entry.strategy.info["dataset_schema"] if entry.strategy else {}
+            options = schema.get("properties", {})
+            if entry.strategy and isinstance(entry.values.get("type"), dict):
+                for key, value in entry.values["type"].items():
+                    path: KeyPath = (*entry.path, "type", key)
+                    if key in options:
+                        yield from self.below(schema, options[key], value, path)
+                    else:
+                        yield self.unknown(path, set(options), f"known: {', '.join(options)}")
+                options = {}
+            for key, value in entry.values.items():
+                path = (*entry.path, key)
+                if key in core:
+                    yield from self.below(dataset_schema(), core[key], value, path)
+                elif key in options:
+                    yield from self.below(schema, options[key], value, path)
+                elif entry.strategy or key not in owned:
+                    yield self.lost(path, {*core, *options}, owned, "dataset_schema")
 
     def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Problem:
         """What to say of a key that no active plugin owns."""
@@ -184,13 +180,6 @@ class _Checker:
 
 
 DROP = ", or drop the key"
-
-
-def strategy_of(value: Any, active: Mapping[str, Candidate], available: Mapping[str, Candidate]) -> Candidate | None:
-    """The active plugin that answers a dataset's `type:` for the rows of the active method."""
-    known = {name for candidate in active.values() for name in types_of(candidate.info)}
-    name = type_of(value, known)
-    return next(iter(strategies_for(name, active.values(), kinds_of(active, available))), None)
 
 
 def selects(info: Mapping[str, Any]) -> str:

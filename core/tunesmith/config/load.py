@@ -5,21 +5,21 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from tunesmith.config import keys, type_errors
-from tunesmith.config.datasets import DATASET_KEYS, entries_of, type_of, types_of
+from tunesmith.config.datasets import DATASET_KEYS, Entry, entries_of
 from tunesmith.config.selection import Selection, Selector
 from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.yamlfile import Document, KeyPath, read
 from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError
-from tunesmith.files.paths import source_of
 from tunesmith.plugins import discovery
 from tunesmith.plugins.discovery import Candidate, LoadedPlugin
 from tunesmith.plugins.manager import Hooks
@@ -27,6 +27,12 @@ from tunesmith.plugins.plugin import Settings
 from tunesmith.redact import clean
 
 S = TypeVar("S", bound=Settings)
+
+
+class Wrong(Protocol):
+    """Report a problem with the value of a key: "key" or ("group", "key")."""
+
+    def __call__(self, path: str | KeyPath, message: str, help: str | None = None, code: str = "config") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -90,11 +96,32 @@ class Config:
                 return settings
         raise LookupError(f"{model.__qualname__} belongs to no active plugin")
 
-    def error(self, path: str | KeyPath, message: str, help: str | None = None) -> ConfigError:
-        """The error to raise when a key can't go with others; `path` is "key" or ("group", "key")."""
-        where = (path,) if isinstance(path, str) else path
-        name = ".".join(map(str, where))
-        return ConfigError(f"{name} {message}", where=self.document.where(where, value=True), help=help)
+    def place(self, path: str | KeyPath) -> str:
+        """Return file:line:column of the value of a key: "key" or ("group", "key")."""
+        return self.document.where((path,) if isinstance(path, str) else path, value=True)
+
+    def error(self, path: str | KeyPath, message: str, help: str | None = None, code: str = "config") -> ConfigError:
+        """Return the error to raise if the value of a key can't be used; `path` is "key" or ("group", "key")."""
+        name = path if isinstance(path, str) else ".".join(map(str, path))
+        return ConfigError(f"{name} {message}".lstrip(), where=self.place(path), help=help, code=code)
+
+    @contextmanager
+    def checking(self) -> Iterator[Wrong]:
+        """Collect problems within the block, and raise them together at its end.
+
+        Example:
+            with run.config.checking() as wrong:
+                if core.datasets and core.pretraining_dataset:
+                    wrong("pretraining_dataset", "does not go with datasets", "keep one of them")
+        """
+        problems: list[Problem] = []
+
+        def wrong(path: str | KeyPath, message: str, help: str | None = None, code: str = "config") -> None:
+            problems.extend(self.error(path, message, help, code).problems)
+
+        yield wrong
+        if problems:
+            raise ConfigError(problems)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, defaults included, as JSON values; secrets redacted, for it is written."""
@@ -128,31 +155,28 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
     """
     path = Path(path)
     document = read(path, overrides)
-    for entry in entries_of(document, "pretraining_dataset").values():
-        entry.setdefault("type", "pretrain")
     available = discovery.installed()
     values = {**_defaults_of_selectors(), **{k: v for k, v in document.values.items() if v is not None}}
-    selector = Selector(available, path.resolve().parent, document.where)
-    selection = selector.select(values)
-    problems = list(selection.problems)
-    problems += keys.check(document, available, selection)
+    base = path.resolve().parent
+    selection = Selector(available, base, document.where).select(values, entries_of(document))
+    problems = [*selection.problems, *keys.check(document, available, selection)]
     plugins: dict[str, LoadedPlugin] = {}
     for name, candidate in selection.active.items():
         try:
             plugins[name] = candidate.load()
         except TunesmithError as error:
             problems += error.problems
-    config = _validate(document, path.resolve().parent, plugins, selection, available, problems)
+    config = _validate(document, base, plugins, selection, problems)
     hooks = Hooks(list(plugins.values()), replaced_defaults(selection.active))
-    problems = []
-    prepared, stream, tests = (_specs(config, key, hooks, available, problems) for key in DATASET_KEYS)
-    config.test_datasets = tests
+    specs: dict[str, list[DatasetSpec]] = {key: [] for key in DATASET_KEYS}
+    with config.checking() as wrong:
+        for entry in selection.entries:
+            specs[entry.group] += _specs(config, entry, hooks, wrong)
+    config.test_datasets = specs["test_datasets"]
     if config.core.streaming:
-        config.streamed = prepared or stream
+        config.streamed = specs["datasets"] or specs["pretraining_dataset"]
     else:
-        config.datasets, config.streamed = prepared, stream
-    if problems:
-        raise ConfigError(problems)
+        config.datasets, config.streamed = specs["datasets"], specs["pretraining_dataset"]
     return config, hooks
 
 
@@ -178,7 +202,6 @@ def _validate(
     base: Path,
     plugins: dict[str, LoadedPlugin],
     selection: Selection,
-    available: dict[str, Candidate],
     problems: list[Problem],
 ) -> Config:
     """Validate each owner's keys by its pydantic model; raise everything found so far at once."""
@@ -191,12 +214,14 @@ def _validate(
             message = f"plugin {plugin} declares {key}, which belongs to the core"
             problems.append(Problem(message, document.where((key,)), "plugin-shape", "name the plugin's key otherwise"))
         owned[name] = _settings(model, values, document, (), problems) if model else None
-    for key in DATASET_KEYS:
-        for index, entry in entries_of(document, key).items():
-            _settings(DatasetSettings, entry, document, (key, index), problems)
-            strategy = keys.strategy_of(entry.get("type"), selection.active, available)
-            if strategy and strategy.name in plugins:
-                _options(plugins[strategy.name].declaration.dataset_settings, entry, document, (key, index), problems)
+    for entry in selection.entries:
+        entry.settings = _settings(DatasetSettings, entry.values, document, entry.path, problems)
+        strategy = plugins.get(entry.strategy.name) if entry.strategy else None
+        if strategy and (model := strategy.declaration.dataset_settings):
+            if isinstance(entry.values["type"], dict):  # a mapping holds the strategy's keys itself
+                entry.options = _settings(model, entry.values["type"], document, (*entry.path, "type"), problems)
+            else:
+                entry.options = _settings(model, entry.values, document, entry.path, problems)
     if problems:
         only_plugins = all(p.code.startswith("plugin-") for p in problems)
         kind: type[TunesmithError] = PluginError if only_plugins else ConfigError
@@ -229,45 +254,20 @@ def _line_and_column(problem: Problem) -> list[int]:
     return [int(part) for part in (problem.where or "").split(":")[-2:] if part.isdecimal()]
 
 
-def _options(
-    model: type[Settings] | None, entry: dict[str, Any], document: Document, path: KeyPath, problems: list[Problem]
-) -> Settings | None:
-    """A strategy's own keys of an entry; those of its `type:` where that is a mapping."""
-    if model is None:
-        return None
-    if isinstance(entry.get("type"), dict):
-        return _settings(model, entry["type"], document, (*path, "type"), problems)
-    return _settings(model, entry, document, path, problems)
-
-
-def _specs(
-    config: Config, key: str, hooks: Hooks, available: dict[str, Candidate], problems: list[Problem]
-) -> list[DatasetSpec]:
-    """Resolve the entries of a dataset list: who reads and who makes examples, and the row kind for the method."""
-    specs = []
-    document, active = config.document, config.selection.active
-    for index, entry in enumerate(getattr(config.core, key)):
-        path = (key, index)
-        settings = cast(DatasetSettings, _settings(DatasetSettings, entry, document, path, problems))
-        source = source_of(settings.path, settings.revision)
-        reader = next((name for name, c in active.items() if source in c.info["sources"]), None)
-        candidate = keys.strategy_of(entry.get("type"), active, available)
-        if candidate is None or reader is None:
-            what = f"reads a {source}" if reader is None else f"answers type: {entry.get('type')}"
-            help = "tunesmith plugins lists what is installed"
-            problems.append(Problem(f"no active plugin {what}", document.where(path), "unknown-value", help))
-            continue
-        declaration = hooks.by_name[candidate.name].declaration
-        type_name = type_of(entry.get("type"), set(types_of(candidate.info)))
-        kinds = [k for k, types in declaration.strategies.items() if type_name in types]
-        kind = next((k for k in hooks.method.rows if k in kinds), None)
-        if kind is None:
-            wanted = " or ".join(hooks.method.rows)
-            message = f"type: {type_name} makes {' or '.join(kinds)} rows, and the method trains on {wanted} rows"
-            problems.append(Problem(message, document.where((*path, "type"), value=True), "row-kind", None))
-            continue
-        options = _options(declaration.dataset_settings, entry, document, path, problems)
-        where = document.where((*path, "path"), value=True)
-        made = DatasetSpec(settings, reader, source, candidate.name, type_name, kind, options, where, index, key)
-        specs.append(made)
-    return specs
+def _specs(config: Config, entry: Entry, hooks: Hooks, wrong: Wrong) -> list[DatasetSpec]:
+    """Return the spec of a validated entry; none if the method does not train on its kind of rows."""
+    assert entry.strategy and entry.reader and isinstance(entry.settings, DatasetSettings)  # else a problem was raised
+    strategies = hooks.by_name[entry.strategy.name].declaration.strategies
+    kinds = [kind for kind, types in strategies.items() if entry.type in types]
+    kind = next((kind for kind in hooks.method.rows if kind in kinds), None)
+    if kind is None:
+        accepted = " or ".join(hooks.method.rows)
+        message = f"{entry.type} makes {' or '.join(kinds)} rows, and the method trains on {accepted} rows"
+        wrong((*entry.path, "type"), message, code="row-kind")
+        return []
+    return [
+        DatasetSpec(
+            entry.settings, entry.reader.name, entry.source, entry.strategy.name, entry.type, kind, entry.options,
+            config.place((*entry.path, "path")), entry.index, entry.group,
+        )
+    ]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.datasets import DATASET_KEYS, function_path, kinds_of, strategies_for, type_of, types_of
+from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
 from tunesmith.errors import PluginError, Problem
 from tunesmith.files.paths import is_library_file, source_of
 from tunesmith.plugins.discovery import Candidate, catalogue, defaults
@@ -18,9 +18,10 @@ SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
 
 @dataclass
 class Selection:
-    """The active plugins in call order before `after`/`before`, and what went wrong."""
+    """The active plugins in call order before `after` and `before`, the entries they act on, and the problems."""
 
     active: dict[str, Candidate] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, candidate: Candidate) -> None:
@@ -28,7 +29,7 @@ class Selection:
 
 
 class Selector:
-    """Decides from the raw values of a config, and metadata alone, which plugins are active."""
+    """Decide which plugins are active, from the raw values of a config and metadata alone."""
 
     def __init__(self, available: dict[str, Candidate], base: Path, mark: Any):
         self.available = available
@@ -36,8 +37,12 @@ class Selector:
         self.mark = mark
         self.result = Selection()
 
-    def select(self, values: dict[str, Any]) -> Selection:
-        """`plugins:` in its order; then, by word, what selectors and switches choose, and defaults where needed."""
+    def select(self, values: dict[str, Any], entries: list[Entry]) -> Selection:
+        """Select the plugins in `plugins:` in order, then by name those that selectors, switches and defaults choose.
+
+        Resolves the strategy and the reader of each entry.
+        """
+        self.result.entries = entries
         names = values.get("plugins")
         for index, name in enumerate(names if isinstance(names, list) else []):
             self.by_name(str(name), ("plugins", index))
@@ -49,12 +54,8 @@ class Selector:
         for key in SELECTORS:
             if isinstance(values.get(key), str):
                 self.by_value(key, values[key], (key,), named)
-        for key in DATASET_KEYS:
-            for index, entry in enumerate(values.get(key) or [] if isinstance(values.get(key), list) else []):
-                if isinstance(entry, dict):
-                    if isinstance(entry.get("type"), str | dict):
-                        self.by_type(entry["type"], (key, index, "type"), named)
-                    self.by_source(entry, (key, index, "path"), named)
+        for entry in entries:
+            self.resolve(entry, named)
         self.add_defaults()
         words = [*named, *sorted(self.result.active.keys() - named.keys())]
         self.result.active = {name: self.result.active[name] for name in words}
@@ -105,26 +106,32 @@ class Selector:
         owners = [c for c in self.available.values() if value in values(c.info)]
         self._take(owners, values, f"{key}: {value}", value, path, named)
 
-    def by_type(self, value: Any, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
-        candidates = [*self.result.active.values(), *self.available.values()]
-        known = {name for candidate in candidates for name in types_of(candidate.info)}
-        name = type_of(value, known)
-        owners = strategies_for(name, self.available.values(), kinds_of(self.result.active, self.available))
-        if not owners and (file := function_path(name, self.base)) and (":" in name or not nearest(name, known)):
-            declared = any(name in types_of(info) for info in catalogue().values())
-            if not declared:
-                message = f"type: {name} looks like a function of an importable module, and no module is imported"
-                help = f"write type: {file} for a function in a file; a plugin's type needs that plugin installed"
-                self.problem(message, path, help, "module-name")
-                return
-        self._take(owners, types_of, f"type: {name}", name, path, named)
+    def resolve(self, entry: Entry, named: dict[str, Candidate]) -> None:
+        """Find the one strategy and the one reader of an entry. Values of a wrong type are left to validation."""
+        if isinstance(value := entry.values.get("type"), str | dict):
+            path = (*entry.path, "type")
+            known = {name for candidate in self.available.values() for name in types_of(candidate.info)}
+            entry.type = type_of(value, known)
+            owners = strategies_for(entry.type, self.available.values(), kinds_of(self.result.active, self.available))
+            if owners or not self._refuse_module(entry.type, known, path):
+                entry.strategy = self._take(owners, types_of, f"type: {entry.type}", entry.type, path, named)
+        if isinstance(target := entry.values.get("path"), str):
+            entry.source = source_of(target, entry.values.get("revision"))
+            owners = [c for c in self.available.values() if entry.source in c.info["sources"]]
+            why, path = f"path: a {entry.source}", (*entry.path, "path")
+            entry.reader = self._take(owners, lambda info: info["sources"], why, entry.source, path, named)
 
-    def by_source(self, entry: dict[str, Any], path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
-        if not isinstance(entry.get("path"), str):
-            return  # which the settings' model tells
-        source = source_of(entry["path"], entry.get("revision"))
-        owners = [c for c in self.available.values() if source in c.info["sources"]]
-        self._take(owners, lambda info: info["sources"], f"path: a {source}", source, path, named)
+    def _refuse_module(self, name: str, known: set[str], path: tuple[Any, ...]) -> bool:
+        """Report a type that looks like a function of an importable module: no module is imported by name."""
+        file = function_path(name, self.base)
+        if file is None or any(name in types_of(info) for info in catalogue().values()):
+            return False
+        if ":" not in name and nearest(name, known):
+            return False  # a misspelled type with a dot in it
+        message = f"type: {name} looks like a function of an importable module, and no module is imported by name"
+        help = f"write type: {file} for a function in a file; a plugin's type needs that plugin installed"
+        self.problem(message, path, help, "module-name")
+        return True
 
     def _take(
         self,
@@ -134,25 +141,25 @@ class Selector:
         value: str,
         path: tuple[Any, ...],
         named: dict[str, Candidate],
-    ) -> None:
-        """Activate the one plugin that answers a value; those that `plugins:` names go before others."""
-        explicit = [c for c in owners if c.name in named]
-        if len(explicit or owners) > 1:
-            both = " and ".join(map(str, explicit or owners))
-            self.problem(f"{why} is answered by {both}", path, "name one of them in plugins:", "plugin-conflict")
-        for owner in explicit or owners:
-            self.result.add(owner)
-            return
+    ) -> Candidate | None:
+        """Activate and return the one plugin that answers a value; those in `plugins:` take precedence."""
+        owners = [c for c in owners if c.name in named] or owners
+        if len(owners) > 1:
+            names = " and ".join(map(str, owners))
+            self.problem(f"{why} is answered by {names}", path, "name one of them in plugins:", "plugin-conflict")
+        if owners:
+            self.result.add(owners[0])
+            return owners[0]
         extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
         if extra:
-            self.problem(
-                f"{why} needs the plugin {extra!r}", path, f'pip install "tunesmith[{extra}]"', "plugin-missing"
-            )
-            return
+            help = f'pip install "tunesmith[{extra}]"'
+            self.problem(f"{why} needs the plugin {extra!r}", path, help, "plugin-missing")
+            return None
         everything = {v for c in self.available.values() for v in values_of(c.info)}
         close = nearest(value, everything)
-        known = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(everything))}"
-        self.problem(f"nothing answers {why}", path, known, "unknown-value")
+        help = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(everything))}"
+        self.problem(f"no plugin answers {why}", path, help, "unknown-value")
+        return None
 
     def add_defaults(self) -> None:
         for row in defaults():

@@ -1,7 +1,7 @@
 """The hooks of a run, in the order in which they fire. Their docstrings are the manual (docs/hooks.md).
 
-`spec` gives the arity of a hook (see dispatch.py). An implementation may ask for fewer arguments than its hook has. Call
-order: the plugins in `plugins:`, then the other active plugins by name, refined by `after` and `before`.
+`spec` gives the arity of a hook (see dispatch.py). An implementation may ask for fewer arguments than its hook has. The
+call order is that of `plugins:`, then that of the other active plugins' names, refined by `after` and `before`.
 """
 
 from __future__ import annotations
