@@ -14,7 +14,7 @@ NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart test test-gpu lint metadata bench fire wheels wheels-check install-check docs
+.PHONY: setup quickstart test test-slow test-gpu records lint metadata bench fire wheels wheels-check install-check docs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -36,6 +36,17 @@ quickstart: $(STAMP)
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+# What takes longer than a few seconds each: many kills, several processes, whole parities.
+test-slow: export OMP_NUM_THREADS ?= 1
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+
+# Compare the reference runs with those of a base commit, bit for bit: about 3 minutes.
+BASE ?= 3472fd8
+records: export OMP_NUM_THREADS ?= 1
+records: $(STAMP)
+	$(BIN)/python tests/records/compare.py --base $(BASE)
 
 # What needs a GPU; without one, every test says so and is skipped.
 test-gpu: $(STAMP)

@@ -1,9 +1,10 @@
-"""The memory of one training step above what is there after loading, over sequence lengths and vocabularies: ours,
-and plain cross-entropy on all logits.
+"""Measure the memory of one training step, in addition to the memory after loading, by sequence length and vocabulary.
 
-    python -m bench.memory ours|plain LENGTH VOCABULARY    one cell, in a process of its own: a child of the benchmark
+The engine is compared with plain cross-entropy on all logits. Every token is scored.
 
-Every token is scored. The peak is VmHWM of /proc/self/status, reset through /proc/self/clear_refs before the step.
+    python -m bench.memory ours|plain LENGTH VOCABULARY    one cell in a separate process: a child of the benchmark
+
+The peak is VmHWM of /proc/self/status, which is reset through /proc/self/clear_refs before the step.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import pairs
-from bench.child import module, tell
+from bench.child import module, report
 
 LENGTHS, VOCABULARIES = (512, 1024, 2048, 4096), (4_096, 50_304, 151_936)
 MIB = 2**20
@@ -27,13 +28,14 @@ def sizes(vocabulary: int) -> dict[str, Any]:
 
 
 def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
-    """A loop of the engine on texts that fill a row."""
+    """Return the step function of the engine's loop, on texts that fill a pack."""
     import numpy as np
     from tunesmith_engine.batch.batch import collate
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.data.loader import build_loader
     from tunesmith_engine.model.build import build_policy
     from tunesmith_engine.training.loop import Loop
+    from tunesmith_engine.training.state import TrainState
 
     from tests import tiny
     from tunesmith.api import prepare
@@ -48,14 +50,14 @@ def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
     policy = build_policy(run)
     optimizer = run.hooks.build_optimizer(run, policy.model)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10)
-    loop = Loop(run, policy, optimizer, scheduler, build_loader(run), 10)
-    tokens = np.random.default_rng(0).integers(0, vocabulary, length + 1)  # one more than predictions
+    loop = Loop(TrainState(run, policy, optimizer, scheduler, build_loader(run), 10))
+    tokens = np.random.default_rng(0).integers(0, vocabulary, length + 1)  # one more token than predictions
     loop.next_batches = lambda: [collate([Example.text(tokens)])]  # type: ignore[method-assign]
     return loop.step
 
 
 def plain_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
-    """The same step with the logits of the whole row."""
+    """Return a function for the same step with the logits of the full pack."""
     import torch
     import torch.nn.functional as F
     from transformers import AutoModelForCausalLM
@@ -80,47 +82,47 @@ def plain_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
 
 
 def status(name: str) -> float:
-    """A line of /proc/self/status in MiB."""
+    """Return a value of /proc/self/status, such as VmRSS, in MiB."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def child(which: str, length: int, vocabulary: int) -> None:
+def child(engine: str, length: int, vocabulary: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        make = our_step if which == "ours" else plain_step
+        make = our_step if engine == "ours" else plain_step
         step = make(Path(name), length, vocabulary)
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
         before = status("VmRSS")
         step()
-        tell(peak=status("VmHWM") - before)
+        report(peak=status("VmHWM") - before)
 
 
 def main() -> None:
     lengths, vocabularies = (LENGTHS[1:3], VOCABULARIES[::2]) if pairs.quick else (LENGTHS, VOCABULARIES)
-    print("Peak memory of one training step above after-load, MiB (256 x 4, AdamW, every token scored):")
+    print("Peak memory of one training step in addition to the memory after loading, in MiB")
+    print("(256 x 4, AdamW, every token scored):")
     print(f"{'vocabulary':>10} {'tokens':>7} {'ours':>8} {'plain':>8} {'ratio':>6}")
-    found: dict[tuple[str, int, int], float] = {}
+    peaks: dict[tuple[str, int, int], float] = {}
     for vocabulary in vocabularies:
         for length in lengths:
-            for which in ("ours", "plain"):
-                found[which, length, vocabulary] = module("memory", which, str(length), str(vocabulary)).told["peak"]
-            ours, plain = found["ours", length, vocabulary], found["plain", length, vocabulary]
+            for engine in ("ours", "plain"):
+                result = module("memory", engine, str(length), str(vocabulary))
+                peaks[engine, length, vocabulary] = result.numbers["peak"]
+            ours, plain = peaks["ours", length, vocabulary], peaks["plain", length, vocabulary]
             print(f"{vocabulary:>10,} {length:>7,} {ours:>8.0f} {plain:>8.0f} {ours / plain:>6.2f}", flush=True)
     short, long, small, large = min(lengths), max(lengths), min(vocabularies), max(vocabularies)
     logits = (long - short) * (large - small) * 4 / MIB
     states = 3 * (large - small) * sizes(large)["hidden_size"] * 4 / MIB  # gradient and two moments of AdamW
-    for which in ("ours", "plain"):
-        at_small, at_large = (found[which, long, v] - found[which, short, v] for v in (small, large))
-        wider = found[which, long, large] - found[which, long, small]
-        beyond = (at_large - at_small) / logits
-        print(f"{which}: {short:,} to {long:,} tokens take {at_large:,.0f} MiB more at {large:,} entries,")
-        print(
-            f"  {at_small:,.0f} MiB more at {small:,}: the difference is {beyond:.2f} of the logits' {logits:,.0f} MiB;"
-        )
-        print(
-            f"  {small:,} to {large:,} entries take {wider:,.0f} MiB more at {long:,} tokens, and {states:,.0f} MiB of"
-        )
-        print("  that are gradient and moments of the embedding", flush=True)
+    for engine in ("ours", "plain"):
+        at_small, at_large = (peaks[engine, long, v] - peaks[engine, short, v] for v in (small, large))
+        vocabulary_growth = peaks[engine, long, large] - peaks[engine, long, small]
+        share = (at_large - at_small) / logits
+        print(f"{engine}, from {short:,} to {long:,} tokens:")
+        print(f"  {at_large:,.0f} MiB more with {large:,} entries, {at_small:,.0f} MiB more with {small:,}")
+        print(f"  the difference is {share:.2f} of the logits' {logits:,.0f} MiB")
+        print(f"{engine}, from {small:,} to {large:,} entries:")
+        print(f"  {vocabulary_growth:,.0f} MiB more with {long:,} tokens")
+        print(f"  {states:,.0f} MiB of that for the gradient and the moments of the embedding", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A training step against a bare PyTorch loop over the same packed batches with the same forward; and what hooks cost.
+"""Measure a training step, compared with a plain PyTorch loop with the same batches and forward pass, and hook calls.
 
-Hooks are a plugin's functions called through pluggy and a guard, which counts, times and names them.
+A hook call goes through the dispatcher, which counts and times the functions of plugins.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import torch
 from tunesmith_engine.data.loader import build_loader
 from tunesmith_engine.model.build import build_policy
 from tunesmith_engine.training.loop import Loop
+from tunesmith_engine.training.state import TrainState
 
 from bench.pairs import compare
 from tests import tiny
 from tunesmith import collate
 from tunesmith.api import prepare
 
-SILENT = '''"""Does nothing."""
+SILENT = '''"""A plugin with a hook that does nothing."""
 
 from tunesmith import Plugin, hookimpl
 
@@ -38,7 +39,7 @@ def prepare_step(run, policy, batches):
 
 
 def build(folder: Path) -> tuple[Any, Any, Any]:
-    """A run, the function that takes one step of it, and the one that takes a bare step on the same rows."""
+    """Return a run, a function for one step of the engine, and a function for one plain step on the same rows."""
     changes = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "vocab_size": 4096, "head_dim": 64}
     model = tiny.model_folder(folder / "model", "llama", **changes)
     data = tiny.write_rows(folder / "data.jsonl", tiny.rows("conversation", 400))
@@ -52,12 +53,12 @@ def build(folder: Path) -> tuple[Any, Any, Any]:
     optimizer = run.hooks.build_optimizer(run, policy.model)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10_000)
     run.total_steps = 10_000
-    loop = Loop(run, policy, optimizer, scheduler, build_loader(run), run.total_steps)
+    loop = Loop(TrainState(run, policy, optimizer, scheduler, build_loader(run), run.total_steps))
     run.hooks.on_start(run, policy)
-    other = build_loader(run)
+    plain_loader = build_loader(run)
 
-    def bare() -> None:
-        batch = collate([e for row in other.next_packs() for e in row])
+    def plain() -> None:
+        batch = collate([example for pack in plain_loader.next_packs() for example in pack])
         loss = -policy.module(batch, policy.needs)["logps"].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(loop.parameters, 1.0)
@@ -67,15 +68,15 @@ def build(folder: Path) -> tuple[Any, Any, Any]:
     def ours() -> None:
         run.hooks.on_step(run, policy, loop.step())
 
-    return run, ours, bare
+    return run, ours, plain
 
 
 def cost_of_a_call(folder: Path, calls: int = 20_000) -> float:
-    """Seconds that one call of a hook costs beyond the function: dispatch and guard. `folder` holds a run.yaml."""
+    """Return the seconds that a hook call takes in addition to the function itself. `folder` contains a run.yaml."""
     (folder / "silent.py").write_text(SILENT, encoding="utf-8")
     run = tiny.start(folder / "run.yaml", "plugins=[./silent.py]")
     function = next(p.module.prepare_step for p in run.hooks.plugins if hasattr(p.module, "prepare_step"))
-    bare = inspect.unwrap(function)
+    unwrapped = inspect.unwrap(function)
 
     def timed(call: Any) -> float:
         started = time.process_time()
@@ -85,15 +86,16 @@ def cost_of_a_call(folder: Path, calls: int = 20_000) -> float:
 
     policy: Any = None
     pairs = [
-        (timed(lambda: run.hooks.prepare_step(run, policy, [])), timed(lambda: bare(run, policy, []))) for _ in range(9)
+        (timed(lambda: run.hooks.prepare_step(run, policy, [])), timed(lambda: unwrapped(run, policy, [])))
+        for _ in range(9)
     ]
-    return statistics.median(hooked - plain for hooked, plain in pairs)
+    return statistics.median(hooked - direct for hooked, direct in pairs)
 
 
 def main(steps: int = 8, pairs: int = 25) -> None:
     with tempfile.TemporaryDirectory() as name:
-        run, ours, bare = build(Path(name))
-        taken: list[float] = []
+        run, ours, plain = build(Path(name))
+        step_times: list[float] = []
 
         def timed(step: Any) -> float:
             started = time.process_time()
@@ -103,11 +105,11 @@ def main(steps: int = 8, pairs: int = 25) -> None:
             return (time.process_time() - started) / steps
 
         def timed_ours() -> float:
-            taken.append(timed(ours))
-            return taken[-1]
+            step_times.append(timed(ours))
+            return step_times[-1]
 
-        compare("a training step / a bare loop, 256 x 4", timed_ours, lambda: timed(bare), pairs, "1.02")
+        compare("a training step / a plain loop, 256 x 4", timed_ours, lambda: timed(plain), pairs, "1.02")
         calls = sum(run.hooks.counts.values()) / run.step
-        cost, step = cost_of_a_call(Path(name)), statistics.median(taken)
+        cost, step = cost_of_a_call(Path(name)), statistics.median(step_times)
         share = calls * cost / step
-        print(f"hooks: {calls:.1f} calls a step x {cost * 1e6:.1f} us / {step * 1e3:.0f} ms: {share:.4%} (bar 0.2 %)")
+        print(f"hooks: {calls:.1f} calls per step x {cost * 1e6:.1f} us / {step * 1e3:.0f} ms: {share:.4%} (bar 0.2 %)")

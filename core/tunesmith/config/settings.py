@@ -1,4 +1,4 @@
-"""The keys of the core: data, batch, schedule of evaluations and checkpoints, precision, processes."""
+"""The keys of the core, by subject. In the YAML they are flat: `CoreSettings` joins the groups."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from tunesmith.plugins.plugin import Settings
 
 
 class DatasetSettings(Settings):
-    """One entry of `datasets:`; the strategy that its `type` names adds keys of its own."""
+    """One entry of `datasets:`. The strategy named by its `type` adds keys of its own."""
 
     path: str
-    """A file, a folder of files, a folder that the datasets library saved, a URL (https://, s3://, gs://, ...), or the
-    id of a dataset on the hub."""
+    """A file, a folder of files, a folder saved by the datasets library, a URL (https://, s3://, gs://, ...), or the id
+    of a dataset on the hub."""
     type: str | dict[str, Any]
-    """The prompt strategy that turns rows into examples: chat_template, alpaca, completion, ...; a mapping that says it
-    (field_instruction: ..., format: ...); or a function of one's own (./rows.py:function or module:function)."""
+    """The prompt strategy that turns rows into examples: a name (chat_template, alpaca, completion, ...), a mapping that
+    describes the format (field_instruction: ..., format: ...), or your own function in a file (./rows.py:function)."""
     weight: PositiveFloat = 1.0
-    """How often its rows are seen in an epoch: 2 is twice, 0.5 every other epoch. See mixing_temperature."""
+    """How often its rows are seen in an epoch: 2 means twice, 0.5 every other epoch. See mixing_temperature."""
     shards: PositiveInt | None = None
-    """Take one of so many equal parts of its rows ..."""
+    """Split the rows into this many equal parts and use one of them."""
     shards_idx: NonNegativeInt = 0
-    """... this one: every `shards`-th row from this one on."""
+    """The part to use: every `shards`-th row, starting with this one."""
     split: str = "train"
-    """Split of a dataset on the hub, of a saved one, or of the files whose names say it; of a single file train. Or a
-    slice of it: train[:10%], train[100:200], train[-10%:]."""
+    """Split of a hub dataset, of a saved dataset, or of files that are named after splits; a single file is train. A
+    slice is possible: train[:10%], train[100:200], train[-10%:]."""
     name: str | None = None
     """Subset (configuration) of a hub dataset."""
     revision: str | None = None
     """Revision of a hub dataset: a branch, tag or commit."""
     data_files: list[str] | str | None = None
-    """Names or patterns (*.jsonl, **/*.csv) of files inside the folder or hub dataset; all of them where not set."""
+    """Names or patterns (*.jsonl, **/*.csv) of files in the folder or hub dataset. Default: all files."""
     ds_type: Literal["json", "csv", "parquet", "arrow", "text"] | None = None
-    """Kind of the files, where their names do not say it; of a folder, the kind that is read."""
+    """Format of the files, if their names do not show it; in a folder, the format to read."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
-    """What one row of a text file (.txt, .md) is; paragraphs stand between empty lines."""
+    """The unit that becomes a row of a text file (.txt, .md). Empty lines separate paragraphs."""
 
 
 class SpecialTokens(Settings):
-    """Tokens that take a role; one that the vocabulary lacks is added."""
+    """Tokens with a role. A token that is not in the vocabulary is added to it."""
 
     bos_token: str | None = None
     """Begins a text."""
     eos_token: str | None = None
     """Ends a turn or a text; generation stops at it."""
     pad_token: str | None = None
-    """Fills batches when generating. Training pads nothing."""
+    """Pads batches during generation. Training does not pad."""
     unk_token: str | None = None
-    """Stands for what the vocabulary lacks."""
+    """Replaces what is not in the vocabulary."""
 
 
 class GradientCheckpointing(Settings):
-    """How activations are computed again."""
+    """Options of gradient checkpointing."""
 
     use_reentrant: bool = False
-    """The old implementation of torch.utils.checkpoint."""
+    """Use the old implementation of torch.utils.checkpoint."""
 
 
 class FSDPConfig(Settings):
@@ -65,133 +65,159 @@ class FSDPConfig(Settings):
     reshard_after_forward: bool = True
     """Free full parameters between forward and backward (ZeRO-3); false keeps them (ZeRO-2)."""
     offload_params: bool = False
-    """Keep parameters and optimizer state in the memory of the CPU."""
+    """Keep parameters and optimizer state in CPU memory."""
     auto_wrap_policy: Literal["TRANSFORMER_BASED_WRAP", "NO_WRAP"] = "TRANSFORMER_BASED_WRAP"
     """Which modules are sharded as units."""
     transformer_layer_cls_to_wrap: str | None = None
-    """Class of the layers that are units; the model knows its own where this is not set."""
+    """Class of the layers that are sharded as units. Default: the classes that the model names."""
     state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
-    """Checkpoints are written whole."""
+    """Checkpoints contain full, unsharded weights."""
 
 
-class CoreSettings(Settings):
-    """The keys that every run has."""
+class ModelKeys(Settings):
+    """Keys for the model, the method, and the folder of the run."""
 
     base_model: str
     """The model: a folder or a hub id."""
     tokenizer_config: str | None = None
-    """Folder or hub id of the tokenizer, where it is not that of the model."""
+    """Folder or hub id of the tokenizer, if it is not the model's."""
     special_tokens: SpecialTokens = SpecialTokens()
-    """Roles of tokens that the tokenizer's files do not say, or say otherwise."""
+    """Tokens with a role, where the tokenizer's files set none or another one."""
     plugins: list[str] = []
-    """Plugins to activate, in call order: words of installed ones, or ./file.py relative to this YAML."""
+    """Plugins to activate, in call order: names of installed plugins, or ./file.py relative to this YAML."""
     rl: str | None = None
-    """The method, where it is not supervised fine-tuning; a plugin answers it."""
+    """The training method, if it is not supervised fine-tuning. Values come from plugins."""
     adapter: str | None = None
-    """The adapter (lora, ...); without one, all weights are trained."""
+    """The adapter (lora, ...). Without one, all weights are trained. Values come from plugins."""
     output_dir: str = "./outputs"
     """Folder of the run: final model, checkpoints, run.json, metrics.jsonl. Relative to the working folder."""
 
+
+class DataKeys(Settings):
+    """Keys for datasets: where rows come from, how they are mixed, cut and packed."""
+
     datasets: list[dict[str, Any]] = []
-    """What to train on; entries are DatasetSettings plus the keys of their strategy."""
+    """Data to train on. Entries have the keys of DatasetSettings and those of their strategy."""
     pretraining_dataset: list[dict[str, Any]] = []
-    """What to train on, streamed: read, tokenised and packed while training. Needs max_steps."""
+    """Data to train on as a stream: read, tokenized and packed during training. Requires max_steps."""
     test_datasets: list[dict[str, Any]] = []
-    """What to evaluate on, and never to train on; entries as in datasets."""
+    """Data to evaluate on, never trained on. Entries as in datasets."""
     streaming: bool = False
-    """Read, tokenise and pack `datasets:` while training, instead of before. Needs max_steps."""
+    """Read, tokenize and pack `datasets:` during training instead of before it. Requires max_steps."""
     mixing_temperature: PositiveFloat | None = None
-    """Mix entries by the number of their rows to the power 1 / this: 1 leaves them, more evens them out. The length of
-    the epoch stays."""
+    """Mix entries in proportion to (number of rows) ** (1 / this): 1 keeps the proportions, higher values even them out.
+    The length of the epoch does not change."""
     shuffle_merged_datasets: bool = True
     """Shuffle over all entries; false trains on one entry after the other, each shuffled."""
     curriculum_sampling: bool = False
-    """Train in the order of the data; nothing is shuffled."""
+    """Train in the order of the data, without shuffling."""
     dataset_prepared_path: str | None = None
-    """Folder for prepared data; a later run with the same data, tokenizer and options reads it from there."""
+    """Folder for prepared data. A later run with the same data, tokenizer and options reads it from there."""
     dataset_num_proc: PositiveInt = 1
-    """Processes that tokenise; each uses one thread then. One uses the threads of the tokenizer, and is as fast up to a
-    few cores."""
+    """Processes that tokenize, with one thread each. A single process uses all threads of the tokenizer, and is as fast
+    on up to a few cores."""
     val_set_size: float = Field(0.0, ge=0)
-    """Held-out rows of `datasets:`: a share below 1, or a number of them; a shuffled split by `seed`."""
+    """Rows of `datasets:` to hold out for evaluation: a share below 1 or a number, drawn by `seed`."""
     sequence_len: PositiveInt = 2048
-    """Longest sequence in tokens, prompt plus one completion; and the length of a packed row."""
+    """Longest sequence in tokens (prompt plus one completion), and the length of a pack."""
     excess_length_strategy: Literal["drop", "truncate", "raise", "split"] = "drop"
-    """What happens to longer examples; split cuts them into several (texts and conversations only)."""
+    """What to do with longer examples; split cuts them into several (texts and conversations only)."""
     sample_packing: bool = True
-    """Fill rows with several examples. Results are those of unpacked training: examples do not see each other."""
+    """Pack several examples into one row of sequence_len tokens. Results equal those of unpacked training, since
+    examples do not attend to each other."""
     eval_sample_packing: bool | None = None
-    """The same for evaluation; as sample_packing where not set."""
+    """The same for evaluation. Default: as sample_packing."""
     streaming_multipack_buffer_size: PositiveInt = 512
-    """Examples that a streamed dataset reads ahead to pack well."""
-
+    """Examples that a streamed dataset reads ahead in order to pack well."""
     precompute_ref_log_probs: bool = False
-    """Compute the reference's log-probabilities once, before the first step, and keep them with the prepared data: no
-    second model in memory, and no forward of it in a step. For methods that are held to a reference."""
+    """Compute the log-probabilities of the reference model once, before the first step, and keep them with the prepared
+    data: no second model in memory and no forward of it during a step. For methods with a reference model."""
+
+
+class BatchKeys(Settings):
+    """Keys for the size of an optimizer step and the length of training."""
 
     micro_batch_size: PositiveInt = 1
-    """Rows (packed) or examples (not packed) of one forward pass on one process."""
+    """Packs (or examples, without packing) in one forward pass on one process."""
     eval_batch_size: PositiveInt | None = None
-    """The same for evaluation; as micro_batch_size where not set."""
+    """The same for evaluation. Default: as micro_batch_size."""
     gradient_accumulation_steps: PositiveInt = 1
-    """Micro-batches of one optimizer step on one process."""
+    """Micro-batches in one optimizer step on one process."""
     num_epochs: PositiveFloat = 1.0
-    """Times that the data is seen; may be a fraction."""
+    """Passes over the data; may be a fraction."""
     max_steps: PositiveInt | None = None
-    """Optimizer steps at most."""
+    """Maximum number of optimizer steps."""
     learning_rate: PositiveFloat = 2e-5
     """Peak learning rate."""
     optimizer: str = "adamw_torch"
-    """The optimizer; a plugin answers it."""
+    """The optimizer. Values come from plugins."""
     lr_scheduler: str = "cosine"
-    """The learning-rate schedule; a plugin answers it."""
+    """The learning-rate schedule. Values come from plugins."""
     max_grad_norm: float = Field(1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them."""
+    """Scale gradients down to this norm; 0 disables clipping."""
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
-    """A loss or gradient that is not finite never reaches the weights; then: stop with an error, skip the update, or go
-    back to the newest checkpoint and leave the step's rows out. More than 3 in a row always stop."""
+    """What to do when a loss or gradient is not finite, which never reaches the weights: stop with an error, skip the
+    update, or go back to the newest checkpoint and leave out the rows of the step. More than 3 in a row always stop."""
     seed: NonNegativeInt = 42
-    """Of initial weights, data order, dropout and sampling."""
+    """Seed of initial weights, data order, dropout and sampling."""
+
+
+class PrecisionKeys(Settings):
+    """Keys for number formats, recomputation and attention."""
 
     bf16: Literal["auto"] | bool = "auto"
-    """Compute in bfloat16 (weights that are trained stay in float32); auto: where the device is a GPU that can."""
+    """Compute in bfloat16; trained weights stay in float32. auto: on GPUs that support it."""
     tf32: bool | None = None
-    """TensorFloat-32 matrix products on NVIDIA GPUs; torch's setting where not set."""
+    """Use TensorFloat-32 matrix products on NVIDIA GPUs. Default: torch's setting."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: about a third slower, much less memory."""
+    """Recompute activations in the backward pass: about a third slower, much less memory."""
     gradient_checkpointing_kwargs: GradientCheckpointing = GradientCheckpointing()
     """Options of gradient_checkpointing."""
     attn_implementation: Literal["auto", "slices", "flex", "varlen", "dense", "padded"] = "auto"
     """Attention backend: slices (sdpa branch by branch), flex or varlen (GPU), dense (a full mask), padded (sequences
-    side by side, for layers that can't be told apart in a row: recurrent ones); auto chooses."""
+    side by side, for layers that can't separate sequences in a pack, such as recurrent ones); auto chooses."""
+
+
+class ParallelKeys(Settings):
+    """Keys for devices and processes."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a GPU if there is one."""
+    """Device to train on; auto uses a GPU if there is one."""
     fsdp_config: FSDPConfig | None = None
     """Shard the model over processes."""
+
+
+class ScheduleKeys(Settings):
+    """Keys for logging, evaluation, checkpoints and resuming."""
 
     logging_steps: PositiveInt = 1
     """Optimizer steps between lines of the log."""
     save_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints."""
     saves_per_epoch: PositiveInt | None = None
-    """Checkpoints in an epoch; 1 where neither this nor save_steps is set."""
+    """Checkpoints per epoch. Default: 1 if save_steps is not set."""
     save_total_limit: PositiveInt | None = 4
-    """Checkpoints kept, the best one always among them; null keeps all."""
+    """Checkpoints to keep, always including the best one; null keeps all."""
     eval_steps: PositiveInt | None = None
     """Optimizer steps between evaluations."""
     evals_per_epoch: PositiveInt | None = None
-    """Evaluations in an epoch; 1 where neither this nor eval_steps is set."""
+    """Evaluations per epoch. Default: 1 if eval_steps is not set."""
     metric_for_best_model: str = "eval_loss"
-    """What is compared to find the best checkpoint."""
+    """Metric that decides which checkpoint is the best."""
     greater_is_better: bool = False
-    """Whether more of it is better."""
+    """Whether a greater metric_for_best_model is better."""
     load_best_model_at_end: bool = False
-    """Save a checkpoint at each best evaluation, and end with the best one as the final model."""
+    """Save a checkpoint at each best evaluation, and use the best one as the final model."""
     resume_from_checkpoint: str | None = None
-    """`auto` goes on from the newest whole checkpoint in output_dir, if any; or the path of a checkpoint."""
+    """auto resumes from the newest complete checkpoint in output_dir, if there is one; or the path of a checkpoint."""
     accept_changes: list[str] = []
-    """Keys, or `data`, `plugins`, `processes`, that may differ from those of the checkpoint that a run goes on from."""
+    """Keys, or `data`, `plugins`, `processes`, that may differ from those of the checkpoint that the run resumes."""
+
+
+class CoreSettings(ScheduleKeys, ParallelKeys, PrecisionKeys, BatchKeys, DataKeys, ModelKeys):
+    """The keys of every run. Pydantic lists the fields of the last base first."""
 
     @property
     def tokenizer_path(self) -> str:
+        """Folder or hub id of the tokenizer."""
         return self.tokenizer_config or self.base_model

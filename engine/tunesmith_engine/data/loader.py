@@ -187,7 +187,7 @@ def micro_batches(rows: Packs, rank: int, size: int, per_batch: int) -> tuple[li
     return groups[rank::size], math.ceil(len(groups) / size)
 
 
-def batches(run: Run, groups: list[list[Example]], number: int, spare: list[Example]) -> list[Batch]:
+def build_batches(run: Run, groups: list[list[Example]], number: int, spare: list[Example]) -> list[Batch]:
     """Collate micro-batches on the device; fill up to `number` with dummies so that all processes run equally many."""
     points = run.needs.scores
     made = [collate(group, share=run.shares_prompts, score_points=points) for group in groups]

@@ -1,4 +1,4 @@
-"""From a prepared run to a policy on its device: load, patch, wrap, and a reference where one is needed."""
+"""Build the policy of a prepared run: load, patch and wrap it, and set up the reference if one is needed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import nn
 from tunesmith.errors import ConfigError
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
+from tunesmith_engine.model import parallelism
 from tunesmith_engine.model.policy import LanguageModel, Policy
 from tunesmith_engine.model.reference import is_copied
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
 
 
 def build_policy(run: Run) -> Policy:
-    """Load the policy, let plugins patch it, wrap it; set up the reference that some plugin needs."""
+    """Load the policy, let plugins patch it, wrap it, and set up the reference if a plugin needs one."""
     run.hooks.configure(run)
     seed_everything(run.core.seed)
     language_model = run.hooks.load_model(run, "policy")
@@ -26,19 +27,19 @@ def build_policy(run: Run) -> Policy:
     if not run.shares_prompts:
         run.note("prompts are repeated", f"the attention backend {language_model.attention} can't share them")
     if not any(p.requires_grad for p in language_model.module.parameters()):
-        raise ConfigError("no parameter is trained", help="some plugin froze them all")
+        raise ConfigError("no parameter is trained", help="a plugin froze all parameters: see `tunesmith hooks`")
     reference = _reference(run, language_model) if is_copied(run) else None
     policy = Policy(run, language_model, run.needs)
-    policy.module = run.world.wrap(policy.module)  # type: ignore[arg-type]
+    policy.module = parallelism.wrap(run.world, policy.module)  # type: ignore[arg-type]
     if reference is not None:
-        reference.module = run.world.wrap(reference.module, training=False)  # type: ignore[arg-type]
+        reference.module = parallelism.wrap(run.world, reference.module, training=False)  # type: ignore[arg-type]
         policy.set_reference(reference)
     return policy
 
 
 @contextlib.contextmanager
 def abstract_model(run: Run) -> Iterator[LanguageModel]:
-    """The policy on the meta device, patched: for counting. Outside the block nothing of it is left with the run."""
+    """Build the patched policy on the meta device, for counting. After the block, the run is as before."""
     run.abstract, adapter = True, run.adapter
     try:
         with run.alive():
@@ -52,7 +53,7 @@ def abstract_model(run: Run) -> Iterator[LanguageModel]:
 
 
 def _reference(run: Run, policy: LanguageModel) -> Policy:
-    """A frozen copy of the model that training starts from."""
+    """Build a frozen copy of the model that training starts from."""
     language_model = load_again(run)
     if language_model.module is policy.module:
         language_model = copy.copy(language_model)
@@ -63,7 +64,7 @@ def _reference(run: Run, policy: LanguageModel) -> Policy:
 
 
 def load_again(run: Run) -> LanguageModel:
-    """The model that training starts from, once more: what of it is drawn at random is drawn alike."""
+    """Load the model that training starts from once more, with the same random initialization."""
     random = random_state()
     seed_everything(run.core.seed)
     language_model = run.hooks.load_model(run, "reference")
@@ -72,6 +73,6 @@ def load_again(run: Run) -> LanguageModel:
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """All parameters and those that are trained."""
+    """Return the number of parameters, and of those that are trained."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)

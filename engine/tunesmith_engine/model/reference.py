@@ -25,7 +25,7 @@ from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
 from tunesmith_engine.batch.packing import pack
 from tunesmith_engine.data.cache import filling
-from tunesmith_engine.data.loader import batches
+from tunesmith_engine.data.loader import build_batches
 from tunesmith_engine.model.policy import Output, Policy
 from tunesmith_engine.runtime.atomic import complaint, writing
 
@@ -107,7 +107,7 @@ def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32
         for first in range(0, len(groups), world.size):
             own = groups[first + world.rank : first + world.rank + 1]
             examples = [[_all_scored(store[i]) for i in group] for group in own]
-            (batch,) = batches(run, examples, 1, [_all_scored(store[0])])
+            (batch,) = build_batches(run, examples, 1, [_all_scored(store[0])])
             logps = policy(batch, Needs(logps=True)).logps.float().cpu()
             counts = torch.bincount(batch.sequence, minlength=batch.sequences).tolist()
             parts = iter(logps.split(counts))

@@ -24,9 +24,9 @@ from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example, segment
 from tunesmith_engine.data.loader import Loader, StoredLoader
 from tunesmith_engine.model.build import abstract_model
+from tunesmith_engine.model.parallelism import clip_gradients
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import Precomputed, is_copied
-from tunesmith_engine.runtime.world import clip_gradients
 
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "loss")
 

@@ -11,7 +11,7 @@ from tunesmith.run import Run
 from tunesmith.spelling import nearest
 from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.terms import Term
-from tunesmith_engine.data.loader import Packs, batches, micro_batches, repack
+from tunesmith_engine.data.loader import Packs, build_batches, micro_batches, repack
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.runtime.rng import random_state, set_random_state
 
@@ -44,7 +44,7 @@ def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
     with torch.no_grad():
         groups, number, spare = _held_out(run, policy, held)
         for index in range(number):
-            batch = batches(run, groups[index : index + 1], 1, spare)[0]
+            batch = build_batches(run, groups[index : index + 1], 1, spare)[0]
             run.hooks.prepare_step(run, policy, [batch])
             for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
                 mean = means.setdefault(name, _Mean(metric=term.metric))

@@ -1,4 +1,4 @@
-"""One run from its first line to its last."""
+"""Train a run from its first line to its last."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tunesmith_engine.runtime.atomic import clearing, flush, read_again, tidy, w
 from tunesmith_engine.runtime.memory_used import Watch
 from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
-from tunesmith_engine.training import state
 from tunesmith_engine.training.loop import Interrupted, Loop
+from tunesmith_engine.training.state import TrainState
 
 
 @dataclass
 class Result:
-    """A finished run: the folder of the final model, the last metrics, and the policy that was trained."""
+    """A finished run: the folder of the final model, the number of steps, why it ended early, and the policy."""
 
     output_dir: Path
     steps: int
@@ -35,42 +35,43 @@ class Result:
 
 
 def train(run: Run) -> Result:
-    """The whole of a run, from rows to the final model; `tunesmith.api.train` says what it raises."""
+    """Run everything from rows to the final model; see `tunesmith.api.train` for the errors it raises."""
     with run.alive():
         folder = resume.choose(run)
         run.world.barrier()  # no process creates files before all have looked
         make_folder(run)
         record = RunRecord(run)
         try:
-            loop = begin(run, folder)
-            record.memory = Watch(run.device, loop.policy.model)
+            state = begin(run, folder)
+            loop = Loop(state)
+            record.memory = Watch(run.device, state.policy.model)
             record.write("running")
             with loop.listening():
-                run.hooks.on_start(run, loop.policy)
+                run.hooks.on_start(run, state.policy)
                 loop.fit()
-            finish(loop)
+            finish(state)
         except Interrupted as error:
             run.interrupted = True
-            run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto goes on")
-            run.hooks.on_end(run, loop.policy)
+            run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto resumes here")
+            run.hooks.on_end(run, state.policy)
             record.write("interrupted")
             raise
         except Exception:
             record.crashed()
             raise
         record.write("done")
-    return Result(run.output_dir, run.step, run.stopped, loop.policy)
+    return Result(run.output_dir, run.step, run.stopped, state.policy)
 
 
 def make_folder(run: Run) -> None:
-    where = run.config.document.where(("output_dir",), value=True)
+    """Create output_dir. Raises EnvironmentProblem if the disk refuses it."""
     help = "choose a place with room, and with write permission"
-    with writing(f"output_dir {run.output_dir}", run.output_dir, help, where):
+    with writing(f"output_dir {run.output_dir}", run.output_dir, help, run.config.place("output_dir")):
         run.output_dir.mkdir(parents=True, exist_ok=True)
 
 
-def begin(run: Run, folder: Path | None) -> Loop:
-    """Everything before the first step: data, policy, optimizer, schedule; and what a checkpoint has to say."""
+def begin(run: Run, folder: Path | None) -> TrainState:
+    """Set up everything before the first step: data, policy, optimizer, schedule, and the checkpoint to resume."""
     if run.data is None:
         prepare(run)
     if run.world.main:
@@ -83,34 +84,34 @@ def begin(run: Run, folder: Path | None) -> Loop:
     run.total_steps = count_steps(run, loader)
     optimizer = run.hooks.build_optimizer(run, policy.model)
     needed = disk.bytes_of(run, policy.model, exported_whole=run.adapter is None)
-    disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is one
+    disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
-    loop = Loop(run, policy, optimizer, scheduler, loader, run.total_steps)
+    state = TrainState(run, policy, optimizer, scheduler, loader, run.total_steps)
     seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
     if folder is not None:
-        state.restore(loop, folder)
+        state.restore(folder)
         run.note("resumed from", folder.name)
         resume.abandon(run)
-    return loop
+    return state
 
 
-def finish(loop: Loop) -> None:
-    """Everything after the last step: the best weights if those were asked for, and the final model."""
-    run, best = loop.run, loop.best.step
+def finish(state: TrainState) -> None:
+    """Do everything after the last step: load the best weights if asked for, and save the final model."""
+    run, best = state.run, state.best.step
     if run.core.load_best_model_at_end and best not in (None, run.step):
-        state.load_weights(loop, run.output_dir / f"checkpoint-{best}")
+        state.load_weights(run.output_dir / f"checkpoint-{best}")
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
-    if isinstance(loop.loader, StreamLoader):
-        for name, counts in loop.loader.counts.items():
+    if isinstance(state.loader, StreamLoader):
+        for name, counts in state.loader.counts.items():
             counts.report(run, name)
-    save_final(run, loop.policy)
-    run.hooks.on_end(run, loop.policy)
+    save_final(run, state.policy)
+    run.hooks.on_end(run, state.policy)
 
 
 def save_final(run: Run, policy: Policy) -> None:
-    """Write the final model beside its place, then move file by file into output_dir."""
+    """Write the final model to a temporary folder, then move it file by file into output_dir."""
     partial = run.output_dir / ".final.partial"
-    help = "make room; then resume_from_checkpoint: auto goes on from the last checkpoint"
+    help = "make room; then resume_from_checkpoint: auto resumes from the last checkpoint"
     with writing("the final model", run.output_dir, help), clearing(partial, run.world.main):
         if run.world.main:
             tidy(run.output_dir)
