@@ -14,7 +14,7 @@ NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart test test-slow test-gpu records lint metadata bench fire wheels wheels-check install-check docs
+.PHONY: setup quickstart test test-slow test-gpu plugin records lint metadata bench fire wheels wheels-check install-check docs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -61,6 +61,14 @@ lint: $(STAMP)
 # Write tunesmith.json of every plugin, and the core's catalogue, from the source.
 metadata: $(STAMP)
 	$(BIN)/python tools/describe.py
+
+# The skeleton of a new plugin: make plugin WORD=name
+plugin: $(STAMP)
+	$(BIN)/python tools/new_plugin.py $(WORD)
+	$(BIN)/python tools/describe.py
+	$(MAKE) setup
+	$(BIN)/python tools/docs.py
+	@echo "test it: OMP_NUM_THREADS=1 $(BIN)/python -m pytest plugins/$(WORD)"
 
 bench: export OMP_NUM_THREADS ?= 1
 bench: $(STAMP)

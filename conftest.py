@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, no pickles, and the data that lies outside the repository."""
+"""Fixtures for every test: one thread per process, no pickles, and the test data outside the repository."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from tests.startup import nopickle
 
-# Before torch is imported anywhere: with two test workers on few cores, more threads only wait for each other.
+# Set before anything imports torch. With two test workers on few cores, more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-_opened = Path(tempfile.mkstemp(prefix="tunesmith-pickles-")[1])
-atexit.register(_opened.unlink, missing_ok=True)
-os.environ[nopickle.LOG] = str(_opened)
-os.environ["PYTHONPATH"] = os.pathsep.join(  # of the processes that tests start
+_opened_log = Path(tempfile.mkstemp(prefix="tunesmith-pickles-")[1])
+atexit.register(_opened_log.unlink, missing_ok=True)
+os.environ[nopickle.LOG] = str(_opened_log)
+os.environ["PYTHONPATH"] = os.pathsep.join(  # for the processes that tests start
     filter(None, [str(Path(nopickle.__file__).parent), os.environ.get("PYTHONPATH")])
 )
 nopickle.install()
@@ -26,7 +26,7 @@ nopickle.install()
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Hold torch at the number of threads asked for, also after a test changed it; torch is not imported for this."""
+    """Reset torch to OMP_NUM_THREADS threads, in case a test changed it. This does not import torch."""
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -34,26 +34,26 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def no_pickle_is_opened() -> Iterator[None]:
-    """Fail a test in which anyone opened a pickle, in any process, though the error was swallowed."""
-    before = _opened.stat().st_size
+    """Fail a test that opened a pickle in any process, even if the error was swallowed."""
+    size_before = _opened_log.stat().st_size
     yield
-    if _opened.stat().st_size != before:
-        pytest.fail(_opened.read_text("utf-8")[before:], pytrace=False)
+    if _opened_log.stat().st_size != size_before:
+        pytest.fail(_opened_log.read_text("utf-8")[size_before:], pytrace=False)
 
 
 @pytest.fixture
-def pickles_may_be_tried() -> Iterator[None]:
-    """For tests of the guard itself: what it refused in them is not held against them."""
+def allow_refused_pickles() -> Iterator[None]:
+    """Do not fail a test for the pickles that the guard refused: for tests of the guard itself."""
     yield
-    os.truncate(_opened, 0)
+    os.truncate(_opened_log, 0)
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder that TUNESMITH_TEST_DATA names: gsm8k/, text/, tokenizer-gpt2-chatml/."""
+    """Return the folder in TUNESMITH_TEST_DATA, which has gsm8k/, text/ and tokenizer-gpt2-chatml/."""
     folder = os.environ.get("TUNESMITH_TEST_DATA")
     if not folder:
-        pytest.skip("TUNESMITH_TEST_DATA names no folder of test data")
+        pytest.skip("TUNESMITH_TEST_DATA is not set to a folder of test data")
     path = Path(folder)
-    assert path.is_dir(), f"TUNESMITH_TEST_DATA={folder} is no folder"
+    assert path.is_dir(), f"TUNESMITH_TEST_DATA={folder} is not a folder"
     return path

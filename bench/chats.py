@@ -1,7 +1,8 @@
-"""Short chats to masked tokens, against the bare tokenizer on texts that are rendered already; and a cached start.
+"""Measure the time from short chats to masked tokens, compared with the tokenizer alone, and a start with cached data.
 
-CPU seconds are those of this process and of the one that renders. The bare tokenizer gets 1,024 texts at a time, with
-which it is as fast as with all. "collect" is what the engine adds to keep the examples.
+The tokenizer alone gets texts that are already rendered, 1,024 at a time, which is as fast as all at once. CPU seconds
+are those of this process and of the process that renders templates. "collect" includes the time of the engine to store
+the examples.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from tests import tiny
 from tunesmith.api import prepare
 
 ROWS = 50_000
-AT_ONCE = 1024
+BATCH = 1024
 
 
 def chats() -> list[dict[str, Any]]:
-    """The first two turns of real conversations, or made ones, over and over."""
+    """Return ROWS chats: the first two turns of real or generated conversations, repeated."""
     data = os.environ.get("TUNESMITH_TEST_DATA")
     if data:
         lines = (Path(data) / "gsm8k" / "messages.jsonl").read_text("utf-8").splitlines()
-        found = [{"messages": json.loads(line)["messages"][:2]} for line in lines]
+        rows = [{"messages": json.loads(line)["messages"][:2]} for line in lines]
     else:
-        found = [{"messages": row["messages"][:2]} for row in tiny.rows("conversation", 3000)]
-    return list(itertools.islice(itertools.cycle(found), ROWS))
+        rows = [{"messages": row["messages"][:2]} for row in tiny.rows("conversation", 3000)]
+    return list(itertools.islice(itertools.cycle(rows), ROWS))
 
 
 def config(folder: Path) -> Path:
-    """A run on these chats, with the real tokenizer where there is one."""
+    """Write the YAML of a run on these chats, with the GPT-2 tokenizer if TUNESMITH_TEST_DATA has it."""
     data = os.environ.get("TUNESMITH_TEST_DATA")
     tokenizer = {"tokenizer_config": f"{data}/tokenizer-gpt2-chatml"} if data else {}
     rows = tiny.write_rows(folder / "chats.jsonl", chats())
@@ -47,13 +48,13 @@ def config(folder: Path) -> Path:
 
 
 def cpu() -> float:
-    """CPU seconds of this process and of the children that have ended."""
+    """Return the CPU seconds of this process and of its children that have ended."""
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 class Work:
-    """The three competitors, which note the wall time that they took beside the CPU time that they give."""
+    """The three competitors. `timed` functions return CPU seconds and record wall times in `wall`."""
 
     def __init__(self, path: Path):
         run = tiny.start(path)
@@ -76,10 +77,10 @@ class Work:
 
         ExampleStore.collect(self.examples())
 
-    def bare(self) -> None:
-        encode = self.run.tokenizer.backend_tokenizer.encode_batch
-        for start in range(0, len(self.texts), AT_ONCE):
-            encode(self.texts[start : start + AT_ONCE], add_special_tokens=False)
+    def encode(self) -> None:
+        encode_batch = self.run.tokenizer.backend_tokenizer.encode_batch
+        for start in range(0, len(self.texts), BATCH):
+            encode_batch(self.texts[start : start + BATCH], add_special_tokens=False)
 
     def timed(self, work: Callable[[], None]) -> Callable[[], float]:
         def once() -> float:
@@ -92,16 +93,17 @@ class Work:
 
 
 def speeds(work: Work, threads: str, rounds: int) -> None:
-    """Print how much faster the bare tokenizer is, in CPU time and in wall time."""
-    competitors = {name: work.timed(getattr(work, name)) for name in ("build", "collect", "bare")}
+    """Print the ratio of the time of the tokenizer alone to that of the engine, in CPU time and wall time."""
+    competitors = {name: work.timed(getattr(work, name)) for name in ("build", "collect", "encode")}
     work.wall.clear()
-    found = in_turn(competitors, rounds)
-    for clock, times in (("CPU", found), ("wall", {k: v[-len(found[k]) :] for k, v in work.wall.items()})):
-        for name, what in (("build", "build_dataset"), ("collect", "build_dataset and collect")):
-            middle, low, high = ratio(times["bare"], times[name])
+    cpu_times = in_turn(competitors, rounds)
+    wall_times = {k: v[-len(cpu_times[k]) :] for k, v in work.wall.items()}  # without the warm-up
+    for clock, times in (("CPU", cpu_times), ("wall", wall_times)):
+        for name, label in (("build", "build_dataset"), ("collect", "build_dataset and collect")):
+            median, low, high = ratio(times["encode"], times[name])
             rows = ROWS / sorted(times[name])[len(times[name]) // 2]
             print(
-                f"encode_batch / {what}, {threads}, {clock}: {middle:.3f} [{low:.3f}, {high:.3f}] "
+                f"encode_batch / {label}, {threads}, {clock}: {median:.3f} [{low:.3f}, {high:.3f}] "
                 f"({rows:,.0f} chats/s, {len(times[name])} rounds; bar 0.6)"
             )
 
@@ -110,12 +112,12 @@ def main(rounds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = config(Path(name))
         work = Work(path)
-        for threads, parallel in (("one thread", "false"), ("threads of the tokenizer", "true")):
+        for threads, parallel in (("one thread", "false"), ("all threads of the tokenizer", "true")):
             os.environ["TOKENIZERS_PARALLELISM"] = parallel
             speeds(work, threads, rounds)
-        for what in ("first", "cached"):
+        for start in ("first", "cached"):
             started = time.monotonic()
             run = prepare(tiny.start(path))
             seconds = time.monotonic() - started
-            assert run.data.cached == (what == "cached")
-            print(f"{what} start on {ROWS:,} chats: {seconds:.2f} s{' (bar 1)' if run.data.cached else ''}")
+            assert run.data.cached == (start == "cached")
+            print(f"{start} start on {ROWS:,} chats: {seconds:.2f} s{' (bar 1)' if run.data.cached else ''}")

@@ -1,4 +1,4 @@
-"""A command as a child process: the CPU seconds that it took, and the numbers that it told."""
+"""Run commands as child processes, and measure their CPU time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ TUNESMITH = (sys.executable, "-m", "tunesmith")
 
 
 @dataclass(frozen=True)
-class Done:
-    """CPU seconds (user and system) of a child and its own children, and what it told with `tell`."""
+class Result:
+    """The CPU seconds (user and system) of a child and its children, and the numbers that it passed to `report`."""
 
     seconds: float
-    told: dict[str, Any]
+    numbers: dict[str, Any]
 
 
-def run(*command: str, **environment: str) -> Done:
-    """Run a command in the repository's root to its end. Raises RuntimeError with its last lines if it fails."""
+def run(*command: str, **environment: str) -> Result:
+    """Run a command in the root of the repository. Raises RuntimeError with the end of its output if it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=1800
@@ -33,24 +33,24 @@ def run(*command: str, **environment: str) -> Done:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    told: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
-            told |= json.loads(line.removeprefix(MARK))
-    return Done(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, told)
+            numbers |= json.loads(line.removeprefix(MARK))
+    return Result(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, numbers)
 
 
-def module(name: str, *arguments: str, **environment: str) -> Done:
-    """Run a module of bench/ as a child."""
+def module(name: str, *arguments: str, **environment: str) -> Result:
+    """Run a module of bench/ as a child process."""
     return run(sys.executable, "-m", f"bench.{name}", *arguments, **environment)
 
 
-def tell(**numbers: Any) -> None:
-    """Called in a child: hand numbers to the parent."""
+def report(**numbers: Any) -> None:
+    """Pass numbers from a child process to its parent."""
     print(MARK + json.dumps(numbers), flush=True)
 
 
 def seconds() -> float:
-    """CPU seconds of this process so far."""
+    """Return the CPU seconds of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

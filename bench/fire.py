@@ -1,4 +1,4 @@
-"""`make fire`: hundreds of runs that are killed, refused or starved of room; see tests/fire/trials.py."""
+"""Run hundreds of trials in which a run is killed, gets an error or a full disk (`make fire`, tests/fire/trials.py)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NUMBERS = {"kills": 200, "errors": 60, "sizes": 100, "damage": 100}
 
 
 def main() -> int:
-    told = {"kills": "killed at a step or file operation, resumed bit for bit",
-            "errors": "one file operation answered by an error, said, then resumed bit for bit",
-            "sizes": "disk full at a size, said, then resumed bit for bit",
-            "damage": "a file of the newest checkpoint damaged, passed over and said"}  # fmt: skip
+    labels = {"kills": "killed at a step or file operation, resumed bit for bit",
+              "errors": "one file operation failed, error reported, resumed bit for bit",
+              "sizes": "disk full at a given size, error reported, resumed bit for bit",
+              "damage": "a file of the newest checkpoint damaged, checkpoint skipped and reported"}  # fmt: skip
     wrong: Counter[str] = Counter()
     for kind, number in NUMBERS.items():
         with tempfile.TemporaryDirectory() as name:
@@ -27,7 +27,7 @@ def main() -> int:
             if outcome["wrong"]:
                 wrong[kind] += 1
                 print(outcome)
-        print(f"{told[kind]}: {len(outcomes) - wrong[kind]} of {len(outcomes)}", flush=True)
+        print(f"{labels[kind]}: {len(outcomes) - wrong[kind]} of {len(outcomes)}", flush=True)
     return 1 if wrong else 0
 
 

@@ -1,6 +1,6 @@
-"""From the command to the first optimizer step, against a script that imports, loads, builds one batch and steps.
+"""Measure the time from the command to the first optimizer step, compared with a script without a framework.
 
-python -m bench.launch FOLDER    that script: a child of the benchmark
+python -m bench.launch FOLDER    the script: a child of the benchmark
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.child import TUNESMITH, module, run, seconds, tell
+from bench.child import TUNESMITH, module, report, run, seconds
 from bench.pairs import compare
 from bench.sft_work import Work, make
 
 WORK = Work(hidden=256, layers=4, vocabulary=4096, rows=600, sequence_len=1024)
-WATCH = '''"""Tells the CPU seconds up to the first step, and ends the process there if asked to."""
+WATCH = '''"""Report the CPU seconds up to the first step, and end the process there if BENCH_STOP is set."""
 
 import os
 import resource
@@ -30,16 +30,16 @@ plugin = Plugin()
 
 @hookimpl
 def on_step():
-    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(f'\\nBENCH {{"first": {sum(used.ru_utime + used.ru_stime for used in both)}}}', flush=True)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f'\\nBENCH {{"first": {sum(used.ru_utime + used.ru_stime for used in usages)}}}', flush=True)
     if os.environ.get("BENCH_STOP"):
         os._exit(0)
 '''
 
 
 def script(folder: Path) -> None:
-    """What one writes without a framework: the same model and tokenizer, one step on as many tokens, and a save."""
-    import accelerate  # noqa: F401  transformers brings it, and so do we
+    """Load the same model and tokenizer, take one step on the same number of tokens, and save the model."""
+    import accelerate  # noqa: F401  Tunesmith imports it too
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -56,7 +56,7 @@ def script(folder: Path) -> None:
     model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    tell(first=seconds())
+    report(first=seconds())
     if os.environ.get("BENCH_STOP"):
         os._exit(0)
     model.save_pretrained(folder / "script")
@@ -75,16 +75,16 @@ def main() -> None:
         def ours(**environment: str) -> Any:
             return run(*train, f"output_dir={folder}/out-{next(number)}", **environment)
 
-        ours()  # fills the cache of prepared data
+        ours()  # fill the cache of prepared data
         compare(
-            "launch to the first step / a script that imports, loads and steps",
-            lambda: ours(BENCH_STOP="1").told["first"],
-            lambda: module("launch", name, BENCH_STOP="1").told["first"],
+            "from launch to the first step / a script that imports, loads and steps",
+            lambda: ours(BENCH_STOP="1").numbers["first"],
+            lambda: module("launch", name, BENCH_STOP="1").numbers["first"],
             10,
             "1.15",
         )
         compare(
-            "the whole of a run of one step / the script with a save",
+            "a complete run of one step / the script with a save",
             lambda: ours().seconds,
             lambda: module("launch", name).seconds,
             5,

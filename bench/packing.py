@@ -1,4 +1,4 @@
-"""Best-fit packing: how full the rows are, and how long a million lengths take."""
+"""Measure best-fit packing: the fill of packs, and the time for a million lengths."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from tests import tiny
 def main() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(5.5, 0.8, 1_000_000), 8, 2048).astype(np.int64)
     started = time.process_time()
-    rows = pack(lengths, 2048, (0,))
+    packs = pack(lengths, 2048, (0,))
     seconds = time.process_time() - started
-    print(
-        f"1,000,000 log-normal lengths: {seconds:.2f} s of CPU (bar 3), rows {efficiency(lengths, rows, 2048):.4f} full"
-    )
+    fill = efficiency(lengths, packs, 2048)
+    print(f"1,000,000 log-normal lengths: {seconds:.2f} s of CPU (bar 3), packs {fill:.4f} full")
     data = os.environ.get("TUNESMITH_TEST_DATA")
     if not data:
-        print("messages.jsonl: TUNESMITH_TEST_DATA is not set")
+        print("messages.jsonl: skipped, TUNESMITH_TEST_DATA is not set")
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,4 +38,4 @@ def main() -> None:
         from tunesmith.api import prepare
 
         widths = prepare(run).data.train.widths
-    print(f"messages.jsonl at 2048: rows {efficiency(widths, pack(widths, 2048, (0,)), 2048):.4f} full (bar 0.99)")
+    print(f"messages.jsonl at 2048: packs {efficiency(widths, pack(widths, 2048, (0,)), 2048):.4f} full (bar 0.99)")

@@ -1,11 +1,12 @@
-"""Preference and reward learning, from the start of the process to the saved model: Tunesmith, TRL's trainers in random
-order and grouped by length, and a loop written by hand for this work alone (the floor).
+"""Compare preference and reward learning, from the start of the process to the saved model.
 
-    python -m bench.preference [--quick] [WORD ...]    the cases whose name has all of the words; `memory` for that
+    python -m bench.preference [--quick] [WORD ...]    the cases whose names contain all words; `memory`: only memory
 
-All train the same model on the same rows for one epoch, in float32 on one thread, with the same fused AdamW and nothing
-cached. First, for each method and vocabulary, they take three steps on the same few rows: their losses have to agree,
-else the comparison is void. Beside what was measured stands the bound that counting multiplications gives.
+The competitors are Tunesmith, TRL's trainers (with random batches, and with batches grouped by length), and a loop
+written by hand for this task only (the floor). All train the same model on the same rows for one epoch, in float32 on
+one thread, with the same fused AdamW and nothing cached. First, for each method and vocabulary, all take three steps on
+the same few rows, and their losses must agree. The measured ratios are printed with the bound that counting
+multiply-adds predicts.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from typing import Any
 
 from bench import pairs
 from bench.against import LIBRARIES
-from bench.child import TUNESMITH, Done, module, run
+from bench.child import TUNESMITH, Result, module, run
 from bench.preference_flops import padded, shared
 from bench.preference_work import Work, make, read, read_lengths
 
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
-"""As libraries are installed: else each start compiles them again, TRL's the longest."""
-OFF = {  # of our engine, one after the other
+"""Use compiled bytecode, as an installed library does. Otherwise each start compiles the modules again."""
+OFF = {  # savings of the engine that are switched off in addition to each other
     "without sharing": ("sharing",),
-    "nor packing": ("sharing", "packing"),
-    "nor scored tokens alone": ("sharing", "packing", "scored"),
+    "also without packing": ("sharing", "packing"),
+    "also with the head at every token": ("sharing", "packing", "scored"),
 }
 LONG = {"prompt": 400, "answer": 60}
-ALONE = {"packs_per_step": 1}
-"""Of the larger models: a row is a step, so that few rows are some steps."""
-CASES = (  # rounds, and whether our own engine runs with its savings off
+ONE_PACK = {"packs_per_step": 1}
+"""For larger models: a step is one pack, so that few rows give several steps."""
+CASES = (  # task, rounds, and whether the engine also runs with its savings switched off
     (Work("dpo", 256, 4, 4096, rows=110, prompt=233, answer=71), 2, False),
     (Work("dpo", 256, 4, 4096, rows=140, **LONG), 2, True),
     (Work("kto", 256, 4, 4096, rows=200), 1, False),
@@ -45,173 +46,171 @@ CASES = (  # rounds, and whether our own engine runs with its savings off
     (Work("dpo", 256, 4, 50_304, rows=48, **LONG), 1, True),
     (Work("dpo", 256, 4, 4096, rows=160), 2, False),
     (Work("dpo", 256, 4, 50_304, rows=56), 1, False),
-    (Work("dpo", 512, 8, 4096, rows=20, **LONG, **ALONE), 1, False),
-    (Work("dpo", 512, 8, 50_304, rows=16, **LONG, **ALONE), 1, False),
-    (Work("dpo", 512, 8, 4096, rows=35, **ALONE), 1, False),
-    (Work("dpo", 512, 8, 50_304, rows=28, **ALONE), 1, False),
-    (Work("dpo", 768, 12, 4096, rows=12, **LONG, **ALONE), 1, False),
-    (Work("dpo", 768, 12, 50_304, rows=12, **LONG, **ALONE), 1, False),
-    (Work("dpo", 768, 12, 4096, rows=21, **ALONE), 1, False),
-    (Work("dpo", 768, 12, 50_304, rows=21, **ALONE), 1, False),
+    (Work("dpo", 512, 8, 4096, rows=20, **LONG, **ONE_PACK), 1, False),
+    (Work("dpo", 512, 8, 50_304, rows=16, **LONG, **ONE_PACK), 1, False),
+    (Work("dpo", 512, 8, 4096, rows=35, **ONE_PACK), 1, False),
+    (Work("dpo", 512, 8, 50_304, rows=28, **ONE_PACK), 1, False),
+    (Work("dpo", 768, 12, 4096, rows=12, **LONG, **ONE_PACK), 1, False),
+    (Work("dpo", 768, 12, 50_304, rows=12, **LONG, **ONE_PACK), 1, False),
+    (Work("dpo", 768, 12, 4096, rows=21, **ONE_PACK), 1, False),
+    (Work("dpo", 768, 12, 50_304, rows=21, **ONE_PACK), 1, False),
 )
 
 
 def main(words: Sequence[str] = ()) -> None:
     print("versions:", ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES))
-    chosen = [case for case in CASES if all(word in case[0].name for word in words)]
+    selected = [case for case in CASES if all(word in case[0].name for word in words)]
     table: list[str] = []
     checked: set[tuple[str, int, bool]] = set()
     with tempfile.TemporaryDirectory() as name:
-        for number, (work, rounds, off) in enumerate(chosen[:2] if pairs.quick else chosen):
+        for number, (work, rounds, off) in enumerate(selected[:2] if pairs.quick else selected):
             if (kind := (work.method, work.vocabulary, off)) not in checked:
                 agree(Path(name) / f"check-{number}", work, off)
                 checked.add(kind)
-            table.append(measure(Path(name) / f"whole-{number}", work, rounds, off))
+            table.append(measure(Path(name) / f"measured-{number}", work, rounds, off))
         if not words or "memory" in words:
             memory(Path(name) / "memory")
     print(
-        "\n| work | Tunesmith | TRL random, grouped | floor | TRL / ours | of the bound | ours / floor |",
+        "\n| work | Tunesmith | TRL random, grouped | floor | TRL / ours | share of the bound | ours / floor |",
         *table,
         sep="\n",
     )
 
 
-def ours(folder: Path, out: Path, *keys: str) -> Done:
-    done = run(*TUNESMITH, "train", str(folder / "run.yaml"), f"output_dir={out}", *keys, **BYTECODE)
+def train(folder: Path, out: Path, *keys: str) -> Result:
+    result = run(*TUNESMITH, "train", str(folder / "run.yaml"), f"output_dir={out}", *keys, **BYTECODE)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
-    counted = [0, *(line["tokens"] for line in lines)]
-    tokens = [b - a for a, b in itertools.pairwise(counted)]
-    done.told.update(losses=[line["loss"] for line in lines], tokens=tokens)
-    return done
+    totals = [0, *(line["tokens"] for line in lines)]
+    tokens = [b - a for a, b in itertools.pairwise(totals)]
+    result.numbers.update(losses=[line["loss"] for line in lines], tokens=tokens)
+    return result
 
 
 def without(off: Sequence[str], work: Work) -> list[str]:
-    """The keys that switch something off in our engine; where rows are not packed, a row is one example."""
+    """Return the overrides that switch savings of the engine off. Without packing, each pack has one example."""
     keys = [f"bench_off=[{', '.join(word for word in off if word != 'packing')}]"]
     if "packing" in off:
         keys += ["sample_packing=false", f"gradient_accumulation_steps={work.batch * work.packs_per_step}"]
     return keys
 
 
-def competitors(folder: Path, off: bool) -> dict[str, Callable[[], Done]]:
-    """What runs each of them on a folder's work, and gives its seconds and numbers."""
+def competitors(folder: Path, off: bool) -> dict[str, Callable[[], Result]]:
+    """Return a function for each competitor that runs it on the task in a folder."""
     number = itertools.count()
     work = read(folder)
 
-    def trl(how: str) -> Done:
+    def trl(batches: str) -> Result:
         cache = str(folder / f"cache-{next(number)}")
-        return module("preference_trl", str(folder), how, HF_DATASETS_CACHE=cache, **BYTECODE)
+        return module("preference_trl", str(folder), batches, HF_DATASETS_CACHE=cache, **BYTECODE)
 
-    def mine(*keys: str) -> Done:
-        return ours(folder, folder / f"out-{next(number)}", *keys)
+    def tunesmith(*keys: str) -> Result:
+        return train(folder, folder / f"out-{next(number)}", *keys)
 
-    made: dict[str, Callable[[], Done]] = {"tunesmith": mine, "TRL random": lambda: trl("random")}
-    if work.method == "kto":  # its trainer takes the rows in their order alone
-        made["TRL in order"] = made.pop("TRL random")
+    result: dict[str, Callable[[], Result]] = {"tunesmith": tunesmith, "TRL random": lambda: trl("random")}
+    if work.method == "kto":  # its trainer supports only the order of the rows
+        result["TRL in order"] = result.pop("TRL random")
     else:
-        made["TRL grouped"] = lambda: trl("grouped")
-    made["floor"] = lambda: module("preference_floor", str(folder), **BYTECODE)
+        result["TRL grouped"] = lambda: trl("grouped")
+    result["floor"] = lambda: module("preference_floor", str(folder), **BYTECODE)
     if off:
-        made |= {name: lambda words=words: mine(*without(words, work)) for name, words in OFF.items()}
-    return made
+        result |= {name: lambda words=words: tunesmith(*without(words, work)) for name, words in OFF.items()}
+    return result
 
 
 def agree(folder: Path, work: Work, off: bool) -> None:
-    """Raises RuntimeError if the losses of three steps on the same rows differ, or what is in them.
+    """Raise RuntimeError if the losses of three steps on the same rows differ.
 
-    The first loss of DPO is log 2 whatever is computed, the later ones follow from the gradients. Of KTO two rows are
-    taken, of which each has the other's answer in the baseline, as TRL pairs them too.
+    The first loss of DPO is always log 2; the later ones depend on the gradients. KTO uses two rows, so that the
+    baseline of each contains the answer of the other, as in TRL.
     """
     rows = 2 if work.method == "kto" else 8
     make(folder, replace(work, rows=rows, batch=rows, epochs=3, packs_per_step=16))
-    told = {name: runner().told for name, runner in competitors(folder, off).items()}
-    losses = {name: [round(loss, 6) for loss in one["losses"]] for name, one in told.items()}
+    numbers = {name: runner().numbers for name, runner in competitors(folder, off).items()}
+    losses = {name: [round(loss, 6) for loss in values["losses"]] for name, values in numbers.items()}
     print(f"\n{work.name}\n  losses of three steps on the same {rows} rows: {losses}", flush=True)
     steps = list(zip(*losses.values(), strict=True))
     if len(steps) != 3 or any(max(step) - min(step) > 5e-4 for step in steps):
-        raise RuntimeError(f"they do not do the same work: {told}")
+        raise RuntimeError(f"the competitors do not train on the same task: {numbers}")
 
 
 def measure(folder: Path, work: Work, rounds: int, off: bool) -> str:
-    """Prints what each of them took, the bound, and what was reached of it; gives a row of the table."""
+    """Print the times, the bound and the share of it that was reached. Return a row of the table."""
     make(folder, work)
-    told: dict[str, list[dict[str, Any]]] = {}
+    numbers: dict[str, list[dict[str, Any]]] = {}
 
-    def timed(name: str, runner: Callable[[], Done]) -> Callable[[], float]:
+    def timed(name: str, runner: Callable[[], Result]) -> Callable[[], float]:
         def once() -> float:
-            done = runner()
-            told.setdefault(name, []).append(done.told)
-            print(f"    {name}: {done.seconds:.1f} s, {loop(done.told):.1f} s in steps", flush=True)
-            return float(done.seconds)
+            result = runner()
+            numbers.setdefault(name, []).append(result.numbers)
+            print(f"    {name}: {result.seconds:.1f} s, {step_seconds(result.numbers):.1f} s in steps", flush=True)
+            return float(result.seconds)
 
         return once
 
     runners = {name: timed(name, runner) for name, runner in competitors(folder, off).items()}
-    found = pairs.in_turn(runners, rounds, warm=False)
-    loops = {name: [loop(one) for one in ones] for name, ones in told.items()}
-    for name, seconds in found.items():
-        one = told[name][-1]
-        done = f"{len(one['losses'])} steps, {sum(one['tokens']):,} tokens, last loss {one['losses'][-1]:.3f}"
-        print(f"  {name}: {middle(seconds):.1f} s, {middle(loops[name]):.1f} s in steps; {done}")
-    mine = shared(work, read_lengths(folder))
+    times = pairs.in_turn(runners, rounds, warm=False)
+    in_steps = {name: [step_seconds(values) for values in results] for name, results in numbers.items()}
+    for name, seconds in times.items():
+        last = numbers[name][-1]
+        done = f"{len(last['losses'])} steps, {sum(last['tokens']):,} tokens, last loss {last['losses'][-1]:.3f}"
+        total, steps = statistics.median(seconds), statistics.median(in_steps[name])
+        print(f"  {name}: {total:.1f} s, {steps:.1f} s in steps; {done}")
+    ours = shared(work, read_lengths(folder))
     reached = []
-    for name in (name for name in found if name.startswith("TRL")):
-        theirs = padded(work, told[name][-1]["shapes"])
-        bound = theirs.total / mine.total
+    for name in (name for name in times if name.startswith("TRL")):
+        theirs = padded(work, numbers[name][-1]["shapes"])
+        bound = theirs.total / ours.total
         parts = ", ".join(
-            f"{part} {getattr(theirs, part) / 1e12:.2f} / {getattr(mine, part) / 1e12:.2f}"
+            f"{part} {getattr(theirs, part) / 1e12:.2f} / {getattr(ours, part) / 1e12:.2f}"
             for part in ("linear", "attention", "head")
         )
-        print(f"  {name}, bound by counting {bound:.2f}: {parts} (10^12 multiply-and-adds)")
-        whole, steps = ratio(found, name, "tunesmith"), ratio(loops, name, "tunesmith")
-        print(f"    measured {said(whole)}, {whole[0] / bound:.2f} of the bound")
-        print(f"    in steps {said(steps)}, {steps[0] / bound:.2f} of the bound")
-        reached.append((whole[0], steps[0], bound))
-    floor = ratio(found, "tunesmith", "floor")
-    print(f"  tunesmith / floor: {said(floor)}; in steps {said(ratio(loops, 'tunesmith', 'floor'))}")
+        print(f"  {name}, bound {bound:.2f}: {parts} (10^12 multiply-adds)")
+        measured, measured_steps = ratio(times, name, "tunesmith"), ratio(in_steps, name, "tunesmith")
+        print(f"    measured {text(measured)}, {measured[0] / bound:.2f} of the bound")
+        print(f"    in steps {text(measured_steps)}, {measured_steps[0] / bound:.2f} of the bound")
+        reached.append((measured[0], measured_steps[0], bound))
+    floor = ratio(times, "tunesmith", "floor")
+    print(f"  tunesmith / floor: {text(floor)}; in steps {text(ratio(in_steps, 'tunesmith', 'floor'))}")
     for name in OFF if off else ():
-        print(f"  {name}: {said(ratio(found, name, 'tunesmith'))}; in steps {said(ratio(loops, name, 'tunesmith'))}")
+        print(f"  {name}: {text(ratio(times, name, 'tunesmith'))}", end="; ")
+        print(f"in steps {text(ratio(in_steps, name, 'tunesmith'))}")
     sys.stdout.flush()
     cells = (
         work.name,
-        f"{middle(found['tunesmith']):.1f} s",
-        ", ".join(f"{middle(found[name]):.1f} s" for name in found if name.startswith("TRL")),
-        f"{middle(found['floor']):.1f} s",
-        ", ".join(f"{whole:.2f}" for whole, _, _ in reached),
-        ", ".join(f"{whole / bound:.2f} (in steps {steps / bound:.2f})" for whole, steps, bound in reached),
-        said(floor),
+        f"{statistics.median(times['tunesmith']):.1f} s",
+        ", ".join(f"{statistics.median(times[name]):.1f} s" for name in times if name.startswith("TRL")),
+        f"{statistics.median(times['floor']):.1f} s",
+        ", ".join(f"{total:.2f}" for total, _, _ in reached),
+        ", ".join(f"{total / bound:.2f} (in steps {steps / bound:.2f})" for total, steps, bound in reached),
+        text(floor),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def loop(told: dict[str, Any]) -> float:
-    """CPU seconds of all steps, from those after the first: without start, loading and saving."""
-    tokens: list[int] = told["tokens"]
-    return float(told["loop"]) * sum(tokens) / max(sum(tokens[1:]), 1)
+def step_seconds(numbers: dict[str, Any]) -> float:
+    """Return the CPU seconds of all steps, extrapolated from those after the first; without start and saving."""
+    tokens: list[int] = numbers["tokens"]
+    return float(numbers["loop"]) * sum(tokens) / max(sum(tokens[1:]), 1)
 
 
-def middle(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds)
+def ratio(times: dict[str, list[float]], a: str, b: str) -> tuple[float, float, float]:
+    return pairs.ratio(times[a], times[b])
 
 
-def ratio(found: dict[str, list[float]], one: str, other: str) -> tuple[float, float, float]:
-    return pairs.ratio(found[one], found[other])
-
-
-def said(interval: tuple[float, float, float]) -> str:
+def text(interval: tuple[float, float, float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
 
 
 def memory(folder: Path) -> None:
-    """Peak of three steps above after-load, at 50,304 entries: ours and TRL's, each in a child of its own."""
-    print("\nPeak memory of three steps above after-load, MiB (256 x 4, vocabulary 50,304)")
+    """Print the peak memory of three steps with 50,304 entries, for Tunesmith and TRL, each in its own process."""
+    print("\nPeak memory of three steps in addition to the memory after loading, MiB (256 x 4, vocabulary 50,304)")
     for number, case in enumerate(({}, LONG)):
-        place = folder / str(number)
-        make(place, Work("dpo", 256, 4, 50_304, rows=48, **case))
-        mine = ours(place, place / "out", "bench_peak=true", "max_steps=3").told["peak"]
-        theirs = module("preference_trl", str(place), "random", "3", "peak", **BYTECODE).told["peak"]
-        name = read(place).name
-        print(f"  {name}: ours {mine:.0f}, TRL {theirs:.0f}, {mine / theirs:.2f} (bar 0.5)", flush=True)
+        subfolder = folder / str(number)
+        make(subfolder, Work("dpo", 256, 4, 50_304, rows=48, **case))
+        tunesmith = train(subfolder, subfolder / "out", "bench_peak=true", "max_steps=3").numbers["peak"]
+        trl = module("preference_trl", str(subfolder), "random", "3", "peak", **BYTECODE).numbers["peak"]
+        name = read(subfolder).name
+        print(f"  {name}: ours {tunesmith:.0f}, TRL {trl:.0f}, {tunesmith / trl:.2f} (bar 0.5)", flush=True)
 
 
 if __name__ == "__main__":

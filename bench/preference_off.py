@@ -1,7 +1,7 @@
-"""A plugin beside a run.yaml of the benchmark: takes from the engine what it saves, to see what each saving is worth.
+"""Switch off savings of the engine one by one, to measure their worth. This is a plugin for runs of the benchmark.
 
-`bench_off: [sharing, scored]` repeats the prompt for each answer, and computes the head at every token as plain code
-does. What is trained stays the same. `bench_peak: true` prints the peak of memory above what is there after loading.
+`bench_off: [sharing]` repeats the prompt for each answer. `bench_off: [scored]` computes the head at every token. The
+training result is the same. `bench_peak: true` prints the peak memory in addition to the memory after loading.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tunesmith import Plugin, Settings, hookimpl
 
 
 class OffSettings(Settings):
-    """What is switched off, and what is measured."""
+    """Savings to switch off, and measurements."""
 
     bench_off: list[Literal["sharing", "scored"]] = []
-    """sharing of prompts; the head at scored tokens alone."""
+    """Savings to switch off: sharing of prompts, and computing the head only at scored tokens."""
     bench_peak: bool = False
-    """Print the peak of memory above after-load."""
+    """Print the peak memory in addition to the memory after loading."""
 
 
 plugin = Plugin(settings=OffSettings)
@@ -39,13 +39,14 @@ def patch_model(run: Any, model: Any) -> Any:
     if "scored" in run.settings(OffSettings).bench_off:
         from tunesmith_engine.model import policy
 
-        run.patches.replace(policy.Root, "forward", everywhere(policy))
+        run.patches.replace(policy.PolicyModule, "forward", forward_at_every_token())
     return model
 
 
-def everywhere(policy: Any) -> Any:
-    """The forward of the engine's root with the head at every token, of which the scored ones are taken."""
+def forward_at_every_token() -> Any:
+    """Return a forward method of PolicyModule that computes the head at every token and keeps the scored ones."""
     import torch
+    from tunesmith_engine.model.scoring import score_tokens
 
     def forward(self: Any, batch: Any, needs: Any, call: Any = None) -> Any:
         if call is not None or batch is None:
@@ -53,12 +54,12 @@ def everywhere(policy: Any) -> Any:
         hidden = self.language_model.hidden(batch, needs.hidden, needs.router)
         if not needs.logps:
             return {"scores": self.language_model.scores(hidden.last[batch.point_at])}
-        other = torch.ones(batch.tokens, dtype=torch.bool)
-        other[batch.score_from] = False
-        states = torch.cat([hidden.last[batch.score_from], hidden.last[other]])
-        targets = torch.cat([batch.target_ids, batch.input_ids[0, other]])  # any target: it is not looked at
-        found = policy.score_tokens(self.language_model.logits, states, targets, needs)
-        return {"logps": found["logps"][: len(batch.target_ids)]}
+        rest = torch.ones(batch.tokens, dtype=torch.bool)
+        rest[batch.score_from] = False
+        states = torch.cat([hidden.last[batch.score_from], hidden.last[rest]])
+        targets = torch.cat([batch.target_ids, batch.input_ids[0, rest]])  # the other targets do not matter
+        outputs = score_tokens(self.language_model.logits, states, targets, needs)
+        return {"logps": outputs["logps"][: len(batch.target_ids)]}
 
     return forward
 
@@ -72,19 +73,18 @@ def on_start(run: Any) -> None:
 def on_step(run: Any, record: Any) -> None:
     clock.step()
     if record.step == run.total_steps:
-        clock.tell()
+        clock.report()
 
 
 class Clock:
-    """CPU seconds of this process from the end of the first step on, and the peak of memory above what was there
-    before it, in MiB."""
+    """A clock of the CPU seconds after the first step, and of the peak memory in addition to that before it, in MiB."""
 
     loaded: float | None = None
     first: float | None = None
     last = 0.0
 
     def start(self, peak: bool) -> None:
-        """Before the first step. With `peak`, let the peak count from here."""
+        """Start before the first step. With `peak`, reset the peak memory."""
         if peak:
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             self.loaded = status("VmRSS")
@@ -94,16 +94,16 @@ class Clock:
         self.last = used.ru_utime + used.ru_stime
         self.first = self.last if self.first is None else self.first
 
-    def tell(self) -> None:
-        """After the last step: numbers for the parent, as bench.child reads them."""
-        told: dict[str, float] = {"loop": self.last - (self.first or 0.0)}
+    def report(self) -> None:
+        """Pass the numbers to the parent after the last step, in the format of bench.child."""
+        numbers: dict[str, float] = {"loop": self.last - (self.first or 0.0)}
         if self.loaded is not None:
-            told |= {"loaded": self.loaded, "peak": status("VmHWM") - self.loaded}
-        print("BENCH", json.dumps(told), flush=True)
+            numbers |= {"loaded": self.loaded, "peak": status("VmHWM") - self.loaded}
+        print("BENCH", json.dumps(numbers), flush=True)
 
 
 def status(name: str) -> float:
-    """A line of /proc/self/status in MiB."""
+    """Return a value of /proc/self/status, such as VmRSS, in MiB."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 

@@ -1,11 +1,11 @@
-"""`make bench`: ratios, each from interleaved pairs in one run, with the machine and the versions.
+"""Run the benchmarks (`make bench`) and print the machine and the versions.
 
-    python bench/run.py            everything
-    python bench/run.py start step packing
-    python bench/run.py --quick    a few pairs and the small sizes, for a look
+    python bench/run.py                       all parts
+    python bench/run.py start step packing    some parts
+    python bench/run.py --quick               few rounds and small sizes, for rough figures
 
-Figures are CPU seconds of the process (or, for commands, user + system of the child), so other work on the machine
-disturbs them little; the ratio of a pair is what counts.
+Most figures are ratios from rounds in which the competitors run in turn. Times are CPU seconds (user and system) of the
+process or, for commands, of the child, so that other work on the machine has little influence.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PARTS = (
 def main() -> None:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tunesmith-core"))
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n")
-    wanted = [word for word in sys.argv[1:] if word != "--quick"]
+    parts = [word for word in sys.argv[1:] if word != "--quick"]
     importlib.import_module("bench.pairs").quick = "--quick" in sys.argv
-    for name in wanted or PARTS:
+    for name in parts or PARTS:
         importlib.import_module(f"bench.{name}").main()
 
 

@@ -1,9 +1,9 @@
-"""A child of bench/against.py: the same work by TRL's SFTTrainer.
+"""Train on the task of bench/against.py with TRL's SFTTrainer.
 
-python -m bench.sft_trl FOLDER packed|padded
+    python -m bench.sft_trl FOLDER packed|padded    a child of bench/against.py
 
-Packed, a row is one batch, and transformers' sdpa gets a dense mask that keeps its examples apart: on a CPU no other
-attention does. Padded, a batch is as many examples as a row holds, of about equal lengths, filled up.
+packed: a batch is one pack. sdpa gets a dense mask that separates the examples; on a CPU, no other attention of
+transformers does so. padded: a batch has as many examples as fit in a pack on average, of about equal lengths.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datasets import load_dataset
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from bench.child import tell
+from bench.child import report
 from bench.sft_work import Work
 
-AVERAGE = 175  # tokens of a row of messages.jsonl
+AVERAGE = 175  # average tokens of a row of messages.jsonl
 
 
 def main(folder: Path, packed: bool) -> None:
@@ -41,7 +41,7 @@ def main(folder: Path, packed: bool) -> None:
     trainer.save_model()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     tokens = sum(map(len, trainer.train_dataset["input_ids"]))
-    tell(first=losses[0], last=losses[-1], steps=len(losses), tokens=tokens)
+    report(first=losses[0], last=losses[-1], steps=len(losses), tokens=tokens)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same supervised work for every competitor: one folder with a model, its tokenizer, rows and options."""
+"""Prepare the same supervised task for all competitors: a folder with a model, its tokenizer, rows and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests import tiny
 
-TEMPLATE = (  # generation blocks, which both Tunesmith and TRL read, say that the assistant's words are trained
+TEMPLATE = (  # both Tunesmith and TRL train on the generation blocks: what the assistant says
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
     "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -19,7 +19,7 @@ TEMPLATE = (  # generation blocks, which both Tunesmith and TRL read, say that t
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained: a Llama of `hidden` x `layers`, on `rows` conversations for one epoch, packed."""
+    """The task: train a Llama of `hidden` x `layers` on `rows` conversations for one epoch, packed."""
 
     hidden: int
     layers: int
@@ -32,11 +32,11 @@ class Work:
 
     @property
     def name(self) -> str:
-        return f"{self.hidden} x {self.layers}, vocabulary {self.vocabulary:,}, rows of {self.sequence_len:,} tokens"
+        return f"{self.hidden} x {self.layers}, vocabulary {self.vocabulary:,}, packs of {self.sequence_len:,} tokens"
 
 
 def conversations(number: int) -> list[dict[str, Any]]:
-    """Rows of messages.jsonl where TUNESMITH_TEST_DATA names it, else made-up ones."""
+    """Return rows of messages.jsonl if TUNESMITH_TEST_DATA is set, otherwise generated ones."""
     data = os.environ.get("TUNESMITH_TEST_DATA")
     if not data:
         return tiny.rows("conversation", number)
@@ -45,13 +45,16 @@ def conversations(number: int) -> list[dict[str, Any]]:
 
 
 def tokenizer(vocabulary: int) -> Any:
-    """A byte-level BPE of at most `vocabulary` entries trained on the rows; for 50k, GPT-2's where the data has it."""
+    """Return a byte-level BPE with at most 4,096 entries, trained on the rows.
+
+    For more than 50,000 entries, return the GPT-2 tokenizer if TUNESMITH_TEST_DATA is set.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     data = os.environ.get("TUNESMITH_TEST_DATA")
     if vocabulary > 50_000 and data:
-        made: Any = AutoTokenizer.from_pretrained(f"{data}/tokenizer-gpt2-chatml")
+        result: Any = AutoTokenizer.from_pretrained(f"{data}/tokenizer-gpt2-chatml")
     else:
         backend = Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -62,13 +65,13 @@ def tokenizer(vocabulary: int) -> Any:
             vocab_size=min(vocabulary, 4096), special_tokens=special, initial_alphabet=alphabet, show_progress=False
         )
         backend.train_from_iterator((m["content"] for row in conversations(3000) for m in row["messages"]), trainer)
-        made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    made.chat_template = TEMPLATE
-    return made
+        result = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    result.chat_template = TEMPLATE
+    return result
 
 
 def make(folder: Path, work: Work) -> None:
-    """Write model, tokenizer, rows, run.yaml (ours) and work.json (the others read it) to a folder."""
+    """Write model, tokenizer, rows, run.yaml (for Tunesmith) and work.json (for the others) to a folder."""
     heads = work.hidden // 64
     tiny.model_folder(
         folder / "model", "llama", hidden_size=work.hidden, intermediate_size=work.hidden * 8 // 3 // 8 * 8,

@@ -1,8 +1,8 @@
-"""Memory of training on a stream: the peak over two sizes of a file, and the slope between them.
+"""Measure the peak memory of a streamed run for two file sizes, and the slope between them.
 
-    python -m bench.streaming FOLDER SIZE    one run, in a process of its own: a child of the benchmark
+    python -m bench.streaming FOLDER SIZE    one run in a separate process: a child of the benchmark
 
-The child tokenises and packs all rows of a JSON Lines file of SIZE MiB as a streamed run does; it does not train.
+The child tokenizes and packs all rows of a JSON Lines file of SIZE MiB like a streamed run. It does not train.
 """
 
 from __future__ import annotations
@@ -14,28 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from bench import pairs
-from bench.child import module, tell
+from bench.child import module, report
 from bench.memory import MIB, status
 
-SIZES = (64, 256)
-"""MiB."""
-CUT = 512
-"""Characters of a text."""
+SIZES = (64, 256)  # MiB
+TEXT_LENGTH = 512  # characters
 
 
 def write(path: Path, size: int) -> None:
-    """A file of so many MiB; its texts are words of the tiny tokenizer."""
+    """Write a file of about `size` MiB with texts from words of the tiny tokenizer."""
     import random
 
     from tests import tiny
 
-    words = random.Random(0)
-    made = [json.dumps({"text": tiny.sentence(words, 90, 110)[:CUT]}) + "\n" for _ in range(1000)]
-    left = size * MIB
+    r = random.Random(0)
+    lines = [json.dumps({"text": tiny.sentence(r, 90, 110)[:TEXT_LENGTH]}) + "\n" for _ in range(1000)]
+    remaining = size * MIB
     with path.open("w", encoding="utf-8") as file:
-        while left > 0:
-            file.writelines(made)
-            left -= sum(map(len, made))
+        while remaining > 0:
+            file.writelines(lines)
+            remaining -= sum(map(len, lines))
 
 
 def child(folder: Path, size: int) -> None:
@@ -52,25 +50,25 @@ def child(folder: Path, size: int) -> None:
     )  # fmt: skip
     run = prepare(tiny.start(path))
     loader: Any = build_loader(run)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
     tokens = 0
-    while loader.place[0] == 0:  # the epoch in which its window begins
-        tokens += sum(example.width for row in loader.next_packs() for example in row)
-    tell(peak=status("VmHWM"), tokens=tokens)
+    while loader.place[0] == 0:  # the first epoch
+        tokens += sum(example.width for pack in loader.next_packs() for example in pack)
+    report(peak=status("VmHWM"), tokens=tokens)
 
 
 def main() -> None:
     sizes = (SIZES[0] // 8, SIZES[1] // 8) if pairs.quick else SIZES
-    print("Peak memory of a streamed dataset, read, tokenised and packed to its end:")
+    print("Peak memory of a streamed dataset, read, tokenized and packed completely:")
     with tempfile.TemporaryDirectory() as name:
-        found = {}
+        numbers = {}
         for size in sizes:
             write(Path(name) / f"{size}.jsonl", size)
-            found[size] = module("streaming", name, str(size)).told
-            print(f"{size:>5} MiB: {found[size]['peak']:7.1f} MiB, {found[size]['tokens']:,} tokens", flush=True)
+            numbers[size] = module("streaming", name, str(size)).numbers
+            print(f"{size:>5} MiB: {numbers[size]['peak']:7.1f} MiB, {numbers[size]['tokens']:,} tokens", flush=True)
     small, large = sizes
-    slope = (found[large]["peak"] - found[small]["peak"]) / (large - small)
-    print(f"slope: {slope:.4f} MiB for each MiB of data\n", flush=True)
+    slope = (numbers[large]["peak"] - numbers[small]["peak"]) / (large - small)
+    print(f"slope: {slope:.4f} MiB per MiB of data\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A step of a method taken by hand: loss, terms and gradients of a policy that has left its reference."""
+"""Compute one optimizer step of a method: loss, terms and gradients of a policy that differs from its reference."""
 
 from __future__ import annotations
 
@@ -16,55 +16,60 @@ TRL: dict[str, Any] = {
     "save_strategy": "no", "logging_steps": 1, "learning_rate": 1e-3, "lr_scheduler_type": "constant",
     "max_grad_norm": 0.0, "max_steps": 4, "disable_tqdm": True,
 }  # fmt: skip
-"""Options of TRL's trainers for a run of four steps that logs each."""
+"""Options of TRL's trainers for a run of four steps that logs each step."""
 
 
-def moved(model: Any, seed: int = 1, size: float = 0.1) -> None:
-    """Move the trained weights, so that the policy is no longer its reference."""
-    made = torch.Generator().manual_seed(seed)
+def perturb(model: Any, seed: int = 1, size: float = 0.1) -> None:
+    """Add noise to the trained weights, so that the policy differs from its reference."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(size * torch.randn(parameter.shape, generator=made))
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
 
 
 def started(path: Path, seed: int = 1) -> tuple[Run, Policy]:
-    """A prepared run and its policy, moved away from the reference."""
+    """Prepare a run and build its policy, in evaluation mode and moved away from the reference."""
     run = prepare(tiny.start(path))
     policy = build_policy(run)
     policy.model.eval()
-    moved(policy.model, seed)
+    perturb(policy.model, seed)
     return run, policy
 
 
 def loss_of(run: Run, policy: Policy, groups: list[list[Any]], share: bool = True) -> tuple[float, dict[str, float]]:
-    """One step's loss over micro-batches, its gradients left in the policy; and all terms by name, averaged."""
+    """Return the loss of one step over micro-batches and the mean of each term by name; accumulate the gradients.
+
+    Each group of examples is one micro-batch.
+    """
     batches = [collate(group, share=share) for group in groups]
     with torch.no_grad():
         run.hooks.prepare_step(run, policy, batches)
     counts = {name: sum(batch.counts[name] for batch in batches) for name in batches[0].counts}
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     total = 0.0
     for batch in batches:
         for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
             mean = term.sum / counts[str(term.count)]
-            found[name] = found.get(name, 0.0) + mean.item()
+            means[name] = means.get(name, 0.0) + mean.item()
             if not term.metric:
                 mean.backward(retain_graph=True)  # type: ignore[no-untyped-call]
                 total += mean.item()
-    return total, found
+    return total, means
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Gradients by name, taken out of the model."""
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    """Return the gradients by parameter name and reset them in the model."""
+    copies = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    return found
+    return copies
 
 
 def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], scaled: bool = False) -> float:
-    """Between gradients; `scaled`, over the largest one where that is above 1: those of squared sums go into the
-    tens."""
+    """Return the largest absolute difference between two sets of gradients.
+
+    With `scaled`, divide it by the largest gradient if that is above 1: gradients of squared sums reach the tens.
+    """
     assert ours.keys() == theirs.keys() and ours
     largest = max(float(gradient.abs().max()) for gradient in theirs.values()) if scaled else 1.0
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours) / max(largest, 1.0)

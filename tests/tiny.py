@@ -1,4 +1,4 @@
-"""Tiny models, a tokenizer and data, made when a test asks for them; and runs on them in this process."""
+"""Build tiny models, a tokenizer and data for tests, and run them in this process."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ def sentence(random_: random.Random, least: int = 3, most: int = 20) -> str:
 
 @functools.cache
 def tokenizer() -> Any:
-    """A byte-level BPE of about 320 entries with a chat template."""
+    """Return a byte-level BPE tokenizer of 320 entries with the ChatML template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    backend.train_from_iterator([sentence(random.Random(i)) for i in range(200)], trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    made.chat_template = CHATML
-    return made
+    bpe.train_from_iterator([sentence(random.Random(i)) for i in range(200)], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = CHATML
+    return fast
 
 
 def config(architecture: str, **changes: Any) -> Any:
-    """The transformers config of a two-layer model."""
+    """Return the transformers config of a two-layer model; `changes` override its values."""
     import transformers
 
     sizes: dict[str, Any] = {
@@ -74,7 +74,7 @@ def config(architecture: str, **changes: Any) -> Any:
         "num_attention_heads": 4, "max_position_embeddings": 512,
     }  # fmt: skip
     grouped = sizes | {"num_key_value_heads": 2, "head_dim": 8}
-    made = {
+    class_name, values = {
         "llama": ("LlamaConfig", grouped),
         "qwen3": ("Qwen3Config", grouped),
         "gemma3": (
@@ -85,11 +85,11 @@ def config(architecture: str, **changes: Any) -> Any:
         "mixtral": ("MixtralConfig", grouped | {"num_local_experts": 4, "num_experts_per_tok": 2}),
         "lfm2": ("Lfm2Config", grouped | {"layer_types": ["conv", "full_attention"]}),
     }[architecture]
-    return getattr(transformers, made[0])(**(made[1] | changes))
+    return getattr(transformers, class_name)(**(values | changes))
 
 
 def model_folder(folder: Path, architecture: str = "llama", **changes: Any) -> Path:
-    """Write config, random weights (seeded) and the tokenizer to a folder."""
+    """Write a config, seeded random weights and the tokenizer to a folder, and return the folder."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -98,30 +98,34 @@ def model_folder(folder: Path, architecture: str = "llama", **changes: Any) -> P
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config(architecture, **changes), dtype=torch.float32)
-        for parameter in model.parameters():  # larger than usual, so that a leak between examples shows
+        for parameter in model.parameters():  # larger than usual, so that attention across examples changes the loss
             parameter.data.mul_(3.0) if parameter.ndim > 1 else None
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 
 
-def rows(kind: str, number: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of a kind: conversation, text, pair or prompt; of unequal lengths."""
-    r = random.Random(seed)
-    made: list[dict[str, Any]] = []
-    for _ in range(number):
+def rows(kind: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return rows of unequal lengths. `kind` is conversation, text, pair or prompt."""
+    random_ = random.Random(seed)
+    records: list[dict[str, Any]] = []
+    for _ in range(count):
         if kind == "conversation":
             turns = [
-                {"role": role, "content": sentence(r)} for _ in range(r.randint(1, 2)) for role in ("user", "assistant")
+                {"role": role, "content": sentence(random_)}
+                for _ in range(random_.randint(1, 2))
+                for role in ("user", "assistant")
             ]
-            made.append({"messages": turns})
+            records.append({"messages": turns})
         elif kind == "text":
-            made.append({"text": sentence(r, 5, 40)})
+            records.append({"text": sentence(random_, 5, 40)})
         elif kind == "pair":
-            made.append({"prompt": sentence(r), "chosen": sentence(r, 2, 9), "rejected": sentence(r, 2, 9)})
+            records.append(
+                {"prompt": sentence(random_), "chosen": sentence(random_, 2, 9), "rejected": sentence(random_, 2, 9)}
+            )
         else:
-            made.append({"prompt": sentence(r)})
-    return made
+            records.append({"prompt": sentence(random_)})
+    return records
 
 
 def write_rows(path: Path, records: list[dict[str, Any]]) -> Path:
@@ -130,7 +134,7 @@ def write_rows(path: Path, records: list[dict[str, Any]]) -> Path:
 
 
 def write_config(folder: Path, name: str = "run.yaml", **keys: Any) -> Path:
-    """A config of small numbers in a folder; the model and data have to be named."""
+    """Write a config with small numbers to a folder. `keys` must set base_model and datasets; None removes a key."""
     values: dict[str, Any] = {
         "sequence_len": 128, "micro_batch_size": 2, "learning_rate": 1e-2, "output_dir": str(folder / "out"),
         "device": "cpu", "seed": 7, **keys,
@@ -143,7 +147,7 @@ def write_config(folder: Path, name: str = "run.yaml", **keys: Any) -> Path:
 
 
 def sft_config(folder: Path, architecture: str = "llama", number: int = 24, **keys: Any) -> Path:
-    """A supervised run on a tiny model of its own."""
+    """Write the config of a supervised run, with its model and data unless the folder already has them."""
     model = folder / f"model-{architecture}"
     if not model.exists():
         model_folder(model, architecture)
@@ -155,7 +159,7 @@ def sft_config(folder: Path, architecture: str = "llama", number: int = 24, **ke
 
 
 def start(config: Path, *overrides: str) -> Any:
-    """A started run of a config."""
+    """Start a run of a config, without training it."""
     from tunesmith.api import start as start_run
     from tunesmith.config.load import load_config
 
@@ -163,7 +167,7 @@ def start(config: Path, *overrides: str) -> Any:
 
 
 def train(config: Path, *overrides: str) -> Any:
-    """Train a config in this process; gives api.Result."""
+    """Train a config in this process and return the api.Result."""
     from tunesmith.api import train as train_run
 
     return train_run(start(config, *overrides))
@@ -174,7 +178,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    """The tensors of the model or adapter in a folder."""
+    """Return the tensors of the model or adapter in a folder, by name."""
     from safetensors.torch import load_file
 
     name = "model.safetensors" if (folder / "model.safetensors").exists() else "adapter_model.safetensors"
@@ -182,19 +186,19 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint_bytes(run: Any) -> Any:
-    """disk.CheckpointBytes of a started run, by its model without weights."""
+    """Return the disk.CheckpointBytes of a started run, counted on its model without weights."""
     from tunesmith_engine.checkpoint.disk import bytes_of
     from tunesmith_engine.model.build import abstract_model
 
     with abstract_model(run) as language_model:
-        return bytes_of(run, language_model.module, exported_whole=run.adapter is None)
+        return bytes_of(run, language_model.module, full_export=run.adapter is None)
 
 
 def torchrun(processes: int, *configs: Path) -> None:
-    """Train configs one after the other in one launch of several processes."""
+    """Train configs one after the other in one torchrun launch with `processes` processes."""
     script = str(Path(__file__).with_name("train_many.py"))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *launcher, script, *map(str, configs)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    completed = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
+    assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-4000:]

@@ -1,4 +1,4 @@
-"""Train several configs one after the other in one process: `torchrun ... train_many.py A.yaml B.yaml`."""
+"""Train several configs one after the other in each process: `torchrun ... train_many.py A.yaml B.yaml`."""
 
 import os
 import sys
@@ -11,4 +11,4 @@ for path in sys.argv[1:]:
     train(run)
 run.world.leave()
 sys.stdout.flush()
-os._exit(0)  # all is done and saved: how torch's threads end with the interpreter is not what is tested
+os._exit(0)  # everything is saved; skip the shutdown of torch's threads, which is not under test

@@ -1,7 +1,7 @@
-"""Write the static metadata of every plugin of this repository (`make metadata`); with --check, only compare.
+"""Write the static metadata of every plugin of this repository (`make metadata`); with --check, only compare it.
 
-plugins/<word>/tunesmith.json goes into the plugin's distribution; core/tunesmith/data/catalogue.json holds the
-first-party ones together, so that the core can say which extra to install.
+plugins/<name>/tunesmith.json is part of the plugin's distribution. core/tunesmith/data/catalogue.json outlines those
+of plugins/ (names, values, keys, commands, sources), so that the core can name the extra of a missing plugin.
 """
 
 from __future__ import annotations
@@ -16,32 +16,40 @@ sys.path[:0] = [str(ROOT / "core"), str(ROOT / "engine")]
 
 
 def descriptions(group: str) -> dict[str, dict[str, object]]:
-    """Word -> metadata of each plugin in a folder of the repository, from its source."""
+    """Return name -> metadata of each plugin in a folder of the repository, read from its source."""
     from tunesmith.plugins.plugin import describe
 
-    found = {}
+    metadata = {}
     for folder in sorted((ROOT / group).iterdir()):
         if (folder / "pyproject.toml").is_file():
             sys.path.insert(0, str(folder))
-            found[folder.name] = describe(folder.name, importlib.import_module(f"tunesmith_{folder.name}"))
-    return found
+            metadata[folder.name] = describe(folder.name, importlib.import_module(f"tunesmith_{folder.name}"))
+    return metadata
+
+
+def catalogue(metadata: dict[str, dict[str, object]]) -> str:
+    """Return the core's catalogue as JSON, with one line per plugin."""
+    from tunesmith.plugins.plugin import outline
+
+    lines = [f"  {json.dumps(name)}: {json.dumps(outline(info), sort_keys=True)}" for name, info in metadata.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def main() -> int:
-    files = {}
+    texts = {}
     for group in ("plugins", "contrib"):
-        found = descriptions(group)
-        files |= {ROOT / group / name / "tunesmith.json": info for name, info in found.items()}
+        metadata = descriptions(group)
+        for name, info in metadata.items():
+            texts[ROOT / group / name / "tunesmith.json"] = json.dumps(info, indent=2, sort_keys=True) + "\n"
         if group == "plugins":
-            files[ROOT / "core/tunesmith/data/catalogue.json"] = found  # type: ignore[assignment]
+            texts[ROOT / "core/tunesmith/data/catalogue.json"] = catalogue(metadata)
     stale = []
-    for path, content in files.items():
-        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    for path, text in texts.items():
         if not path.exists() or path.read_text("utf-8") != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in sys.argv:
                 path.write_text(text, encoding="utf-8")
-    print("\n".join(map(str, stale)) or "metadata is in step with the source")
+    print("\n".join(map(str, stale)) or "the metadata is up to date with the source")
     return 1 if stale and "--check" in sys.argv else 0
 
 

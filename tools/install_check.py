@@ -1,12 +1,14 @@
 """Install the wheels into empty environments and use them there (`make install-check`); takes minutes.
 
-First `tunesmith[lora]` by pip, as the README says: what it brings, how many packages, and a training of two steps. Then
-one method, `tunesmith[kto]`, in the same way: no other method comes, but for sft, a part of `tunesmith` that trains
-where a YAML has no `rl`; without it kto trains, too. There a third party's loss is installed and trained with as well.
-Then each plugin alone on top of core and engine: what it brings, whether all of its modules can be imported with what
-it declares, whether its hooks load, and what a YAML is told that names another plugin.
+1. `pip install "tunesmith[lora]"`, as in the README: check which packages it installs, and train two steps.
+2. `pip install "tunesmith[kto]"`: check that no other method comes with it except sft, the part of `tunesmith` that
+   trains if a YAML file has no `rl`. Check that kto also trains without sft. Then install a third-party loss there, and
+   train with it.
+3. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
+   imported with its declared requirements, that its hooks load, and that a YAML file that names another plugin gets an
+   error with the command to install it.
 
-torch comes from where PIP_FIND_LINKS or the index has it; ours come from the folder of wheels and from nowhere else.
+torch comes from PIP_FIND_LINKS or the index. The distributions of this repository come only from the folder of wheels.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST = 45
-"""Packages of others that `tunesmith[lora]` may bring."""
+"""The largest number of third-party packages that `tunesmith[lora]` may install."""
 CONSTRAINTS = ROOT / "constraints.txt"
-NOTHING = "tunesmith"  # the distribution that is dependencies and extras alone
+NOTHING = "tunesmith"  # this distribution has only dependencies and extras
 METHOD = """
 base_model: examples/tiny
 reinit_weights: true
@@ -51,38 +53,41 @@ from tunesmith.plugins.discovery import installed
 from tunesmith.errors import PluginError
 from tunesmith.plugins.manager import Hooks
 
-word = sys.argv[1]
-loaded = installed()[word].load()
+plugin = sys.argv[1]
+loaded = installed()[plugin].load()
 modules = [f"{loaded.module.__name__}.{m.name}" for m in pkgutil.iter_modules(loaded.module.__path__)]
 for name in modules:
     importlib.import_module(name)
 problems = []
 try:
     Hooks([loaded])
-except PluginError as error:  # alone it can't answer everything that needs an answer
-    problems = [p.message for p in error.problems if "nobody answer" not in p.message]
+except PluginError as error:  # a single plugin does not answer every hook; these problems have no place
+    problems = [p.message for p in error.problems if p.code != "hook-arity" or p.where]
 print(json.dumps({"modules": modules, "problems": problems}))
 """
 
 
 def run(*command: str | Path, fails: bool = False, **options: Any) -> str:
-    """What a command prints on both channels. Ends with its last lines where it fails, or should and does not."""
+    """Return the output of a command on stdout and stderr.
+
+    Raise SystemExit with its last lines if it fails, or if `fails` is set and it does not.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
     environment = clean | {"OMP_NUM_THREADS": "1"} | options.pop("more", {})
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run([str(c) for c in command], text=True, env=environment, check=False, **both, **options)
-    if (done.returncode != 0) != fails:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout[-3000:]}")
-    return str(done.stdout)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    result = subprocess.run([str(c) for c in command], text=True, env=environment, check=False, **streams, **options)
+    if (result.returncode != 0) != fails:
+        raise SystemExit(f"{' '.join(map(str, command))}: exit {result.returncode}\n{result.stdout[-3000:]}")
+    return str(result.stdout)
 
 
-def require(fact: bool, message: str) -> None:
-    if not fact:
+def require(condition: bool, message: str) -> None:
+    if not condition:
         raise SystemExit(f"failed: {message}")
 
 
 class Wheels:
-    """The wheels of a folder: their names, and what each asks for of the others."""
+    """The wheels of a folder, and which of each other they need."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -93,75 +98,79 @@ class Wheels:
                 name = next(n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
                 metadata = Parser().parsestr(wheel.read(name).decode())
             lines = [line for line in metadata.get_all("Requires-Dist") or [] if "extra ==" not in line]
-            asked = [re.split(r"[^\w-]", line)[0] for line in lines]
+            requirements = [re.split(r"[^\w-]", line)[0] for line in lines]
             self.path[metadata["Name"]] = path
-            self.needs[metadata["Name"]] = [n for n in asked if n.startswith("tunesmith")]
+            self.needs[metadata["Name"]] = [n for n in requirements if n.startswith("tunesmith")]
 
     def closure(self, *names: str) -> set[str]:
-        """Some distributions of ours with all of ours that they need."""
-        found: set[str] = set()
+        """Return some distributions of this repository with all others of it that they need."""
+        result: set[str] = set()
         queue = list(names)
         while queue:
-            if (name := queue.pop()) not in found:
-                found.add(name)
+            if (name := queue.pop()) not in result:
+                result.add(name)
                 queue += self.needs[name]
-        return found
+        return result
 
     def constraints(self, path: Path) -> Path:
-        """A file that lets ours come from these wheels alone. pip takes no such line where extras are wanted."""
+        """Write constraints that let our distributions come only from these wheels.
+
+        `tunesmith` is left out, because pip does not accept such a line for a package with extras.
+        """
         lines = [f"{name} @ {wheel.as_uri()}\n" for name, wheel in self.path.items() if name != NOTHING]
         path.write_text("".join(lines), encoding="utf-8")
         return path
 
 
 def listed(uv: str, python: Path) -> dict[str, str]:
-    """Installed distributions and their versions."""
+    """Return the installed distributions and their versions."""
     rows = json.loads(run(uv, "--quiet", "pip", "list", "--python", python, "--format", "json"))
     return {row["name"]: row["version"] for row in rows}
 
 
 def ours(names: Sequence[str] | set[str] | dict[str, str]) -> set[str]:
+    """Return the names of distributions of this repository."""
     return {name for name in names if name.startswith("tunesmith")}
 
 
-def pip(python: Path, wheels: Wheels, constraints: Path, scratch: Path, *wanted: str) -> None:
-    """pip install, ours from the folder of wheels."""
+def pip(python: Path, wheels: Wheels, constraints: Path, scratch: Path, *requirements: str) -> None:
+    """Run pip install, with our distributions from the folder of wheels."""
     places = f"{wheels.folder} {os.environ.get('PIP_FIND_LINKS', '')}".strip()
     files = ("-c", CONSTRAINTS, "-c", constraints)
-    run(python, "-m", "pip", "install", *files, *wanted, cwd=scratch, more={"PIP_FIND_LINKS": places})
+    run(python, "-m", "pip", "install", *files, *requirements, cwd=scratch, more={"PIP_FIND_LINKS": places})
 
 
-def check_extra(uv: str, wheels: Wheels, constraints: Path, scratch: Path, word: str) -> Path:
-    """`pip install "tunesmith[word]"` in an empty environment: its folder."""
+def check_extra(uv: str, wheels: Wheels, constraints: Path, scratch: Path, extra: str) -> Path:
+    """Install `tunesmith[extra]` into an empty environment, check what comes with it, and return the folder."""
     start = time.perf_counter()
-    home = scratch / word
+    home = scratch / extra
     run(sys.executable, "-m", "venv", home)
     python = home / "bin/python"
     seeds = set(listed(uv, python))
-    pip(python, wheels, constraints, scratch, f"tunesmith[{word}] @ {wheels.path[NOTHING].as_uri()}")
+    pip(python, wheels, constraints, scratch, f"tunesmith[{extra}] @ {wheels.path[NOTHING].as_uri()}")
     seconds = time.perf_counter() - start
-    found = listed(uv, python)
-    brought = {name: version for name, version in found.items() if name not in seeds}
+    installed = listed(uv, python)
+    brought = {name: version for name, version in installed.items() if name not in seeds}
     others = len(brought) - len(ours(brought))
-    print(f'pip install "tunesmith[{word}]": {others} packages and {len(ours(brought))} of ours in {seconds:.0f} s')
+    print(f'pip install "tunesmith[{extra}]": {others} packages and {len(ours(brought))} of ours in {seconds:.0f} s')
     print("  " + ", ".join(f"{name} {version}" for name, version in sorted(brought.items())))
-    expected = wheels.closure(NOTHING, f"tunesmith-{word}")
-    require(ours(found) == expected, f"of ours came {sorted(ours(found))}, not {sorted(expected)}")
-    require(others <= MOST, f"{others} packages of others, {MOST} at most")
+    expected = wheels.closure(NOTHING, f"tunesmith-{extra}")
+    require(ours(installed) == expected, f"our distributions are {sorted(ours(installed))}, not {sorted(expected)}")
+    require(others <= MOST, f"{others} third-party packages, {MOST} at most")
     return home
 
 
 def use(home: Path, folder: Path, yaml: str, commands: Sequence[str] = ("check", "doctor", "train")) -> None:
-    """Some commands on a YAML, of which a training takes two steps; the last line of each is shown."""
+    """Run some commands on a YAML file, and print the last line of each. A training takes two steps."""
     for command in commands:
         start = time.perf_counter()
-        words = [command, yaml, *(["max_steps=2"] if command == "train" else [])]
-        said = run(home / "bin/tunesmith", *words, cwd=folder).rstrip()
-        print(f"tunesmith {' '.join(words)}: {time.perf_counter() - start:.0f} s; {said.splitlines()[-1]}")
+        arguments = [command, yaml, *(["max_steps=2"] if command == "train" else [])]
+        output = run(home / "bin/tunesmith", *arguments, cwd=folder).rstrip()
+        print(f"tunesmith {' '.join(arguments)}: {time.perf_counter() - start:.0f} s; {output.splitlines()[-1]}")
 
 
 def examples(folder: Path) -> Path:
-    """A working folder with the tiny model and the data of the examples."""
+    """Copy the tiny model and the data of the examples into a working folder, and return it."""
     for name in ("examples/tiny", "examples/data"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "examples/quickstart.yaml", folder / "examples")
@@ -169,21 +178,21 @@ def examples(folder: Path) -> Path:
 
 
 def check_lora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
-    """An extra that brings a library, and a training there."""
+    """Check an extra that installs a library, and train with it."""
     home = check_extra(uv, wheels, constraints, scratch, "lora")
     work = examples(scratch / "work")
     use(home, work, "examples/quickstart.yaml")
-    require((work / "outputs/quickstart/model.safetensors").is_file(), "the training left no model")
+    require((work / "outputs/quickstart/model.safetensors").is_file(), "the training wrote no model")
 
 
 def check_kto(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
-    """A method by itself, also without the default one; and a loss of a third party for another method."""
+    """Check one method, also without the default method; and a loss of a third party for another method."""
     home = check_extra(uv, wheels, constraints, scratch, "kto")
     python, tunesmith = home / "bin/python", home / "bin/tunesmith"
     rows = json.loads(run(tunesmith, "plugins", "--json", cwd=scratch))
     methods = {row["name"] for row in rows if row["hooks"].get("compute_loss") == "impl"}
     print(f"methods: {', '.join(sorted(methods))}")
-    require(methods == {"kto", "sft"}, f"of methods came {sorted(methods)}, not kto and the default one, sft")
+    require(methods == {"kto", "sft"}, f"the methods are {sorted(methods)}, not kto and the default method sft")
     work = examples(scratch / "methods")
     pairs = [json.loads(line) for line in (work / "examples/data/pairs.jsonl").read_text("utf-8").splitlines()]
     answers = [(pair["prompt"], pair[side], side == "chosen") for pair in pairs for side in ("chosen", "rejected")]
@@ -191,7 +200,7 @@ def check_kto(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None
     (work / "labelled.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (work / "kto.yaml").write_text(METHOD.format(rl="kto", data="labelled", more=""), encoding="utf-8")
     use(home, work, "kto.yaml")
-    require((work / "outputs/kto/model.safetensors").is_file(), "the training left no model")
+    require((work / "outputs/kto/model.safetensors").is_file(), "the training wrote no model")
     run(python, "-m", "pip", "uninstall", "--yes", "tunesmith-sft")
     shutil.rmtree(work / "outputs")
     print("without tunesmith-sft:")
@@ -206,10 +215,10 @@ def check_kto(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None
     require(all({"dpop", "sft"} <= step.keys() for step in steps), f"the losses logged are {sorted(steps[0])}")
 
 
-def check_alone(uv: str, wheels: Wheels, constraints: Path, scratch: Path, word: str, base: dict[str, str]) -> None:
-    """One plugin in a copy of the environment that has core and engine."""
+def check_alone(uv: str, wheels: Wheels, constraints: Path, scratch: Path, plugin: str, base: dict[str, str]) -> None:
+    """Check one plugin in a copy of the environment that has core and engine."""
     start = time.perf_counter()
-    home, name = scratch / f"alone-{word}", f"tunesmith-{word}"
+    home, name = scratch / f"alone-{plugin}", f"tunesmith-{plugin}"
     shutil.copytree(scratch / "base", home, symlinks=True, copy_function=os.link)
     python = home / "bin/python"
     install(uv, wheels, constraints, python, name)
@@ -219,50 +228,50 @@ def check_alone(uv: str, wheels: Wheels, constraints: Path, scratch: Path, word:
     rows = json.loads(run(python, "-m", "tunesmith", "plugins", "--json", cwd=home))
     here = {row["name"]: row for row in rows}
     require({row["distribution"] for row in rows} == expected, f"tunesmith plugins lists {sorted(here)}")
-    asked = {re.split(r"[^\w-]", line)[0] for line in here[word]["requires"]}
-    require(asked >= set(wheels.needs[name]), f"tunesmith plugins says that {word} requires {sorted(asked)}")
-    probed = json.loads(run(python, "-c", PROBE, word, cwd=home).splitlines()[-1])
-    require(not probed["problems"], "; ".join(probed["problems"]))
+    requirements = {re.split(r"[^\w-]", line)[0] for line in here[plugin]["requires"]}
+    require(requirements >= set(wheels.needs[name]), f"tunesmith plugins lists {sorted(requirements)} for {plugin}")
+    probe = json.loads(run(python, "-c", PROBE, plugin, cwd=home).splitlines()[-1])
+    require(not probe["problems"], "; ".join(probe["problems"]))
     missing = sorted(set(extras()) - set(here))
     (home / "run.yaml").write_text(f"base_model: x/y\nplugins: [{', '.join(missing)}]\n", encoding="utf-8")
-    told = run(python, "-m", "tunesmith", "check", "run.yaml", cwd=home, fails=True)
-    silent = [other for other in missing if f'pip install "tunesmith[{other}]"' not in told]
-    require(not silent, f"a YAML with {', '.join(silent)} is not told what to install:\n{told}")
+    output = run(python, "-m", "tunesmith", "check", "run.yaml", cwd=home, fails=True)
+    unnamed = [other for other in missing if f'pip install "tunesmith[{other}]"' not in output]
+    require(not unnamed, f"the error does not name the command to install {', '.join(unnamed)}:\n{output}")
     others = sorted(n for n in brought if n not in expected)
-    modules = 1 + len(probed["modules"])
+    modules = 1 + len(probe["modules"])
     seconds = time.perf_counter() - start
-    print(
-        f"{name:24} {seconds:5.1f} s  {modules:2} modules  brings {len(others):2} others: {' '.join(others) or 'none'}"
-    )
+    packages = " ".join(others) or "none"
+    print(f"{name:24} {seconds:5.1f} s  {modules:2} modules  {len(others):2} third-party packages: {packages}")
     shutil.rmtree(home)
 
 
 def extras() -> list[str]:
-    """The words of the plugins that are extras."""
+    """Return the names of the plugins that are extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = {word: first for word, (first, *_) in project["optional-dependencies"].items()}
-    return [word for word, first in wanted.items() if first.startswith(f"tunesmith-{word}>")]
+    first_requirement = {extra: first for extra, (first, *_) in project["optional-dependencies"].items()}
+    return [extra for extra, first in first_requirement.items() if first.startswith(f"tunesmith-{extra}>")]
 
 
 def install(uv: str, wheels: Wheels, constraints: Path, python: Path, *names: str) -> None:
-    known = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS", "")
-    places = ",".join(filter(None, [str(wheels.folder), *re.split(r"[\s,]+", known)]))
+    """Install distributions with uv, ours from the folder of wheels."""
+    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS", "")
+    places = ",".join(filter(None, [str(wheels.folder), *re.split(r"[\s,]+", links)]))
     command = [uv, "--quiet", "pip", "install", "--python", python, "-c", CONSTRAINTS, "-c", constraints, *names]
     run(*command, more={"UV_FIND_LINKS": places, "UV_LINK_MODE": "hardlink"})
 
 
 def check_plugins(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
-    """Core and engine in one environment, and each plugin alone in a copy of it."""
+    """Install core and engine into one environment, and check each plugin alone in a copy of it."""
     start = time.perf_counter()
     run(uv, "--quiet", "venv", "--python", sys.executable, scratch / "base")
     python = scratch / "base/bin/python"
     install(uv, wheels, constraints, python, "tunesmith-core", "tunesmith-engine")
     base = listed(uv, python)
     print(f"core and engine: {len(base)} packages in {time.perf_counter() - start:.0f} s")
-    words = sorted(n.removeprefix("tunesmith-") for n in set(wheels.path) - {NOTHING, *ours(base)})
-    for word in words:
-        check_alone(uv, wheels, constraints, scratch, word, base)
-    print(f"{len(words)} plugins, each alone, in {time.perf_counter() - start:.0f} s")
+    plugins = sorted(n.removeprefix("tunesmith-") for n in set(wheels.path) - {NOTHING, *ours(base)})
+    for plugin in plugins:
+        check_alone(uv, wheels, constraints, scratch, plugin, base)
+    print(f"{len(plugins)} plugins, each alone, in {time.perf_counter() - start:.0f} s")
 
 
 def main(dist: Path) -> int:

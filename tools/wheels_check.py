@@ -1,7 +1,7 @@
-"""Prove that the wheels are reproducible (`make wheels-check`): built again elsewhere, they are the same bytes.
+"""Check that the wheels are reproducible (`make wheels-check`): a second build must give the same bytes.
 
-The second build is of a copy in another folder, without git, with other times and permissions of files, another umask,
-hash seed and time zone.
+The second build uses a copy of the repository in another folder, without git, with different file times and
+permissions, and a different umask, hash seed and time zone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OTHER_TIME = 1_234_567_890  # seconds; in February 2009
 
 
 def copy(target: Path) -> None:
-    """The files of the repository, tracked or to be, with other times and permissions."""
+    """Copy all files that git does not ignore, with other times and permissions."""
     from tests.repo.source import files
 
     for path in files():
@@ -33,11 +33,14 @@ def copy(target: Path) -> None:
 
 
 def build(root: Path, folders: list[str], target: Path, umask: int) -> None:
-    """Build the wheel of each folder into another, by the Makefile's own rule."""
+    """Build the wheel of each folder into `target` with the rule of the Makefile."""
     environment = os.environ | {"PYTHONHASHSEED": str(umask), "TZ": "Pacific/Chatham"}
     binaries = Path(sys.executable).parent
     command = ["make", "--silent", "wheels", f"BIN={binaries}", f"DIST={target}", f"DISTRIBUTIONS={' '.join(folders)}"]
-    command += ["-o", ".venv/.setup"]  # as it is: the interpreter that runs this has all that a build needs
+    command += [
+        "-o",
+        ".venv/.setup",
+    ]  # no setup: the interpreter that runs this script has everything that a build needs
     subprocess.run(command, cwd=root, env=environment, umask=umask, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -45,9 +48,9 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def difference(one: Path, other: Path) -> str:
-    """The first file inside two wheels that is not the same, or how they differ otherwise."""
-    with zipfile.ZipFile(one) as first, zipfile.ZipFile(other) as second:
+def difference(first_path: Path, second_path: Path) -> str:
+    """Return the first file that differs between two wheels, or how they differ otherwise."""
+    with zipfile.ZipFile(first_path) as first, zipfile.ZipFile(second_path) as second:
         for a, b in zip(first.infolist(), second.infolist(), strict=False):
             if a.filename != b.filename or first.read(a) != second.read(b):
                 return a.filename
@@ -58,14 +61,14 @@ def difference(one: Path, other: Path) -> str:
 
 def main(dist: Path, folders: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
-        elsewhere, again = Path(scratch, "another", "place"), Path(scratch, "wheels")
-        copy(elsewhere)
-        build(elsewhere, folders, again, umask=0o077)
-        names = [{path.name for path in folder.glob("*.whl")} for folder in (dist, again)]
+        source, rebuilt = Path(scratch, "another", "place"), Path(scratch, "wheels")
+        copy(source)
+        build(source, folders, rebuilt, umask=0o077)
+        names = [{path.name for path in folder.glob("*.whl")} for folder in (dist, rebuilt)]
         different = sorted(names[0] ^ names[1])
         for name in sorted(names[0] & names[1]):
-            if sha256(dist / name) != sha256(again / name):
-                different.append(f"{name}: {difference(dist / name, again / name)}")
+            if sha256(dist / name) != sha256(rebuilt / name):
+                different.append(f"{name}: {difference(dist / name, rebuilt / name)}")
             print(f"{sha256(dist / name)[:16]}  {name}")
     print("\n".join(f"differs: {name}" for name in different) or f"{len(names[0])} wheels, the same bytes both times")
     return 1 if different or not names[0] else 0

@@ -1,7 +1,7 @@
 """Tunesmith: fine-tune language models from one YAML file.
 
-What plugins and notebooks use, from the core and from the engine, imported only when asked for: the core alone checks
-a config, and the command line starts without torch.
+This module exports what plugins and notebooks use, from the core and from the engine. A name is imported when it is
+first used, so that the core can check a config, and the command line can start, without torch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.terms import StepRecord, Term
     from tunesmith_engine.batch.tree_mask import TreeMask
     from tunesmith_engine.data.tokenize import Piece, tokenized
+    from tunesmith_engine.data.workers import ROWS_PER_BLOCK
     from tunesmith_engine.model.build import build_policy
-    from tunesmith_engine.model.policy import Head, Hidden, LanguageModel, Output, Policy
+    from tunesmith_engine.model.language_model import Head, Hidden, LanguageModel
+    from tunesmith_engine.model.policy import Output, Policy
 
     from tunesmith.api import plan, prepare, start, train, verify
     from tunesmith.config.load import Config, DatasetSpec, load_config
@@ -50,9 +52,11 @@ _HOMES = {
     "tunesmith.files.row": ("Row", "Source"),
     "tunesmith_engine.batch.examples": ("Example", "Segment", "segment"),
     "tunesmith.plugins.plugin": ("Method", "Needs", "Plugin", "Settings", "hookimpl"),
-    "tunesmith_engine.model.policy": ("LanguageModel", "Head", "Hidden", "Output", "Policy"),
+    "tunesmith_engine.model.language_model": ("LanguageModel", "Head", "Hidden"),
+    "tunesmith_engine.model.policy": ("Output", "Policy"),
     "tunesmith_engine.batch.pairs": ("chosen_tokens", "count_chosen_tokens", "pair_metrics", "split_pairs"),
     "tunesmith_engine.data.tokenize": ("Piece", "tokenized"),
+    "tunesmith_engine.data.workers": ("ROWS_PER_BLOCK",),
     "tunesmith.run": ("Adapter", "Run"),
     "tunesmith_engine.model.build": ("build_policy",),
     "tunesmith_engine.batch.terms": ("StepRecord", "Term"),
@@ -62,6 +66,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name from its module, and keep it as an attribute of this one."""
     if name not in _HOME:
         raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
     package, _, module = _HOME[name].partition(".")

@@ -1,10 +1,10 @@
-"""`python -m tunesmith`: what a launcher such as torchrun starts."""
+"""Run the command line as `python -m tunesmith`, which launchers such as torchrun start."""
 
 import os
 import sys
 
 if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
-    del sys.path[0]  # where -m puts the working folder: a json.py that lies there is no module of ours
+    del sys.path[0]  # -m puts the working folder first, so a json.py in it would hide Python's module
 
 from tunesmith.cli import main
 

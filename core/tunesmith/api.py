@@ -1,7 +1,11 @@
-"""The stages of a run as functions: the command line, notebooks and tests call the same ones.
+"""Run the stages of a run. The command line, notebooks and tests call the same functions.
 
-load_config -> start -> prepare -> plan -> train. Each takes what the one before gave. What needs torch is in the
-engine, a distribution of its own: up to `start` a config can be checked without it.
+    run = start(load_config("run.yaml"))
+    prepare(run)
+    print(plan(run))
+    train(run)
+
+load_config and start need only the core. The other stages are in the engine, a separate distribution that needs torch.
 """
 
 from __future__ import annotations
@@ -21,9 +25,14 @@ if TYPE_CHECKING:
 
 
 def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
-    """A run of a config that the core and the plugins find consistent, or every problem together.
+    """Return a run of a config, after the core and all plugins have checked it. Raises their problems together.
 
-    What is allowed and most likely a mistake is in `run.notes`.
+    Values that are valid but most likely a mistake are reported in `run.notes`.
+
+    Args:
+        config: the result of load_config.
+        tokenizer: your own tokenizer, instead of the one that the config names.
+        model: your own model to train, instead of loading base_model.
     """
     run = Run(*config, tokenizer=tokenizer, given_model=model)
     raise_together(faults(run))
@@ -32,31 +41,34 @@ def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None
 
 
 def faults(run: Run) -> list[TunesmithError]:
-    """What is wrong with the config of a run and the files it names, by the core and by every plugin."""
-    own = (checks.check_keys, checks.check_folders, checks.check_resume, resume_rules.check_accepted)
-    return [*errors_of(partial(check, run) for check in own), *run.hooks.validate(run), *run.hooks.inspect(run)]
+    """Return the errors of the core and of all plugins in a run's config and in the files that it names."""
+    core_checks = (checks.check_keys, checks.check_folders, checks.check_resume, resume_rules.check_accepted)
+    return [*errors_of(partial(check, run) for check in core_checks), *run.hooks.validate(run), *run.hooks.inspect(run)]
 
 
 def prepare(run: Run) -> Run:
-    """Tokenise the data, or take it from the cache; fills run.tokenizer and run.data. Raises DataError, ModelError."""
+    """Tokenize the data or read it from the cache; set run.tokenizer and run.data. Raises DataError, ModelError."""
     engine("data.prepare").prepare(run)
     return run
 
 
 def plan(run: Run) -> dict[str, Any]:
-    """What a prepared run will do, without reading weights: stages with who answers them, data, steps, parameters."""
+    """Return what a prepared run will do, without reading weights: stages with their plugins, data, steps, memory."""
     return engine("preflight.plan").make_plan(run)  # type: ignore[no-any-return]
 
 
 def verify(run: Run) -> list[dict[str, Any]]:
-    """Check the engine's promises on this model and the first row of this data. Raises NumericalError on a mismatch."""
+    """Check the engine's promises (packing, shared prompts, chunks) on the run's model and the first row of its data.
+
+    Returns one dict for each check, with its difference and tolerance. Raises NumericalError if one fails.
+    """
     return engine("preflight.verify").verify(run)  # type: ignore[no-any-return]
 
 
 def train(run: Run) -> Result:
-    """Train from the first step, or from the checkpoint that resume_from_checkpoint names, to the final model.
+    """Train to the final model, from the first step or from the checkpoint in resume_from_checkpoint.
 
-    Prepares the data if that is not done. Raises DataError, ModelError, NumericalError, ...; Interrupted after SIGTERM
-    or SIGINT, a checkpoint saved.
+    Prepares the data if `prepare` was not called. Raises DataError, ModelError, NumericalError and others; Interrupted
+    after SIGTERM or SIGINT, when a checkpoint is saved.
     """
     return engine("training.run").train(run)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The way from the core to the engine, which is a distribution of its own and needs torch."""
+"""Import modules of the engine, which is a separate distribution and needs torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PACKAGE = "tunesmith_engine"
 
 
 def engine(module: str) -> Any:
-    """A module of the engine. Raises EnvironmentProblem where the engine is not installed."""
+    """Import and return a module of the engine. Raises EnvironmentProblem if the engine is not installed."""
     try:
         return importlib.import_module(f"{PACKAGE}.{module}")
     except ModuleNotFoundError as error:
         if error.name != PACKAGE:
             raise
-        raise EnvironmentProblem("this needs the engine", help="pip install tunesmith-engine") from None
+        raise EnvironmentProblem("the engine is not installed", help="pip install tunesmith-engine") from None

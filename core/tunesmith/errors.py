@@ -1,4 +1,4 @@
-"""What goes wrong, said so that the reader can mend it: what, where (file:line:column), and what to type next."""
+"""Define errors: the problem, its place (file:line:column), and what to type to fix it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend.
+    """A problem to fix.
 
-    `where` is "file:line:column", "file:line" or the name of a key; `code` is a stable slug for searching the docs;
-    `help` says what to write instead.
+    Args:
+        message: the problem, without its place.
+        where: "file:line:column", "file:line", "command line (key)" or another name of a place.
+        code: a stable name of the kind of problem, for `tunesmith explain`.
+        help: what to write instead.
     """
 
     message: str
@@ -26,7 +29,10 @@ class Problem:
 
 
 class TunesmithError(Exception):
-    """Base of every error that Tunesmith raises on purpose. `exit_code` is what the command line exits with."""
+    """Base class of the errors that Tunesmith raises deliberately; the command line exits with `exit_code`.
+
+    It has one problem, given by its message, place, help and code; or several, given as an iterable of Problem.
+    """
 
     exit_code = 1
     code = "error"
@@ -47,14 +53,14 @@ class TunesmithError(Exception):
 
 
 class ConfigError(TunesmithError):
-    """The YAML, or what was said on the command line, can't be run."""
+    """The YAML or the command line is invalid."""
 
     exit_code = 2
     code = "config"
 
 
 class DataError(TunesmithError):
-    """A data file or a row of it can't be used."""
+    """A data file, or a row in it, can't be used."""
 
     exit_code = 3
     code = "data"
@@ -68,46 +74,46 @@ class ModelError(TunesmithError):
 
 
 class EnvironmentProblem(TunesmithError):
-    """The machine lacks something: a package, a device, disk space, a permission."""
+    """Something is missing on the machine: a package, a device, disk space, a permission."""
 
     exit_code = 5
     code = "environment"
 
 
 class PluginError(TunesmithError):
-    """A plugin is missing, broken, incompatible, or failed in one of its hooks."""
+    """A plugin is missing, broken or incompatible, or one of its hooks failed."""
 
     exit_code = 6
     code = "plugin"
 
 
 class NumericalError(TunesmithError):
-    """A loss or gradient is not finite, or a check of `verify` does not hold."""
+    """A loss or gradient is not finite, or a check of `verify` failed."""
 
     exit_code = 7
     code = "numbers"
 
 
 class SafetyError(TunesmithError):
-    """Refused because it could run code or open a file format that runs code."""
+    """The request was refused, because it could run code or open a file format that can run code."""
 
     exit_code = 9
     code = "safety"
 
 
 def errors_of(checks: Iterable[Callable[[], object]]) -> list[TunesmithError]:
-    """Run every check and give the errors that they raise."""
-    found = []
+    """Run all checks and return the errors that they raise."""
+    errors = []
     for check in checks:
         try:
             check()
         except TunesmithError as error:
-            found.append(error)
-    return found
+            errors.append(error)
+    return errors
 
 
 def raise_together(errors: list[TunesmithError]) -> None:
-    """Raise the gravest of some errors with the problems of all: a refusal for safety, else the first."""
+    """Raise one error with the problems of all: a SafetyError if there is one, otherwise of the class of the first."""
     if errors:
-        gravest = next((e for e in errors if isinstance(e, SafetyError)), errors[0])
-        raise type(gravest)([problem for error in errors for problem in error.problems])
+        most_severe = next((e for e in errors if isinstance(e, SafetyError)), errors[0])
+        raise type(most_severe)([problem for error in errors for problem in error.problems])

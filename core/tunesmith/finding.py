@@ -1,4 +1,4 @@
-"""What `doctor` finds on a machine: that something a run stands on is there, or is not, and then what to type."""
+"""Define a finding of `doctor`: whether something that a run needs is there, and if not, what to type."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from tunesmith.errors import EnvironmentProblem, TunesmithError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a run stands on.
+    """The state of one thing that a run needs.
 
-    `what` is its name, `help` says what to type where it is not as it should be. A warning does not keep a run from
-    starting; a problem does, and `exit_code` is what doctor ends with if this is the gravest.
+    Args:
+        what: the name of the thing.
+        status: a run can start with warnings, but not with problems.
+        detail: what was found, such as a version.
+        help: what to type to fix it.
+        exit_code: the exit code of `doctor` if this is its first problem.
     """
 
     what: str
@@ -25,14 +29,13 @@ class Finding:
 
     @classmethod
     def of(cls, error: TunesmithError, what: str | None = None) -> list[Finding]:
-        """The problems of an error, each with its place."""
-        what = what or error.code
-        told = [(f"{p.where}: {p.message}" if p.where else p.message, p.help) for p in error.problems]
-        return [cls(what, "problem", detail, help, error.exit_code) for detail, help in told]
+        """Return one finding for each problem of an error, with its place. `what` is by default the error's code."""
+        details = [(f"{p.where}: {p.message}" if p.where else p.message, p.help) for p in error.problems]
+        return [cls(what or error.code, "problem", detail, help, error.exit_code) for detail, help in details]
 
     @classmethod
     def of_module(cls, name: str, help: str | None = None) -> Finding:
-        """Whether a module can be imported, found out by importing it."""
+        """Import a module, and return a finding that reports if that works."""
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:
@@ -41,7 +44,7 @@ class Finding:
 
 
 def size(number: float) -> str:
-    """A number of bytes in words: 1.5 GB."""
+    """Format a number of bytes with three digits and a decimal unit: 1.5 GB."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while number >= 999.5 and len(units) > 1:
         number /= 1000

@@ -1,7 +1,7 @@
-"""The one redactor: secrets out of everything that is printed or written.
+"""Redact secrets in everything that is printed or written.
 
-A secret is the value of an environment variable whose name says so, or what looks like one: tokens of known services,
-passwords in addresses, signatures in their queries, private keys.
+A secret is the value of an environment variable whose name marks it as one, such as HF_TOKEN, or a text with the form
+of one: tokens of known services, passwords in URLs, signatures in their queries, private keys.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ NAMES = re.compile(
     r"(?![A-Za-z])(?!.*_(PATH|FILE|DIR|URL)$)",
     re.I,
 )
-SHORTEST = 8  # shorter values would be found everywhere
+"""Names of environment variables whose value is a secret, such as OPENAI_API_KEY. TOKENIZERS_PARALLELISM is not one
+of them, and HF_TOKEN_PATH contains a path."""
+SHORTEST = 8
+"""Shortest value of an environment variable that is redacted. A shorter one, such as "test", occurs in normal text."""
 MASK = "***"
 TOKENS = (
     r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
@@ -29,9 +32,9 @@ TOKENS = (
     r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
 )
 IN_QUERIES = r"([?&][\w.-]*(?:token|key|secret|sig|signature|password|passwd|credential)=)[^&\s\"'#<>]+"
-SHAPES = [  # what is looked for, and what stays of it
+SHAPES = [  # pattern -> replacement
     (re.compile(TOKENS), MASK),
-    (re.compile(r"(\w:/+)[^\s/\"'<>]+@"), rf"\g<1>{MASK}@"),  # a path makes one slash of two
+    (re.compile(r"(\w:/+)[^\s/\"'<>]+@"), rf"\g<1>{MASK}@"),  # one slash suffices: Path("https://a") has only one
     (re.compile(IN_QUERIES, re.I), rf"\g<1>{MASK}"),
     (re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[^\s\"']+", re.I), rf"\g<1>{MASK}"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), MASK),
@@ -39,12 +42,13 @@ SHAPES = [  # what is looked for, and what stays of it
 
 
 def redact(text: str) -> str:
-    """The text with secrets replaced by ***."""
+    """Return the text with secrets replaced by ***."""
+    # Read the environment on each call, because it may change during the run.
     values = tuple(value for name, value in os.environ.items() if _is_secret(name) and len(value) >= SHORTEST)
     if values:
         text = _any_of(values).sub(MASK, text)
-    for shape, left in SHAPES:
-        text = shape.sub(left, text)
+    for shape, replacement in SHAPES:
+        text = shape.sub(replacement, text)
     return text
 
 
@@ -55,13 +59,14 @@ def _is_secret(name: str) -> bool:
 
 @functools.lru_cache(8)
 def _any_of(values: tuple[str, ...]) -> re.Pattern[str]:
-    """Finds these values as they are, as JSON, repr and addresses write them; of several at one place the longest."""
+    """Return a pattern for these values in plain text, in JSON, in repr() and in URLs."""
     forms = {form for v in values for form in (v, json.dumps(v)[1:-1], repr(v)[1:-1], quote(v, safe=""))}
+    # An alternation takes the first match: with the longest form first, no rest of a longer secret stays visible.
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
 
 
 def clean(value: Any) -> Any:
-    """A JSON value with every text in it redacted, keys too; what is no JSON value becomes text, as str() gives it."""
+    """Return a JSON value with all strings redacted, including keys. Other objects are converted with str()."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
@@ -72,7 +77,7 @@ def clean(value: Any) -> Any:
 
 
 class Redacted:
-    """A text stream that redacts what is written to it; for all else it is the stream behind it, `plain`."""
+    """A text stream that redacts what is written to it. Other attributes are those of the original stream, `plain`."""
 
     def __init__(self, plain: Any):
         self.plain = plain
@@ -91,7 +96,7 @@ class Redacted:
 
 @contextlib.contextmanager
 def redacted_output() -> Iterator[None]:
-    """Within the block, whatever anyone prints is redacted: plugins and libraries too."""
+    """Redact what is printed within the block, also by plugins and libraries."""
     with (
         contextlib.redirect_stdout(cast(Any, Redacted(sys.stdout))),
         contextlib.redirect_stderr(cast(Any, Redacted(sys.stderr))),

@@ -1,4 +1,4 @@
-"""A run: what its stages share, and what hooks are given."""
+"""Define Run, the state that the stages of a run share and that hooks receive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=Settings)
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold: state_dict() gives JSON values and tensors, load_state_dict() takes them back."""
+    """An object that a checkpoint can contain: state_dict() returns JSON values and tensors for load_state_dict()."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -37,8 +37,14 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on the policy: its name, for `plan`; a context in which it is switched off; and, where training goes
-    on from a saved one, a context in which it is as it was then."""
+    """An adapter on the policy.
+
+    Args:
+        name: its name, for `plan`.
+        disabled: returns a context in which the adapter is switched off.
+        reference: returns a context in which the adapter has its initial weights, if training started from a saved
+            adapter. Default: the reference is the model with the adapter switched off.
+    """
 
     name: str
     disabled: Callable[[], AbstractContextManager[Any]]
@@ -47,7 +53,7 @@ class Adapter:
 
 @dataclass(eq=False)
 class Run:
-    """One run of one config. Stages fill it in: hooks, tokenizer, data, device, step."""
+    """A run of a config. Its stages fill in the tokenizer, the data, the device and the step."""
 
     config: Config
     hooks: Hooks
@@ -55,30 +61,33 @@ class Run:
     tokenizer: Any = None
     data: Prepared | None = None
     load_arguments: dict[str, Any] = field(default_factory=dict)
-    """Further keyword arguments for the library that loads the policy; configure fills them."""
+    """Keyword arguments for the library that loads the policy, which plugins add in configure."""
     given_model: Any = None
-    """A model of the caller's own, for load_model to wrap instead of loading one."""
+    """The caller's own model, which load_model wraps instead of loading one."""
     abstract: bool = False
-    """Build models without weights, for counting."""
+    """Build models on the meta device, without weights, to count parameters and memory."""
     adapter: Adapter | None = None
+    """The adapter on the policy, which patch_model sets."""
     reuse: int = 1
-    """Optimizer steps taken on the examples of a round; a method that reuses what it generated sets it in configure."""
+    """Optimizer steps per round. A method that trains several steps on the same completions sets it in configure."""
     shares_prompts: bool = True
-    """Whether a prompt is computed once for its completions; false where the model can't."""
+    """True if a prompt is computed once for all of its completions; False if the model does not support that."""
     step: int = 0
     """Optimizer steps done."""
     total_steps: int = 0
+    """Optimizer steps of the complete run."""
     stopped: str | None = None
-    """Why the run ends early, once it does."""
+    """The reason why the run ends early, if it does."""
     stopper: str | None = None
-    """The plugin that ended it."""
+    """The plugin that ended the run early."""
     interrupted: bool = False
-    """Whether a signal ends it: hurry."""
+    """True if a signal ends the run, so that hooks should return soon."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Lines of the summary: everything that was dropped, cut, fallen back on or ignored is said here."""
+    """Lines of the summary: everything that was dropped, cut, replaced by a fallback, or ignored."""
     states: dict[str, Stateful] = field(default_factory=dict)
+    """Registered states of plugins, which checkpoints contain."""
     closing: list[Callable[[], Any]] = field(default_factory=list)
-    """What is called when the run ends, however it ends, last first: to leave the caller's model as it was."""
+    """Functions to call when the run ends, even by an error, the last first. They restore what plugins have changed."""
     _world: World | None = None
 
     def __post_init__(self) -> None:
@@ -86,20 +95,21 @@ class Run:
 
     @property
     def core(self) -> CoreSettings:
+        """The settings of the core."""
         return self.config.core
 
     def settings(self, model: type[S]) -> S:
-        """The settings of a plugin, by their class."""
+        """Return the settings of an active plugin by their class. Raises LookupError if no active plugin has it."""
         return self.config.settings(model)
 
     @property
     def method(self) -> Method:
-        """What the plugin that answers compute_loss trains on."""
+        """The training method that the plugin for compute_loss declares: its kinds of rows, and the model's head."""
         return self.hooks.method
 
     @property
     def needs(self) -> Needs:
-        """What the active plugins together want from a forward pass."""
+        """The union of what the active plugins need from a forward pass."""
         total = Needs()
         for plugin in self.hooks.plugins:
             needs = plugin.declaration.needs
@@ -108,42 +118,47 @@ class Run:
 
     @property
     def output_dir(self) -> Path:
+        """The folder of the run."""
         return Path(self.core.output_dir)
 
     @property
     def world(self) -> World:
-        """The processes of this run."""
+        """The processes of this run. They are started on first use."""
         if self._world is None:
             self._world = engine("runtime.world").World.start(self.config)
         return self._world
 
     @property
     def device(self) -> torch.device:
+        """The device of this process."""
         return self.world.device
 
     def note(self, name: str, value: Any) -> None:
-        """Say something in the summary and in run.json."""
+        """Add a line to the summary and to the notes in run.json."""
         self.notes[name] = value
 
     def warn(self, key: str | KeyPath, message: str) -> None:
-        """Note, with its place, what is most likely a mistake in the value of a key: "key" or ("group", "key")."""
-        path = (key,) if isinstance(key, str) else key
-        self.note(f"{self.config.document.where(path, value=True)}: {'.'.join(map(str, path))}", message)
+        """Note a likely mistake in the value of a key, with its place. `key` is "key" or ("group", "key")."""
+        name = key if isinstance(key, str) else ".".join(map(str, key))
+        self.note(f"{self.config.place(key)}: {name}", message)
 
     def stop(self, reason: str) -> None:
-        """End training after this step, as if it were the last; the first reason stands."""
+        """End training after this step, as if it were the last. If called again, the first reason is kept."""
         if self.stopped is None:
             self.stopped, self.stopper = reason, self.hooks.current()
 
     def register_state(self, name: str, state: Stateful) -> None:
-        """Let an object's state join the checkpoint. Names are unique; say it before on_start."""
+        """Add an object's state to checkpoints. Call it before on_start, where checkpoints are already restored.
+
+        Raises PluginError if the name is registered already.
+        """
         if name in self.states:
-            raise PluginError(f"two states are registered as {name!r}")
+            raise PluginError(f"state {name!r} is registered twice", help="begin its name with the plugin's name")
         self.states[name] = state
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[Run]:
-        """Close the run and undo every patch at the end, however it ends."""
+        """Yield the run; at the end, even after an error, call the `closing` functions and undo all patches."""
         try:
             yield self
         finally:

@@ -1,10 +1,10 @@
-"""Writes the data of the examples: chat, alpaca, text and pairs.jsonl, the same bytes each time.
+"""Write the data of the examples: chat.jsonl, alpaca.jsonl, text.jsonl and pairs.jsonl. The output is deterministic.
 
     python examples/data/make.py [folder]
 
-Simple questions in simple English: numbers, days, opposites, colours, animals, names. A model with a million weights
-learns them in a minute, and what it learned shows on questions it has not seen: of the ways to ask for a fact one is
-left out (`Fact.left_out`), and some numbers are asked about in no way at all (`UNSEEN`).
+The data consists of simple questions about numbers, days, opposites, colors, animals and names. A model with a million
+weights learns them in a minute. Some questions are left out, to test the trained model on them: one way to ask for each
+fact (`Fact.omitted_question`), and all questions about some numbers (`UNSEEN`).
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ def words(text: str) -> list[str]:
 
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = words("January February March April May June July August September October November December")
-OPPOSITES = words("""hot-cold big-small tall-short fast-slow old-young happy-sad light-dark wet-dry hard-soft full-empty
-    clean-dirty loud-quiet rich-poor strong-weak early-late open-closed up-down left-right day-night black-white
-    thick-thin high-low near-far good-bad sweet-sour true-false first-last inside-outside win-lose push-pull
-    buy-sell begin-end love-hate give-take laugh-cry sharp-blunt""")
-COLOURS = words("""grass-green snow-white coal-black sky-blue blood-red lemon-yellow carrot-orange milk-white
-    banana-yellow frog-green tomato-red cherry-red pumpkin-orange cloud-white sea-blue leaf-green strawberry-red
-    crow-black chocolate-brown mud-brown sun-yellow flamingo-pink pig-pink elephant-grey mouse-grey bear-brown
-    swan-white cucumber-green night-black salt-white""")
-ANIMALS = words("""dog-barks-puppy cat-meows-kitten cow-moos-calf sheep-bleats-lamb pig-oinks-piglet horse-neighs-foal
-    duck-quacks-duckling lion-roars-cub hen-clucks-chick frog-croaks-tadpole bear-growls-cub goat-bleats-kid
-    wolf-howls-pup owl-hoots-owlet goose-honks-gosling""")
-COUNTS = words("""triangle-sides-three square-sides-four pentagon-sides-five hexagon-sides-six octagon-sides-eight
-    dog-legs-four spider-legs-eight bird-legs-two ant-legs-six horse-legs-four chicken-legs-two crab-legs-ten
-    snail-legs-no snake-legs-no bicycle-wheels-two car-wheels-four tricycle-wheels-three boat-wheels-no
-    hand-fingers-five week-days-seven year-months-twelve""")
+OPPOSITES = words("""hot_cold big_small tall_short fast_slow old_young happy_sad light_dark wet_dry hard_soft full_empty
+    clean_dirty loud_quiet rich_poor strong_weak early_late open_closed up_down left_right day_night black_white
+    thick_thin high_low near_far good_bad sweet_sour true_false first_last inside_outside win_lose push_pull
+    buy_sell begin_end love_hate give_take laugh_cry sharp_blunt""")
+COLORS = words("""grass_green snow_white coal_black sky_blue blood_red lemon_yellow carrot_orange milk_white
+    banana_yellow frog_green tomato_red cherry_red pumpkin_orange cloud_white sea_blue leaf_green strawberry_red
+    crow_black chocolate_brown mud_brown sun_yellow flamingo_pink pig_pink elephant_grey mouse_grey bear_brown
+    swan_white cucumber_green night_black salt_white""")
+ANIMALS = words("""dog_barks_puppy cat_meows_kitten cow_moos_calf sheep_bleats_lamb pig_oinks_piglet horse_neighs_foal
+    duck_quacks_duckling lion_roars_cub hen_clucks_chick frog_croaks_tadpole bear_growls_cub goat_bleats_kid
+    wolf_howls_pup owl_hoots_owlet goose_honks_gosling""")
+COUNTS = words("""triangle_sides_three square_sides_four pentagon_sides_five hexagon_sides_six octagon_sides_eight
+    dog_legs_four spider_legs_eight bird_legs_two ant_legs_six horse_legs_four chicken_legs_two crab_legs_ten
+    snail_legs_no snake_legs_no bicycle_wheels_two car_wheels_four tricycle_wheels_three boat_wheels_no
+    hand_fingers_five week_days_seven year_months_twelve""")
 NOUNS = words("""apple book chair table window door tree flower garden river hill stone road bridge house room cup plate
     spoon bottle ball song picture letter pencil hat coat shirt shoe boat train ship""")
-PLURALS = words("child-children man-men woman-women foot-feet tooth-teeth mouse-mice goose-geese sheep-sheep")
+PLURALS = words("child_children man_men woman_women foot_feet tooth_teeth mouse_mice goose_geese sheep_sheep")
 NAMES = words("""Anna Ben Clara David Emma Felix Grace Henry Ida Jonas Kate Leo Mia Noah Olga Paul Rosa Sam Tina Victor
     Wendy Alice Boris Carla Dora Eric Fiona Gina Hugo Iris Jack Karl Lena Max Nina Otto Peter Rita Simon Tom Ursula
     Vera Walter Zoe Amir Bella Cora Dan Ella Frank""")
 
 UNSEEN = {26, 47, 58, 63, 71, 85}
-"""Numbers that nobody asks about, in whatever words; they are there as answers only."""
+"""Numbers that no question contains. They occur only in answers."""
 
-ASK = {
+QUESTIONS = {
     "next": [
         "What number comes after {x}?", "Which number follows {x}?", "Please tell me the number after {x}.",
         "I count to {x}. What comes next?", "What is the next number after {x}?", "What is one more than {x}?",
@@ -77,7 +77,7 @@ ASK = {
         "Do you know the opposite of {x}?", "I need a word that is the opposite of {x}.",
         "Can you tell me the opposite of {x}?",
     ],
-    "colour": [
+    "color": [
         "What colour is {a} {x}?", "Which colour does {a} {x} have?", "Tell me the colour of {a} {x}.",
         "I want to paint {a} {x}. Which colour do I need?", "Do you know the colour of {a} {x}?",
     ],
@@ -99,69 +99,69 @@ ASK = {
     ],
     "name": ["Hello, I am {x}.", "Hi! My name is {x}.", "Good morning, {x} is my name.", "Hello! People call me {x}."],
 }  # fmt: skip
-SAY = {
+ANSWERS = {
     "next": "The number after {x} is {z}.",
     "previous": "The number before {x} is {z}.",
     "larger": "{z} is larger than {w}.",
     "after": "The {kind} after {x} is {z}.",
     "before": "The {kind} before {x} is {z}.",
     "opposite": "The opposite of {x} is {z}.",
-    "colour": "{A} {x} is {z}.",
+    "color": "{A} {x} is {z}.",
     "sound": "{A} {x} {z}.",
     "young": "A young {x} is called {b} {z}.",
     "count": "{A} {x} has {z} {kind}.",
     "plural": "The plural of {x} is {z}.",
     "name": "Hello {x}, nice to meet you!",
 }
-ONLY_ONE = {"grass", "snow", "coal", "blood", "milk", "mud", "chocolate", "salt"}
-THE = {"sky", "sea", "sun", "night"}
+MASS_NOUNS = {"grass", "snow", "coal", "blood", "milk", "mud", "chocolate", "salt"}
+WITH_THE = {"sky", "sea", "sun", "night"}
 
 
 class Fact(NamedTuple):
-    """Something to learn: the family of its questions, its number in it, and what fills the blanks of the texts."""
+    """A fact to learn: its family of questions, its number in the family, and the values of the placeholders."""
 
     family: str
     number: int
-    blanks: dict[str, str | int]
+    values: dict[str, str | int]
 
     @property
-    def left_out(self) -> int:
-        """The way to ask that is in no row."""
-        return self.number % len(ASK[self.family])
+    def omitted_question(self) -> int:
+        """The index of the question that no row contains."""
+        return self.number % len(QUESTIONS[self.family])
 
-    def ask(self, way: int) -> str:
-        return fill(ASK[self.family][way], self.blanks)
+    def question(self, index: int) -> str:
+        return fill(QUESTIONS[self.family][index], self.values)
 
-    def say(self) -> str:
-        return fill(SAY[self.family], self.blanks)
+    def answer(self) -> str:
+        return fill(ANSWERS[self.family], self.values)
 
     def questions(self) -> list[str]:
-        """The ways to ask, without the one that is left out."""
-        return [self.ask(way) for way in range(len(ASK[self.family])) if way != self.left_out]
+        """Return all questions except the omitted one."""
+        return [self.question(i) for i in range(len(QUESTIONS[self.family])) if i != self.omitted_question]
 
 
-def fill(text: str, blanks: dict[str, str | int]) -> str:
-    """A text with its blanks filled, without the double space of a noun that has no article."""
-    filled = " ".join(text.format(**blanks).split())
-    return filled[0].upper() + filled[1:]
+def fill(text: str, values: dict[str, str | int]) -> str:
+    """Replace the placeholders of a text, and remove the double space of a noun without an article."""
+    result = " ".join(text.format(**values).split())
+    return result[0].upper() + result[1:]
 
 
 def noun(word: str) -> dict[str, str | int]:
-    a = "" if word in ONLY_ONE else "the" if word in THE else "an" if word[0] in "aeio" else "a"
+    a = "" if word in MASS_NOUNS else "the" if word in WITH_THE else "an" if word[0] in "aeio" else "a"
     return {"a": a, "A": a.capitalize(), "x": word}
 
 
 def in_order(family: str, names: list[Any], **more: str) -> Iterator[Fact]:
-    """What follows each of the names (after, next) or stands before it (before, previous)."""
+    """Yield facts about what follows each name (after, next) or precedes it (before, previous)."""
     forward = family in ("after", "next")
-    for number, (one, other) in enumerate(pairwise(names)):
-        x, z = (one, other) if forward else (other, one)
+    for number, (first, second) in enumerate(pairwise(names)):
+        x, z = (first, second) if forward else (second, first)
         if x not in UNSEEN:
             yield Fact(family, number, {"x": x, "z": z, **more})
 
 
 def facts() -> Iterator[Fact]:
-    """Everything there is to learn, family by family."""
+    """Yield all facts, family by family."""
     yield from in_order("next", list(range(100)))
     yield from in_order("previous", list(range(100)))
     for number, (x, y) in enumerate(permutations(range(1, 10), 2)):
@@ -170,76 +170,80 @@ def facts() -> Iterator[Fact]:
         yield from in_order("after", [*names, names[0]], kind=kind)
         yield from in_order("before", [*names, names[0]], kind=kind)
     for number, pair in enumerate(OPPOSITES):
-        one, other = pair.split("-")
-        yield Fact("opposite", number, {"x": one, "z": other})
-        yield Fact("opposite", number + 1, {"x": other, "z": one})
-    for number, pair in enumerate(COLOURS):
-        word, colour = pair.split("-")
-        yield Fact("colour", number, {**noun(word), "z": colour})
+        first, second = pair.split("_")
+        yield Fact("opposite", number, {"x": first, "z": second})
+        yield Fact("opposite", number + 1, {"x": second, "z": first})
+    for number, pair in enumerate(COLORS):
+        word, color = pair.split("_")
+        yield Fact("color", number, {**noun(word), "z": color})
     for number, row in enumerate(ANIMALS):
-        word, sound, young = row.split("-")
+        word, sound, young = row.split("_")
         yield Fact("sound", number, {**noun(word), "z": sound})
         yield Fact("young", number, {**noun(word), "z": young, "b": "an" if young[0] in "aeio" else "a"})
     for number, row in enumerate(COUNTS):
-        word, kind, many = row.split("-")
-        yield Fact("count", number, {**noun(word), "kind": kind, "z": many})
-    for number, (one, many) in enumerate([(noun, f"{noun}s") for noun in NOUNS] + [row.split("-") for row in PLURALS]):
-        yield Fact("plural", number, {"x": one, "z": many})
+        word, kind, count = row.split("_")
+        yield Fact("count", number, {**noun(word), "kind": kind, "z": count})
+    for number, (singular, plural) in enumerate(
+        [(noun, f"{noun}s") for noun in NOUNS] + [row.split("_") for row in PLURALS]
+    ):
+        yield Fact("plural", number, {"x": singular, "z": plural})
     for number, name in enumerate(NAMES):
         yield Fact("name", number, {"x": name})
 
 
-def conversations(known: list[Fact], draw: random.Random) -> Iterator[list[str]]:
-    """Questions and answers in turn. Most are one of each; some go on."""
-    for fact in known:
-        few = 3 if fact.family in ("next", "previous") else 9
-        asked = fact.questions()
-        for question in draw.sample(asked, min(few, len(asked))):
-            yield [question, fact.say()]
-    names = [fact for fact in known if fact.family == "name"]
-    others = [fact for fact in known if fact.family not in ("name", "next", "previous", "larger")]
+def conversations(facts: list[Fact], r: random.Random) -> Iterator[list[str]]:
+    """Yield questions and answers in turn. Most conversations have one of each, some have two."""
+    for fact in facts:
+        limit = 3 if fact.family in ("next", "previous") else 9
+        questions = fact.questions()
+        for question in r.sample(questions, min(limit, len(questions))):
+            yield [question, fact.answer()]
+    names = [fact for fact in facts if fact.family == "name"]
+    others = [fact for fact in facts if fact.family not in ("name", "next", "previous", "larger")]
     for name in names * 2:
-        first, second = draw.sample(others, 2)
-        hello = [draw.choice(name.questions()), name.say()]
-        yield [*hello, draw.choice(first.questions()), first.say()]
-        yield [*hello, "What is my name?", f"Your name is {name.blanks['x']}."]
-        yield [draw.choice(first.questions()), first.say(), draw.choice(second.questions()), second.say()]
+        first, second = r.sample(others, 2)
+        greeting = [r.choice(name.questions()), name.answer()]
+        yield [*greeting, r.choice(first.questions()), first.answer()]
+        yield [*greeting, "What is my name?", f"Your name is {name.values['x']}."]
+        yield [r.choice(first.questions()), first.answer(), r.choice(second.questions()), second.answer()]
 
 
-def instructions(known: list[Fact], draw: random.Random) -> Iterator[dict[str, str]]:
-    """Rows of the Alpaca format: the task apart from what it is about."""
+def instructions(facts: list[Fact], r: random.Random) -> Iterator[dict[str, str]]:
+    """Yield rows in the Alpaca format, with the task as the instruction and its subject as the input."""
     tasks = {
         "next": "Give the number that follows.",
         "after": "Say which {kind} comes next.",
         "opposite": "Write a word that means the opposite.",
-        "colour": "Name the colour of this thing.",
+        "color": "Name the colour of this thing.",
         "young": "Name the young of this animal.",
         "count": "Say how many {kind} it has.",
     }
-    suited = [fact for fact in known if fact.family in tasks]
-    for fact in draw.sample(suited, 200):
+    candidates = [fact for fact in facts if fact.family in tasks]
+    for fact in r.sample(candidates, 200):
         yield {
-            "instruction": fill(tasks[fact.family], fact.blanks),
-            "input": str(fact.blanks["x"]),
-            "output": fact.say(),
+            "instruction": fill(tasks[fact.family], fact.values),
+            "input": str(fact.values["x"]),
+            "output": fact.answer(),
         }
 
 
-def texts(known: list[Fact], draw: random.Random) -> Iterator[dict[str, str]]:
-    """Plain paragraphs of a few sentences each."""
-    plain = [fact for fact in known if fact.family in ("opposite", "colour", "sound", "young", "count", "after")]
+def texts(facts: list[Fact], r: random.Random) -> Iterator[dict[str, str]]:
+    """Yield plain paragraphs of a few sentences."""
+    candidates = [fact for fact in facts if fact.family in ("opposite", "color", "sound", "young", "count", "after")]
     for _ in range(200):
-        name = draw.choice(NAMES)
-        told = " ".join(fact.say() for fact in draw.sample(plain, draw.randint(3, 6)))
-        yield {"text": f"{name} wrote down what {draw.choice(['the teacher', 'a friend', 'the book'])} said. {told}"}
+        name = r.choice(NAMES)
+        sentences = " ".join(fact.answer() for fact in r.sample(candidates, r.randint(3, 6)))
+        yield {"text": f"{name} wrote down what {r.choice(['the teacher', 'a friend', 'the book'])} said. {sentences}"}
 
 
-def pairs(known: list[Fact], draw: random.Random) -> Iterator[dict[str, str]]:
-    """A question, its answer, and the answer to another question of the same kind."""
-    suited = [fact for fact in known if fact.family in ("opposite", "colour", "sound", "young", "count", "after")]
-    for fact in draw.sample(suited, len(suited)):
-        others = [other.say() for other in suited if other.family == fact.family and other.say() != fact.say()]
-        yield {"prompt": draw.choice(fact.questions()), "chosen": fact.say(), "rejected": draw.choice(others)}
+def pairs(facts: list[Fact], r: random.Random) -> Iterator[dict[str, str]]:
+    """Yield pairs: a question, its answer, and as the rejected answer that to another question of the same family."""
+    candidates = [fact for fact in facts if fact.family in ("opposite", "color", "sound", "young", "count", "after")]
+    for fact in r.sample(candidates, len(candidates)):
+        others = [
+            other.answer() for other in candidates if other.family == fact.family and other.answer() != fact.answer()
+        ]
+        yield {"prompt": r.choice(fact.questions()), "chosen": fact.answer(), "rejected": r.choice(others)}
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -253,16 +257,16 @@ def messages(turns: list[str]) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    draw = random.Random(1)
-    known = list(facts())
+    r = random.Random(1)
+    all_facts = list(facts())
     chats = list(
-        {turns[0] if len(turns) == 2 else "".join(turns): turns for turns in conversations(known, draw)}.values()
+        {turns[0] if len(turns) == 2 else "".join(turns): turns for turns in conversations(all_facts, r)}.values()
     )
-    draw.shuffle(chats)
+    r.shuffle(chats)
     write(folder / "chat.jsonl", map(messages, chats))
-    write(folder / "alpaca.jsonl", instructions(known, draw))
-    write(folder / "text.jsonl", texts(known, draw))
-    write(folder / "pairs.jsonl", pairs(known, draw))
+    write(folder / "alpaca.jsonl", instructions(all_facts, r))
+    write(folder / "text.jsonl", texts(all_facts, r))
+    write(folder / "pairs.jsonl", pairs(all_facts, r))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Writes tokenizer.json: byte-level BPE of 1,024 entries, trained on the data of the examples.
+"""Write tokenizer.json: a byte-level BPE tokenizer with 1,024 entries, trained on the data of the examples.
 
     python examples/tiny/make.py [folder]
 
-config.json, tokenizer_config.json and chat_template.jinja beside it are written by hand. There are no weights:
-`reinit_weights: true` draws them.
+The other files in this folder (config.json, tokenizer_config.json, chat_template.jinja) are written by hand. There are
+no weights; runs initialize them with `reinit_weights: true`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 HERE = Path(__file__).parent
-ENTRIES = 1024  # vocab_size of config.json
+ENTRIES = 1024  # must equal vocab_size in config.json
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# Words and digits, each with the space before it. Single digits, so that 63 is written like any other number.
+# Words and digits, each with the space before it. Digits are single tokens, so that all numbers are written alike.
 PIECES = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
 
 
@@ -32,7 +32,7 @@ def texts() -> Iterator[str]:
                 yield from row.values()
 
 
-def trained() -> Tokenizer:
+def train() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -54,6 +54,6 @@ def trained() -> Tokenizer:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
-    tokenizer = trained()
+    tokenizer = train()
     assert tokenizer.get_vocab_size() == ENTRIES, tokenizer.get_vocab_size()
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""What the tables of bad input share: one small model for the whole session, and a folder with a copy of it."""
+"""Fixtures for the tables of bad input: one small model per session, and a folder with a copy of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a tiny model once per session and return its folder."""
     from tests import tiny
 
     return tiny.model_folder(tmp_path_factory.mktemp("small") / "model")
@@ -17,7 +18,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a model and good data."""
+    """Create a working folder with a model and valid data, and change to it."""
     from tests import tiny
 
     shutil.copytree(small_model, tmp_path / "models/tiny")

@@ -1,4 +1,4 @@
-"""Plugins and distributions made for one test: on disk as pip would leave them, or in memory."""
+"""Build plugins and distributions for one test: on disk, as pip would install them, or in memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tunesmith.plugins.plugin import Method, Plugin, describe, hookimpl
 
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
 BASE = "base_model: nobody/nothing\n"
-"""The shortest config: a hub id, which no check looks up."""
+"""The shortest config: a hub id, which no check resolves."""
 DATA = "datasets: [{path: nobody/rows, type: completion}]\n"
-"""Something to train on, which a run needs to start."""
+"""A dataset entry, which a run needs to start."""
 
 
 def module_of(source: str, name: str = "fake") -> ModuleType:
-    """A module executed from source, without a file."""
+    """Execute source as a module without a file."""
     module = ModuleType(name)
-    sys.modules[name] = module  # pydantic looks annotations up there
+    sys.modules[name] = module  # pydantic resolves annotations there
     try:
         exec(compile(HEADER + textwrap.dedent(source), f"<{name}>", "exec"), module.__dict__)
     finally:
@@ -45,10 +45,10 @@ def distribution(
     version: str = "1.2.3",
     requires: Sequence[str] = (),
 ) -> Path:
-    """Install a distribution with one plugin into a folder of sys.path; gives the plugin's module file.
+    """Install a distribution with one plugin into a folder of sys.path, and return the module file of the plugin.
 
-    `described_by` is source whose description becomes the static metadata: that of the plugin where it is "", none
-    where it is None.
+    `described_by` is the source that the static metadata describes: "" is the source of the plugin itself, and None
+    writes no metadata.
     """
     name = name or f"fake-{word}"
     module = name.replace("-", "_")
@@ -72,18 +72,18 @@ def distribution(
     return path
 
 
-def local(folder: Path, name: str, source: str) -> Path:
-    """A plugin in one file, to be named in a YAML of the same folder."""
+def local_plugin(folder: Path, name: str, source: str) -> Path:
+    """Write a plugin of one file, which a YAML in the same folder can name."""
     path = folder / f"{name}.py"
     path.write_text(HEADER + textwrap.dedent(source), encoding="utf-8")
     return path
 
 
 def line_of(path: Path, text: str) -> str:
-    """file:line of the only line that has a text."""
-    found = [n for n, line in enumerate(path.read_text("utf-8").splitlines(), 1) if text in line]
-    assert len(found) == 1, f"{text!r} stands in lines {found}"
-    return f"{path}:{found[0]}"
+    """Return file:line of the only line with a text."""
+    numbers = [n for n, line in enumerate(path.read_text("utf-8").splitlines(), 1) if text in line]
+    assert len(numbers) == 1, f"{text!r} is in lines {numbers}"
+    return f"{path}:{numbers[0]}"
 
 
 def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
@@ -97,33 +97,33 @@ def load(folder: Path, text: str, *overrides: str) -> tuple[Config, Hooks]:
     return load_config(write(folder, text), overrides)
 
 
-def refusal(call: Callable[..., Any], *arguments: Any) -> TunesmithError:
-    """The error that a call ends with."""
+def error_of(call: Callable[..., Any], *arguments: Any) -> TunesmithError:
+    """Return the error that a call raises."""
     try:
         call(*arguments)
     except TunesmithError as error:
         return error
-    raise AssertionError("nothing was refused")
+    raise AssertionError("the call raised no error")
 
 
-def found(error: TunesmithError, path: Path) -> list[tuple[str, Problem]]:
-    """line:column in the file, and the problem there, of each problem of an error."""
+def problems_of(error: TunesmithError, path: Path) -> list[tuple[str, Problem]]:
+    """Return (line:column in the file, problem) for each problem of an error."""
     return [(str(p.where).removeprefix(f"{path}:"), p) for p in error.problems]
 
 
 # in memory
 
 
-def loaded(name: str, *functions: Any, **declaration: Any) -> LoadedPlugin:
-    """A plugin of functions."""
+def plugin_of(name: str, *functions: Any, **declaration: Any) -> LoadedPlugin:
+    """Build a plugin of some functions, declared by the arguments of Plugin."""
     module = ModuleType(f"memory_{name}")
     for function in functions:
         setattr(module, function.__name__, function)
     return LoadedPlugin(name, f"dist-{name}", "4.5.6", module, Plugin(**declaration))
 
 
-def base() -> LoadedPlugin:
-    """A plugin that answers every hook that needs one answer."""
+def base_plugin() -> LoadedPlugin:
+    """Build a plugin that implements every hook that needs exactly one answer."""
 
     @hookimpl
     def load_rows() -> str:
@@ -150,30 +150,30 @@ def base() -> LoadedPlugin:
         return "scheduler"
 
     answers = (load_rows, load_tokenizer, load_model, compute_loss, build_optimizer, build_scheduler)
-    return loaded("base", *answers, method=Method(rows=("text",)), sources=("file",))
+    return plugin_of("base", *answers, method=Method(rows=("text",)), sources=("file",))
 
 
-def managed(*plugins: LoadedPlugin, replaced: Iterable[tuple[str, str]] = ()) -> Hooks:
-    """Hooks of some plugins, and of one that answers what they leave open."""
-    return Hooks([*plugins, base()], replaced)
+def hooks_of(*plugins: LoadedPlugin, replaced: Iterable[tuple[str, str]] = ()) -> Hooks:
+    """Return the hooks of some plugins and of base_plugin, which implements the hooks that they do not."""
+    return Hooks([*plugins, base_plugin()], replaced)
 
 
 def recorder(name: str, log: list[str], **declaration: Any) -> LoadedPlugin:
-    """A plugin that notes its name when a run ends."""
+    """Build a plugin that appends its name to `log` when a run ends."""
 
     @hookimpl
     def on_end() -> None:
         log.append(name)
 
-    return loaded(name, on_end, **declaration)
+    return plugin_of(name, on_end, **declaration)
 
 
 def answer(name: str, plugin: str, **declaration: Any) -> LoadedPlugin:
-    """A plugin that answers one hook with its own name."""
+    """Build a plugin that implements the hook `name` and answers with its own name."""
 
     @hookimpl
     def implementation() -> str:
         return plugin
 
     implementation.__name__ = name
-    return loaded(plugin, implementation, **declaration)
+    return plugin_of(plugin, implementation, **declaration)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.bad import Case, judge, snapshot, report_of, tunesmith
+from tests.contract.bad import Case, judge, report_of, snapshot, tunesmith
 from tests.contract.fakes import BASE, DATA, local_plugin
 from tunesmith import checks
 
@@ -47,112 +47,129 @@ TEXT = {
     "empty": Case("@", 2, "is empty", "docs/start.md"),
     "only comments": Case("@# a run to come\n", 2, "is empty", "docs/start.md"),
     "UTF-16": Case(GOOD.encode("utf-16"), 2, "is not UTF-8: byte 0", "save the file as UTF-8", "run.yaml:1:1"),
-    "Latin-1 further down": Case(b"seed: 3\noutput_dir: gr\xfcn\n", 2, "byte 22", "as UTF-8", "run.yaml:2:15"),
+    "Latin-1 in a later line": Case(b"seed: 3\noutput_dir: gr\xfcn\n", 2, "byte 22", "as UTF-8", "run.yaml:2:15"),
     "control character": Case("seed: 3\nrl: @\x07\n", 2, "U+0007 is not allowed", "as UTF-8"),
-    "unclosed bracket": more("plugins: @[earlystop\nseed: 1\n", "by line 4"),
-    "unclosed quote": more("seed: 1\noutput_dir: @'x\n", "unexpected end of stream"),
-    "list at the top": Case("@- a\n", 2, "the top level has to be keys and values"),
-    "duplicate key": more("seed: 1\n@seed: 2\n", "'seed' stands twice; first at run.yaml:3:1", "keep one"),
+    "unclosed bracket": plus("plugins: @[earlystop\nseed: 1\n", "by line 4"),
+    "unclosed quote": plus("seed: 1\noutput_dir: @'x\n", "unexpected end of stream"),
+    "list at the top": Case("@- a\n", 2, "the top level must be a mapping"),
+    "duplicate key": plus("seed: 1\n@seed: 2\n", "duplicate key 'seed'; first at run.yaml:3:1", "keep one"),
     "tag": Case("base_model: @!!python/object/apply:os.system [echo]\n", 9, "python/object/apply"),
     "alias bomb": Case(f"a: &a [x, x, x, x, x, x, x, x, x, x]\n{LAUGHS}", 9, "10,000 values", None, "run.yaml:1:35"),
     "deep nesting": Case(f"rl: {'[' * 70}{']' * 70}\n", 9, "64 levels", None, "run.yaml:1:69"),
-    "50 megabytes": Case(b"#" * 50_000_000, 9, "50,000,000 bytes are too many", None, "run.yaml"),
+    "50 megabytes": Case(b"#" * 50_000_000, 9, "too large: 50,000,000 bytes", None, "run.yaml"),
 }
 KEYS = {
-    "unknown": more("@lerning_rate: 1\n", "lerning_rate is no key", "'learning_rate'"),
-    "unknown in a group": more("fsdp_config: {@offload_parms: true}\n", "offload_parms is no key", "'offload_params'"),
-    "unknown in an entry": Case(
-        BASE + "datasets:\n  - path: a/b\n    type: chat_template\n    @feild_messages: x\n", 2,
-        "datasets.0.feild_messages is no key", "'field_messages'",
+    "unknown": plus("@lerning_rate: 1\n", "unknown key: lerning_rate", "'learning_rate'"),
+    "unknown key in a group": plus(
+        "fsdp_config: {@offload_parms: true}\n", "unknown key: offload_parms", "'offload_params'"
     ),
-    "too deep": more("fsdp_config: {@learning_rate: 1}\n", "fsdp_config.learning_rate", "at the top level"),
-    "too deep in an entry": Case(
+    "unknown key in an entry": Case(
+        BASE + "datasets:\n  - path: a/b\n    type: chat_template\n    @feild_messages: x\n", 2,
+        "unknown key: datasets.0.feild_messages", "'field_messages'",
+    ),
+    "too deeply nested": plus("fsdp_config: {@learning_rate: 1}\n", "fsdp_config.learning_rate", "at the top level"),
+    "top-level key in an entry": Case(
         BASE + "datasets: [{path: a/b, type: alpaca, @seed: 3}]\n", 2, "datasets.0.seed", "it belongs at the top level"
     ),
-    "too shallow": more("@offload_params: true\n", "offload_params is no key here", "it belongs inside fsdp_config:"),
-    "too shallow for an entry": more("@field_output: x\n", "field_output is no key here", "an entry of datasets:"),
-    "of another tool": more("@fp16: true\n", "fp16 is not taken", "bf16: auto"),
-    "quantised base": more("@load_in_4bit: true\n", "load_in_4bit is not taken", "adapter: lora on the bfloat16 model"),
-    "no effect": more("@lora_r: 8\n", "belongs to the plugin lora", "write adapter: lora"),
-    "a secret": more("@hf_token: hf_abcdefghijklmnopqrst\n", "hf_token is no key", "environment variable"),
-    "plugin misspelt": more("plugins: [@earlystopp]\n", "no plugin 'earlystopp'", "'earlystop'", exit_code=6),
-    "selector misspelt": more("@adapter: lroa\n", "no plugin answers adapter: lroa", "'lora'"),
+    "group key at the top level": plus(
+        "@offload_params: true\n", "misplaced key: offload_params", "it belongs inside fsdp_config:"
+    ),
+    "entry key at the top level": plus("@field_output: x\n", "misplaced key: field_output", "an entry of datasets:"),
+    "key of another tool": plus("@fp16: true\n", "fp16 is not supported", "bf16: auto"),
+    "quantized base": plus(
+        "@load_in_4bit: true\n", "load_in_4bit is not supported", "adapter: lora on the bfloat16 model"
+    ),
+    "no effect": plus("@lora_r: 8\n", "belongs to lora (tunesmith-lora ", "write adapter: lora"),
+    "a secret": plus("@hf_token: hf_abcdefghijklmnopqrst\n", "unknown key: hf_token", "environment variable"),
+    "plugin misspelled": plus("plugins: [@earlystopp]\n", "unknown plugin 'earlystopp'", "'earlystop'", exit_code=6),
+    "selector misspelled": plus("@adapter: lroa\n", "no plugin answers adapter: lroa", "'lora'"),
 }  # fmt: skip
 VALUES = {
-    "separator": more("max_steps: @1,000\n", "has to be an integer, not \"1,000\"", "write 1000"),
-    "percentage": more("val_set_size: @5%\n", "has to be a number", "write 0.05"),
-    "quoted number": more('learning_rate: @"2e-4"\n', "has to be a number", "write 2e-4, without quotes"),
-    "yes": more("sample_packing: @yes\n", "has to be a boolean, not \"yes\"", "write true"),
-    "quoted boolean": more('sample_packing: @"False"\n', "has to be a boolean", "write false"),
-    "one of several kinds": more("bf16: @maybe\n", "has to be 'auto' or a boolean, not \"maybe\"", "true or false"),
-    "one of several words": more("device: @cpuu\n", "has to be 'auto', 'cpu' or 'cuda'", "'cpu'"),
-    "number for a text": more("output_dir: @3\n", "has to be a string, not 3", 'write "3", in quotes'),
-    "text for a list": more("adapter: lora\nlora_modules_to_save: @head\n", "has to be a list", "write [head]"),
-    "text for a group": more("fsdp_config: @full\n", "has to be a group of keys"),
+    "separator": plus("max_steps: @1,000\n", "must be an integer, got \"1,000\"", "write 1000"),
+    "percentage": plus("val_set_size: @5%\n", "must be a number", "write 0.05"),
+    "quoted number": plus('learning_rate: @"2e-4"\n', "must be a number", "write 2e-4, without quotes"),
+    "yes": plus("sample_packing: @yes\n", "must be a boolean, got \"yes\"", "write true"),
+    "quoted boolean": plus('sample_packing: @"False"\n', "must be a boolean", "write false"),
+    "neither boolean nor choice": plus(
+        "bf16: @maybe\n", "must be 'auto' or a boolean, got \"maybe\"", "true or false"
+    ),
+    "misspelled choice": plus("device: @cpuu\n", "must be 'auto', 'cpu' or 'cuda'", "'cpu'"),
+    "number for a string": plus("output_dir: @3\n", "must be a string, got 3", 'write "3", in quotes'),
+    "string for a list": plus("adapter: lora\nlora_modules_to_save: @head\n", "must be a list", "write [head]"),
+    "string for a group": plus("fsdp_config: @full\n", "must be a group of keys"),
     **{
-        f"{key} of {bad}": more(f"{key}: @{bad}\n", f"{key} has to be")
+        f"{key} of {bad}": plus(f"{key}: @{bad}\n", f"{key} must be")
         for key in ("learning_rate", "micro_batch_size", "max_steps", "num_epochs", "gradient_accumulation_steps")
         for bad in (0, -1)
     },
-    "rank of 0": more("adapter: lora\nlora_r: @0\n", "lora_r has to be greater than 0"),
-    "not a number": more("learning_rate: @.nan\n", "has to be a finite number"),
+    "rank of 0": plus("adapter: lora\nlora_r: @0\n", "lora_r must be greater than 0"),
+    "not a number": plus("learning_rate: @.nan\n", "must be a finite number"),
     "missing": Case(BASE + "datasets:\n  - @path: a/b\n", 2, "datasets.0.type is missing", "write type: ..."),
-    "no regular expression": more("adapter: lora\nlora_target_modules: @'('\n", "is no regular expression", "a list"),
+    "invalid regular expression": plus(
+        "adapter: lora\nlora_target_modules: @'('\n", "is not a regular expression", "a list"
+    ),
 }  # fmt: skip
 COMBINATIONS = {
     "nothing to train on": Case(f"@{BASE}", 2, "nothing to train on", "write datasets: ..."),
-    "bf16 and fp16": more("bf16: true\n@fp16: true\n", "fp16 is not taken", "bf16: auto"),
-    "the same twice": more("save_steps: @3\nsaves_per_epoch: 1\n", "saves_per_epoch set the same thing", "keep one of them"),
-    "warm-up too long": more("max_steps: 10\nwarmup_steps: @11\n", "longer than training", "write 10 at most"),
-    "evaluation of nothing": more("eval_steps: @3\n", "needs held-out data", "val_set_size"),
-    "the best of nothing": more("load_best_model_at_end: @true\n", "needs held-out data", "val_set_size"),
-    "metric of training": more(
+    "bf16 and fp16": plus("bf16: true\n@fp16: true\n", "fp16 is not supported", "bf16: auto"),
+    "two keys for one setting": plus(
+        "save_steps: @3\nsaves_per_epoch: 1\n", "saves_per_epoch set the same thing", "keep one of them"
+    ),
+    "warm-up too long": plus("max_steps: 10\nwarmup_steps: @11\n", "longer than training", "write at most 10"),
+    "evaluation without data": plus("eval_steps: @3\n", "needs held-out data", "val_set_size"),
+    "best model without data": plus("load_best_model_at_end: @true\n", "needs held-out data", "val_set_size"),
+    "training metric as best": plus(
         "val_set_size: 0.1\nmetric_for_best_model: @loss\n", "begin with eval_", "write eval_loss"
     ),
-    "rows of another method": Case(
+    "rows for another method": Case(
         BASE + "plugins: [./pairs.py]\ndatasets: [{path: a/b, type: @alpaca}]\n", 2,
-        "makes conversation rows, and the method trains on pair rows", files={"pairs.py": PAIRS},
+        "makes conversation rows, but the method trains on pair rows", files={"pairs.py": PAIRS},
     ),
-    "stream without an end": Case(
+    "stream without max_steps": Case(
         BASE + "pretraining_dataset: @[{path: a/b}]\n", 2, "pretraining_dataset has no end", "write max_steps"
     ),
-    "two kinds of data": more("max_steps: 1\npretraining_dataset: @[{path: a/b}]\n", "datasets", "keep one of them"),
-    "options of nothing": more("gradient_checkpointing_kwargs: @{}\n", "no effect", "gradient_checkpointing: true"),
+    "two kinds of data": plus("max_steps: 1\npretraining_dataset: @[{path: a/b}]\n", "datasets", "keep one of them"),
+    "options without their switch": plus(
+        "gradient_checkpointing_kwargs: @{}\n", "no effect", "gradient_checkpointing: true"
+    ),
 }  # fmt: skip
 FOLDERS = {
-    "output_dir holds a run": more(
-        "output_dir: @out\n", "out holds a run already", "resume_from_checkpoint: auto", command="train", files=DONE
+    "output_dir with a run": plus(
+        "output_dir: @out\n", "out already contains a run", "resume_from_checkpoint: auto", command="train", files=DONE
     ),
-    "output_dir is a file": more("output_dir: @file\n", "file is a file", "another folder", 5, files={"file": ""}),
-    "output_dir below a file": more("output_dir: @file/out\n", "file is a file", "another", 5, files={"file": ""}),
-    "prepared data below a file": more(
+    "output_dir is a file": plus("output_dir: @file\n", "file is a file", "another folder", 5, files={"file": ""}),
+    "output_dir below a file": plus("output_dir: @file/out\n", "file is a file", "another", 5, files={"file": ""}),
+    "prepared data below a file": plus(
         "dataset_prepared_path: @file/x\n", "file is a file", "another", 5, files={"file": ""}, command="preprocess"
     ),
-    "checkpoint missing": more(
+    "checkpoint missing": plus(
         "resume_from_checkpoint: @out/checkpoint-3\n", "no such folder", "out/checkpoint-30", 4, files={
             "out/checkpoint-30/manifest.json": "{}"},
     ),
 }  # fmt: skip
 OVERRIDES = {
-    "flag without a value": word(
-        "--learning_rate", said="has to be a number, not true", help="--learning_rate VALUE",
+    "flag without a value": override(
+        "--learning_rate", message="must be a number, got true", help="--learning_rate VALUE",
         place="command line (learning_rate)",
     ),
-    "flag before a flag": word(
-        "--output_dir", "--tf32", said="has to be a string, not true", help="--output_dir VALUE",
+    "flag before a flag": override(
+        "--output_dir", "--tf32", message="must be a string, got true", help="--output_dir VALUE",
         place="command line (output_dir)",
     ),
-    "word alone": word("seed", said="'seed' is no key=value", help="learning_rate=1e-4", place="command line"),
-    "beyond the list": word(
-        "datasets.3.type=x", said="there is no 3 to reach into", help=None, place="command line (datasets.3.type)"
+    "argument without a value": override(
+        "seed", message="'seed' is not of the form key=value", help="learning_rate=1e-4", place="command line"
     ),
-    "misspelt": word("--sede", "3", said="sede is no key", help="'seed'", place="command line (sede)"),
-    "tag": word("seed=!x 1", said="the tag", help=None, place="command line (seed):1:1", exit_code=9),
+    "index beyond the list": override(
+        "datasets.3.type=x", message="datasets has no element 3", help=None, place="command line (datasets.3.type)"
+    ),
+    "misspelled": override("--sede", "3", message="unknown key: sede", help="'seed'", place="command line (sede)"),
+    "tag": override("seed=!x 1", message="the tag", help=None, place="command line (seed):1:1", exit_code=9),
 }  # fmt: skip
 CASES = {
     f"{group}: {name}": case
     for group, cases in {
-        "text": TEXT, "key": KEYS, "value": VALUES, "combination": COMBINATIONS, "folder": FOLDERS, "command line": OVERRIDES
+        "text": TEXT, "key": KEYS, "value": VALUES, "combination": COMBINATIONS, "folder": FOLDERS,
+        "command line": OVERRIDES,
     }.items()
     for name, case in cases.items()
 }  # fmt: skip
@@ -172,7 +189,7 @@ def test_check_reports_an_unwritable_folder(tmp_path: Path, monkeypatch: pytest.
     """The test patches os.access, because the user who runs it may be root."""
     monkeypatch.setattr(checks.os, "access", lambda path, mode: Path(path) != Path("closed"))
     (tmp_path / "closed").mkdir()
-    judge(more("output_dir: @closed/out\n", "no permission to write to closed", "another folder", 5), tmp_path)
+    judge(plus("output_dir: @closed/out\n", "no permission to write to closed", "another folder", 5), tmp_path)
 
 
 def test_wrong_usage_is_reported_as_json_too() -> None:
@@ -213,7 +230,10 @@ def test_likely_mistake_is_a_warning_with_its_place(text: str, tmp_path: Path) -
     [line] = text_result.stderr.splitlines()
     assert line.startswith(f"warning: {case.place}: ") and warning in line
     assert text_result.exit_code == 0 and "no problems found" in text_result.stdout
-    assert report_of(json_result)["warnings"] == [line.removeprefix("warning: ")] and not report_of(json_result)["problems"]
+    assert (
+        report_of(json_result)["warnings"] == [line.removeprefix("warning: ")]
+        and not report_of(json_result)["problems"]
+    )
     assert secret is None or secret not in text_result.output + json_result.output
     assert snapshot(tmp_path) == before
 
@@ -228,7 +248,7 @@ def test_secret_of_a_wrong_type_is_not_printed(tmp_path: Path) -> None:
     local_plugin(tmp_path, "login", LOGIN.partition("\n")[2].replace('str = ""', "int = 0"))
     (tmp_path / "run.yaml").write_text(GOOD + f"plugins: [./login.py]\nwandb_login: {HEX[:-1]}a\n")
     result = tunesmith("check", "run.yaml")
-    assert result.exit_code == 2 and "wandb_login has to be an integer\n" in result.stderr
+    assert result.exit_code == 2 and "wandb_login must be an integer\n" in result.stderr
 
 
 # time and imports of check

@@ -35,60 +35,68 @@ def lines(*rows: Any) -> bytes:
 
 
 def rows(
-    content: bytes, type: str, place: str, said: str, help: str | None = None, name: str = "bad.jsonl", **more: Any
+    content: bytes, type: str, place: str, message: str, help: str | None = None, name: str = "bad.jsonl", **more: Any
 ) -> Case:
     """Return the case of a bad data file, which is written to data/`name`."""
     keys = more.pop("keys", "")
     text = f"{BASE}datasets:\n  - path: ./data/{name}\n    type: {type}\n{keys}"
     defaults = {"exit_code": 3, "command": "preprocess"}
-    return Case(text, said=said, help=help, place=place, files={f"data/{name}": content}, **(defaults | more))
+    return Case(text, message=message, help=help, place=place, files={f"data/{name}": content}, **(defaults | more))
 
 
-def chat(at: str, said: str, help: str | None, *messages: Any, **row: Any) -> Case:
+def chat(at: str, message: str, help: str | None, *messages: Any, **row: Any) -> Case:
     """Return the case of a valid row followed by one with invalid messages, or other columns in `row`."""
     content = lines({"messages": [USER, ANSWER]}, {"messages": list(messages), **row})
-    return rows(content, "chat_template", "data/bad.jsonl:2", f"{at}: {said}", help)
+    return rows(content, "chat_template", "data/bad.jsonl:2", f"{at}: {message}", help)
 
 
-def file(path: str, said: str, help: str, exit_code: int = 3, keys: str = "", **more: Any) -> Case:
+def file(path: str, message: str, help: str, exit_code: int = 3, keys: str = "", **more: Any) -> Case:
     """Return the case of a path that cannot be read."""
     mark = "" if "@" in keys or "place" in more else "@"
-    return Case(f"{BASE}datasets:\n  - path: {mark}{path}\n    type: completion\n{keys}", exit_code, said, help, **more)
+    return Case(
+        f"{BASE}datasets:\n  - path: {mark}{path}\n    type: completion\n{keys}", exit_code, message, help, **more
+    )
 
 
 PATHS = {
     "missing": file("data/tetx.jsonl", "data/tetx.jsonl: no such file or folder", "did you mean data/text.jsonl?"),
-    "folder misspelt": file("dta/text.jsonl", "no such file or folder", "did you mean data/text.jsonl?"),
-    "no hub id": file("data/txt", "data/txt: no such file or folder", "files in data: chat.jsonl, text.jsonl"),
-    "no hub id but a file": file("text.csv", "no such file", "files in the working folder: "),
+    "misspelled folder": file("dta/text.jsonl", "no such file or folder", "did you mean data/text.jsonl?"),
+    "not a hub id": file("data/txt", "data/txt: no such file or folder", "files in data: chat.jsonl, text.jsonl"),
+    "file name instead of a hub id": file("text.csv", "no such file", "files in the working folder: "),
     "pattern": file("'data/*.jsonl'", "no such file or folder", "the pattern in data_files"),
-    "home": file("~/text.jsonl", "no such file", "neither ~ nor environment variables are looked up"),
-    "empty folder": file("none", "has no .json, .jsonl, .ndjson", "it holds .keep", files={"none/.keep": ""}),
-    "folder called csv": file("a.csv", "a.csv has no .json", "it holds part", files={"a.csv/part": "text\na\n"}),
-    "one of a folder": file(
+    "home": file("~/text.jsonl", "no such file", "~ and environment variables are not expanded"),
+    "empty folder": file("none", "has no .json, .jsonl, .ndjson", "it contains .keep", files={"none/.keep": ""}),
+    "folder called csv": file("a.csv", "a.csv has no .json", "it contains part", files={"a.csv/part": "text\na\n"}),
+    "misspelled file of a folder": file(
         "data", "data/txet.jsonl: no such file", "did you mean data/text.jsonl?", keys="    data_files: [@txet.jsonl]\n"
     ),
-    "pattern of nothing": file(
-        "data", "nothing in data is called *.csv", "**/*.jsonl does not", keys="    data_files: @'*.csv'\n"
+    "pattern without a match": file(
+        "data", "no file in data matches *.csv", "**/*.jsonl does not", keys="    data_files: @'*.csv'\n"
     ),
-    "part of a file": file(
-        "data/text.jsonl", "picks files of a folder, and data/text.jsonl is a file", "drop data_files", 2,
+    "data_files of a file": file(
+        "data/text.jsonl", "needs a folder, but data/text.jsonl is a file", "drop data_files", 2,
         "    data_files: @[a.jsonl]\n",
     ),
-    "no known kind": file("data/a.xlsx", "of what kind is it?", "convert it to one of", files={"data/a.xlsx": "a,b"}),
-    "no file": file("pipe", "pipe is neither a file nor a folder", "write them to a file"),
-    "a script": file("load.py", "is a script, which is not run", "run it yourself", 9, files={"load.py": "1 / 0"}),
-    "subset of a file": file(
-        "data/text.jsonl", "is for datasets on the hub, and this one is local", "drop name", 2, "    name: @main\n"
+    "unknown file type": file(
+        "data/a.xlsx", "unknown kind of file", "convert it to one of", files={"data/a.xlsx": "a,b"}
     ),
-    "unit of no text": file(
+    "pipe": file("pipe", "pipe is neither a file nor a folder", "write them to a file"),
+    "a script": file(
+        "load.py", "is a script, and scripts are never run", "run it yourself", 9, files={"load.py": "1 / 0"}
+    ),
+    "subset of a file": file(
+        "data/text.jsonl", "is for datasets on the hub, but this one is local", "drop name", 2, "    name: @main\n"
+    ),
+    "sample_by for rows": file(
         "data/text.jsonl", "is for texts", "drop sample_by", 2, "    sample_by: @paragraph\n"
     ),
-    "library not there": file(
-        "s3://bucket/a.jsonl", "read by s3fs, which is not installed", 'pip install "tunesmith[s3]"', 5
+    "missing library": file(
+        "s3://bucket/a.jsonl", "read with s3fs, which is not installed", 'pip install "tunesmith[s3]"', 5
     ),
-    "no such scheme": file("gopher://a/b.jsonl", "no plugin answers path: a gopher", "known: ", 2, place="run.yaml:7:5"),
-    "too long a name": file("data/" + "a" * 300, "File name too long", None),  # type: ignore[arg-type]
+    "unknown scheme": file(
+        "gopher://a/b.jsonl", "no plugin answers a path of kind 'gopher'", "known: ", 2, place="run.yaml:7:5"
+    ),
+    "name too long": file("data/" + "a" * 300, "File name too long", None),  # type: ignore[arg-type]
 }  # fmt: skip
 TEXTS = {
     "broken JSON": rows(
@@ -102,32 +110,36 @@ TEXTS = {
     "UTF-16": rows('{"text": "a"}'.encode("utf-16"), "completion", "data/bad.jsonl:1:1", "byte 0", "save the file"),
     "compressed": rows(gzip.compress(b"{}"), "completion", "data/bad.jsonl:1:2", "is not UTF-8", "save the file"),
     "array not closed": rows(b'[{"text": "a"}', "completion", "data/bad.jsonl:1:15", "array is not closed", "array"),
-    "after an array": rows(b'[{"text": "a"}]\n{}', "completion", "data/bad.jsonl:2:1", "follows the array", "array"),
+    "content after an array": rows(
+        b'[{"text": "a"}]\n{}', "completion", "data/bad.jsonl:2:1", "unexpected text after the array", "array"
+    ),
     "Latin-1 in an array": rows(
         b'[{"text": "a"},\n{"text": "\xfc"}]', "completion", "data/bad.jsonl:2:11", "not UTF-8: byte 26", "as UTF-8"
     ),
     "thousands of brackets": rows(b'{"a": ' + b"[" * 100_000, "completion", "data/bad.jsonl:1", "recursion", "object"),
     "thousands of digits": rows(b'{"a": ' + b"9" * 5_000 + b"}", "completion", "data/bad.jsonl:1", "digits", "object"),
-    "no object": rows(lines({"text": "a"}, [1]), "completion", "data/bad.jsonl:2", "not list", 'such as {"text"'),
-    "no parquet": rows(b"PAR1", "completion", "data/bad.parquet", "can't be read as parquet", "again", "bad.parquet"),
+    "not an object": rows(lines({"text": "a"}, [1]), "completion", "data/bad.jsonl:2", "got list", 'write {"text"'),
+    "not parquet": rows(b"PAR1", "completion", "data/bad.parquet", "can't be read as parquet", "again", "bad.parquet"),
     "empty": rows(b"", "completion", "run.yaml:7:11", "./data/bad.jsonl has no rows"),
     "empty array": rows(b"[]", "completion", "run.yaml:7:11", "./data/bad.jsonl has no rows"),
 }  # fmt: skip
 
 
 COLUMNS = {
-    "column misspelt": rows(
+    "misspelled column": rows(
         lines({"instruction": "a", "ouput": "b"}), "alpaca", "data/bad.jsonl:1",
         "output: no such column; found: instruction, ouput", "is it 'ouput'?",
     ),
-    "no such column": rows(
+    "missing column": rows(
         lines({"body": "a"}), "completion", "data/bad.jsonl:1", "text: no such column; found: body", "name the column"
     ),
-    "null": rows(lines({"text": "a"}, {"text": None}), "completion", "data/bad.jsonl:2", "text: is null, not str"),
-    "a number": rows(lines({"text": 3}), "completion", "data/bad.jsonl:1", "text: is int, not str"),
+    "null": rows(
+        lines({"text": "a"}, {"text": None}), "completion", "data/bad.jsonl:2", "text: must be a string, got null"
+    ),
+    "a number": rows(lines({"text": 3}), "completion", "data/bad.jsonl:1", "text: must be a string, got int"),
     **{
         f"half a character for {type}": rows(
-            lines(good, broken), type, "data/bad.jsonl:2", r"'\ud800' at character 2, which is half of a character"
+            lines(good, broken), type, "data/bad.jsonl:2", r"'\ud800' at character 2, which is half of a surrogate pair"
         )
         for type, good, broken in (
             ("completion", {"text": "a"}, {"text": "a \ud800"}),
@@ -137,32 +149,34 @@ COLUMNS = {
     },
 }  # fmt: skip
 MESSAGES = {
-    "none": chat("messages", "has no messages", None),
-    "no list": rows(lines({"messages": "Hi"}), "chat_template", "data/bad.jsonl:1", "messages: is str, not list"),
+    "no messages": chat("messages", "has no messages", None),
+    "not a list": rows(
+        lines({"messages": "Hi"}), "chat_template", "data/bad.jsonl:1", "messages: must be a list, got str"
+    ),
     "other column": rows(
         lines({"conversations": []}), "chat_template", "data/bad.jsonl:1", "found: conversations", "name the column"
     ),
-    "no mapping": chat("messages[0]", "is str, not a mapping", "{role: user, content: Hello}", "Hi"),
+    "not a mapping": chat("messages[0]", "must be a mapping, got str", "{role: user, content: Hello}", "Hi"),
     "content null": chat("messages[1].content", "is null", "message_property_mappings",
                          USER, ANSWER | {"content": None}),
     "content missing": chat("messages[0].content", "is missing; found: role, contnet", "message_property_mappings",
                             {"role": "user", "contnet": "Hi"}),
-    "content a number": chat("messages[0].content", "is int, not a text", None, {"role": "user", "content": 3}),
-    "role misspelt": chat("messages[1].role", "is 'assitant', which is no role", "did you mean 'assistant'?",
+    "content a number": chat("messages[0].content", "must be a string, got int", None, {"role": "user", "content": 3}),
+    "misspelled role": chat("messages[1].role", "unknown role 'assitant'", "did you mean 'assistant'?",
                           USER, ANSWER | {"role": "assitant"}),
     "role missing": chat("messages[0].role", "is missing; found: content", "message_property_mappings",
                          {"content": "a"}),
-    "call without a list": chat("messages[1].tool_calls", "has to be a list of calls", "such as",
+    "call without a list": chat("messages[1].tool_calls", "must be a list of tool calls", "for example",
                                 USER, {"role": "assistant", "tool_calls": 3}),
-    "arguments no JSON": chat(
-        "messages[1].tool_calls[0].function.arguments", "is no JSON", None,
+    "arguments not JSON": chat(
+        "messages[1].tool_calls[0].function.arguments", "is not valid JSON", None,
         USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]},
     ),
-    "tools no JSON": chat("tools", "is no JSON", None, USER, ANSWER, tools="[x"),
+    "tools not JSON": chat("tools", "is not valid JSON", None, USER, ANSWER, tools="[x"),
     **{
         name: rows(
             lines({"messages": [USER, ANSWER]}, {"messages": messages}), "chat_template", "data/bad.jsonl:2",
-            "messages: the chat template fails on it: roles must alternate",
+            "messages: the chat template fails on this row: roles must alternate",
             keys="chat_template: jinja\nchat_template_jinja: ./strict.jinja\n",
         )
         for name, messages in (
@@ -173,20 +187,20 @@ MESSAGES = {
 LENGTHS = {
     "too long": rows(lines({"text": "a " * 99}), "completion", "data/bad.jsonl:1", "are more than sequence_len 64",
                      "drop, truncate or split", keys="excess_length_strategy: raise\n"),
-    "all too long": rows(lines({"text": "a " * 99}), "completion", "run.yaml:7:11",
+    "all rows too long": rows(lines({"text": "a " * 99}), "completion", "run.yaml:7:11",
                          "of 1 rows 0 have no trained token and 1 are longer", "raise sequence_len"),
     "nothing trained": rows(lines({"messages": [USER]}, {"messages": [USER]}), "chat_template", "run.yaml:7:11",
                             "first: data/bad.jsonl:1, data/bad.jsonl:2", "preprocess --debug"),
-    "answer cut away": rows(lines({"instruction": "a " * 99, "output": "b"}), "alpaca", "run.yaml:7:11",
+    "answer cut off": rows(lines({"instruction": "a " * 99, "output": "b"}), "alpaca", "run.yaml:7:11",
                             "of 1 rows 1 have no trained token", "--debug", keys="excess_length_strategy: truncate\n"),
-    "split of a prompt": rows(lines({"instruction": "a " * 99, "output": "b"}), "alpaca", "data/bad.jsonl:1",
+    "prompt to split": rows(lines({"instruction": "a " * 99, "output": "b"}), "alpaca", "data/bad.jsonl:1",
                               "a prompt with completions can't be split", "truncate or drop",
                               keys="excess_length_strategy: split\n"),
     "all held out": rows(lines({"text": "a"}, {"text": "b"}), "completion", "run.yaml:9:15",
-                         "leaves nothing of 2 examples", "0.05", keys="val_set_size: 2\n", exit_code=2),
+                         "leaves none of 2 examples", "0.05", keys="val_set_size: 2\n", exit_code=2),
 }  # fmt: skip
 TRAINING = {
-    "stream breaks": Case(
+    "broken row in a stream": Case(
         f"{BASE}pretraining_dataset:\n  - path: ./data/bad.jsonl\n", 3, "broken JSON", "one JSON object",
         "data/bad.jsonl:2:1", "train", began=True, files={"data/bad.jsonl": lines({"text": "a"}, b"x")},
     ),

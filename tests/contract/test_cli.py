@@ -1,4 +1,4 @@
-"""The command line: exit codes, one clear error and no traceback, and what `--json` promises to programs."""
+"""The command line has fixed exit codes, prints one clear error without a traceback, and keeps its JSON format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.contract.fakes import BASE, DATA, local, write
+from tests.contract.fakes import BASE, DATA, local_plugin, write
 from tunesmith.cli import main
 from tunesmith.config.settings import CoreSettings
 from tunesmith.plugins import discovery
@@ -27,7 +27,7 @@ def tunesmith(*words: str | Path) -> Result:
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a model, data and local plugins, some good and some not."""
+    """Create a working folder with valid and invalid models, data and local plugins, and change to it."""
     monkeypatch.chdir(tmp_path)
     for name, files in {
         "model": {"config.json": '{"model_type": "llama"}', "model.safetensors": ""},
@@ -45,10 +45,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "files" / name).mkdir(parents=True)
         for file, content in files.items():
             (tmp_path / "files" / name / file).write_text(content, encoding="utf-8")
-    local(tmp_path, "fails", "plugin = Plugin()\n@hookimpl\ndef inspect(run):\n    1 / 0\n")
-    local(tmp_path, "unfit", "plugin = Plugin()\n@hookimpl\ndef on_stpe(run): ...\n")
-    local(tmp_path, "rival", "plugin = Plugin()\n@hookimpl(specname='load_model')\ndef load_model(run): ...\n")
-    local(tmp_path, "rival2", "plugin = Plugin()\n@hookimpl\ndef load_model(run): ...\n")
+    local_plugin(tmp_path, "fails", "plugin = Plugin()\n@hookimpl\ndef inspect(run):\n    1 / 0\n")
+    local_plugin(tmp_path, "unfit", "plugin = Plugin()\n@hookimpl\ndef on_stpe(run): ...\n")
+    local_plugin(tmp_path, "rival", "plugin = Plugin()\n@hookimpl(specname='load_model')\ndef load_model(run): ...\n")
+    local_plugin(tmp_path, "rival2", "plugin = Plugin()\n@hookimpl\ndef load_model(run): ...\n")
     reads = """
     plugin = Plugin(strategies={"text": ("reads",)})
     @hookimpl
@@ -58,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def build_dataset(rows):
         return list(rows)
     """
-    local(tmp_path, "reads", reads)
+    local_plugin(tmp_path, "reads", reads)
     return tmp_path
 
 
@@ -66,7 +66,7 @@ def data(path: str) -> str:
     return f"{BASE}plugins: [./reads.py]\ndatasets:\n  - path: {path}\n    type: reads\n"
 
 
-EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, regular expression of the error
+EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, regular expression for the output
     "good": ("check", BASE, 0, r"run.yaml: no problems found; active plugins: adamw, "),
     "good data": ("check", data("files/data"), 0, r"no problems found"),
     "unknown key": ("check", BASE + "sede: 1", 2, r"run.yaml:2:1: error\[unknown-key\]: sede .*\n  help: .*'seed'"),
@@ -76,7 +76,9 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
     "data file missing": ("check", data("files/data/godo.jsonl"), 3, r"run.yaml:4:11: .*no-file.*\n.*good.jsonl"),
     "data file of a folder missing": ("check", data("files/empty"), 3, r"run.yaml:4:11: .*no-file.*files/empty "),
     "broken JSON": ("preprocess", data("files/data/bad.jsonl"), 3, r"files/data/bad.jsonl:3:13: error\[broken-json\]"),
-    "no object": ("preprocess", data("files/data/list.json"), 3, r"files/data/list.json\[1\]: error\[broken-json\]"),
+    "not an object": (
+        "preprocess", data("files/data/list.json"), 3, r"files/data/list.json\[1\]: error\[broken-json\]"
+    ),
     "model missing": ("check", "base_model: ./files/modle", 4, r"run.yaml:1:13: .*no such folder\n.*model"),
     "no config.json": ("check", "base_model: ./files/empty", 4, r"run.yaml:1:13: .*config.json is missing"),
     "no weights": ("check", "base_model: ./files/bare", 4, r"run.yaml:1:13: .*no .safetensors.*\n.*reinit_weights"),
@@ -84,10 +86,14 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
     "adapter missing": ("check", BASE + "adapter: lora\nlora_model_dir: none", 4, r"run.yaml:3:17: .*adapter_model"),
     "unknown plugin": ("check", BASE + "plugins: [lroa]", 6, r"run.yaml:2:11: error\[plugin-unknown\].*\n.*'lora'"),
     "plugin fails": ("check", BASE + "plugins: [./fails.py]", 6, r"fails.py:5: error\[hook-failed\]: .*ZeroDivision"),
-    "misspelt hook": ("check", BASE + "plugins: [./unfit.py]", 6, r"unfit.py:3: error\[hook-unknown\].*\n.*'on_step'"),
-    "two answers": ("check", BASE + "plugins: [./rival.py, ./rival2.py]", 6, r"load_model .*rival .*:3.* rival2 .*:3"),
+    "misspelled hook": (
+        "check", BASE + "plugins: [./unfit.py]", 6, r"unfit.py:3: error\[hook-unknown\].*\n.*'on_step'"
+    ),
+    "two implementations": (
+        "check", BASE + "plugins: [./rival.py, ./rival2.py]", 6, r"load_model .*rival .*:3.* rival2 .*:3"
+    ),
     "pickled weights": ("check", "base_model: ./files/pickled", 9, r"run.yaml:1:13: .*model.bin\n.*safetensors"),
-    "code with the model": ("check", "base_model: ./files/remote", 9, r"run.yaml:1:13: .*auto_map"),
+    "code in the model": ("check", "base_model: ./files/remote", 9, r"run.yaml:1:13: .*auto_map"),
     "trust_remote_code": ("check", BASE + "trust_remote_code: true", 9, r"run.yaml:2:20: .*trust_remote_code"),
     "YAML tag": ("check", "base_model: !!python/name:os.system", 9, r"run.yaml:1:13: error\[yaml-tag\]"),
 }  # fmt: skip
@@ -103,17 +109,17 @@ def test_exit_code_and_error(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "preprocess", "plan", "check", "verify", "hooks"])
-def test_every_command_of_a_run_refuses_a_wrong_config_alike(command: str, tmp_path: Path) -> None:
+def test_every_command_reports_a_bad_config_the_same_way(command: str, tmp_path: Path) -> None:
     write(tmp_path, BASE + "sede: 1\n")
     result = tunesmith(command, "run.yaml")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("run.yaml:2:1: error[unknown-key]: sede is no key\n  help: did you mean 'seed'?")
+    assert result.stderr.startswith("run.yaml:2:1: error[unknown-key]: unknown key: sede\n  help: did you mean 'seed'?")
 
 
 @pytest.mark.parametrize(
     "words", [["check"], ["chekc", "run.yaml"], ["check", "none.yaml"], ["--vresion"], ["check", "."]], ids=" ".join
 )
-def test_wrong_usage_exits_with_2(words: list[str]) -> None:
+def test_wrong_usage_has_exit_code_2(words: list[str]) -> None:
     assert tunesmith(*words).exit_code == 2
 
 
@@ -131,7 +137,7 @@ def test_wrong_usage_exits_with_2(words: list[str]) -> None:
         (["seed=!x 1"], 9, "command line (seed)"),
     ],
 )  # fmt: skip
-def test_overrides_reach_the_config_and_their_faults_say_command_line(
+def test_overrides_reach_the_config_and_their_errors_name_the_command_line(
     words: list[str], code: int, start: str, tmp_path: Path
 ) -> None:
     write(tmp_path, data("files/data"))
@@ -140,12 +146,12 @@ def test_overrides_reach_the_config_and_their_faults_say_command_line(
     assert result.stderr.startswith(start)
 
 
-def test_version_is_that_of_the_core() -> None:
+def test_version_is_the_core_version() -> None:
     result = tunesmith("--version")
     assert (result.exit_code, result.output) == (0, f"tunesmith {discovery.core_version()}\n")
 
 
-def test_plugins_are_listed_for_people_and_for_programs() -> None:
+def test_plugins_are_listed_as_text_and_json() -> None:
     rows = json.loads(tunesmith("plugins", "--json").stdout)
     assert [row["name"] for row in rows] == sorted(discovery.installed())
     for row in rows:
@@ -161,9 +167,11 @@ def test_plugins_are_listed_for_people_and_for_programs() -> None:
     assert all(f"{row['name']} " in text and row["distribution"] in text for row in rows)
 
 
-def test_hooks_are_listed_in_call_order_for_people_and_for_programs(tmp_path: Path) -> None:
-    local(tmp_path, "late", "plugin = Plugin(after=['hf'])\n@hookimpl\ndef save_model(run): ...\n")
-    local(tmp_path, "early", "plugin = Plugin()\n@hookimpl(wrapper=True)\ndef load_model(run):\n    return (yield)\n")
+def test_hooks_are_listed_in_call_order_as_text_and_json(tmp_path: Path) -> None:
+    local_plugin(tmp_path, "late", "plugin = Plugin(after=['hf'])\n@hookimpl\ndef save_model(run): ...\n")
+    local_plugin(
+        tmp_path, "early", "plugin = Plugin()\n@hookimpl(wrapper=True)\ndef load_model(run):\n    return (yield)\n"
+    )
     write(tmp_path, BASE + DATA + "plugins: [./late.py, ./early.py]\nadapter: lora")
     rows = json.loads(tunesmith("hooks", "run.yaml", "--json").stdout)
     assert [row["hook"] for row in rows] == list(HOOKS)
@@ -181,7 +189,7 @@ def test_hooks_are_listed_in_call_order_for_people_and_for_programs(tmp_path: Pa
 
 
 def schemas(node: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a JSON tree."""
+    """Yield every object of a JSON tree."""
     if isinstance(node, dict):
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
@@ -211,7 +219,7 @@ def test_config_schema_is_a_json_schema_of_all_keys() -> None:
     assert "lora" in schema["properties"]["adapter"]["examples"]
 
 
-def test_every_key_of_the_schema_says_what_it_is_for() -> None:
+def test_every_key_of_the_schema_has_a_description() -> None:
     schema = json.loads(tunesmith("config-schema").stdout)
     keys = {**schema["properties"], **schema["$defs"]["DatasetSettings"]["properties"]}
     assert [key for key, part in keys.items() if not part.get("description")] == []
@@ -232,7 +240,7 @@ def test_config_schema_of_one_field(field: str) -> None:
         ("nowhere.seed", "'nowhere.seed'"),
     ],
 )
-def test_config_schema_of_an_unknown_field_gets_the_nearest_spelling(field: str, words: str) -> None:
+def test_config_schema_suggests_the_nearest_field(field: str, words: str) -> None:
     result = tunesmith("config-schema", "--field", field)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr

@@ -1,4 +1,4 @@
-"""Keys without an owner, keys without effect, and keys that do not go together."""
+"""Keys without an owner, without effect, or in conflict with other keys are reported."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.fakes import BASE, DATA, found, load, refusal, write
+from tests.contract.fakes import BASE, DATA, error_of, load, problems_of, write
 from tunesmith.config import keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
 
 
-def test_key_of_a_plugin_that_is_not_installed_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_of_a_missing_plugin_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rest = {name: c for name, c in discovery.installed().items() if name not in ("lora", "alpaca")}
     monkeypatch.setattr(discovery, "installed", lambda: dict(rest))
     text = BASE + "lora_r: 8\nadapter: lora\ndatasets:\n  - path: x\n    type: alpaca\n    field_output: x\n"
     path = write(tmp_path, text)
-    problems = found(refusal(load_config, path), path)
+    problems = problems_of(error_of(load_config, path), path)
     assert [(where, p.code, p.help) for where, p in problems] == [
         ("2:1", "ownerless-key", 'pip install "tunesmith[lora]"'),
         ("3:1", "plugin-missing", 'pip install "tunesmith[lora]"'),
@@ -39,16 +37,16 @@ SELECTS = {  # a key of a plugin that is not selected -> what selects it
 
 
 @pytest.mark.parametrize("line", SELECTS)
-def test_setting_without_effect_says_what_would_select_its_plugin(line: str, tmp_path: Path) -> None:
+def test_setting_without_effect_says_how_to_select_its_plugin(line: str, tmp_path: Path) -> None:
     path = write(tmp_path, f"{BASE}{line}\n")
-    [(where, problem)] = found(refusal(load_config, path), path)
+    [(where, problem)] = problems_of(error_of(load_config, path), path)
     assert (where, problem.code) == ("2:1", "orphaned-key")
     assert SELECTS[line] in str(problem.help)
 
 
 @pytest.mark.parametrize("key", keys.refused())
-def test_key_that_is_not_taken_says_why_and_what_to_write(key: str, tmp_path: Path) -> None:
-    [problem] = refusal(load, tmp_path, f"{BASE}{key}: 1\n").problems
+def test_refused_key_has_a_reason_and_advice(key: str, tmp_path: Path) -> None:
+    [problem] = error_of(load, tmp_path, f"{BASE}{key}: 1\n").problems
     entry = keys.refused()[key]
     assert (problem.code, problem.help) == ("refused-key", entry["write"])
     assert entry["reason"] in problem.message
@@ -63,20 +61,20 @@ def test_key_that_is_not_taken_says_why_and_what_to_write(key: str, tmp_path: Pa
         "datasets: [{path: x, type: chat_template, roles: null}]",
     ],
 )  # fmt: skip
-def test_null_means_absent_and_a_switch_that_is_off_selects_nothing(line: str, tmp_path: Path) -> None:
+def test_null_and_false_select_no_plugin(line: str, tmp_path: Path) -> None:
     config, _ = load(tmp_path, BASE + line)
     assert not {"lora", "samples", "tensorboard", "earlystop"} & set(config.plugins)
     assert config.core.learning_rate == 2e-5
 
 
-def test_null_that_says_something_is_kept(tmp_path: Path) -> None:
+def test_null_with_a_meaning_is_kept(tmp_path: Path) -> None:
     assert load(tmp_path, BASE + "save_total_limit: null")[0].core.save_total_limit is None
     assert load(tmp_path, BASE)[0].core.save_total_limit == 4
 
 
-def test_zero_does_not_switch_a_plugin_off(tmp_path: Path) -> None:
-    """It would make the key an orphan; it is a wrong value."""
-    [problem] = refusal(load, tmp_path, BASE + "early_stopping_patience: 0").problems
+def test_zero_does_not_disable_a_plugin(tmp_path: Path) -> None:
+    """0 is a wrong value of the key. The key must not be reported as an orphan."""
+    [problem] = error_of(load, tmp_path, BASE + "early_stopping_patience: 0").problems
     assert (problem.code, problem.message.split()[0]) == ("wrong-type", "early_stopping_patience")
 
 
@@ -85,7 +83,7 @@ def test_streamed_entry_needs_no_type(tmp_path: Path) -> None:
     assert config.streamed[0].strategy == "completion"
 
 
-def test_mistake_on_the_command_line_is_placed_there(tmp_path: Path) -> None:
+def test_mistake_on_the_command_line_is_reported_there(tmp_path: Path) -> None:
     words = [
         "lerning_rate=1",
         "seed=x",
@@ -93,22 +91,22 @@ def test_mistake_on_the_command_line_is_placed_there(tmp_path: Path) -> None:
         "datasets.0.path=3",
         "special_tokens={eos: x}",
     ]
-    error = refusal(load, tmp_path, BASE + "seed: 3\ndatasets: [{path: x, type: alpaca}]", *words)
+    error = error_of(load, tmp_path, BASE + "seed: 3\ndatasets: [{path: x, type: alpaca}]", *words)
     assert {p.where for p in error.problems} == {f"command line ({w.split('=')[0]})" for w in words}
 
 
-def test_rows_of_a_kind_that_the_method_does_not_train_on_are_refused(tmp_path: Path) -> None:
+def test_rows_of_a_kind_that_the_method_cannot_use_are_an_error(tmp_path: Path) -> None:
     source = "plugin = Plugin(method=Method(rows=('pair',)))\n@hookimpl\ndef compute_loss(): ...\n"
     (tmp_path / "pairs.py").write_text("from tunesmith import Method, Plugin, hookimpl\n" + source)
     path = write(tmp_path, BASE + "plugins: [./pairs.py]\ndatasets:\n  - path: x\n    type: alpaca\n")
-    [(where, problem)] = found(refusal(load_config, path), path)
+    [(where, problem)] = problems_of(error_of(load_config, path), path)
     assert (where, problem.code) == ("5:11", "row-kind")
     assert "conversation" in problem.message and "pair" in problem.message
 
 
-# keys that do not go together
+# conflicting keys
 
-TOGETHER = {
+CONFLICTS = {
     "save_steps: 3\nsaves_per_epoch: 1": ["save_steps"],
     "eval_steps: 3\nevals_per_epoch: 1": ["eval_steps", "eval_steps", "evals_per_epoch"],
     "load_best_model_at_end: true": ["load_best_model_at_end"],
@@ -119,14 +117,14 @@ TOGETHER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("lines", TOGETHER)
-def test_keys_that_do_not_go_together_are_all_told_with_their_places(lines: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", CONFLICTS)
+def test_conflicting_keys_are_all_reported_with_their_places(lines: str, tmp_path: Path) -> None:
     from tunesmith.api import start
 
     path = write(tmp_path, BASE + ("" if "pretraining_dataset" in lines else DATA) + lines)
-    error = refusal(start, load_config(path))
+    error = error_of(start, load_config(path))
     assert error.exit_code == 2
-    assert [p.message.split()[0] for p in error.problems] == TOGETHER[lines]
+    assert [p.message.split()[0] for p in error.problems] == CONFLICTS[lines]
     for problem in error.problems:
         number = [line.split(":")[0] for line in path.read_text().splitlines()].index(problem.message.split()[0]) + 1
         assert str(problem.where).startswith(f"{path}:{number}:")

@@ -1,4 +1,4 @@
-"""Misspelt keys: every one is named at its place, with the right key, at every depth."""
+"""Misspelled keys are reported at their place, with the right key, at every depth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import hypothesis
 import yaml
 from hypothesis import strategies as st
 
-from tests.contract.fakes import BASE, found, load, refusal, write
+from tests.contract.fakes import BASE, error_of, load, problems_of, write
 from tunesmith.config import keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
@@ -31,19 +31,19 @@ GOOD: dict[str, Any] = {
     ],
 }  # fmt: skip
 FOLLOWS = {"missing-key", "orphaned-key"}
-"""What a misspelling may bring with it: the right key is missing, or what it selected is no longer selected."""
+"""Codes of problems that follow from a misspelling: the right key is missing, or it no longer selects a plugin."""
 
 
-def paths(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every key at every depth."""
+def paths(node: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every key at every depth."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         if isinstance(key, str):
-            yield (*above, key)
-        yield from paths(value, (*above, key))
+            yield (*prefix, key)
+        yield from paths(value, (*prefix, key))
 
 
-def misspelt(key: str, how: str, place: int) -> str:
-    """A key with one letter deleted or doubled, or two neighbours swapped."""
+def misspelled(key: str, how: str, place: int) -> str:
+    """Return a key with the letter at `place` deleted or doubled, or swapped with the next one."""
     place %= len(key) - (how == "swap")
     if how == "delete":
         return key[:place] + key[place + 1 :]
@@ -53,7 +53,7 @@ def misspelt(key: str, how: str, place: int) -> str:
 
 
 def renamed(node: Any, path: tuple[Any, ...], name: str) -> Any:
-    """A copy with the key at a path renamed, in its place."""
+    """Return a copy of a tree in which the key at a path is renamed and keeps its position."""
     if isinstance(node, list):
         return [renamed(v, path[1:], name) if path and i == path[0] else v for i, v in enumerate(node)]
     if len(path) == 1:
@@ -66,7 +66,7 @@ def test_good_config_is_accepted(tmp_path: Path) -> None:
     assert [spec.strategy for spec in config.datasets] == ["chat", "alpaca"]
 
 
-def test_every_misspelling_is_named_at_its_place_and_the_right_key_suggested(tmp_path: Path) -> None:
+def test_misspelled_key_is_reported_at_its_place_with_the_right_key(tmp_path: Path) -> None:
     outcomes: list[tuple[str, str, bool]] = []
 
     @hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -75,17 +75,17 @@ def test_every_misspelling_is_named_at_its_place_and_the_right_key_suggested(tmp
     )
     def misspell(path: tuple[Any, ...], how: str, place: int) -> None:
         key = str(path[-1])
-        wrong = misspelt(key, how, place)
+        wrong = misspelled(key, how, place)
         hypothesis.assume(wrong != key)
         file = write(tmp_path, yaml.safe_dump(renamed(GOOD, path, wrong), sort_keys=False))
         lines = file.read_text("utf-8").splitlines()
         line = next(n for n, text in enumerate(lines, 1) if re.match(rf"[ -]*{re.escape(wrong)}:", text))
         column = len(lines[line - 1]) - len(lines[line - 1].lstrip(" -")) + 1
-        problems = found(refusal(load_config, file), file)
-        mine = [p for where, p in problems if where == f"{line}:{column}" and p.code == "unknown-key"]
-        assert len(mine) == 1, (wrong, problems)
+        problems = problems_of(error_of(load_config, file), file)
+        matches = [p for where, p in problems if where == f"{line}:{column}" and p.code == "unknown-key"]
+        assert len(matches) == 1, (wrong, problems)
         assert {p.code for where, p in problems if where != f"{line}:{column}"} <= FOLLOWS
-        outcomes.append((wrong, key, mine[0].help == f"did you mean {key!r}?"))
+        outcomes.append((wrong, key, matches[0].help == f"did you mean {key!r}?"))
 
     misspell()
     assert len(outcomes) >= 100
@@ -94,11 +94,11 @@ def test_every_misspelling_is_named_at_its_place_and_the_right_key_suggested(tmp
 
 
 def every_misspelling(key: str) -> set[str]:
-    return {misspelt(key, how, place) for how in ("delete", "double", "swap") for place in range(len(key))}
+    return {misspelled(key, how, place) for how in ("delete", "double", "swap") for place in range(len(key))}
 
 
 def groups() -> Iterator[tuple[str, str, set[str]]]:
-    """(owner, key, keys below it) of every key of the core and the plugins that holds keys of its own."""
+    """Yield (owner, key, keys inside it) for every key of the core and the plugins that is a group of keys."""
     plugins = {name: candidate.info["schema"] for name, candidate in discovery.installed().items()}
     for owner, schema in {"": keys.core_schema(), **plugins}.items():
         for key, sub in schema.get("properties", {}).items():
@@ -107,34 +107,34 @@ def groups() -> Iterator[tuple[str, str, set[str]]]:
                     yield owner, key, set(schema["$defs"][name]["properties"])
 
 
-def test_every_misspelling_of_every_installed_key_is_named_and_19_of_20_suggested(tmp_path: Path) -> None:
-    """Of the core and all plugins, at the top, in groups and in entries of `datasets:`: one file with all of them."""
+def test_misspellings_of_all_installed_keys_are_reported_and_95_percent_corrected(tmp_path: Path) -> None:
+    """One file has the misspellings of the core and all plugins: top level, groups and entries of `datasets:`."""
     available = discovery.installed()
-    tops = {*keys.core_schema()["properties"], *keys.owners(available, "schema")}
-    lower = {*keys.dataset_schema()["properties"], *keys.owners(available, "dataset_schema")}
-    below = {key: known for _, key, known in groups()}
-    assert {"special_tokens", "fsdp_config", "gradient_checkpointing_kwargs"} <= set(below)
-    everywhere = tops | lower | set().union(*below.values())
-    known = {"": tops, "datasets.0.": lower, **{f"{key}.": names for key, names in below.items()}}
-    wrong: dict[str, dict[str, set[str]]] = {group: {} for group in known}
-    for group, names in known.items():
+    top_keys = {*keys.core_schema()["properties"], *keys.owners(available, "schema")}
+    entry_keys = {*keys.dataset_schema()["properties"], *keys.owners(available, "dataset_schema")}
+    keys_of_group = {key: names for _, key, names in groups()}
+    assert {"special_tokens", "fsdp_config", "gradient_checkpointing_kwargs"} <= set(keys_of_group)
+    valid_somewhere = top_keys | entry_keys | set().union(*keys_of_group.values())
+    valid_keys = {"": top_keys, "datasets.0.": entry_keys, **{f"{key}.": names for key, names in keys_of_group.items()}}
+    wrong: dict[str, dict[str, set[str]]] = {group: {} for group in valid_keys}
+    for group, names in valid_keys.items():
         for key in names:
-            for word in every_misspelling(key) - everywhere - set(keys.refused()) - {"", "y", "n"}:
+            for word in every_misspelling(key) - valid_somewhere - set(keys.refused()) - {"", "y", "n"}:
                 wrong[group].setdefault(word, set()).add(key)
     owners = sorted({owner for owner, _, _ in groups()} - {""})
     text = f"{BASE}plugins: [{', '.join(owners)}]\n" + "".join(f"{word}: 1\n" for word in wrong[""])
     text += "datasets:\n  - path: x.jsonl\n    type: chat_template\n"
     text += "".join(f"    {word}: 1\n" for word in wrong["datasets.0."])
-    for key in below:
+    for key in keys_of_group:
         text += f"{key}:\n" + "".join(f"  {word}: 1\n" for word in wrong[f"{key}."])
-    helps = {p.message: str(p.help) for p in refusal(load, tmp_path, text).problems}
+    helps = {p.message: str(p.help) for p in error_of(load, tmp_path, text).problems}
     missed, number = [], 0
     for group, words in wrong.items():
-        for word, rights in words.items():
+        for word, corrections in words.items():
             number += 1
-            help = helps.get(f"{group}{word} is no key")
-            assert help, f"{group}{word} was not named"
-            if not any(help == f"did you mean {right!r}?" for right in rights):
-                missed.append((group, word, rights, help))
+            help = helps.get(f"unknown key: {group}{word}")
+            assert help, f"{group}{word} was not reported"
+            if not any(help == f"did you mean {right!r}?" for right in corrections):
+                missed.append((group, word, corrections, help))
     assert number > 2_000
     assert len(missed) <= 0.05 * number, missed

@@ -1,4 +1,4 @@
-"""A value of another type is an error at the place of its key: for every key of everything installed, at any depth."""
+"""A value of a wrong type is an error at the place of its key, for every installed key at any depth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.contract.fakes import BASE, found, refusal, write
+from tests.contract.fakes import BASE, error_of, problems_of, write
 from tunesmith.config import keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
@@ -27,38 +27,38 @@ VALUES: dict[str, list[Any]] = {
     "array": [[], ["a"]],
     "object": [{}, {"a": 1}],
 }
-"""Values of each type of JSON. null is left out: it means that a key is not set."""
+"""Values of each JSON type except null, which means that a key is not set."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key, the plugin that owns it (the core: ""), and where it stands: at the top, in a group, or in an entry."""
+    """A key, its owner ("" for the core) and its parent: "" for the top level, a group, or `datasets.0`."""
 
     name: str
     owner: str
-    above: str
+    parent: str
     schema: str
 
     def __str__(self) -> str:
-        return f"{self.above}.{self.name}" if self.above else self.name
+        return f"{self.parent}.{self.name}" if self.parent else self.name
 
     def types(self) -> set[str]:
-        """The types of JSON that it takes."""
+        """Return the JSON types that the key accepts."""
         return set(_types(json.loads(self.schema)))
 
     def config(self, value: Any) -> tuple[str, int]:
-        """A config with that value, and the line that it stands in."""
+        """Return a config with a value of the key, and the number of its line."""
         shown = json.dumps(value)
         lines = ["base_model: nobody/nothing"] if str(self) != "base_model" else []
         if self.owner and self.name != "plugins":
             lines += [f"plugins: [{self.owner}]"]
-        if self.above == "datasets.0":
+        if self.parent == "datasets.0":
             strategies = INSTALLED[self.owner or "chat"].info["strategies"].values()
             entry = {"path": "a/b", "type": next(name for names in strategies for name in names)}
             lines += ["datasets:", "  -"] + [f"    {k}: {v}" for k, v in entry.items() if k != self.name]
             return "\n".join([*lines, f"    {self.name}: {shown}", ""]), len(lines) + 1
-        lines += [f"{self.above}:"] if self.above else []
-        return "\n".join([*lines, f"{'  ' if self.above else ''}{self.name}: {shown}", ""]), len(lines) + 1
+        lines += [f"{self.parent}:"] if self.parent else []
+        return "\n".join([*lines, f"{'  ' if self.parent else ''}{self.name}: {shown}", ""]), len(lines) + 1
 
 
 def _types(schema: Schema) -> Iterator[str]:
@@ -69,21 +69,22 @@ def _types(schema: Schema) -> Iterator[str]:
 
 
 def all_keys() -> list[Key]:
-    found = []
-    for field, above, core in (
+    """Return the keys of the core and of all installed plugins."""
+    result = []
+    for field, parent, core in (
         ("schema", "", keys.core_schema()), ("dataset_schema", "datasets.0", keys.dataset_schema())
     ):  # fmt: skip
         plugins = {name: candidate.info[field] for name, candidate in INSTALLED.items()}
         for owner, root in {"": core, **plugins}.items():
             for name, schema in root.get("properties", {}).items():
-                found.append(Key(name, owner, above, json.dumps(schema)))
+                result.append(Key(name, owner, parent, json.dumps(schema)))
                 for option in schema.get("anyOf", [schema]):
                     if group := option.get("$ref", "").rpartition("/")[2]:
-                        found += [
+                        result += [
                             Key(below, owner, name, json.dumps(sub))
                             for below, sub in root["$defs"][group]["properties"].items()
                         ]
-    return found
+    return result
 
 
 KEYS = all_keys()
@@ -91,22 +92,23 @@ KINDS = {"string": str, "integer": int, "number": float, "boolean": bool, "array
 
 
 @pytest.fixture(autouse=True)
-def found_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking for what is installed takes most of the time of reading a config."""
+def discover_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Discover the installed plugins only once, because discovery takes most of the time of reading a config."""
     monkeypatch.setattr(discovery, "installed", lambda: dict(INSTALLED))
 
 
 def check(folder: Path, key: Key, value: Any) -> None:
+    """Check that a value is reported as a wrong type on the line of its key."""
     text, line = key.config(value)
     path = write(folder, text)
-    error = refusal(load_config, path)
+    error = error_of(load_config, path)
     assert error.exit_code == 2, (key, value)
-    mine = [p for where, p in found(error, path) if where.startswith(f"{line}:") and p.code == "wrong-type"]
-    assert mine and all(p.message.startswith(str(key)) for p in mine), (key, value, error.problems)
+    problems = [p for where, p in problems_of(error, path) if where.startswith(f"{line}:") and p.code == "wrong-type"]
+    assert problems and all(p.message.startswith(str(key)) for p in problems), (key, value, error.problems)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=str)
-def test_no_key_takes_a_value_of_another_type(key: Key, tmp_path: Path) -> None:
+def test_no_key_accepts_a_value_of_a_wrong_type(key: Key, tmp_path: Path) -> None:
     types = key.types()
     assert types <= {*VALUES, "null"}
     for kind, values in VALUES.items():
@@ -114,7 +116,7 @@ def test_no_key_takes_a_value_of_another_type(key: Key, tmp_path: Path) -> None:
             check(tmp_path, key, value)
 
 
-def test_no_value_that_anyone_may_think_of_is_taken_or_ends_in_anything_but_an_error(tmp_path: Path) -> None:
+def test_random_values_of_a_wrong_type_are_errors(tmp_path: Path) -> None:
     text = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), max_size=8)
     scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
     anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner))
@@ -129,13 +131,13 @@ def test_no_value_that_anyone_may_think_of_is_taken_or_ends_in_anything_but_an_e
     replace()
 
 
-def test_the_keys_of_everything_installed_are_tried() -> None:
+def test_keys_of_all_installed_plugins_are_tested() -> None:
     names = {str(key) for key in KEYS}
     assert {"fsdp_config.offload_params", "lora_r", "datasets.0.field_messages", "special_tokens.eos_token"} <= names
     assert len(KEYS) > 100
 
 
-def test_items_of_lists_and_groups_have_their_own_place(tmp_path: Path) -> None:
+def test_items_of_lists_and_groups_are_reported_at_their_own_place(tmp_path: Path) -> None:
     path = write(tmp_path, BASE + "plugins: [lora, 3]\ndatasets: [{path: x, type: alpaca, data_files: [a, {}]}]\n")
-    places = [where for where, p in found(refusal(load_config, path), path) if p.code == "wrong-type"]
+    places = [where for where, p in problems_of(error_of(load_config, path), path) if p.code == "wrong-type"]
     assert places == ["2:17", "3:52"]

@@ -1,4 +1,4 @@
-"""Data: packing, length policy, counts, split, cache, order, streaming."""
+"""Data is packed without loss, counted, split, cached and streamed as the config says."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from tunesmith.api import prepare
 
 
 def log_normal(number: int) -> Any:
+    """Return log-normal lengths of 8 to 2048 tokens."""
     lengths = np.random.default_rng(0).lognormal(5.5, 0.8, number)
     return np.clip(lengths, 8, 2048).astype(np.int64)
 
 
-def test_packing_loses_nothing_overfills_nothing_and_is_the_same_each_time() -> None:
+def test_packing_loses_nothing_fits_sequence_len_and_is_deterministic() -> None:
     widths = log_normal(20_000)
-    rows = pack(widths, 2048, (1, 2))
-    assert sorted(i for row in rows for i in row) == list(range(len(widths)))
-    assert max(int(widths[row].sum()) for row in rows) <= 2048
-    assert rows == pack(widths, 2048, (1, 2)) != pack(widths, 2048, (1, 3))
-    assert len(rows) == len(pack(widths, 2048, (9, 9)))
-    assert efficiency(widths, rows, 2048) > 0.99
+    packs = pack(widths, 2048, (1, 2))
+    assert sorted(i for members in packs for i in members) == list(range(len(widths)))
+    assert max(int(widths[members].sum()) for members in packs) <= 2048
+    assert packs == pack(widths, 2048, (1, 2)) != pack(widths, 2048, (1, 3))
+    assert len(packs) == len(pack(widths, 2048, (9, 9)))
+    assert efficiency(widths, packs, 2048) > 0.99
 
 
-def test_an_item_wider_than_a_row_gets_one_of_its_own() -> None:
+def test_item_wider_than_a_pack_gets_its_own_pack() -> None:
     assert sorted(map(sorted, pack(np.array([5, 30, 3]), 10, (0,)))) == [[0, 2], [1]]
 
 
 def test_a_million_lengths_pack_in_seconds() -> None:
     started = time.process_time()
     pack(log_normal(1_000_000), 2048, (0,))
-    assert time.process_time() - started < 10  # 2 to 3 s on an idle core; bench/ has the figure
+    assert time.process_time() - started < 10  # 2 to 3 s on an idle core, as measured in bench/
 
 
-def test_the_test_data_packs_to_99_percent(test_data: Path, tmp_path: Path) -> None:
+def test_test_data_packs_to_99_percent(test_data: Path, tmp_path: Path) -> None:
     tiny.model_folder(tmp_path / "model")
     path = tiny.write_config(
         tmp_path, base_model=str(tmp_path / "model"), tokenizer_config=str(test_data / "tokenizer-gpt2-chatml"),
@@ -53,7 +54,7 @@ def test_the_test_data_packs_to_99_percent(test_data: Path, tmp_path: Path) -> N
     assert StoredLoader(run, run.data.train).efficiency() >= 0.99
 
 
-def test_length_policies_do_what_they_say() -> None:
+def test_length_strategies_drop_split_truncate_or_raise() -> None:
     text, pair = Example.text(list(range(10))), Example.branches(list(range(6)), [[7, 8, 9], [7]])
     assert fit(text, 10, "raise", "x") == ([text], None)
     assert fit(text, 4, "drop", "x") == ([], "too_long")
@@ -72,7 +73,7 @@ def test_length_policies_do_what_they_say() -> None:
 
 
 def test_every_row_is_accounted_for(tmp_path: Path) -> None:
-    """Kept, too long or untrained; the summary says how many, and where the first are."""
+    """A row is kept, too long or untrained. The summary has the counts and the places of the first rows."""
     records = tiny.rows("conversation", 10)
     records[3]["messages"] = [{"role": "user", "content": "alone"}]
     records[5]["messages"][-1]["content"] = "long " * 400
@@ -80,11 +81,11 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     run = prepare(tiny.start(tiny.sft_config(tmp_path)))
     (counts,) = run.data.counts.values()
     assert (counts.rows, counts.kept, counts.too_long, counts.untrained) == (10, 8, 1, 1)
-    said = " ".join(map(str, run.notes.values()))
-    assert "data.jsonl:4" in said and "data.jsonl:6" in said
+    notes = " ".join(map(str, run.notes.values()))
+    assert "data.jsonl:4" in notes and "data.jsonl:6" in notes
 
 
-def test_nothing_trained_is_an_error(tmp_path: Path) -> None:
+def test_data_without_trained_tokens_is_an_error(tmp_path: Path) -> None:
     tiny.write_rows(tmp_path / "data.jsonl", [{"messages": [{"role": "user", "content": "alone"}]}] * 3)
     with pytest.raises(DataError, match="of 3 rows 3 have no trained token"):
         prepare(tiny.start(tiny.sft_config(tmp_path)))
@@ -93,20 +94,59 @@ def test_nothing_trained_is_an_error(tmp_path: Path) -> None:
         prepare(tiny.start(tiny.sft_config(tmp_path)))
 
 
-def test_the_held_out_split_is_shuffled_disjoint_and_of_the_size_asked_for(tmp_path: Path) -> None:
+COLUMNS = """
+from tunesmith import Example, Plugin, hookimpl
+
+plugin = Plugin(strategies={"text": ("scored",)})
+
+
+@hookimpl
+def build_dataset(run, rows):
+    for row in rows:
+        example = Example.text([1, 2, 3])
+        example.columns |= {name: row[name] for name in ("margin",) if name in row}
+        yield example
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_row_with_other_columns_is_an_error_at_its_line(processes: int, tmp_path: Path) -> None:
+    (tmp_path / "scored.py").write_text(COLUMNS)
+    for name, margins in (("a", [1.0, 2.0, None, 3.0]), ("b", [1.0, None]), ("c", [None, 1.0])):
+        tiny.write_rows(tmp_path / f"{name}.jsonl", [{} if m is None else {"margin": m} for m in margins])
+
+    def error(*names: str) -> str:
+        data = [{"path": str(tmp_path / f"{name}.jsonl"), "type": "scored"} for name in names]
+        path = tiny.write_config(
+            tmp_path, base_model=str(tiny.model_folder(tmp_path / "model")), plugins=["./scored.py"],
+            datasets=data, dataset_num_proc=processes,
+        )  # fmt: skip
+        with pytest.raises(DataError) as caught:
+            prepare(tiny.start(path))
+        (problem,) = caught.value.problems
+        assert problem.code == "row" and problem.where
+        return f"{Path(problem.where).name}: {problem.message}"
+
+    assert error("a") == "a.jsonl:3: this row has no column 'margin', but an earlier row has one"
+    assert error("c") == "c.jsonl:2: this row has a column 'margin', but an earlier row has none"
+    (tmp_path / "a.jsonl").write_text('{"margin": 1.0}\n')
+    assert error("a", "b") == "b.jsonl:2: this row has no column 'margin', but an earlier entry has one"
+
+
+def test_held_out_split_is_shuffled_disjoint_and_of_the_requested_size(tmp_path: Path) -> None:
     def split(size: float, seed: int = 1) -> tuple[list[Any], list[Any]]:
         run = prepare(tiny.start(tiny.sft_config(tmp_path, number=40, val_set_size=size, seed=seed)))
         return [e.path_tokens(1) for e in run.data.train], [e.path_tokens(1) for e in run.data.eval]
 
-    train, held = split(0.25)
-    assert len(held) == 10 and len(train) == 30
+    train, held_out = split(0.25)
+    assert len(held_out) == 10 and len(train) == 30
     everything = prepare(tiny.start(tiny.sft_config(tmp_path, number=40)))
-    assert sorted(train + held) == sorted(e.path_tokens(1) for e in everything.data.train)
-    assert split(10)[1] == held != split(10, seed=2)[1]
-    assert held != [e.path_tokens(1) for e in everything.data.train][-10:]
+    assert sorted(train + held_out) == sorted(e.path_tokens(1) for e in everything.data.train)
+    assert split(10)[1] == held_out != split(10, seed=2)[1]
+    assert held_out != [e.path_tokens(1) for e in everything.data.train][-10:]
 
 
-def test_the_cache_is_used_exactly_when_nothing_that_matters_changed(tmp_path: Path) -> None:
+def test_cache_is_used_only_if_no_relevant_setting_changed(tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path, dataset_prepared_path=str(tmp_path / "cache"), val_set_size=4)
 
     def cached(*overrides: str) -> bool:
@@ -131,16 +171,16 @@ def test_the_cache_is_used_exactly_when_nothing_that_matters_changed(tmp_path: P
     assert not cached() and cached()
 
 
-def test_a_cached_run_trains_as_an_uncached_one(tmp_path: Path) -> None:
+def test_cached_run_equals_uncached_run(tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path, dataset_prepared_path=str(tmp_path / "cache"))
-    for name in ("made", "read"):
+    for name in ("uncached", "cached"):
         tiny.train(path, f"output_dir={tmp_path / name}")
-    losses = [[line["loss"] for line in tiny.metrics(tmp_path / name)] for name in ("made", "read")]
+    losses = [[line["loss"] for line in tiny.metrics(tmp_path / name)] for name in ("uncached", "cached")]
     assert losses[0] == losses[1]
 
 
-def test_sources_are_read_alike(tmp_path: Path) -> None:
-    """JSON Lines, a JSON array, parquet, and a folder of files give the same rows."""
+def test_file_formats_give_the_same_rows(tmp_path: Path) -> None:
+    """The formats are JSON Lines, a JSON array, parquet, and a folder of files."""
     import pyarrow
     import pyarrow.parquet
 
@@ -153,12 +193,12 @@ def test_sources_are_read_alike(tmp_path: Path) -> None:
         tiny.write_rows(folder / name, part)
     tiny.write_rows(tmp_path / "lines.jsonl", records)
     tiny.model_folder(tmp_path / "model")
-    found = []
+    tokens = []
     for name in ("lines.jsonl", "array.json", "rows.parquet", "folder"):
         data = [{"path": str(tmp_path / name), "type": "completion"}]
         run = prepare(tiny.start(tiny.write_config(tmp_path, base_model=str(tmp_path / "model"), datasets=data)))
-        found.append([e.path_tokens(1) for e in run.data.train])
-    assert len(found[0]) == 6 and all(one == found[0] for one in found)
+        tokens.append([e.path_tokens(1) for e in run.data.train])
+    assert len(tokens[0]) == 6 and all(rows == tokens[0] for rows in tokens)
 
 
 def stream_config(folder: Path, number: int = 60, **keys: Any) -> Path:
@@ -169,8 +209,8 @@ def stream_config(folder: Path, number: int = 60, **keys: Any) -> Path:
     return tiny.write_config(folder, base_model=str(folder / "model"), pretraining_dataset=data, **(defaults | keys))
 
 
-def test_a_stream_reads_no_further_than_it_needs(tmp_path: Path) -> None:
-    """A broken row far down is not met; and the one that is names file, line and column."""
+def test_stream_reads_only_the_rows_it_needs(tmp_path: Path) -> None:
+    """A broken row far down is not read. A broken row that is read is reported with file, line and column."""
     path = stream_config(tmp_path, number=3000)
     text = tmp_path / "text.jsonl"
     lines = text.read_text().splitlines()
@@ -183,12 +223,12 @@ def test_a_stream_reads_no_further_than_it_needs(tmp_path: Path) -> None:
         tiny.train(path, f"output_dir={tmp_path / 'again'}")
 
 
-def test_a_stream_goes_on_where_it_stopped_and_starts_again_at_its_end(tmp_path: Path) -> None:
-    """Rows of 40 rounds, from the beginning and from each place in turn."""
+def test_stream_resumes_at_its_place_and_restarts_at_its_end(tmp_path: Path) -> None:
+    """The test compares the packs of 40 rounds with those of loaders that resume from four of the places."""
     run = prepare(tiny.start(stream_config(tmp_path)))
 
-    def tokens(rows: Any) -> list[Any]:
-        return [[e.path_tokens(1) for e in row] for row in rows]
+    def tokens(packs: Any) -> list[Any]:
+        return [[e.path_tokens(1) for e in examples] for examples in packs]
 
     loader, rounds, places = StreamLoader(run), [], []
     for _ in range(40):
@@ -196,11 +236,11 @@ def test_a_stream_goes_on_where_it_stopped_and_starts_again_at_its_end(tmp_path:
         rounds.append(tokens(loader.next_packs()))
     assert places[-1]["place"][0] >= 1
     for index in (1, 7, 23, 39):
-        again = StreamLoader(run)
-        again.load_state_dict(json.loads(json.dumps(places[index])))
-        assert [tokens(again.next_packs()) for _ in range(min(3, 40 - index))] == rounds[index : index + 3]
+        resumed = StreamLoader(run)
+        resumed.load_state_dict(json.loads(json.dumps(places[index])))
+        assert [tokens(resumed.next_packs()) for _ in range(min(3, 40 - index))] == rounds[index : index + 3]
 
 
-def test_a_stream_without_an_end_is_refused(tmp_path: Path) -> None:
+def test_stream_without_max_steps_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_steps"):
         tiny.start(stream_config(tmp_path, max_steps=None))

@@ -1,4 +1,4 @@
-"""`doctor`: devices, room on disk, and what is printed."""
+"""`doctor` checks devices and disk space, and prints its findings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # devices and disk
 
 
-def test_a_device_that_is_not_there_is_a_problem_of_the_machine(tmp_path: Path) -> None:
+def test_missing_device_is_a_problem(tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    found = doctor.diagnose(str(write(tmp_path, BASE + "device: cuda\n")))
-    [device] = [f for f in found if f.what == "devices"]
+    findings = doctor.diagnose(str(write(tmp_path, BASE + "device: cuda\n")))
+    [device] = [f for f in findings if f.what == "devices"]
     assert (device.status, device.exit_code) == ("problem", 5) and "no GPU" in device.detail
 
 
@@ -42,19 +42,19 @@ def test_a_device_that_is_not_there_is_a_problem_of_the_machine(tmp_path: Path) 
     ("error", "words"),
     [(ImportError("libcudart.so.13"), "ImportError: libcudart.so.13"), (EnvironmentProblem("no engine"), "no engine")],
 )
-def test_an_engine_that_cannot_be_imported_is_told_once_and_the_rest_is_looked_at(
+def test_engine_import_error_is_reported_once_and_the_other_checks_still_run(
     error: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(module: str) -> None:
         raise error
 
     monkeypatch.setattr(doctor, "engine", broken)
-    found = doctor.diagnose(str(write(tmp_path, BASE)))
-    assert [(f.what, f.exit_code) for f in found if words in f.detail] == [("engine", 5)]
-    assert {"packages", "base_model"} <= {f.what for f in found}
+    findings = doctor.diagnose(str(write(tmp_path, BASE)))
+    assert [(f.what, f.exit_code) for f in findings if words in f.detail] == [("engine", 5)]
+    assert {"packages", "base_model"} <= {f.what for f in findings}
 
 
-def test_more_threads_than_cores_are_a_warning_that_says_how_many(
+def test_more_threads_than_cores_is_a_warning_with_the_right_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunesmith_engine.preflight import doctor as engine
@@ -67,9 +67,7 @@ def test_more_threads_than_cores_are_a_warning_that_says_how_many(
     assert engine.cpu(run).status == "ok"
 
 
-def test_gpus_are_listed_with_their_memory_and_the_processes_that_train_on_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_are_listed_with_their_memory_and_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesmith_engine.preflight import doctor as engine
 
     run = Run(*load(tmp_path, BASE))
@@ -82,14 +80,12 @@ def test_gpus_are_listed_with_their_memory_and_the_processes_that_train_on_them(
     first, second, processes = engine.devices(run)
     assert (first.status, first.detail) == ("ok", "H100, with bfloat16, 79 GB of 80 GB free")
     assert second.status == "warning" and "8 GB of 80 GB" in second.detail
-    assert (processes.status, processes.detail) == ("ok", "trains on 2 GPUs, a process for each; NCCL is there")
+    assert (processes.status, processes.detail) == ("ok", "trains on 2 GPUs, one process each; NCCL is available")
     monkeypatch.setattr(engine.dist, "is_nccl_available", lambda: False)
     assert list(engine.devices(run))[2].status == "problem"
 
 
-def test_a_disk_that_is_too_small_is_a_problem_that_says_what_would_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_a_problem_with_a_setting_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     path = tiny.sft_config(tmp_path, max_steps=None, num_epochs=9)
     needed = tiny.checkpoint_bytes(tiny.start(path))
@@ -104,9 +100,7 @@ def test_a_disk_that_is_too_small_is_a_problem_that_says_what_would_fit(
     assert command(path, "save_total_limit=3").exit_code == 0
 
 
-def test_room_that_earlier_checkpoints_take_is_room_for_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_space_of_earlier_checkpoints_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesmith_engine.checkpoint.disk import free_bytes
 
     run = Run(*load(tmp_path, BASE + f"output_dir: {tmp_path}/out\n"))
@@ -128,7 +122,7 @@ AT_ONCE = {
 
 
 @pytest.mark.parametrize("lines", AT_ONCE)
-def test_the_checkpoints_that_are_on_disk_at_one_time_are_counted(lines: str, tmp_path: Path) -> None:
+def test_checkpoints_on_disk_at_once_are_counted(lines: str, tmp_path: Path) -> None:
     from tunesmith_engine.checkpoint.disk import at_once
 
     assert at_once(Run(*load(tmp_path, BASE + lines))) == AT_ONCE[lines]
@@ -137,39 +131,39 @@ def test_the_checkpoints_that_are_on_disk_at_one_time_are_counted(lines: str, tm
 @pytest.mark.parametrize(
     ("number", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999_600, "1 MB"), (3e15, "3e+03 TB")]
 )
-def test_bytes_are_told_in_words(number: float, words: str) -> None:
+def test_size_formats_bytes(number: float, words: str) -> None:
     assert size(number) == words
 
 
-# what is printed
+# output
 
 
-def test_a_model_of_the_hub_without_a_network_is_a_problem_that_says_both(tmp_path: Path) -> None:
+def test_uncached_hub_model_without_a_network_is_a_problem(tmp_path: Path) -> None:
     tiny.write_rows(tmp_path / "x.jsonl", tiny.rows("conversation", 2))
     path = write(tmp_path, BASE.replace("x.jsonl", str(tmp_path / "x.jsonl")))
     result = command(path, "--json")
-    made = json.loads(result.stdout)
-    [model] = [f for f in made["findings"] if f["what"] == "base_model"]
+    report = json.loads(result.stdout)
+    [model] = [f for f in report["findings"] if f["what"] == "base_model"]
     assert "not in the cache, and HF_HUB_OFFLINE is set" in model["detail"]
-    assert result.exit_code == made["exit_code"] == 4
-    assert made["next"] is None
-    assert {"what": "model", "status": "warning"}.items() <= made["findings"][-1].items()
+    assert result.exit_code == report["exit_code"] == 4
+    assert report["next"] is None
+    assert {"what": "model", "status": "warning"}.items() <= report["findings"][-1].items()
 
 
-def test_a_secret_in_a_finding_is_not_printed(
+def test_secret_in_a_finding_is_not_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tunesmith.cli.show import show_findings
 
     monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 30)
     show_findings([Finding("hub", "problem", f"refused hf_{'a' * 30}", f"drop hf_{'a' * 30}")], None)
-    told = capsys.readouterr().out
-    assert "aaaa" not in told and told.count("***") == 2 and "1 problem\n" in told
+    output = capsys.readouterr().out
+    assert "aaaa" not in output and output.count("***") == 2 and "1 problem\n" in output
 
 
-def test_square_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_square_brackets_are_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     from tunesmith.cli.show import show_findings
 
     show_findings([Finding("a", "ok", "[bold]detail", "pip install x[red]")], "train [blue]")
-    told = capsys.readouterr().out
-    assert "[bold]detail" in told and "x[red]" in told and "train [blue]" in told
+    output = capsys.readouterr().out
+    assert "[bold]detail" in output and "x[red]" in output and "train [blue]" in output

@@ -1,4 +1,4 @@
-"""Calling hooks: chains, wrappers, keys, defaults that stand back, times."""
+"""Hooks are called as chains, wrappers, by key and as defaults, and their times are recorded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fakes import BASE, DATA, answer, load, loaded, local, managed, refusal
+from tests.contract.fakes import BASE, DATA, answer, error_of, hooks_of, load, local_plugin, plugin_of
 from tunesmith.api import start
 from tunesmith.errors import DataError
 from tunesmith.plugins import discovery, dispatch
@@ -21,45 +21,46 @@ from tunesmith.plugins.plugin import hookimpl
 
 
 def adder(name: str, hook: str, value: str, what: str) -> LoadedPlugin:
+    """Build a plugin that appends a value to the model, or to the examples."""
     if what == "model":
 
         @hookimpl
         def patch_model(model: str) -> str:
             return model + value
 
-        return loaded(name, patch_model)
+        return plugin_of(name, patch_model)
 
     @hookimpl
     def expand(examples: list[str]) -> list[str]:
         return [*examples, value]
 
-    return loaded(name, expand)
+    return plugin_of(name, expand)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
 def test_chain_is_folded_in_call_order(order: tuple[str, ...]) -> None:
-    made = managed(*(adder(name, "patch_model", name, "model") for name in order))
-    assert made.patch_model(None, "model:") == "model:" + "".join(order)  # type: ignore[arg-type,comparison-overlap]
-    made = managed(*(adder(name, "expand", name, "examples") for name in order))
-    assert made.expand(None, None, ["x"]) == ["x", *order]  # type: ignore[arg-type,list-item,comparison-overlap]
+    hooks = hooks_of(*(adder(name, "patch_model", name, "model") for name in order))
+    assert hooks.patch_model(None, "model:") == "model:" + "".join(order)  # type: ignore[arg-type,comparison-overlap]
+    hooks = hooks_of(*(adder(name, "expand", name, "examples") for name in order))
+    assert hooks.expand(None, None, ["x"]) == ["x", *order]  # type: ignore[arg-type,list-item,comparison-overlap]
 
 
-def test_chain_without_members_gives_back_what_it_got() -> None:
-    assert managed().expand(None, None, []) == []  # type: ignore[arg-type]
+def test_chain_without_members_returns_its_input() -> None:
+    assert hooks_of().expand(None, None, []) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("hook", ["patch_model", "expand"])
-def test_nothing_from_a_member_of_a_chain_is_an_error(hook: str) -> None:
+def test_none_from_a_member_of_a_chain_is_an_error(hook: str) -> None:
     forgetful = answer(hook, "forgetful")
     setattr(forgetful.module, hook, hookimpl(lambda: None))
-    made = managed(forgetful)
-    error = refusal(getattr(made, hook), None, *["x"] * (1 if hook == "patch_model" else 2))
+    hooks = hooks_of(forgetful)
+    error = error_of(getattr(hooks, hook), None, *["x"] * (1 if hook == "patch_model" else 2))
     assert error.exit_code == 6
     assert "forgetful" in str(error) and hook in str(error)
     assert Path(__file__).name in str(error.problems[0].where)
 
 
-def test_wrappers_see_and_change_the_answer_the_first_outermost() -> None:
+def test_wrappers_change_the_answer_and_the_first_is_outermost() -> None:
     log = []
 
     def wrapper(name: str, wraps: int) -> LoadedPlugin:
@@ -70,18 +71,18 @@ def test_wrappers_see_and_change_the_answer_the_first_outermost() -> None:
             log.append(f"{name} out")
             return {**terms, name: len(terms) * wraps}
 
-        return loaded(name, compute_loss)
+        return plugin_of(name, compute_loss)
 
-    made = managed(wrapper("outer", 10), wrapper("inner", 100))
-    assert made.compute_loss(None, None, "out", None) == {"loss": 1.0, "inner": 100, "outer": 20}  # type: ignore[arg-type]
+    hooks = hooks_of(wrapper("outer", 10), wrapper("inner", 100))
+    assert hooks.compute_loss(None, None, "out", None) == {"loss": 1.0, "inner": 100, "outer": 20}  # type: ignore[arg-type]
     assert log == ["outer in out", "inner in out", "inner out", "outer out"]
-    assert [(c.plugin, c.wrapper) for c in made.calls("compute_loss")] == [
+    assert [(c.plugin, c.wrapper) for c in hooks.calls("compute_loss")] == [
         ("outer", True), ("inner", True), ("base", False),
     ]  # fmt: skip
-    assert made.counts["outer", "compute_loss"] == 1
+    assert hooks.counts["outer", "compute_loss"] == 1
 
 
-def test_wrapper_sees_the_error_of_what_it_wraps() -> None:
+def test_wrapper_receives_the_error_of_the_wrapped_hook() -> None:
     log = []
 
     @hookimpl(wrapper=True)
@@ -100,8 +101,8 @@ def test_wrapper_sees_the_error_of_what_it_wraps() -> None:
 
     failing.__name__ = "build_optimizer"
     rest = [("base", "build_optimizer")]
-    made = managed(loaded("wrapping", build_optimizer), loaded("failing", failing), replaced=rest)
-    assert made.build_optimizer(None, None) == "another"  # type: ignore[arg-type,comparison-overlap]
+    hooks = hooks_of(plugin_of("wrapping", build_optimizer), plugin_of("failing", failing), replaced=rest)
+    assert hooks.build_optimizer(None, None) == "another"  # type: ignore[arg-type,comparison-overlap]
     assert log == ["error[data]: no rows", "tidied"]
 
 
@@ -111,12 +112,12 @@ def test_wrapper_that_yields_twice_is_an_error() -> None:
         yield
         yield
 
-    error = refusal(managed(loaded("twice", build_optimizer)).build_optimizer, None, None)
+    error = error_of(hooks_of(plugin_of("twice", build_optimizer)).build_optimizer, None, None)
     assert error.exit_code == 6
     assert "twice (dist-twice 4.5.6)" in str(error) and "yields twice" in str(error)
 
 
-# keys, defaults, looking
+# keys and defaults
 
 STRATEGY = """
 plugin = Plugin(strategies={{"text": ("{word}",)}})
@@ -126,19 +127,19 @@ def build_dataset(spec, rows):
 """
 
 
-def test_build_dataset_asks_the_one_strategy_of_the_type(tmp_path: Path) -> None:
+def test_build_dataset_calls_only_the_strategy_of_the_type(tmp_path: Path) -> None:
     for word in ("one", "two"):
-        local(tmp_path, word, STRATEGY.format(word=word))
+        local_plugin(tmp_path, word, STRATEGY.format(word=word))
     text = "plugins: [./one.py, ./two.py]\ndatasets: [{path: x, type: two}, {path: x, type: one}]"
-    config, made = load(tmp_path, BASE + text)
-    answers = [made.build_dataset(None, spec, ["row"]) for spec in config.datasets]  # type: ignore[arg-type,list-item]
+    config, hooks = load(tmp_path, BASE + text)
+    answers = [hooks.build_dataset(None, spec, ["row"]) for spec in config.datasets]  # type: ignore[arg-type,list-item]
     assert answers == [["two", "two", "row"], ["one", "one", "row"]]  # type: ignore[comparison-overlap]
 
 
 def test_strategy_that_declares_no_type_is_an_error(tmp_path: Path) -> None:
-    """It would be asked for no entry at all."""
-    local(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef build_dataset(rows): ...\n")
-    error = refusal(load, tmp_path, BASE + "plugins: [./one.py]")
+    """No entry could ever select such a strategy."""
+    local_plugin(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef build_dataset(rows): ...\n")
+    error = error_of(load, tmp_path, BASE + "plugins: [./one.py]")
     assert (error.exit_code, error.problems[0].code) == (6, "hook-arity")
     assert "plugin one answers build_dataset but declares no keys for it" in str(error)
 
@@ -147,24 +148,24 @@ DEFAULTS = {row["hook"]: row["plugin"] for row in discovery.defaults() if row["r
 
 
 @pytest.mark.parametrize("hook", DEFAULTS)
-def test_default_stands_back_when_another_plugin_answers_its_hook(hook: str, tmp_path: Path) -> None:
+def test_default_is_replaced_by_a_plugin_that_implements_its_hook(hook: str, tmp_path: Path) -> None:
     method = "method=Method(rows=('text',))" if hook == "compute_loss" else ""
-    local(tmp_path, "mine", f"plugin = Plugin({method})\n@hookimpl\ndef {hook}(run): ...\n")
+    local_plugin(tmp_path, "mine", f"plugin = Plugin({method})\n@hookimpl\ndef {hook}(run): ...\n")
     before = [c.plugin for c in load(tmp_path, BASE)[1].calls(hook) if not c.wrapper]
-    _, made = load(tmp_path, BASE + "plugins: [./mine.py]")
+    _, hooks = load(tmp_path, BASE + "plugins: [./mine.py]")
     assert before == [DEFAULTS[hook]]
-    assert [c.plugin for c in made.calls(hook) if not c.wrapper] == ["mine"]
+    assert [c.plugin for c in hooks.calls(hook) if not c.wrapper] == ["mine"]
     assert all(
-        [c.plugin for c in made.calls(other) if not c.wrapper] == [plugin]
+        [c.plugin for c in hooks.calls(other) if not c.wrapper] == [plugin]
         for other, plugin in DEFAULTS.items()
         if other != hook
     )
 
 
-def test_loggers_stay_when_another_plugin_watches_steps(tmp_path: Path) -> None:
-    local(tmp_path, "mine", "plugin = Plugin()\n@hookimpl\ndef on_step(run): ...\n")
-    _, made = load(tmp_path, BASE + "plugins: [./mine.py]")
-    assert {"mine", "console", "jsonl"} <= {c.plugin for c in made.calls("on_step")}
+def test_loggers_stay_active_next_to_another_on_step(tmp_path: Path) -> None:
+    local_plugin(tmp_path, "mine", "plugin = Plugin()\n@hookimpl\ndef on_step(run): ...\n")
+    _, hooks = load(tmp_path, BASE + "plugins: [./mine.py]")
+    assert {"mine", "console", "jsonl"} <= {c.plugin for c in hooks.calls("on_step")}
 
 
 def test_times_and_counts_are_kept_by_plugin_and_hook() -> None:
@@ -181,43 +182,43 @@ def test_times_and_counts_are_kept_by_plugin_and_hook() -> None:
     @hookimpl
     def on_end() -> None: ...
 
-    made = managed(loaded("slow", on_step, compute_loss), loaded("fast", on_end))
+    hooks = hooks_of(plugin_of("slow", on_step, compute_loss), plugin_of("fast", on_end))
     for _ in range(3):
-        made.on_step(None, None, None)  # type: ignore[arg-type]
-    made.on_end(None, None)  # type: ignore[arg-type]
-    made.compute_loss(None, None, None, None)  # type: ignore[arg-type]
-    assert dict(made.counts) == {
+        hooks.on_step(None, None, None)  # type: ignore[arg-type]
+    hooks.on_end(None, None)  # type: ignore[arg-type]
+    hooks.compute_loss(None, None, None, None)  # type: ignore[arg-type]
+    assert dict(hooks.counts) == {
         ("slow", "on_step"): 3, ("fast", "on_end"): 1, ("slow", "compute_loss"): 1, ("base", "compute_loss"): 1,
     }  # fmt: skip
-    assert 0.06 <= made.seconds["slow", "on_step"] < 1
-    assert made.seconds["slow", "compute_loss"] >= 0.02 > made.seconds["base", "compute_loss"]
+    assert 0.06 <= hooks.seconds["slow", "on_step"] < 1
+    assert hooks.seconds["slow", "compute_loss"] >= 0.02 > hooks.seconds["base", "compute_loss"]
 
 
-def test_current_is_the_plugin_whose_hook_runs_and_the_core_outside() -> None:
+def test_current_is_the_plugin_of_the_running_hook_or_the_core() -> None:
     seen: list[str] = []
-    made: Hooks
+    hooks: Hooks
 
     @hookimpl
     def build_optimizer() -> str:
-        seen.append(made.current())
+        seen.append(hooks.current())
         return "optimizer"
 
     @hookimpl(wrapper=True, specname="build_optimizer")
     def wrapped() -> Any:
-        seen.append(made.current())
+        seen.append(hooks.current())
         answer = yield
-        seen.append(made.current())
+        seen.append(hooks.current())
         return answer
 
     wrapped.__name__ = "build_optimizer"
     rest = [("base", "build_optimizer")]
-    made = managed(loaded("outer", wrapped), loaded("inner", build_optimizer), replaced=rest)
-    made.build_optimizer(None, None)  # type: ignore[arg-type]
+    hooks = hooks_of(plugin_of("outer", wrapped), plugin_of("inner", build_optimizer), replaced=rest)
+    hooks.build_optimizer(None, None)  # type: ignore[arg-type]
     assert seen == ["outer", "inner", "outer"]
-    assert made.current() == "the core"
+    assert hooks.current() == "the core"
 
 
-def test_location_is_relative_to_the_working_folder_and_sees_through_decorators(
+def test_location_is_relative_to_the_working_folder_and_ignores_decorators(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def through(function: Any) -> Any:
@@ -237,7 +238,7 @@ def test_location_is_relative_to_the_working_folder_and_sees_through_decorators(
     assert dispatch.location(decorated) == f"{__file__}:{line}"
 
 
-def test_times_of_the_last_run_are_shown_with_the_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_show_their_times_in_the_last_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesmith.cli.show import hook_rows
 
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The manager of hooks: order, arity, chains, wrappers, and who is named when something fails."""
+"""The hook manager orders plugins, checks arity and signatures, and names the plugin at fault."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.contract.fakes import BASE, answer, line_of, load, loaded, local, managed, recorder, refusal
+from tests.contract.fakes import BASE, answer, error_of, hooks_of, line_of, load, local_plugin, plugin_of, recorder
 from tunesmith.plugins import discovery, hookspecs
 from tunesmith.plugins.manager import HOOKS, Hooks
 from tunesmith.plugins.plugin import hookimpl
 
 # order
 
-ORDERS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {  # declarations in the given order -> call order
-    "as given": ({"b": {}, "a": {}, "c": {}}, "bac"),
+ORDERS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {  # declarations in the order of the config -> call order
+    "config order": ({"b": {}, "a": {}, "c": {}}, "bac"),
     "after": ({"a": {"after": ["b"]}, "b": {}, "c": {}}, "bac"),
     "before": ({"a": {}, "b": {}, "c": {"before": ["a"]}}, "bca"),
-    "no more than needed": ({"a": {}, "b": {"after": ["d"]}, "c": {}, "d": {}}, "acdb"),
+    "minimal reordering": ({"a": {}, "b": {"after": ["d"]}, "c": {}, "d": {}}, "acdb"),
     "a chain": ({"a": {"after": ["b"]}, "b": {"after": ["c"]}, "c": {}}, "cba"),
-    "both say the same": ({"a": {"after": ["b"]}, "b": {"before": ["a"]}}, "ba"),
-    "one that is not active": ({"a": {"after": ["x"], "before": ["y"]}, "b": {}}, "ab"),
+    "same constraint twice": ({"a": {"after": ["b"]}, "b": {"before": ["a"]}}, "ba"),
+    "inactive plugin": ({"a": {"after": ["x"], "before": ["y"]}, "b": {}}, "ab"),
 }
 
 
 @pytest.mark.parametrize("case", ORDERS)
-def test_call_order_is_the_given_one_refined_by_after_and_before(case: str) -> None:
+def test_call_order_is_that_of_the_config_refined_by_after_and_before(case: str) -> None:
     declarations, order = ORDERS[case]
     log: list[str] = []
-    made = managed(*(recorder(name, log, **declaration) for name, declaration in declarations.items()))
-    made.on_end(None, None)  # type: ignore[arg-type]
+    hooks = hooks_of(*(recorder(name, log, **declaration) for name, declaration in declarations.items()))
+    hooks.on_end(None, None)  # type: ignore[arg-type]
     assert "".join(log) == order
-    assert "".join(c.plugin for c in made.calls("on_end")) == order
+    assert "".join(c.plugin for c in hooks.calls("on_end")) == order
 
 
-def test_circle_of_after_and_before_names_its_members_only() -> None:
+def test_cycle_of_after_and_before_names_only_its_members() -> None:
     plugins = [
         recorder("alone", []),
         recorder("egg", [], after=["hen"]),
         recorder("hen", [], after=["egg"]),
         recorder("omelette", [], after=["egg"]),
     ]
-    error = refusal(managed, *plugins)
+    error = error_of(hooks_of, *plugins)
     assert (error.exit_code, error.problems[0].code) == (6, "hook-order")
     assert "egg" in str(error) and "hen" in str(error)
     assert "alone" not in str(error) and "omelette" not in str(error)
@@ -57,10 +57,10 @@ CONFIG = {
 }  # fmt: skip
 
 
-def test_plugins_come_in_the_order_of_the_list_then_of_their_words(tmp_path: Path) -> None:
-    local(tmp_path, "mine", "plugin = Plugin()")
-    _, made = load(tmp_path, yaml.safe_dump(CONFIG, sort_keys=False))
-    names = [p.name for p in made.plugins]
+def test_plugins_are_ordered_by_the_config_then_by_name(tmp_path: Path) -> None:
+    local_plugin(tmp_path, "mine", "plugin = Plugin()")
+    _, hooks = load(tmp_path, yaml.safe_dump(CONFIG, sort_keys=False))
+    names = [p.name for p in hooks.plugins]
     assert names[:3] == ["tensorboard", "mine", "earlystop"]
     assert names[3:] == sorted(names[3:])
     assert {
@@ -78,28 +78,26 @@ def test_plugins_come_in_the_order_of_the_list_then_of_their_words(tmp_path: Pat
     } == set(names[3:])
 
 
-def test_those_that_come_last_keep_the_order_among_them(tmp_path: Path) -> None:
+def test_trylast_hooks_keep_their_order(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
-        local(tmp_path, name, "plugin = Plugin()\n@hookimpl(trylast=True)\ndef on_step(record): ...\n")
-    _, made = load(tmp_path, BASE + "plugins: [./b.py, ./a.py, ./c.py]")
-    order = [call.plugin for call in made.calls("on_step")]
+        local_plugin(tmp_path, name, "plugin = Plugin()\n@hookimpl(trylast=True)\ndef on_step(record): ...\n")
+    _, hooks = load(tmp_path, BASE + "plugins: [./b.py, ./a.py, ./c.py]")
+    order = [call.plugin for call in hooks.calls("on_step")]
     assert order == ["sft", "b", "a", "c", "console", "jsonl", "report"]
 
 
-def test_order_depends_neither_on_yaml_order_nor_on_discovery_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    local(tmp_path, "mine", "plugin = Plugin()")
-    found = list(discovery.metadata.entry_points(group="tunesmith"))
+def test_order_is_independent_of_key_order_and_discovery_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local_plugin(tmp_path, "mine", "plugin = Plugin()")
+    entry_points = list(discovery.metadata.entry_points(group="tunesmith"))
     orders = set()
     for seed in range(5):
         shuffle = random.Random(seed).shuffle
-        shuffle(found)
-        monkeypatch.setattr(discovery.metadata, "entry_points", lambda group: list(found))
+        shuffle(entry_points)
+        monkeypatch.setattr(discovery.metadata, "entry_points", lambda group: list(entry_points))
         items = list(CONFIG.items())
         shuffle(items)
-        _, made = load(tmp_path, yaml.safe_dump(dict(items), sort_keys=False))
-        orders.add(tuple((name, tuple(c.plugin for c in made.calls(name))) for name in HOOKS))
+        _, hooks = load(tmp_path, yaml.safe_dump(dict(items), sort_keys=False))
+        orders.add(tuple((name, tuple(c.plugin for c in hooks.calls(name))) for name in HOOKS))
     assert len(orders) == 1
 
 
@@ -109,8 +107,8 @@ ONE = sorted(name for name, function in HOOKS.items() if function.arity == "one"
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_two_answers_to_a_hook_for_one_are_both_named_with_their_places(name: str) -> None:
-    error = refusal(managed, answer(name, "rival"))
+def test_two_implementations_of_a_single_hook_are_both_reported_with_their_places(name: str) -> None:
+    error = error_of(hooks_of, answer(name, "rival"))
     [problem] = error.problems
     assert (error.exit_code, problem.code) == (6, "hook-arity")
     assert problem.message.startswith(name)
@@ -119,24 +117,24 @@ def test_two_answers_to_a_hook_for_one_are_both_named_with_their_places(name: st
     assert len([part for part in problem.message.replace(")", " ").split() if ".py:" in part]) == 2
 
 
-def test_all_breaches_of_arity_are_told_at_once_and_before_weights() -> None:
-    error = refusal(managed, answer("load_model", "one"), answer("compute_loss", "two"))
+def test_all_arity_errors_are_reported_at_once_before_weights_are_loaded() -> None:
+    error = error_of(hooks_of, answer("load_model", "one"), answer("compute_loss", "two"))
     assert [p.message.split()[0] for p in error.problems] == ["load_model", "compute_loss"]
 
 
-def test_hook_for_one_that_nobody_answers_is_an_error() -> None:
-    error = refusal(Hooks, [])
+def test_single_hook_without_an_implementation_is_an_error() -> None:
+    error = error_of(Hooks, [])
     assert sorted(p.message.split()[0] for p in error.problems) == ONE
     assert "it is answered by no plugin" in str(error)
 
 
-def test_answer_of_nothing_to_a_hook_for_one_is_an_error_that_names_the_plugin() -> None:
+def test_none_from_a_single_hook_is_an_error_that_names_the_plugin() -> None:
     @hookimpl
     def load_tokenizer() -> None:
         return None
 
-    made = managed(loaded("silent", load_tokenizer), replaced=[("base", "load_tokenizer")])
-    error = refusal(made.load_tokenizer, None)
+    hooks = hooks_of(plugin_of("silent", load_tokenizer), replaced=[("base", "load_tokenizer")])
+    error = error_of(hooks.load_tokenizer, None)
     assert error.exit_code == 6
     assert "silent (dist-silent 4.5.6) returned None from load_tokenizer" in str(error) and __file__.rpartition("/")[
         2
@@ -144,35 +142,35 @@ def test_answer_of_nothing_to_a_hook_for_one_is_an_error_that_names_the_plugin()
 
 
 @pytest.mark.parametrize("name", ["patch_model", "expand", "validate", "inspect", "diagnose"])
-def test_hooks_that_cannot_be_wrapped_say_so(name: str) -> None:
+def test_wrapping_an_unwrappable_hook_is_an_error(name: str) -> None:
     @hookimpl(wrapper=True)
     def implementation() -> Any:
         return (yield)
 
     implementation.__name__ = name
-    error = refusal(managed, loaded("wrapping", implementation))
+    error = error_of(hooks_of, plugin_of("wrapping", implementation))
     assert error.problems[0].code == "hook-arity"
     assert "wrapping" in str(error)
 
 
 # signatures
 
-SIGNATURES = {  # source of an implementation -> code, words
-    "misspelt": ("def on_stpe(run): ...", "hook-unknown", "did you mean 'on_step'?"),
-    "unheard of": ("def frobnicate(run): ...", "hook-unknown", "load_model"),
+SIGNATURES = {  # source of an implementation -> code, part of the error
+    "misspelled": ("def on_stpe(run): ...", "hook-unknown", "did you mean 'on_step'?"),
+    "unknown": ("def frobnicate(run): ...", "hook-unknown", "load_model"),
     "wrong argument": ("def on_step(runn): ...", "hook-signature", "on_step offers: run, policy, record"),
-    "one too many": ("def on_end(run, policy, record): ...", "hook-signature", "asks for record"),
-    "everything": ("def on_end(*args): ...", "hook-signature", "asks for args"),
+    "extra argument": ("def on_end(run, policy, record): ...", "hook-signature", "asks for record"),
+    "variable arguments": ("def on_end(*args): ...", "hook-signature", "asks for args"),
     "wrapper that does not yield": ("def on_end(run): ...", "hook-signature", "mine (./mine.py local)"),
 }
 
 
 @pytest.mark.parametrize("case", SIGNATURES)
-def test_wrong_hook_or_argument_is_an_error_at_load_with_its_line(case: str, tmp_path: Path) -> None:
+def test_wrong_hook_or_argument_is_a_load_error_with_its_line(case: str, tmp_path: Path) -> None:
     source, code, words = SIGNATURES[case]
     decorator = "@hookimpl(wrapper=True)" if "wrapper" in case else "@hookimpl"
-    file = local(tmp_path, "mine", f"plugin = Plugin()\n\n{decorator}\n{source}\n")
-    error = refusal(load, tmp_path, BASE + "plugins: [./mine.py]")
+    file = local_plugin(tmp_path, "mine", f"plugin = Plugin()\n\n{decorator}\n{source}\n")
+    error = error_of(load, tmp_path, BASE + "plugins: [./mine.py]")
     [problem] = error.problems
     assert (error.exit_code, problem.code) == (6, code)
     assert "mine (./mine.py local)" in problem.message
@@ -181,7 +179,7 @@ def test_wrong_hook_or_argument_is_an_error_at_load_with_its_line(case: str, tmp
         assert problem.where == line_of(file, "@hookimpl")
 
 
-def test_implementation_may_ask_for_fewer_arguments_in_any_order() -> None:
+def test_implementation_may_take_fewer_arguments_in_any_order() -> None:
     seen: list[Any] = []
 
     @hookimpl
@@ -192,15 +190,17 @@ def test_implementation_may_ask_for_fewer_arguments_in_any_order() -> None:
     def on_end() -> None:
         seen.append("end")
 
-    made = managed(loaded("a", on_step, on_end))
-    made.on_step("run", "policy", "record")  # type: ignore[arg-type]
-    made.on_end("run", "policy")  # type: ignore[arg-type]
+    hooks = hooks_of(plugin_of("a", on_step, on_end))
+    hooks.on_step("run", "policy", "record")  # type: ignore[arg-type]
+    hooks.on_end("run", "policy")  # type: ignore[arg-type]
     assert seen == [("run", "record"), "end"]
 
 
-def test_every_hook_has_a_method_and_a_manual() -> None:
+def test_every_hook_has_a_method_and_documentation() -> None:
     for name, function in HOOKS.items():
         assert callable(getattr(Hooks, name)), name
         assert function.arity in ("one", "keyed", "chain", "all")
-        manual = str(getattr(hookspecs, name).__doc__)
-        assert all(part in manual for part in ("When:", "Answers:", "Example:", "@hookimpl", f"def {name}(")), name
+        documentation = str(getattr(hookspecs, name).__doc__)
+        assert all(part in documentation for part in ("When:", "Answers:", "Example:", "@hookimpl", f"def {name}(")), (
+            name
+        )

@@ -1,4 +1,4 @@
-"""What later methods need, the contract carries: plugins of at most 40 lines, unknown to the core, train a step."""
+"""The plugin contract is sufficient for new methods: plugins of at most 40 lines, unknown to the core, train a step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from tests import tiny
 
 PLUGINS = Path(__file__).parent / "plugins"
-CASES = {  # plugin -> its rl, dataset type, row kind, the terms it logs
+CASES = {  # plugin -> rl, dataset type, row kind, logged terms
     "pairs": ("pairs", "plain_pair", "pair", {"accuracy"}),
     "groups": ("groups", "plain_prompt", "prompt", set()),
     "scores": ("scores", "scored_pair", "pair", set()),
@@ -54,15 +54,15 @@ def test_plugin_trains(name: str, adapter: str | None, tmp_path: Path) -> None:
 
 
 def test_reference_is_the_policy_before_the_first_step(tmp_path: Path) -> None:
-    """Log-ratios are zero at step 1, so the loss is log 2; the second step has moved."""
+    """At step 1 the log-ratios are zero and the loss is log 2. At step 2 the policy has changed."""
     tiny.train(run_config(tmp_path, "pairs"))
     first, second = tiny.metrics(tmp_path / "out")
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert abs(second["loss"] - math.log(2)) > 1e-5
 
 
-def test_plugins_train_sharded_over_two_processes_as_on_one(tmp_path: Path) -> None:
-    """FSDP2 with 2 processes and half the accumulation takes the same examples as one process: same loss, same norm."""
+def test_two_sharded_processes_equal_one_process(tmp_path: Path) -> None:
+    """FSDP2 with 2 processes and half the accumulation uses the same examples, so loss and norm are the same."""
     sharded = []
     for name in CASES:
         folder = tmp_path / name
@@ -77,8 +77,8 @@ def test_plugins_train_sharded_over_two_processes_as_on_one(tmp_path: Path) -> N
         lines = tiny.metrics(tmp_path / name / "sharded")
         assert "FSDP2" in json.loads((tmp_path / name / "sharded/run.json").read_text())["processes"]
         assert len(lines) == 2 and all(math.isfinite(line["loss"]) for line in lines)
-        if name == "groups":  # what it generates depends on the process
+        if name == "groups":  # its completions depend on the process
             continue
-        for ours, theirs in zip(lines, tiny.metrics(tmp_path / name / "out"), strict=True):
-            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+        for sharded_line, line in zip(lines, tiny.metrics(tmp_path / name / "out"), strict=True):
+            assert sharded_line["loss"] == pytest.approx(line["loss"], abs=1e-5)
+            assert sharded_line["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Several processes make the same examples, counts, notes and errors as one."""
+"""Data prepared by several processes has the same examples, counts, notes and errors as by one process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunesmith.api import prepare
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "BLOCK", 4)
+    monkeypatch.setattr(workers, "ROWS_PER_BLOCK", 4)
 
 
 def config(folder: Path, records: list[dict[str, Any]], **keys: Any) -> Path:
@@ -29,7 +29,7 @@ def config(folder: Path, records: list[dict[str, Any]], **keys: Any) -> Path:
 
 
 def uneven(number: int) -> list[dict[str, Any]]:
-    """Conversations, among them rows that are too long and rows in which nothing is trained, in runs of several."""
+    """Return conversations with rows that are too long and blocks of rows without a trained token."""
     records = tiny.rows("conversation", number)
     for index in range(5, number, 9):
         records[index]["messages"][-1]["content"] = "long " * 400
@@ -39,24 +39,24 @@ def uneven(number: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("processes", "rows"), [(2, 47), (3, 16), (3, 5), (4, 3)])
-def test_several_processes_make_what_one_makes(processes: int, rows: int, tmp_path: Path) -> None:
+def test_several_processes_equal_one(processes: int, rows: int, tmp_path: Path) -> None:
     path = config(tmp_path, uneven(rows))
-    alone, together = (prepare(tiny.start(path, f"dataset_num_proc={n}")) for n in (1, processes))
-    assert alone.data.train.content() == together.data.train.content()
-    (one,), (other,) = alone.data.counts.values(), together.data.counts.values()
-    assert asdict(one) == asdict(other) and one.rows == rows
-    assert alone.notes == together.notes and alone.data.fingerprint == together.data.fingerprint
+    single, parallel = (prepare(tiny.start(path, f"dataset_num_proc={n}")) for n in (1, processes))
+    assert single.data.train.content() == parallel.data.train.content()
+    (expected,), (counts,) = single.data.counts.values(), parallel.data.counts.values()
+    assert asdict(counts) == asdict(expected) and counts.rows == rows
+    assert single.notes == parallel.notes and single.data.fingerprint == parallel.data.fingerprint
 
 
-def test_what_a_strategy_notes_in_a_process_is_said(tmp_path: Path) -> None:
+def test_notes_of_a_strategy_in_a_worker_are_kept(tmp_path: Path) -> None:
     text = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     keys = {"chat_template": "jinja", "chat_template_jinja": text}
     path = config(tmp_path, tiny.rows("conversation", 12), **keys)
-    alone, together = (prepare(tiny.start(path, f"dataset_num_proc={n}")) for n in (1, 2))
-    assert set(alone.notes) == set(together.notes)
+    single, parallel = (prepare(tiny.start(path, f"dataset_num_proc={n}")) for n in (1, 2))
+    assert set(single.notes) == set(parallel.notes)
 
 
-def test_the_error_of_the_earliest_bad_row_is_raised(tmp_path: Path) -> None:
+def test_error_of_the_first_bad_row_is_raised(tmp_path: Path) -> None:
     records = tiny.rows("conversation", 30)
     for index in (9, 22):
         records[index]["messages"][0]["role"] = "nobody"
@@ -67,7 +67,7 @@ def test_the_error_of_the_earliest_bad_row_is_raised(tmp_path: Path) -> None:
     assert problem.where == f"{tmp_path / 'data.jsonl'}:10" and problem.code == "row"
 
 
-def test_a_process_that_dies_is_an_error_and_no_hang(tmp_path: Path) -> None:
+def test_dead_worker_is_an_error_instead_of_a_hang(tmp_path: Path) -> None:
     (tmp_path / "dying.py").write_text(
         "import os\nfrom tunesmith import Plugin, hookimpl\nplugin = Plugin(strategies={'conversation': ('dying',)})\n"
         "@hookimpl\ndef build_dataset(rows):\n    for row in rows:\n        os._exit(9)\n        yield\n"
@@ -78,7 +78,7 @@ def test_a_process_that_dies_is_an_error_and_no_hang(tmp_path: Path) -> None:
         prepare(tiny.start(path))
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_temporary_files_remain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     run = prepare(tiny.start(config(tmp_path, tiny.rows("conversation", 12), dataset_num_proc=2)))

@@ -1,4 +1,4 @@
-"""The ledger of patches: one owner for a target, nothing unmatched, everything undone."""
+"""Each patch has one owner and a target that exists, and all patches are undone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fakes import BASE, load, local, refusal
+from tests.contract.fakes import BASE, error_of, load, local_plugin
 from tunesmith import api
 from tunesmith.errors import PluginError
 from tunesmith.plugins.patches import Patches
@@ -17,7 +17,7 @@ from tunesmith.run import Run
 
 
 class Library:
-    """Somebody else's code."""
+    """A class of another library."""
 
     scale = 2
 
@@ -29,7 +29,7 @@ class Library:
         return "static"
 
     @classmethod
-    def made(cls) -> str:
+    def created(cls) -> str:
         return cls.__name__
 
 
@@ -41,23 +41,23 @@ HOME = f"{__name__}.Library"
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a failing test leaves patched is put back."""
+    """Restore what a failing test leaves patched."""
     for holder in (Library, colorsys):
-        for name in ("forward", "static", "made", "scale", "rgb_to_hsv", "hsv_to_rgb"):
+        for name in ("forward", "static", "created", "scale", "rgb_to_hsv", "hsv_to_rgb"):
             if name in vars(holder):
                 monkeypatch.setattr(holder, name, vars(holder)[name])
 
 
-def owned(*owners: str) -> Patches:
-    """A ledger that asks for its owner once for each patch."""
+def patches_of(*owners: str) -> Patches:
+    """Return a ledger whose patches belong to the given owners, one owner per patch."""
     names = iter(owners)
     patches = Patches()
     patches.owner = lambda: next(names)
     return patches
 
 
-def test_patch_is_entered_with_target_owner_and_count_and_undone() -> None:
-    patches = owned("liger", "tiled", "tiled")
+def test_patch_is_recorded_with_target_owner_and_count_and_undone() -> None:
+    patches = patches_of("liger", "tiled", "tiled")
     instances = [Library(), Library()]
     before = dict(vars(Library))
     patches.replace(Library, "forward", lambda self: "patched")
@@ -82,15 +82,15 @@ def test_patch_is_entered_with_target_owner_and_count_and_undone() -> None:
     assert patches.entries == []
 
 
-@pytest.mark.parametrize("name", ["static", "made", "forward"])
-def test_undoing_restores_static_and_class_methods_as_they_were(name: str) -> None:
+@pytest.mark.parametrize("name", ["static", "created", "forward"])
+def test_undo_restores_static_and_class_methods(name: str) -> None:
     patches, before = Patches(), vars(Library)[name]
     patches.replace(Library, name, None)
     patches.undo()
     assert vars(Library)[name] is before
 
 
-def test_undoing_an_inherited_attribute_leaves_the_child_without_one() -> None:
+def test_undo_removes_a_patched_inherited_attribute_from_the_child() -> None:
     patches = Patches()
     patches.replace(Child, "forward", lambda self: "patched")
     assert (Child().forward(), Library().forward()) == ("patched", "library")
@@ -98,10 +98,10 @@ def test_undoing_an_inherited_attribute_leaves_the_child_without_one() -> None:
     assert "forward" not in vars(Child)
 
 
-def test_two_owners_of_one_target_is_an_error_that_names_both() -> None:
-    patches = owned("liger", "tiled")
+def test_two_owners_of_a_target_are_an_error_that_names_both() -> None:
+    patches = patches_of("liger", "tiled")
     patches.replace(Library, "forward", lambda self: "first")
-    error = refusal(patches.replace, Library, "forward", lambda self: "second")
+    error = error_of(patches.replace, Library, "forward", lambda self: "second")
     assert error.exit_code == 6
     assert all(word in str(error) for word in ("liger", "tiled", f"{HOME}.forward"))
     assert Library().forward() == "first"
@@ -109,10 +109,10 @@ def test_two_owners_of_one_target_is_an_error_that_names_both() -> None:
     assert Library().forward() == "library"
 
 
-def test_two_owners_of_a_target_in_instances_is_an_error_too() -> None:
-    patches = owned("liger", "tiled")
+def test_two_owners_of_a_target_in_instances_are_an_error() -> None:
+    patches = patches_of("liger", "tiled")
     patches.replace_in([Library()], "forward", lambda _: None)
-    error = refusal(patches.replace_in, [Library()], "forward", lambda _: None)
+    error = error_of(patches.replace_in, [Library()], "forward", lambda _: None)
     assert "liger" in str(error) and "tiled" in str(error)
 
 
@@ -124,24 +124,24 @@ def test_patch_that_matches_nothing_is_an_error() -> None:
         lambda: patches.replace_in([], "forward", lambda _: None, "forward of the layers"),
         lambda: patches.replace_in((m for m in [1, 2] if m > 2), "forward", lambda _: None),
     ):
-        error = refusal(call)
+        error = error_of(call)
         assert error.exit_code == 6
         assert "no such attribute" in str(error) or "matched nothing" in str(error)
     assert patches.entries == []
     assert not hasattr(Library, "backward")
 
 
-def test_patches_of_one_attribute_are_undone_last_first() -> None:
-    patches, one = Patches(), Library()
+def test_patches_of_one_attribute_are_undone_in_reverse_order() -> None:
+    patches, library = Patches(), Library()
     patches.replace(Library, "scale", 3)
-    patches.replace_in([one], "scale", lambda library: library.scale + 1)
-    patches.replace_in([one], "scale", lambda library: library.scale + 1, "scale again")
-    assert one.scale == 5
+    patches.replace_in([library], "scale", lambda instance: instance.scale + 1)
+    patches.replace_in([library], "scale", lambda instance: instance.scale + 1, "scale again")
+    assert library.scale == 5
     patches.undo()
-    assert (one.scale, vars(one)) == (2, {})
+    assert (library.scale, vars(library)) == (2, {})
 
 
-def test_patch_that_fails_half_way_is_undone_too() -> None:
+def test_partially_applied_patch_is_undone() -> None:
     patches, instances = Patches(), [Library(), Library()]
 
     def make(library: Library) -> int:
@@ -166,10 +166,11 @@ def configure(run):
 
 
 def patching(folder: Path, word: str, declaration: str = "") -> None:
-    local(folder, word, PATCHING.format(module="colorsys", word=word, declaration=declaration))
+    """Write a plugin that patches colorsys.rgb_to_hsv in configure."""
+    local_plugin(folder, word, PATCHING.format(module="colorsys", word=word, declaration=declaration))
 
 
-def test_owner_is_the_plugin_whose_hook_patches(tmp_path: Path) -> None:
+def test_owner_is_the_plugin_of_the_running_hook(tmp_path: Path) -> None:
     patching(tmp_path, "mine")
     run = Run(*load(tmp_path, BASE + "plugins: [./mine.py]"))
     with run.alive():
@@ -180,7 +181,7 @@ def test_owner_is_the_plugin_whose_hook_patches(tmp_path: Path) -> None:
     assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
 
 
-def test_wrapper_owns_what_it_patches(tmp_path: Path) -> None:
+def test_wrapper_owns_its_patches(tmp_path: Path) -> None:
     source = """
     import colorsys
     plugin = Plugin()
@@ -190,15 +191,15 @@ def test_wrapper_owns_what_it_patches(tmp_path: Path) -> None:
         run.patches.replace(colorsys, "rgb_to_hsv", None)
         return tokenizer
     """
-    local(tmp_path, "wraps", source)
-    local(tmp_path, "token", "plugin = Plugin()\n@hookimpl\ndef load_tokenizer():\n    return 'tokenizer'\n")
+    local_plugin(tmp_path, "wraps", source)
+    local_plugin(tmp_path, "token", "plugin = Plugin()\n@hookimpl\ndef load_tokenizer():\n    return 'tokenizer'\n")
     run = Run(*load(tmp_path, BASE + "plugins: [./wraps.py, ./token.py]"))
     with run.alive():
         assert run.hooks.load_tokenizer(run) == "tokenizer"
         assert [p.owner for p in run.patches.entries] == ["wraps"]
 
 
-def test_two_plugins_that_patch_one_target_end_the_run_and_leave_no_patch(tmp_path: Path) -> None:
+def test_two_plugins_with_one_target_end_the_run_without_a_patch(tmp_path: Path) -> None:
     original = colorsys.rgb_to_hsv
     patching(tmp_path, "one")
     patching(tmp_path, "two")
@@ -208,7 +209,7 @@ def test_two_plugins_that_patch_one_target_end_the_run_and_leave_no_patch(tmp_pa
     assert colorsys.rgb_to_hsv is original
 
 
-def test_patches_are_undone_when_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patches_are_undone_if_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     original = colorsys.rgb_to_hsv
     seen: list[Any] = []
@@ -216,16 +217,16 @@ def test_patches_are_undone_when_training_fails(tmp_path: Path, monkeypatch: pyt
     failing = (
         "plugin = Plugin()\n@hookimpl\ndef load_model(run):\n    run.seen.append(len(run.patches.entries))\n    1 / 0\n"
     )
-    local(tmp_path, "failing", failing)
+    local_plugin(tmp_path, "failing", failing)
     run = Run(*load(tmp_path, BASE + "plugins: [./mine.py, ./failing.py]\ndevice: cpu"))
     run.data, run.seen = types.SimpleNamespace(), seen  # type: ignore[assignment,attr-defined]
-    error = refusal(api.train, run)
+    error = error_of(api.train, run)
     assert "plugin failing" in str(error) and "ZeroDivisionError" in str(error)
     assert seen == [1]
     assert colorsys.rgb_to_hsv is original
 
 
-def test_a_part_of_a_torch_module_is_put_back() -> None:
+def test_submodule_of_a_torch_module_is_restored() -> None:
     import torch
 
     layer = torch.nn.Sequential()

@@ -1,4 +1,4 @@
-"""Who reads a path, who makes examples of a `type:`, who filters rows, and which commands plugins bring."""
+"""Plugins read the path schemes, dataset types and filters they declare, and add commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests import tiny
-from tests.contract.fakes import BASE, load, local_plugin, error_of
+from tests.contract.fakes import BASE, error_of, load, local_plugin
 from tunesmith.api import prepare
 from tunesmith.cli.main import main
 from tunesmith.files.paths import source_of
@@ -27,7 +27,7 @@ def load_rows(spec):
     [("here.jsonl", "file"), ("gone.jsonl", "file"), ("./gone", "file"), ("/gone", "file"), ("owner/name", "hub"),
      ("name", "hub"), ("S3://bucket/x.jsonl", "s3"), ("https://x.org/a.csv", "https"), ("a" * 5000, "file")],
 )  # fmt: skip
-def test_a_path_leads_to_a_file_to_the_hub_or_where_its_scheme_says(
+def test_path_is_a_file_a_hub_id_or_a_scheme(
     path: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def test_a_path_leads_to_a_file_to_the_hub_or_where_its_scheme_says(
     assert source_of(path) == source
 
 
-def test_the_rows_of_a_scheme_are_read_by_the_plugin_that_declares_it(tmp_path: Path) -> None:
+def test_rows_of_a_scheme_are_read_by_the_plugin_that_declares_it(tmp_path: Path) -> None:
     for word in ("tape", "disk"):
         local_plugin(tmp_path, word, READER.format(scheme=word, word=word))
     text = "plugins: [./tape.py, ./disk.py]\ndatasets: [{path: disk://a, type: completion}, "
@@ -45,22 +45,27 @@ def test_the_rows_of_a_scheme_are_read_by_the_plugin_that_declares_it(tmp_path: 
     assert [(spec.source, spec.reader) for spec in config.datasets] == [("disk", "disk"), ("tape", "tape")]
 
 
-def test_a_named_plugin_reads_files_in_place_of_the_usual_one(tmp_path: Path) -> None:
+def test_named_plugin_replaces_the_default_reader_of_files(tmp_path: Path) -> None:
     local_plugin(tmp_path, "mine", READER.format(scheme="file", word="mine"))
     config, _ = load(tmp_path, BASE + "plugins: [./mine.py]\ndatasets: [{path: ./a.jsonl, type: completion}]")
     assert config.datasets[0].reader == "mine"
 
 
-def test_a_scheme_that_nobody_reads_is_named_at_its_place(tmp_path: Path) -> None:
+def test_unknown_scheme_is_reported_at_its_place(tmp_path: Path) -> None:
     error = error_of(load, tmp_path, BASE + "datasets:\n  - path: tape://a\n    type: completion")
     (problem,) = error.problems
-    assert (problem.code, error.exit_code) == ("unknown-value", 2) and "no plugin answers path: a tape" in problem.message
+    assert (problem.code, error.exit_code) == (
+        "unknown-value",
+        2,
+    ) and "no plugin answers a path of kind 'tape'" in problem.message
 
 
-def test_a_reader_without_sources_is_an_error(tmp_path: Path) -> None:
+def test_reader_without_sources_is_an_error(tmp_path: Path) -> None:
     local_plugin(tmp_path, "one", "plugin = Plugin()\n@hookimpl\ndef load_rows(): ...\n")
     error = error_of(load, tmp_path, BASE + "plugins: [./one.py]")
-    assert "plugin one answers load_rows but declares no keys for it" in str(error) and "Plugin(sources=...)" in str(error)
+    assert "plugin one answers load_rows but declares no keys for it" in str(error) and "Plugin(sources=...)" in str(
+        error
+    )
 
 
 # types
@@ -79,8 +84,8 @@ def compute_loss(): ...
 """
 
 
-def test_one_type_means_another_thing_to_another_method(tmp_path: Path) -> None:
-    """Two plugins answer one type for rows of two kinds: the method says which."""
+def test_method_selects_between_two_strategies_of_one_type(tmp_path: Path) -> None:
+    """Two plugins have the same type for two kinds of rows. The method determines the kind."""
     local_plugin(tmp_path, "talk", STRATEGY.format(kind="conversation", word="talk", more=""))
     local_plugin(tmp_path, "choice", STRATEGY.format(kind="pair", word="choice", more=""))
     local_plugin(tmp_path, "other", "from tunesmith import Method\n" + METHOD)
@@ -112,6 +117,7 @@ def filter_rows(run, sources):
 
 
 def filtering(folder: Path, **keys: Any) -> Path:
+    """Write a config with a plugin that keeps only rows of even length."""
     local_plugin(folder, "even", FILTER)
     rows = [{"text": "stone " * n + "x" * (n % 2)} for n in range(1, 9)]
     tiny.write_rows(folder / "data.jsonl", rows)
@@ -124,20 +130,20 @@ def filtering(folder: Path, **keys: Any) -> Path:
     )  # fmt: skip
 
 
-def test_a_filter_sees_all_entries_and_what_it_drops_is_not_prepared(tmp_path: Path) -> None:
+def test_filter_sees_all_entries_and_dropped_rows_are_not_prepared(tmp_path: Path) -> None:
     run = prepare(tiny.start(filtering(tmp_path)))
     assert run.notes["seen"] == "datasets[0], test_datasets[0]"
     assert len(run.data.train) == 4 and len(run.data.eval) == 1
 
 
-def test_prepared_data_is_known_by_the_filters_too(tmp_path: Path) -> None:
+def test_cache_depends_on_the_filters(tmp_path: Path) -> None:
     path = filtering(tmp_path, dataset_prepared_path=str(tmp_path / "prepared"))
     assert [prepare(tiny.start(path)).data.cached for _ in range(2)] == [False, True]
     local_plugin(tmp_path, "even", FILTER.replace("== 0", "== 1"))
     assert not prepare(tiny.start(path)).data.cached
 
 
-def test_a_stream_cannot_be_filtered(tmp_path: Path) -> None:
+def test_filtering_a_stream_is_an_error(tmp_path: Path) -> None:
     error = error_of(tiny.start, filtering(tmp_path), "streaming=true", "max_steps=1")
     assert "streaming does not go with the plugin even, which has to see all rows first" in str(error)
 
@@ -145,7 +151,7 @@ def test_a_stream_cannot_be_filtered(tmp_path: Path) -> None:
 # commands
 
 
-def test_the_commands_of_plugins_are_listed_and_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_plugins_are_listed_and_called(monkeypatch: pytest.MonkeyPatch) -> None:
     import click
 
     from tunesmith.plugins import discovery
@@ -157,11 +163,11 @@ def test_the_commands_of_plugins_are_listed_and_called(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("tests.contract.test_sources.shout", shout, raising=False)
     info = {**discovery._NOTHING, "commands": {"shout": ["tests.contract.test_sources:shout", "Say it louder."]}}
-    found = discovery.installed() | {"loud": discovery.Candidate("loud", "loud", "1.0", "loud", static=info)}
-    monkeypatch.setattr(discovery, "installed", lambda: found)
+    candidates = discovery.installed() | {"loud": discovery.Candidate("loud", "loud", "1.0", "loud", static=info)}
+    monkeypatch.setattr(discovery, "installed", lambda: candidates)
     assert "shout          Say it louder." in CliRunner().invoke(main, ["--help"]).stdout
-    done = CliRunner().invoke(main, ["shout", "hello"])
-    assert (done.exit_code, done.stdout) == (0, "HELLO\n")
+    completed = CliRunner().invoke(main, ["shout", "hello"])
+    assert (completed.exit_code, completed.stdout) == (0, "HELLO\n")
     missing = CliRunner().invoke(main, ["shoot"])
     assert missing.exit_code == 2 and "Did you mean 'shout'?" in missing.stderr
     info["commands"]["shout"][0] = "tests.contract.test_sources:whisper"

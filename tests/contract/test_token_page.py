@@ -1,4 +1,4 @@
-"""`preprocess --html`: one page that needs nobody, in which data is text; legible in a browser at any width."""
+"""`preprocess --html` writes a self-contained page that shows data as text and is readable at any width."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from click.testing import CliRunner
 from tests import tiny
 from tunesmith import Example, segment
 from tunesmith.cli import main
+from tunesmith.cli.examples import shown_example
 from tunesmith.cli.page import render
-from tunesmith.cli.seen import Seen, see
+from tunesmith.cli.shown import ShownExample
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 HOSTILE = """</script></style></title>--><script>document.title='pwned'</script><img src=x onerror="a">'" onload='x'"""
 STEERING = "a\x00\x1b[31m\u202e\u2066\ud800b\r"
-TAGS = {  # of the page itself
+TAGS = {  # tags of the page itself
     *(
         "html",
         "head",
@@ -46,7 +47,7 @@ TAGS = {  # of the page itself
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: elements and texts."""
+    """The elements and texts of a page."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -83,8 +84,9 @@ def spec(kind: str = "text", path: str = "data.jsonl") -> Any:
 
 
 def page_of(*examples: Example, kind: str = "text", **named: Any) -> str:
-    this, entry = run(**named), spec(kind)
-    return render(this, [see(this, entry, f"data.jsonl:{n}", one) for n, one in enumerate(examples, 1)])
+    fake_run, entry = run(**named), spec(kind)
+    seen = [shown_example(fake_run, entry, f"data.jsonl:{n}", example) for n, example in enumerate(examples, 1)]
+    return render(fake_run, seen)
 
 
 CHAT = Example.text(ids("the cat sees"), [0, 1, 0.5, *[1] * (len(ids("the cat sees")) - 3)],
@@ -92,7 +94,7 @@ CHAT = Example.text(ids("the cat sees"), [0, 1, 0.5, *[1] * (len(ids("the cat se
 PAIR = Example.branches(ids("the cat"), [ids(" sees a dog"), ids(" sees two birds")])
 
 
-def test_every_token_is_a_span_that_says_its_id_its_weight_and_the_reason() -> None:
+def test_every_token_is_a_span_with_id_weight_and_reason() -> None:
     example = Example.text([5, 6, 7], [0, 1, 0.5], notes=[(1, "role user"), (3, "assistant turn 1")])
     assert [token["title"] for token in Page(page_of(example)).tokens()] == [
         "id 5 · weight 0 · role user", "id 6 · weight 1 · assistant turn 1, weight 0.5 to 1",
@@ -104,19 +106,19 @@ def test_every_token_is_a_span_that_says_its_id_its_weight_and_the_reason() -> N
     assert "the cat sees two birds.↵\nA dog" in page.text and "\u4f60" in page.text
 
 
-def test_the_page_counts_examples_tokens_and_reasons_and_says_what_is_left_out() -> None:
+def test_page_counts_examples_tokens_reasons_and_dropped_examples() -> None:
     text = Page(
         page_of(CHAT, Example.text(ids("the cat")), Example.text(ids("the cat sees a dog"), 0.0), limit=99)
     ).text
     tokens = [len(ids(t)) for t in ("the cat sees", "the cat", "the cat sees a dog")]
     trained = tokens[0] - 1 + tokens[1]
-    for name, number in {"examples": 3, "tokens": sum(tokens), "trained": trained, "left out": 1}.items():
+    for name, number in {"examples": 3, "tokens": sum(tokens), "trained": trained, "dropped": 1}.items():
         assert f"{name}{number}" in text, name
     assert f"context{tokens[2]}0" in text and "dropped: nothing is trained" in text
     assert f"assistant turn{tokens[0] - 1}{tokens[0] - 1}" in text
 
 
-def test_cut_tokens_split_borders_and_answers_that_differ_are_marked() -> None:
+def test_cut_tokens_split_borders_and_differing_answers_are_marked() -> None:
     cut = page_of(Example.text([5, 6, 7, 8]), limit=3, strategy="truncate")
     assert "cut: beyond sequence_len" in Page(cut).text and cut.count('<div class="stretch cut">') == 1
     split = Page(page_of(Example.text([5, 6, 7, 8]), limit=3, strategy="split")).text
@@ -126,7 +128,7 @@ def test_cut_tokens_split_borders_and_answers_that_differ_are_marked() -> None:
     assert 0 < len(differing) < len(pair.tokens()) and pair.text.count("the cat") == 1
 
 
-def test_a_step_that_is_labelled_wrong_is_told_from_one_that_is_right() -> None:
+def test_wrong_steps_are_marked_differently_from_right_steps() -> None:
     import numpy as np
 
     ends = np.array([1.0, 1.0])
@@ -138,15 +140,16 @@ def test_a_step_that_is_labelled_wrong_is_told_from_one_that_is_right() -> None:
     ]  # fmt: skip
 
 
-def hostile() -> list[Seen]:
+def hostile() -> list[ShownExample]:
+    """Return examples with markup and control characters in every text."""
     notes = [(len(ids(HOSTILE)), HOSTILE)]
     example = Example.text(ids(HOSTILE), notes=notes, columns={HOSTILE: 1.0}, fields={HOSTILE: HOSTILE + STEERING})
     steered = Example.text(ids(STEERING), notes=[(len(ids(STEERING)), STEERING)], fields={"a": STEERING})
     entry = spec(HOSTILE + STEERING, HOSTILE + STEERING)
-    return [see(run(), entry, HOSTILE + STEERING, one) for one in (example, steered)]
+    return [shown_example(run(), entry, HOSTILE + STEERING, tree) for tree in (example, steered)]
 
 
-def test_markup_in_data_paths_reasons_and_fields_stays_text() -> None:
+def test_markup_in_data_is_shown_as_text() -> None:
     text = render(run(HOSTILE), hostile())
     page = Page(text)
     assert {tag for tag, _ in page.elements} <= TAGS
@@ -154,13 +157,13 @@ def test_markup_in_data_paths_reasons_and_fields_stays_text() -> None:
     assert page.text.count("<script>document.title='pwned'</script>") > 5
 
 
-def test_control_characters_direction_marks_and_half_characters_do_no_harm() -> None:
+def test_control_characters_are_escaped() -> None:
     text = render(run(STEERING), hostile())
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
     assert "a\\x00\\x1b[31m\\u202e\\u2066\\ud800b\\r" in Page(text).text
 
 
-def test_nothing_is_loaded_and_no_script_runs() -> None:
+def test_page_loads_nothing_and_runs_no_script() -> None:
     text = page_of(CHAT, PAIR)
     assert "://" not in text and "url(" not in text and "@import" not in text and "<script" not in text
     page = Page(text)
@@ -170,22 +173,22 @@ def test_nothing_is_loaded_and_no_script_runs() -> None:
     assert "default-src 'none'" in (policy or "") and "script-src" not in (policy or "")
 
 
-def test_the_command_writes_the_page_and_says_where_it_can_not(tmp_path: Path) -> None:
+def test_command_writes_the_page_or_reports_why_not(tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path)
     arguments = ["preprocess", str(path), "--examples", "3", "--html"]
-    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "page.html")])
-    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'page.html'}: 3 examples\n")
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "page.html")])
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'page.html'}: 3 examples\n")
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     assert sum(tag == "article" for tag, _ in page.elements) == 3 and "assistant turn 1" in page.text
-    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "no" / "page.html")])
-    assert done.exit_code == 5 and "page.html can't be written: No such file or directory" in done.stderr
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "no" / "page.html")])
+    assert result.exit_code == 5 and "page.html can't be written: No such file or directory" in result.stderr
 
 
 # in a browser
 
 MEASURE = """<script>
-document.documentElement.style.width = "WIDTHpx";  // a window of the browser is never as narrow as a telephone
-const edges = [...document.querySelectorAll("body *")].map((one) => one.getBoundingClientRect().right);
+document.documentElement.style.width = "WIDTHpx";  // a browser window has a minimum width, which is wider than a phone
+const edges = [...document.querySelectorAll("body *")].map((element) => element.getBoundingClientRect().right);
 document.body.dataset.width = Math.ceil(Math.max(...edges));
 </script>"""
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is installed")
@@ -194,24 +197,25 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {
 def chromium(folder: Path, *arguments: str) -> str:
     assert CHROMIUM
     command = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    return completed.stdout
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """A page with a pair, a long word, a cut, and markup in the data."""
-    this = run(HOSTILE, 40, "truncate")
+    """Write a page with a pair, a long word, a cut example and markup in the data."""
+    fake_run = run(HOSTILE, 40, "truncate")
     long = Example.text(ids("w" * 400 + " the cat" * 40), notes=[(30, "reason" * 30)])
-    seen = [see(this, spec("pair"), "a" * 200, PAIR), see(this, spec(), "data.jsonl:2", long), *hostile()]
-    (tmp_path / "page.html").write_text(render(this, seen), "utf-8")
+    pair = shown_example(fake_run, spec("pair"), "a" * 200, PAIR)
+    cut = shown_example(fake_run, spec(), "data.jsonl:2", long)
+    (tmp_path / "page.html").write_text(render(fake_run, [pair, cut, *hostile()]), "utf-8")
     return tmp_path / "page.html"
 
 
 @in_browser
 @pytest.mark.parametrize("width", [400, 1400])
-def test_nothing_is_wider_than_the_window_and_no_markup_of_the_data_runs(page: Path, width: int) -> None:
+def test_page_fits_the_window_and_runs_no_markup_of_the_data(page: Path, width: int) -> None:
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"))
     page.write_text(text.replace("</body>", f"{MEASURE.replace('WIDTH', str(width))}</body>"), "utf-8")
     dom = chromium(page.parent, f"--window-size={width},900", "--dump-dom", page.as_uri())
@@ -221,7 +225,7 @@ def test_nothing_is_wider_than_the_window_and_no_markup_of_the_data_runs(page: P
 
 @in_browser
 @pytest.mark.parametrize(("scheme", "light"), [(1, True), (0, False)], ids=["light", "dark"])
-def test_the_page_is_coloured_and_light_or_dark_as_the_reader_has_it(page: Path, scheme: int, light: bool) -> None:
+def test_page_has_colors_and_follows_the_color_scheme(page: Path, scheme: int, light: bool) -> None:
     image = pytest.importorskip("PIL.Image")
     shot = page.parent / "page.png"
     scheme_option = f"--blink-settings=preferredColorScheme={scheme}"
@@ -229,6 +233,6 @@ def test_the_page_is_coloured_and_light_or_dark_as_the_reader_has_it(page: Path,
     picture = image.open(shot).convert("RGB")
     paper = picture.convert("L").getpixel((3, 3))
     assert paper > 200 if light else paper < 60
-    colours = [colour for number, colour in picture.getcolors(1 << 24) if number > 200]
-    assert any(g > r + 15 and g > b + 8 for r, g, b in colours), "nothing is green"
-    assert any(r > g + 15 and r > b + 15 for r, g, b in colours), "nothing is red"
+    colors = [color for number, color in picture.getcolors(1 << 24) if number > 200]
+    assert any(g > r + 15 and g > b + 8 for r, g, b in colors), "no pixel is green"
+    assert any(r > g + 15 and r > b + 15 for r, g, b in colors), "no pixel is red"

@@ -1,4 +1,4 @@
-"""What `preprocess --debug` shows: each token with its reason, and what the engine does with the example."""
+"""`preprocess --debug` shows each token with its reason, and whether the engine keeps the example."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from tests.contract.test_trees import trees
 from tests.repo.source import ROOT
 from tunesmith import DataError, Example, segment
 from tunesmith.cli import main
-from tunesmith.cli.seen import Seen, by_reason, printable, see, texts_of
+from tunesmith.cli.examples import shown_example, texts_of
+from tunesmith.cli.shown import ShownExample, by_reason, printable
 from tunesmith.cli.tokens import heading, show_example, style_of
 
 SPEC: Any = {"group": "datasets", "index": 0, "settings": SimpleNamespace(path="data.jsonl"), "type": "some"}
 
 
-def shown(example: Example, kind: str = "text", limit: int = 100, strategy: str = "drop") -> Seen:
+def seen_of(example: Example, kind: str = "text", limit: int = 100, strategy: str = "drop") -> ShownExample:
     run: Any = SimpleNamespace(
         tokenizer=tiny.tokenizer(), core=SimpleNamespace(sequence_len=limit, excess_length_strategy=strategy)
     )
-    return see(run, SimpleNamespace(**SPEC, row_kind=kind), "data.jsonl:7", example)
+    return shown_example(run, SimpleNamespace(**SPEC, row_kind=kind), "data.jsonl:7", example)
 
 
-def printed(seen: Seen, width: int = 80) -> str:
+def printed(seen: ShownExample, width: int = 80) -> str:
+    """Return the console output for an example at a terminal width."""
     console = Console(file=io.StringIO(), width=width)
     show_example(console, seen)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
@@ -47,16 +49,16 @@ def ids(text: str) -> list[int]:
 PAIR = Example.branches(ids("the cat"), [ids(" sees a dog"), ids(" sees two birds")])
 
 
-def test_characters_are_shown_whole_and_nothing_steers_the_terminal() -> None:
+def test_characters_are_complete_and_control_characters_escaped() -> None:
     text = "\u00fc \u4f60 \x1b[2J \u202e\u2066a\n"
-    found = texts_of(tiny.tokenizer(), ids(text))
-    assert len(found) == len(ids(text)) and "".join(found) == text
-    out = printed(shown(Example.text(ids(text))))
+    texts = texts_of(tiny.tokenizer(), ids(text))
+    assert len(texts) == len(ids(text)) and "".join(texts) == text
+    out = printed(seen_of(Example.text(ids(text))))
     assert "\u00fc \u4f60 \\x1b[2J \\u202e\\u2066a\\n" in out and not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", out)
     assert printable("\ud800\x00\u2028") == "\\ud800\\x00\\u2028"
 
 
-def test_a_space_that_a_tokenizer_writes_only_after_another_token_is_shown() -> None:
+def test_space_that_depends_on_the_previous_token_is_shown() -> None:
     words = ["the", "cat", "sees"]
     tokenizer = SimpleNamespace(decode=lambda tokens: " ".join(words[token] for token in tokens))
     assert texts_of(tokenizer, [0, 1, 2]) == ["the", " cat", " sees"]
@@ -65,13 +67,13 @@ def test_a_space_that_a_tokenizer_writes_only_after_another_token_is_shown() -> 
 
 @settings(max_examples=150, deadline=None)
 @given(trees, st.integers(1, 14), st.sampled_from(["drop", "truncate", "split", "raise"]))
-def test_what_is_shown_as_trained_is_what_the_engine_trains(example: Example, limit: int, strategy: str) -> None:
-    seen = shown(example, "text", limit, strategy)
+def test_tokens_shown_as_trained_equal_those_the_engine_trains(example: Example, limit: int, strategy: str) -> None:
+    seen = seen_of(example, "text", limit, strategy)
     assert seen.tokens == example.width
     try:
         pieces, _ = fit(example, limit, strategy, "")
     except DataError as error:
-        assert seen.fate == f"refused: {error.problems[0].message}" and seen.dropped
+        assert seen.outcome == f"refused: {error.problems[0].message}" and seen.dropped
         return
     assert seen.trained == sum(piece.trained_tokens for piece in pieces)
     assert seen.dropped == (seen.trained == 0)
@@ -81,7 +83,7 @@ def test_what_is_shown_as_trained_is_what_the_engine_trains(example: Example, li
 
 
 @pytest.mark.parametrize(
-    ("strategy", "weights", "fate", "dropped", "text"),
+    ("strategy", "weights", "outcome", "dropped", "text"),
     [
         ("drop", [0, 1, 1, 1], "dropped: longer than sequence_len 3", True, "cat sees the  <- trained"),
         ("truncate", [0, 1, 1, 1], "cut to sequence_len 3", False, " the  <- cut: beyond sequence_len (trained)"),
@@ -90,23 +92,23 @@ def test_what_is_shown_as_trained_is_what_the_engine_trains(example: Example, li
         ("raise", [0, 1, 1, 1], "refused: 4 tokens are more than sequence_len 3", True, "cat sees the  <- trained"),
     ],
 )
-def test_what_becomes_of_a_long_example_is_said(
-    strategy: str, weights: list[int], fate: str, dropped: bool, text: str
+def test_outcome_of_a_long_example_is_shown(
+    strategy: str, weights: list[int], outcome: str, dropped: bool, text: str
 ) -> None:
     tokens = [ids(word)[0] for word in ("the", " cat", " sees", " the")]
-    seen = shown(Example.text(tokens, weights), "text", 3, strategy)
-    assert (seen.fate, seen.dropped) == (fate, dropped)
+    seen = seen_of(Example.text(tokens, weights), "text", 3, strategy)
+    assert (seen.outcome, seen.dropped) == (outcome, dropped)
     out = printed(seen)
-    assert fate in out.partition("\n")[0] and text in out
+    assert outcome in out.partition("\n")[0] and text in out
 
 
-def test_an_example_without_a_trained_token_is_said_to_be_dropped() -> None:
-    assert shown(Example.text(ids("the cat"), 0.0)).fate == "dropped: nothing is trained"
-    assert shown(Example([segment(ids("the cat"))]), "prompt").fate == ""  # completions are generated
+def test_example_without_a_trained_token_is_shown_as_dropped() -> None:
+    assert seen_of(Example.text(ids("the cat"), 0.0)).outcome == "dropped: nothing is trained"
+    assert seen_of(Example([segment(ids("the cat"))]), "prompt").outcome == ""  # completions are generated
 
 
-def test_a_pair_has_its_prompt_once_and_its_answers_side_by_side_where_there_is_room() -> None:
-    seen = shown(PAIR, "pair")
+def test_pair_shows_its_prompt_once_and_its_answers_side_by_side_if_they_fit() -> None:
+    seen = seen_of(PAIR, "pair")
     assert [part.name for part in seen.parts] == ["prompt", "chosen", "rejected"]
     wide, narrow = printed(seen, 140), printed(seen, 80)
     assert re.search(r"chosen: .*rejected: ", wide) and not re.search(r"chosen: .*rejected: ", narrow)
@@ -114,8 +116,8 @@ def test_a_pair_has_its_prompt_once_and_its_answers_side_by_side_where_there_is_
     assert wide.count("the cat") == narrow.count("the cat") == 1
 
 
-def test_tokens_in_which_the_answers_of_a_pair_differ_stand_out() -> None:
-    _, chosen, rejected = shown(PAIR, "pair").parts
+def test_differing_tokens_of_a_pair_are_highlighted() -> None:
+    _, chosen, rejected = seen_of(PAIR, "pair").parts
     for part, words in ((chosen, " a dog"), (rejected, " two birds")):
         assert "".join(t.text for s in part.stretches for t in s.tokens if t.differs) == words
     [stretch] = chosen.stretches
@@ -124,17 +126,17 @@ def test_tokens_in_which_the_answers_of_a_pair_differ_stand_out() -> None:
 
 
 @pytest.mark.parametrize(("label", "word"), [(1.0, "good"), (0.0, "bad")])
-def test_a_labelled_answer_says_its_label(label: float, word: str) -> None:
+def test_labeled_answer_shows_its_label(label: float, word: str) -> None:
     example = Example.branches(ids("the cat"), [ids(" sees")])
     example.columns["label"] = label
-    assert f"completion, labelled {word}: " in printed(shown(example, "labelled"))
+    assert f"completion, labeled {word}: " in printed(seen_of(example, "labelled"))
 
 
-def test_steps_have_their_label_where_they_end() -> None:
+def test_steps_show_their_label_at_their_end() -> None:
     labels = {"score_at": [0.0, 1.0, 0.0, 1.0], "label": [0.0, 1.0, 0.0, 0.0]}
     steps = segment([5, 6, 7, 8], labels["score_at"], fork=1, **{k: np.array(v) for k, v in labels.items()})
     steps.notes = [(1, "step 1"), (2, "score of step 1: right"), (3, "step 2"), (4, "score of step 2: wrong")]
-    prompt, part = shown(Example([segment([4]), steps]), "stepwise").parts
+    prompt, part = seen_of(Example([segment([4]), steps]), "stepwise").parts
     assert (prompt.name, part.name) == ("prompt", "steps")
     assert [token.columns for s in part.stretches for token in s.tokens] == [
         {}, {"score_at": 1, "label": 1}, {}, {"score_at": 1, "label": 0}
@@ -142,12 +144,12 @@ def test_steps_have_their_label_where_they_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "said"), [([0.5, 0.5], ", weight 0.5"), ([0.2, 1], ", weight 0.2 to 1"), ([0, 1], ""), ([1, 1], "")]
+    ("weights", "suffix"), [([0.5, 0.5], ", weight 0.5"), ([0.2, 1], ", weight 0.2 to 1"), ([0, 1], ""), ([1, 1], "")]
 )
-def test_weights_other_than_all_and_nothing_are_said(weights: list[float], said: str) -> None:
+def test_weights_other_than_0_and_1_are_shown(weights: list[float], suffix: str) -> None:
     example = Example.text([5, 6], weights, notes=[(2, "turn 1")])
-    [part] = shown(example).parts
-    assert part.stretches[0].label == f"turn 1{said}"
+    [part] = seen_of(example).parts
+    assert part.stretches[0].label == f"turn 1{suffix}"
     assert [style_of(t, False) for t in part.stretches[0].tokens] == [
         {0: "dim", 1: "bold green"}.get(weight, "yellow") for weight in weights
     ]
@@ -156,18 +158,18 @@ def test_weights_other_than_all_and_nothing_are_said(weights: list[float], said:
 def test_columns_and_fields_of_an_example_are_shown() -> None:
     example = Example.branches(ids("the"), [ids(" cat")], columns={"margin": 0.5}, fields={"answer": "42\x1b"})
     example.segments[1].columns["advantage"] = 2.0
-    out = printed(shown(example))
+    out = printed(seen_of(example))
     assert '{"margin": 0.5, "answer": "42\\u001b"}' in out and "after the prompt, advantage 2" in out
 
 
-def test_reasons_are_counted_over_turns_and_steps() -> None:
+def test_reasons_are_counted_across_turns_and_steps() -> None:
     example = Example.text([5, 6, 7, 8], [0, 1, 1, 0.5], notes=[(1, "role user"), (2, "turn 1"), (4, "turn 2, last")])
-    assert by_reason(shown(example).stretches) == {
+    assert by_reason(seen_of(example).stretches) == {
         "role user": (1, 0), "turn": (1, 1), "turn, last": (2, 2)
     }  # fmt: skip
 
 
-# whole runs
+# complete runs
 
 FILTER = """
 from dataclasses import replace
@@ -179,21 +181,21 @@ def filter_rows(run, sources):
 """
 
 
-def test_every_entry_is_shown_with_rows_that_filters_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")  # a long path would be broken into lines
+def test_every_entry_is_shown_with_its_filtered_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # a narrow terminal would wrap a long path
     (tmp_path / "drop_first.py").write_text(FILTER)
     texts = tiny.write_rows(tmp_path / "texts.jsonl", tiny.rows("text", 6))
     tests = [{"path": str(texts), "type": "completion"}]
     path = tiny.sft_config(tmp_path, plugins=["./drop_first.py"], test_datasets=tests)
-    done = CliRunner().invoke(main, ["preprocess", str(path), "--debug", "--examples", "3"])
-    assert done.exit_code == 0, done.output
-    plain = " ".join(done.stdout.split())
+    result = CliRunner().invoke(main, ["preprocess", str(path), "--debug", "--examples", "3"])
+    assert result.exit_code == 0, result.output
+    plain = " ".join(result.stdout.split())
     for name, kind in (("datasets[0]", "conversation rows"), ("test_datasets[0]", "text rows")):
         assert re.search(rf"{re.escape(name)} \S+, type: \w+, {kind}", plain), name
     assert [re.findall(rf"{file}\.jsonl:(\d+):", plain) for file in ("data", "texts")] == [["2", "3", "4"]] * 2
 
 
-def test_the_page_on_data_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_page_shows_the_printed_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny.model_folder(tmp_path / "models/my-model")
     (tmp_path / "data").mkdir()
@@ -205,9 +207,9 @@ def test_the_page_on_data_shows_what_is_printed(tmp_path: Path, monkeypatch: pyt
     blocks = re.findall(r"^```text\n\$ tunesmith ([^\n]*)\n(.*?)^```$", page, re.M | re.S)
     assert [arguments for arguments, _ in blocks] == ["preprocess run.yaml --debug --examples 1", "preprocess run.yaml"]
     for arguments, text in blocks:
-        done = CliRunner().invoke(main, arguments.split())
-        assert [line.rstrip() for line in done.stdout.strip().split("\n")] == text.strip().split("\n"), arguments
+        result = CliRunner().invoke(main, arguments.split())
+        assert [line.rstrip() for line in result.stdout.strip().split("\n")] == text.strip().split("\n"), arguments
 
 
-def test_the_heading_names_the_entry() -> None:
-    assert heading(shown(PAIR, "pair")) == "datasets[0] data.jsonl, type: some, pair rows"
+def test_heading_names_the_entry() -> None:
+    assert heading(seen_of(PAIR, "pair")) == "datasets[0] data.jsonl, type: some, pair rows"

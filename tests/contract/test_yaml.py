@@ -1,4 +1,4 @@
-"""Reading YAML: every value by YAML 1.2's core rules, every fault with its place, nothing that runs or explodes."""
+"""YAML values follow the core schema of YAML 1.2, errors have a place, and no input runs code or exhausts memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fakes import refusal, write
+from tests.contract.fakes import error_of, write
 from tunesmith.cli.main import pairs
 from tunesmith.config.yamlfile import read
 
@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("text", VALUES)
-def test_value_is_read_by_yaml_1_2(text: str, tmp_path: Path) -> None:
+def test_value_follows_yaml_1_2(text: str, tmp_path: Path) -> None:
     value = read(write(tmp_path, f"key: {text}\n")).values["key"]
     assert (value, type(value)) == (VALUES[text], type(VALUES[text]))
 
@@ -35,11 +35,11 @@ def test_enormous_integer_does_not_crash_the_reader(tmp_path: Path) -> None:
 
 
 LAUGHS = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True))
-REFUSED = {  # text -> exit code, place, words of the message
+REFUSED = {  # text -> exit code, place, part of the message
     "empty file": ("", 2, ":1:1", "is empty"),
     "only a comment": ("# nothing\n", 2, ":1:1", "is empty"),
     "list at the top": ("- a\n- b\n", 2, ":1:1", "top level"),
-    "word at the top": ("abc\n", 2, ":1:1", "top level"),
+    "scalar at the top": ("abc\n", 2, ":1:1", "top level"),
     "null at the top": ("null\n", 2, ":1:1", "top level"),
     "two documents": ("a: 1\n---\nb: 1\n", 2, ":2:1", "single document"),
     "unclosed list": ("a: 1\nb: [1, 2\nc: 3\n", 2, ":2:4", "by line 3"),
@@ -50,10 +50,10 @@ REFUSED = {  # text -> exit code, place, words of the message
     "wrong indentation": ("a: 1\n b: 2\n", 2, ":2:3", "not allowed"),
     "tab": ("a:\n\tb: 1\n", 2, ":2:1", "cannot start any token"),
     "unknown alias": ("a: *x\n", 2, ":1:4", "undefined alias"),
-    "list as a key": ("? [a]\n: 1\n", 2, ":1:3", "a key has to be a word"),
-    "merge of a number": ("a: 1\n<<: 3\n", 2, ":2:5", "<< takes keys and values"),
-    "duplicate key": ("seed: 1\na: 2\nseed: 3\n", 2, ":3:1", "'seed' stands twice; first at {file}:1:1"),
-    "duplicate key below": ("a:\n  b: 1\n  b: 1\n", 2, ":3:3", "'b' stands twice; first at {file}:2:3"),
+    "list as a key": ("? [a]\n: 1\n", 2, ":1:3", "a key must be a string"),
+    "merge of a number": ("a: 1\n<<: 3\n", 2, ":2:5", "<< must be a mapping"),
+    "duplicate key": ("seed: 1\na: 2\nseed: 3\n", 2, ":3:1", "duplicate key 'seed'; first at {file}:1:1"),
+    "nested duplicate key": ("a:\n  b: 1\n  b: 1\n", 2, ":3:3", "duplicate key 'b'; first at {file}:2:3"),
     "python object": ("a: !!python/object/apply:os.system [echo]\n", 9, ":1:4", "python/object/apply:os.system"),
     "python name": ("a:\n  - !!python/name:os.system\n", 9, ":2:5", "tag"),
     "local tag": ("a: 1\nb: !x 3\n", 9, ":2:4", "'!x'"),
@@ -68,54 +68,54 @@ REFUSED = {  # text -> exit code, place, words of the message
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_fault_is_refused_with_its_place(case: str, tmp_path: Path) -> None:
+def test_invalid_yaml_is_reported_with_its_place(case: str, tmp_path: Path) -> None:
     text, code, place, words = REFUSED[case]
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")
-    error = refusal(read, path)
+    error = error_of(read, path)
     assert error.exit_code == code
     assert str(error).startswith(f"{path}{place}")
     assert words.format(file=path) in str(error)
 
 
-def test_nesting_that_would_overflow_the_stack_is_refused(tmp_path: Path) -> None:
-    """In a process of its own: composing it would end the process with a segmentation fault."""
+def test_nesting_that_would_overflow_the_stack_is_an_error(tmp_path: Path) -> None:
+    """The test uses its own process, because composing the value would end it with a segmentation fault."""
     path = write(tmp_path, "a: " + "[" * 200_000)
     code = "import sys; from pathlib import Path; from tunesmith.config.yamlfile import read; read(Path(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
-    assert (done.returncode, "64 levels" in done.stderr) == (1, True)
+    completed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert (completed.returncode, "64 levels" in completed.stderr) == (1, True)
 
 
-def test_levels_below_the_limit_are_read(tmp_path: Path) -> None:
+def test_nesting_below_the_limit_is_read(tmp_path: Path) -> None:
     assert read(write(tmp_path, f"a: {'[' * 60}{']' * 60}\n")).values["a"]
 
 
-def test_50_megabytes_are_refused_unread(tmp_path: Path) -> None:
+def test_50_megabytes_are_an_error_without_reading_them(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     with path.open("wb") as file:
         file.truncate(50_000_000)
-    error = refusal(read, path)
+    error = error_of(read, path)
     assert (error.exit_code, error.problems[0].code, error.problems[0].where) == (9, "yaml-size", str(path))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
-def test_other_encodings_are_refused(encoding: str, tmp_path: Path) -> None:
+def test_other_encodings_are_an_error(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes("a: gr\u00fcn\n".encode(encoding))
-    error = refusal(read, path)
+    error = error_of(read, path)
     assert error.exit_code == 2
     if encoding in ("utf-16", "latin-1"):
         assert f"byte {0 if encoding == 'utf-16' else 5}" in str(error)
 
 
-def test_byte_order_mark_of_utf_8_changes_nothing(tmp_path: Path) -> None:
+def test_utf_8_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\nb: 2\n")
     document = read(path)
     assert (document.values, document.where(("a",))) == ({"a": 1, "b": 2}, f"{path}:1:1")
 
 
-def test_path_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_unreadable_path_is_an_error_that_names_it(tmp_path: Path) -> None:
     good = write(tmp_path, "a: 1\n", "good.yaml")
     for path, words in (
         (tmp_path / "nothing.yaml", "here: good.yaml"),
@@ -123,7 +123,7 @@ def test_path_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> N
         (good / "below.yaml", "can't be read"),
         (tmp_path / ("n" * 300), "can't be read"),
     ):
-        error = refusal(read, path)
+        error = error_of(read, path)
         assert error.exit_code == 2
         assert str(path) in str(error) and words in str(error)
 
@@ -144,10 +144,10 @@ def test_merge_keys_merge_and_own_keys_win(tmp_path: Path) -> None:
     assert document.values["both"] == {"a": 1, "b": 1, "c": 3}
     assert document.values["single"] == {"b": 2, "c": 2, "d": 4}
     assert document.where(("both", "c")) == f"{path}:4:3"
-    assert document.where(("both", "a")) == f"{path}:1:12"  # where it is written
+    assert document.where(("both", "a")) == f"{path}:1:12"  # the place of the merged key
 
 
-def test_places_are_those_of_keys_and_of_values(tmp_path: Path) -> None:
+def test_places_of_keys_and_values(tmp_path: Path) -> None:
     path = write(tmp_path, "a: 1\nb:\n  - x\n  - c:   3\n")
     document = read(path)
     for key, value, place in (
@@ -163,7 +163,7 @@ def test_places_are_those_of_keys_and_of_values(tmp_path: Path) -> None:
 FILE = "a: 1\nlist: [{x: 1}, {x: 2}]\ngroup: {b: 1, c: 2}\n"
 OVERRIDES: dict[str, tuple[list[str], str, Any]] = {
     "key=value": (["a=2e-4"], "a", 2e-4),
-    "word": (["a=yes"], "a", "yes"),
+    "string": (["a=yes"], "a", "yes"),
     "with an equals sign": (["a=b=c"], "a", "b=c"),
     "--key=value": (["--a=5"], "a", 5),
     "--key value": (["--a", "5"], "a", 5),
@@ -171,7 +171,7 @@ OVERRIDES: dict[str, tuple[list[str], str, Any]] = {
     "flag": (["--a"], "a", True),
     "flag before a key": (["--a", "--new", "1"], "a", True),
     "null": (["a=null"], "a", None),
-    "nothing": (["a="], "a", None),
+    "empty": (["a="], "a", None),
     "list": (["a=[1, x]"], "a", [1, "x"]),
     "group": (["a={b: 2}"], "a", {"b": 2}),
     "quoted": (["a='3'"], "a", "3"),
@@ -180,12 +180,12 @@ OVERRIDES: dict[str, tuple[list[str], str, Any]] = {
     "new group": (["new.b.c=5"], "new", {"b": {"c": 5}}),
     "list index": (["list.1.x=5"], "list", [{"x": 1}, {"x": 5}]),
     "--list index": (["--list.0", "{y: 1}"], "list", [{"y": 1}, {"x": 2}]),
-    "twice": (["a=1", "a=2"], "a", 2),
+    "repeated": (["a=1", "a=2"], "a", 2),
 }
 
 
 @pytest.mark.parametrize("case", OVERRIDES)
-def test_override_of_the_command_line(case: str, tmp_path: Path) -> None:
+def test_command_line_override_sets_the_value(case: str, tmp_path: Path) -> None:
     words, key, value = OVERRIDES[case]
     assert read(write(tmp_path, FILE), pairs(tuple(words))).values[key] == value
 
@@ -198,13 +198,13 @@ def test_override_of_the_command_line(case: str, tmp_path: Path) -> None:
         (f"a={'[' * 70}{']' * 70}", 9),
     ],
 )  # fmt: skip
-def test_fault_in_an_override_says_command_line(word: str, code: int, tmp_path: Path) -> None:
-    error = refusal(read, write(tmp_path, FILE), [word])
+def test_error_in_an_override_names_the_command_line(word: str, code: int, tmp_path: Path) -> None:
+    error = error_of(read, write(tmp_path, FILE), [word])
     assert error.exit_code == code
     assert str(error).startswith("command line")
 
 
-def test_what_an_override_replaces_no_longer_has_a_place_in_the_file(tmp_path: Path) -> None:
+def test_overridden_value_has_no_place_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, FILE)
     document = read(path, ["group={c: 3, d: 4}", "a.x=1", "list.0.x=7"])
     for key in (("group", "c"), ("group", "d"), ("a",), ("a", "x"), ("list", 0, "x")):

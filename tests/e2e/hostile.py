@@ -1,4 +1,4 @@
-"""What hostile artefacts are made of: payloads that leave a trace if they ever run, and files that lie."""
+"""Build hostile artifacts for tests: payloads that leave a trace if they run, and files with false headers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tunesmith.cli import main
 
 DEEP = "[" * 100_000 + "]" * 100_000
 DIGITS = "9" * 5000
-"""A number that Python refuses to read."""
+"""A number with more digits than Python converts to an integer."""
 TRACE = "TUNESMITH_CANARY"
 
 
 class Payload:
-    """Unpickled, it makes a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -34,7 +34,7 @@ class Payload:
 
 @dataclass
 class Canary:
-    """A payload in several forms, and whether it ran."""
+    """A payload in several forms, which leaves a trace when it runs."""
 
     path: Path
 
@@ -58,12 +58,12 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def weights_file(header: bytes, content: bytes = b"", length: int | None = None) -> bytes:
-    """A .safetensors file of any header."""
+    """Return the bytes of a .safetensors file with any header and header length."""
     return struct.pack("<Q", len(header) if length is None else length) + header + content
 
 
 def tensors(**spans: tuple[int, int]) -> bytes:
-    """A header of float32 vectors at these bytes."""
+    """Return a header of float32 vectors, each with its first and last byte (exclusive)."""
     entries = {
         name: {"dtype": "F32", "shape": [(b - a) // 4], "data_offsets": [a, b]} for name, (a, b) in spans.items()
     }
@@ -76,13 +76,13 @@ def link(path: Path, target: Path) -> None:
 
 
 def project(source: Path, folder: Path, **keys: Any) -> Path:
-    """A copy of a run's model and data in a folder, and its YAML there."""
+    """Copy the model and data of a run to a folder, and write its YAML there."""
     shutil.copytree(source, folder, dirs_exist_ok=True, symlinks=True)
     return tiny.sft_config(folder, **{"max_steps": 1, **keys})
 
 
 def tunesmith(*words: str | Path) -> Result:
-    """A command in this process; it ends with a code and without a traceback."""
+    """Run a command in this process, and check that it ends with an exit code and without a traceback."""
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -90,7 +90,7 @@ def tunesmith(*words: str | Path) -> Result:
 
 
 def judge(result: Result, canary: Canary, code: int, name: str) -> None:
-    """It ended with this code; where it was refused, by an error that names the file; and nothing ran."""
+    """Check that a command ended with an exit code, that an error names the file, and that no payload ran."""
     assert not canary.dropped
     assert result.exit_code == code, result.output
     assert code == 0 or name in result.output, result.output

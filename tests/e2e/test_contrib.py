@@ -1,4 +1,4 @@
-"""Packages of third parties: installed, named in the YAML, and acting at the right place of a run."""
+"""Third-party plugin packages act at the right place of a run if the YAML names them, and not otherwise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COEFFICIENT = 0.25
 
 
 def config(folder: Path, **keys: Any) -> Path:
-    """A run on dialogues; the speakers' lines differ, so a mask of the wrong one would be seen."""
+    """Write the config of a run on dialogues. The lines of the speakers differ, so that a wrong mask is detected."""
     lines = [{"text": f"A: {row['text']}\nB: the cat sees {n}"} for n, row in enumerate(tiny.rows("text", 12))]
     data = tiny.write_rows(folder / "dialogues.jsonl", lines)
     datasets = [{"path": str(data), "type": "dialogue"}]
@@ -34,7 +34,7 @@ def calls(rows: list[dict[str, Any]], hook: str) -> list[dict[str, Any]]:
     return next(row["calls"] for row in rows if row["hook"] == hook)
 
 
-def test_hooks_lists_them_at_their_places_with_file_and_line(tmp_path: Path) -> None:
+def test_hooks_are_listed_in_order_with_file_and_line(tmp_path: Path) -> None:
     rows = hook_rows(tiny.start(with_bonus(tmp_path)))
     loss = calls(rows, "compute_loss")
     assert [(call["plugin"], call["wrapper"]) for call in loss] == [("entropybonus", True), ("sft", False)]
@@ -49,54 +49,54 @@ def test_hooks_lists_them_at_their_places_with_file_and_line(tmp_path: Path) -> 
         assert call["distribution"] == f"tunesmith-{call['plugin']}"
 
 
-def test_installed_and_not_named_they_change_nothing(tmp_path: Path) -> None:
+def test_installed_plugin_without_selection_changes_nothing(tmp_path: Path) -> None:
     run = tiny.start(tiny.sft_config(tmp_path))
     assert not {"entropybonus", "dialogue"} & set(run.hooks.by_name)
     assert not run.needs.entropy
 
 
-def test_a_step_trains_and_the_loss_is_exactly_the_sum_of_both_terms(tmp_path: Path) -> None:
+def test_loss_is_exactly_the_sum_of_both_terms(tmp_path: Path) -> None:
     result = tiny.train(with_bonus(tmp_path))
     lines = tiny.metrics(result.output_dir)
     assert len(lines) == result.steps == 2
     for line in lines:
         assert line["nll"] > 0 > line["entropy_bonus"]
-        # one micro-batch: float32 numbers, added once
+        # with one micro-batch, the sum is a single float32 addition
         assert line["loss"] == single(line["nll"] + line["entropy_bonus"])
     assert lines[1]["loss"] < lines[0]["loss"]
 
 
 def single(value: float) -> float:
-    """The float32 next to a number."""
+    """Round a number to float32."""
     import torch
 
     return float(torch.tensor(value, dtype=torch.float32))
 
 
-def test_the_term_is_the_mean_entropy_of_the_trained_tokens(tmp_path: Path) -> None:
+def test_term_is_the_mean_entropy_of_the_trained_tokens(tmp_path: Path) -> None:
     line = tiny.metrics(tiny.train(with_bonus(tmp_path)).output_dir)[0]
     entropy = -line["entropy_bonus"] / COEFFICIENT
-    assert 0 < entropy < math.log(320)  # nats; tiny's vocabulary
+    assert 0 < entropy < math.log(320)  # the maximum in nats for the vocabulary of tiny
 
 
-def test_the_method_itself_is_as_it_was(tmp_path: Path) -> None:
-    """The first loss, before any update, is that of a run without the bonus."""
+def test_method_is_unchanged_by_the_bonus(tmp_path: Path) -> None:
+    """The first loss, before any update, equals that of a run without the bonus."""
     plain = tiny.metrics(tiny.train(config(tmp_path, output_dir=str(tmp_path / "plain"))).output_dir)[0]
-    both = tiny.metrics(tiny.train(with_bonus(tmp_path)).output_dir)[0]
-    assert both["nll"] == pytest.approx(plain["loss"], rel=1e-6)
+    with_entropy = tiny.metrics(tiny.train(with_bonus(tmp_path)).output_dir)[0]
+    assert with_entropy["nll"] == pytest.approx(plain["loss"], rel=1e-6)
     assert "nll" not in plain  # the only term is the loss itself
 
 
-def test_accumulation_changes_neither_term(tmp_path: Path) -> None:
+def test_accumulation_changes_no_term(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"sample_packing": False, "learning_rate": 1e-3}
-    whole = with_bonus(tmp_path, micro_batch_size=4, output_dir=str(tmp_path / "whole"), **keys)
-    lines = tiny.metrics(tiny.train(whole).output_dir)
-    parts = with_bonus(tmp_path, micro_batch_size=1, gradient_accumulation_steps=4, **keys)
-    for one, four in zip(lines, tiny.metrics(tiny.train(parts).output_dir), strict=True):
+    single_batch = with_bonus(tmp_path, micro_batch_size=4, output_dir=str(tmp_path / "single"), **keys)
+    lines = tiny.metrics(tiny.train(single_batch).output_dir)
+    accumulated = with_bonus(tmp_path, micro_batch_size=1, gradient_accumulation_steps=4, **keys)
+    for one, four in zip(lines, tiny.metrics(tiny.train(accumulated).output_dir), strict=True):
         assert all(four[name] == pytest.approx(one[name], rel=1e-5) for name in ("nll", "entropy_bonus", "grad_norm"))
 
 
-def test_only_the_lines_of_the_speaker_are_trained(tmp_path: Path) -> None:
+def test_only_lines_of_the_speaker_are_trained(tmp_path: Path) -> None:
     from tunesmith.api import prepare
 
     run = prepare(tiny.start(config(tmp_path)))
@@ -106,10 +106,10 @@ def test_only_the_lines_of_the_speaker_are_trained(tmp_path: Path) -> None:
         assert trained.startswith(" the cat sees ") and trained.endswith(run.tokenizer.eos_token)
 
 
-def test_an_exception_in_a_wrapper_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_in_a_wrapper_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tunesmith_entropybonus
 
-    monkeypatch.setattr(tunesmith_entropybonus, "EntropySettings", int)  # LookupError when it asks for its settings
+    monkeypatch.setattr(tunesmith_entropybonus, "EntropySettings", int)  # run.settings raises LookupError
     with pytest.raises(
         PluginError, match=r"plugin entropybonus \(tunesmith-entropybonus [\d.]+\) failed in compute_loss"
     ):
@@ -122,14 +122,14 @@ def test_an_exception_in_a_wrapper_names_its_package(tmp_path: Path, monkeypatch
 def page_plugin(name: str, folder: Path) -> str:
     """Write a python block of the page, found by its first line, to a local plugin's file."""
     page = (ROOT / "docs" / "write-a-plugin.md").read_text("utf-8")
-    found = re.search(rf"^```python\n# {re.escape(name)}\n(.*?)^```$", page, re.M | re.S)
-    assert found, f"the page has no block that begins with # {name}"
+    block = re.search(rf"^```python\n# {re.escape(name)}\n(.*?)^```$", page, re.M | re.S)
+    assert block, f"the page has no block that begins with # {name}"
     local = Path(name).name.replace("__init__", "page_bonus")
-    (folder / local).write_text(found[1], encoding="utf-8")
+    (folder / local).write_text(block[1], encoding="utf-8")
     return f"./{local}"
 
 
-def test_the_page_builds_the_package_that_is_here(tmp_path: Path) -> None:
+def test_plugin_on_the_page_equals_the_package(tmp_path: Path) -> None:
     plugin = page_plugin("tunesmith_entropybonus/__init__.py", tmp_path)
     keys: dict[str, Any] = {"entropy_bonus": COEFFICIENT, "output_dir": str(tmp_path / "page")}
     of_page = tiny.metrics(tiny.train(config(tmp_path, plugins=[plugin], **keys)).output_dir)
@@ -137,11 +137,11 @@ def test_the_page_builds_the_package_that_is_here(tmp_path: Path) -> None:
     assert [line["loss"] for line in of_page] == [line["loss"] for line in of_package]
 
 
-def test_the_local_plugin_of_the_page_stops_a_run_and_resumes_with_its_average(tmp_path: Path) -> None:
+def test_local_plugin_on_the_page_stops_a_run_and_resumes_its_average(tmp_path: Path) -> None:
     plugin = page_plugin("stop_at.py", tmp_path)
     keys: dict[str, Any] = {"plugins": [plugin], "micro_batch_size": 1, "num_epochs": 50, "max_steps": None}
-    whole = tiny.train(tiny.sft_config(tmp_path, stop_below=5.0, output_dir=str(tmp_path / "whole"), **keys))
-    assert whole.steps > 4 and "the average loss is 4.9" in str(whole.stopped)
+    uninterrupted = tiny.train(tiny.sft_config(tmp_path, stop_below=5.0, output_dir=str(tmp_path / "full"), **keys))
+    assert uninterrupted.steps > 4 and "the average loss is 4.9" in str(uninterrupted.stopped)
     path = tiny.sft_config(tmp_path, stop_below=5.0, **keys)
     assert tiny.train(path, "max_steps=4").steps == 4
     resumed = tiny.start(path, "resume_from_checkpoint=auto", "max_steps=5")
@@ -153,17 +153,17 @@ def test_the_local_plugin_of_the_page_stops_a_run_and_resumes_with_its_average(t
     assert len(losses) == 5 and resumed.states["stop_at"].state_dict()["value"] == pytest.approx(average, rel=1e-9)
 
 
-def test_the_method_of_the_page_trains_pairs(tmp_path: Path) -> None:
+def test_method_on_the_page_trains_pairs(tmp_path: Path) -> None:
     plugin = page_plugin("pairs.py", tmp_path)
     data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 8))
     datasets = [{"path": str(data), "type": "plain_pair"}]
     keys: dict[str, Any] = {"plugins": [plugin], "rl": "pairs", "datasets": datasets}
     lines = tiny.metrics(tiny.train(tiny.sft_config(tmp_path, num_epochs=3, max_steps=3, **keys)).output_dir)
-    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)  # the policy is the reference
+    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)  # the policy still equals the reference
     assert lines[-1]["loss"] < lines[0]["loss"] and "accuracy" in lines[0]
 
 
-def test_the_patch_of_the_page_is_applied_and_undone(tmp_path: Path) -> None:
+def test_patch_on_the_page_is_applied_and_undone(tmp_path: Path) -> None:
     plugin = page_plugin("half_mlp.py", tmp_path)
     result = tiny.train(tiny.sft_config(tmp_path, plugins=[plugin], max_steps=1))
     record = json.loads((result.output_dir / "run.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""An error ends in one clear message; its traceback is in the run's folder, without secrets; programs get JSON."""
+"""An error is one clear message or JSON object, and its traceback is in the run's folder, without secrets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ SECRET = "s3cr3t-of-a-server"
 
 @pytest.fixture
 def failing(tmp_path: Path) -> Path:
+    """Write the config of a run whose plugin raises an error with a secret in it."""
     (tmp_path / "raises.py").write_text(
         "import os\nfrom tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
         "@hookimpl\ndef on_step(record):\n    raise RuntimeError('token ' + os.environ['MY_TOKEN'])\n"
@@ -24,7 +25,7 @@ def failing(tmp_path: Path) -> Path:
     return tiny.sft_config(tmp_path, plugins=["./raises.py"], output_dir=str(tmp_path / "out"))
 
 
-def test_the_traceback_is_kept_without_secrets(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_is_written_without_secrets(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", SECRET)
     result = CliRunner().invoke(main, ["train", str(failing)])
     assert result.exit_code == 6 and "Traceback" not in result.output
@@ -36,29 +37,27 @@ def test_the_traceback_is_kept_without_secrets(failing: Path, monkeypatch: pytes
     assert json.loads((failing.parent / "out/run.json").read_text())["status"] == "failed"
 
 
-def test_a_run_that_failed_before_a_checkpoint_may_be_started_again(
-    failing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_that_failed_before_a_checkpoint_can_be_restarted(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", SECRET)
     assert CliRunner().invoke(main, ["train", str(failing)]).exit_code == 6
     assert tiny.train(failing, "plugins=[]").steps == 4
 
 
-def test_debug_shows_the_traceback_and_json_is_for_programs(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_option_and_json_format(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", SECRET)
     assert "Traceback" in CliRunner().invoke(main, ["--traceback", "train", str(failing)]).output
     result = CliRunner().invoke(main, ["--format", "json", "check", str(failing), "seeed=1"])
-    told = json.loads(result.stdout)
-    assert told["exit_code"] == result.exit_code == 2
-    assert told["problems"][0]["code"] == "unknown-key" and "'seed'" in told["problems"][0]["help"]
+    report = json.loads(result.stdout)
+    assert report["exit_code"] == result.exit_code == 2
+    assert report["problems"][0]["code"] == "unknown-key" and "'seed'" in report["problems"][0]["help"]
 
 
-def test_an_unexpected_error_is_called_one(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_is_reported_as_unexpected(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.api.start", lambda config: 1 / 0)
     result = CliRunner().invoke(main, ["check", str(failing)])
     assert result.exit_code == 1 and "error[unexpected]: ZeroDivisionError" in result.output
 
 
-def test_what_looks_like_a_token_is_redacted() -> None:
+def test_strings_that_look_like_tokens_are_redacted() -> None:
     assert redact("hf_abcdefghijklmnop123 and sk-abcdefghijklmnop1234") == "*** and ***"
     assert redact("a plain sentence about hf_datasets") == "a plain sentence about hf_datasets"

@@ -1,4 +1,4 @@
-"""Every YAML in examples/ is right, and trains: two steps each, with the tiny model in place of the one it names."""
+"""Every YAML in examples/ is valid and trains for two steps, with the tiny model in place of its own."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tunesmith.config.load import load_config
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 TASKS = {"dpo", "quickstart", "sft-full", "sft-lora", "alpaca-lora", "pretrain-stream", "completion", "fsdp"}
-LONGEST = 40  # lines of a YAML that is read at one go
+LONGEST = 40  # lines, so that an example fits on a screen
 TINY = ["base_model=examples/tiny", "reinit_weights=true", "max_steps=2", "sequence_len=256", "device=cpu"]
-# One micro-batch a step is enough here; bfloat16 is slow on a CPU.
+# One micro-batch per step is enough for this test, and bfloat16 is slow on a CPU.
 SMALL = ["micro_batch_size=1", "gradient_accumulation_steps=1", "logging_steps=1", "bf16=false"]
 
 each = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -27,12 +27,12 @@ each = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 @pytest.fixture(autouse=True)
 def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths in the examples are relative to the root of the repository."""
+    """Change to the root of the repository, because paths in the examples are relative to it."""
     monkeypatch.chdir(ROOT)
 
 
 def train(path: Path, folder: Path) -> api.Result:
-    """Train an example for two steps on little data: 40 rows of its file, which the examples share."""
+    """Train an example for two steps on the first 40 rows of its data."""
     overrides = [*TINY, *SMALL, f"output_dir={folder}"]
     settings = yaml.safe_load(path.read_text("utf-8"))
     group = "pretraining_dataset" if "pretraining_dataset" in settings else "datasets"
@@ -53,18 +53,18 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_there_is_an_example_for_each_task() -> None:
+def test_every_task_has_an_example() -> None:
     assert {path.stem for path in EXAMPLES} >= TASKS
 
 
 @each
-def test_an_example_is_checked_without_a_problem(path: Path) -> None:
+def test_example_has_no_problems(path: Path) -> None:
     run = api.start(load_config(path))
     assert run.core.output_dir == f"outputs/{path.stem}"
 
 
 @each
-def test_an_example_fits_on_a_screen_and_says_what_its_keys_do(path: Path) -> None:
+def test_example_fits_on_a_screen_and_has_comments(path: Path) -> None:
     text = path.read_text("utf-8").splitlines()
     assert len(text) <= LONGEST
     assert text[0].startswith("# ")
@@ -72,7 +72,7 @@ def test_an_example_fits_on_a_screen_and_says_what_its_keys_do(path: Path) -> No
 
 
 @each
-def test_an_example_trains_two_steps(path: Path, tmp_path: Path) -> None:
+def test_example_trains_two_steps(path: Path, tmp_path: Path) -> None:
     result = train(path, tmp_path / "run")
     folder = result.output_dir
     metrics = lines(folder / "metrics.jsonl")
@@ -93,11 +93,12 @@ def test_an_example_trains_two_steps(path: Path, tmp_path: Path) -> None:
 
 
 def questions() -> list[str]:
+    """Return the user messages of the chat data."""
     rows = lines(ROOT / "examples/data/chat.jsonl")
     return [message["content"] for row in rows for message in row["messages"] if message["role"] == "user"]
 
 
-def test_the_prompts_of_the_quickstart_are_in_no_row_of_its_data() -> None:
+def test_quickstart_prompts_are_not_in_its_data() -> None:
     prompts = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text("utf-8"))["sample_prompts"]
     asked = questions()
     assert prompts
@@ -106,7 +107,7 @@ def test_the_prompts_of_the_quickstart_are_in_no_row_of_its_data() -> None:
     assert not {number for prompt in prompts for number in re.findall(r"\d+", prompt)} & numbers
 
 
-def test_the_data_is_what_its_script_writes(tmp_path: Path) -> None:
+def test_data_equals_the_output_of_its_script(tmp_path: Path) -> None:
     script = ROOT / "examples/data/make.py"
     spec = importlib.util.spec_from_file_location("make_data", script)
     assert spec and spec.loader
@@ -114,10 +115,12 @@ def test_the_data_is_what_its_script_writes(tmp_path: Path) -> None:
     spec.loader.exec_module(module)
     module.main(tmp_path)
     for name in ("chat.jsonl", "alpaca.jsonl", "pairs.jsonl", "text.jsonl"):
-        assert (tmp_path / name).read_bytes() == (script.parent / name).read_bytes(), f"python {script} writes {name}"
+        assert (tmp_path / name).read_bytes() == (script.parent / name).read_bytes(), (
+            f"run python {script} to write {name}"
+        )
 
 
-def test_the_tiny_tokenizer_fits_its_model_and_loses_nothing() -> None:
+def test_tiny_tokenizer_fits_its_model_and_is_lossless() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "examples/tiny")

@@ -1,4 +1,4 @@
-"""Hostile data, caches, checkpoints, YAML and folders: refused with the right code and name, or harmless; none runs."""
+"""Hostile data, caches, checkpoints, YAML and folders are refused with the right exit code, or harmless."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Plant = Callable[[Path, Canary], Any]
 
 @pytest.fixture(scope="session")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with prepared data, and a run of two checkpoints."""
+    """Create a project with prepared data and a run with two checkpoints."""
     folder = tmp_path_factory.mktemp("victim")
     keys = {"output_dir": str(folder / "out"), "dataset_prepared_path": str(folder / "prepared"), "save_steps": 1}
     path = tiny.sft_config(folder, number=6, max_steps=2, **keys)
@@ -50,8 +50,8 @@ def canary(tmp_path: Path) -> Canary:
 # datasets
 
 
-def content(name: str, made: str | bytes) -> Plant:
-    return lambda data, canary: (data / name).write_bytes(made if isinstance(made, bytes) else made.encode())
+def content(name: str, text: str | bytes) -> Plant:
+    return lambda data, canary: (data / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 def script(name: str) -> Plant:
@@ -63,7 +63,7 @@ def pickle(name: str) -> Plant:
 
 
 def extension_type(data: Path, canary: Canary) -> None:
-    """A parquet file whose column claims to be of a type that is unpickled, as early releases of arrow did."""
+    """Write parquet and Arrow files whose column has an extension type that early releases of Arrow unpickled."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -76,7 +76,7 @@ def extension_type(data: Path, canary: Canary) -> None:
 
 
 def bomb(name: str) -> Plant:
-    """A few kilobytes that unpack to a line of 80 MiB."""
+    """Return a gzip file of a few kilobytes that unpacks to a line of 80 MiB."""
     return content(name, gzip.compress(b" " * (80 << 20), 9))
 
 
@@ -86,7 +86,7 @@ def saved_elsewhere(data: Path, canary: Canary) -> None:
 
 
 GOOD = '{"text": "the red cat sees the dog."}\n'
-DATASETS: dict[str, tuple[str, Plant, int, str]] = {  # path, what is planted, exit code, what the error names
+DATASETS: dict[str, tuple[str, Plant, int, str]] = {  # path, what is planted, exit code, part of the error
     "script beside the rows": ("data", script("data.py"), 0, ""),
     "script as the dataset": ("data/data.py", script("data.py"), 9, "data.py"),
     "pickle beside the rows": ("data", pickle("rows.pkl"), 0, ""),
@@ -95,17 +95,17 @@ DATASETS: dict[str, tuple[str, Plant, int, str]] = {  # path, what is planted, e
     "pickle called parquet": ("data/x.parquet", pickle("x.parquet"), 3, "x.parquet"),
     "parquet with a pickled type": ("data/rows.parquet", extension_type, 0, ""),
     "row nested deeply": ("data/x.jsonl", content("x.jsonl", f'{GOOD}{{"text": {DEEP}}}\n'), 3, "x.jsonl:2"),
-    "row with an endless number": ("data/x.jsonl", content("x.jsonl", f'{GOOD}{{"text": {DIGITS}}}\n'), 3, "x.jsonl:2"),
+    "row with a huge number": ("data/x.jsonl", content("x.jsonl", f'{GOOD}{{"text": {DIGITS}}}\n'), 3, "x.jsonl:2"),
     "array nested deeply": ("data/x.json", content("x.json", DEEP), 3, "x.json:1"),
-    "line without an end, packed": ("data/x.jsonl.gz", bomb("x.jsonl.gz"), 3, "x.jsonl.gz:1"),
-    "table without an end, packed": ("data/x.parquet.gz", bomb("x.parquet.gz"), 3, "100 times as large"),
+    "endless line, compressed": ("data/x.jsonl.gz", bomb("x.jsonl.gz"), 3, "x.jsonl.gz:1"),
+    "endless table, compressed": ("data/x.parquet.gz", bomb("x.parquet.gz"), 3, "100 times larger"),
     "saved dataset that names a file elsewhere": ("data", saved_elsewhere, 3, "../../canary"),
     "Arrow with a pickled type": ("data/rows.arrow", extension_type, 0, ""),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DATASETS)
-def test_a_hostile_dataset_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_hostile_dataset_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
     name, plant, code, words = DATASETS[case]
     data = tmp_path / "p/data"
     data.mkdir(parents=True)
@@ -120,9 +120,9 @@ def test_a_hostile_dataset_is_refused_or_harmless(case: str, victim: Path, tmp_p
 
 
 def resealed(plant: Plant) -> Plant:
-    """Planted by someone who knows the format: the manifest agrees with what is there."""
+    """Plant files and update the manifest, as an attacker who knows the format would."""
 
-    def both(folder: Path, canary: Canary) -> None:
+    def plant_and_seal(folder: Path, canary: Canary) -> None:
         from tunesmith_engine.runtime.atomic import MANIFEST, sha256
 
         plant(folder, canary)
@@ -130,7 +130,7 @@ def resealed(plant: Plant) -> Plant:
         files = {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths}
         (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}))
 
-    return both
+    return plant_and_seal
 
 
 def objects(folder: Path, canary: Canary) -> None:
@@ -151,7 +151,7 @@ PREPARED: dict[str, Plant] = {
     "a column of objects, resealed": resealed(more_objects),
     "a pickle in place of tokens": lambda f, c: (f / "train/tokens.npy").write_bytes(c.pickle),
     "a pickle in place of tokens, resealed": resealed(lambda f, c: (f / "train/tokens.npy").write_bytes(c.pickle)),
-    "pickles beside": lambda f, c: (f / "train/x.pkl").write_bytes(c.pickle),
+    "pickles beside the data": lambda f, c: (f / "train/x.pkl").write_bytes(c.pickle),
     "counts nested deeply, resealed": resealed(lambda f, c: (f / "counts.json").write_text(DEEP)),
     "a manifest nested deeply": lambda f, c: (f / "manifest.json").write_text(DEEP),
     "a script": lambda f, c: (f / "numpy.py").write_text(c.code),
@@ -159,9 +159,7 @@ PREPARED: dict[str, Plant] = {
 
 
 @pytest.mark.parametrize("case", PREPARED)
-def test_hostile_prepared_data_is_made_again_or_harmless(
-    case: str, victim: Path, tmp_path: Path, canary: Canary
-) -> None:
+def test_hostile_prepared_data_is_rebuilt_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
     keys = {"output_dir": str(tmp_path / "new"), "dataset_prepared_path": str(tmp_path / "p/prepared")}
     path = project(victim, tmp_path / "p", **keys)
     (folder,) = (tmp_path / "p/prepared").iterdir()
@@ -173,7 +171,7 @@ def test_hostile_prepared_data_is_made_again_or_harmless(
 
 
 def manifest(name: str) -> Plant:
-    """A manifest that names a file elsewhere."""
+    """Add a file outside the folder to the manifest."""
 
     def plant(folder: Path, canary: Canary) -> None:
         outside = folder.parent.parent / "outside"
@@ -186,13 +184,13 @@ def manifest(name: str) -> Plant:
 
 
 def same(victim: Path) -> dict[str, Any]:
-    """The keys that have to be those of the run that wrote the checkpoints."""
+    """Return the keys that must equal those of the run that wrote the checkpoints."""
     data = [{"path": str(victim / "data.jsonl"), "type": "chat_template"}]
     return {"base_model": str(victim / "model-llama"), "datasets": data, "save_steps": 1, "max_steps": 2}
 
 
-def text(name: str, made: str) -> Plant:
-    return resealed(lambda folder, canary: (folder / name).write_text(made))
+def text(name: str, content: str) -> Plant:
+    return resealed(lambda folder, canary: (folder / name).write_text(content))
 
 
 LYING = weights_file(tensors(a=(0, 8), b=(4, 12)), b"x" * 12)
@@ -223,7 +221,7 @@ CHECKPOINTS: dict[str, tuple[Plant, int, str]] = {
 
 
 @pytest.mark.parametrize("case", CHECKPOINTS)
-def test_a_hostile_checkpoint_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_hostile_checkpoint_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
     plant, code, words = CHECKPOINTS[case]
     path = project(victim, tmp_path / "p", **same(victim), output_dir=str(tmp_path / "new"))
     folder = tmp_path / "p/out/checkpoint-1"
@@ -234,7 +232,7 @@ def test_a_hostile_checkpoint_is_refused_or_harmless(case: str, victim: Path, tm
 NAMES = ["checkpoint--1", "checkpoint-\u0663", "checkpoint-1_0", "checkpoint-99999999999999999999", "checkpoint-x"]
 
 
-def test_folders_named_like_checkpoints_and_links_are_passed_over_and_not_followed(
+def test_folders_named_like_checkpoints_are_skipped_and_links_not_followed(
     victim: Path, tmp_path: Path, canary: Canary
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -252,10 +250,10 @@ def test_folders_named_like_checkpoints_and_links_are_passed_over_and_not_follow
     assert (elsewhere / "state.json").read_text() == "private-words"
 
 
-# the YAML, and what lies beside it
+# the YAML and the files next to it
 
 
-def test_a_yaml_with_tags_or_a_bomb_runs_nothing(victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_yaml_with_tags_or_an_alias_bomb_runs_nothing(victim: Path, tmp_path: Path, canary: Canary) -> None:
     path = project(victim, tmp_path / "p")
     good = path.read_text().replace("seed: 7\n", "")
     laughs = "".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 10)}]\n" for n in range(1, 9))
@@ -265,10 +263,8 @@ def test_a_yaml_with_tags_or_a_bomb_runs_nothing(victim: Path, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("how", ["the command", "python -m"])
-def test_modules_that_lie_in_the_working_folder_are_not_imported(
-    how: str, victim: Path, tmp_path: Path, canary: Canary
-) -> None:
-    """Not even as a local plugin's neighbours: the folder of a YAML is no place for modules."""
+def test_modules_in_the_working_folder_are_not_imported(how: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
+    """The folder of a local plugin is not on the import path either."""
     (tmp_path / "p").mkdir()
     (tmp_path / "p/mine.py").write_text("import json\nfrom tunesmith import Plugin\nplugin = Plugin()\n")
     project(victim, tmp_path / "p", plugins=["./mine.py"])
@@ -278,8 +274,8 @@ def test_modules_that_lie_in_the_working_folder_are_not_imported(
     if how == "python -m" or not Path(command[0]).exists():
         command = [sys.executable, "-m", "tunesmith"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, "preprocess", "run.yaml"], cwd=tmp_path / "p", env=environment, capture_output=True, check=False
     )
     assert not canary.dropped
-    assert done.returncode == 0, done.stderr.decode()
+    assert completed.returncode == 0, completed.stderr.decode()

@@ -1,4 +1,4 @@
-"""Hostile models, tokenizers and adapters: refused with the right code by the file's name, or harmless; none runs."""
+"""Hostile models, tokenizers and adapters are refused with the right exit code and file name, or harmless."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INDEX = "model.safetensors.index.json"
 
 @pytest.fixture(scope="session")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that trains: model, data, and an adapter to go on with."""
+    """Create a project with a model, data, and an adapter to continue training."""
     folder = tmp_path_factory.mktemp("victim")
     path = tiny.sft_config(folder, adapter="lora", output_dir=str(folder / "adapter"), max_steps=1, number=6)
     tiny.train(path)
@@ -60,8 +60,8 @@ def config(file: str = "config.json", **changes: Any) -> Plant:
     return lambda model, canary: edit(model / file, **changes)
 
 
-def content(name: str, made: str | bytes) -> Plant:
-    return lambda model, canary: (model / name).write_bytes(made if isinstance(made, bytes) else made.encode())
+def content(name: str, text: str | bytes) -> Plant:
+    return lambda model, canary: (model / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 def sharded(shard: str) -> Plant:
@@ -92,7 +92,7 @@ def scripts(*names: str) -> Plant:
 
 
 def out(name: str) -> Plant:
-    """A link to a file that is none of the model's business."""
+    """Plant a link to a private file outside the model folder."""
 
     def plant(model: Path, canary: Canary) -> None:
         (model.parent / "private.txt").write_text("private-words")
@@ -122,7 +122,7 @@ def pipe(name: str) -> Plant:
 
 AUTO = {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config", "AutoTokenizer": ["evil.T", None]}
 FAR = "other/repo--evil.Model"
-MODELS: dict[str, tuple[Plant, int, str]] = {  # -> what is planted, exit code, what the error names
+MODELS: dict[str, tuple[Plant, int, str]] = {  # what is planted, exit code, file that the error names
     "pytorch_model.bin alone": (pickles_only("pytorch_model.bin"), 9, "pytorch_model.bin"),
     "model.pt alone": (pickles_only("model.pt"), 9, "model.pt"),
     "model.pkl alone": (pickles_only("model.pkl"), 9, "model.pkl"),
@@ -141,35 +141,35 @@ MODELS: dict[str, tuple[Plant, int, str]] = {  # -> what is planted, exit code, 
     "auto_map of the tokenizer": (config("tokenizer_config.json", auto_map=AUTO), 9, "tokenizer_config.json"),
     "auto_map of a processor": (config("processor_config.json", auto_map=AUTO), 9, "processor_config.json"),
     "auto_map of generation": (config("generation_config.json", auto_map=AUTO), 9, "generation_config.json"),
-    "auto_map below": (config(text_config={"a": [{"auto_map": AUTO}]}), 9, "config.json"),
+    "nested auto_map": (config(text_config={"a": [{"auto_map": AUTO}]}), 9, "config.json"),
     "auto_map of another repository": (config(auto_map={"AutoConfig": FAR}), 9, "config.json"),
     "class of another repository": (config(language_model={"class": FAR}), 9, "config.json"),
     "kernel": (config(_attn_implementation="org/kernel"), 9, "config.json"),
     "kernel by its public key": (config(attn_implementation="org/kernel"), 9, "config.json"),
     "kernel by layer": (config(attn_implementation={"": "org/kernel:attend"}), 9, "config.json"),
     "kernel of experts": (config(experts_implementation="org/kernel"), 9, "config.json"),
-    "kernel below": (config(text_config={"_attn_implementation_internal": "org/k"}), 9, "config.json"),
+    "nested kernel": (config(text_config={"_attn_implementation_internal": "org/k"}), 9, "config.json"),
     "attention that falls back to a kernel": (config(attn_implementation="flash_attention_2"), 0, ""),
-    "quantiser on the hub": (config(quantization_config={"quant_method": "org/kernel"}), 9, "config.json"),
-    "quantiser that nobody knows": (config(quantization_config={"quant_method": "os"}), 4, "model-llama"),
+    "quantizer on the hub": (config(quantization_config={"quant_method": "org/kernel"}), 9, "config.json"),
+    "unknown quantizer": (config(quantization_config={"quant_method": "os"}), 4, "model-llama"),
     "generation by code": (config("generation_config.json", custom_generate="org/code"), 9, "generation_config.json"),
     "folder of generation code": (scripts("custom_generate/generate.py"), 0, ""),
     "scripts with names of libraries": (scripts("json.py", "torch.py", "sitecustomize.py", "evil.py"), 0, ""),
-    "something to call": (config(hidden_act={"_target_": "os.system", "_args_": ["true"]}), 9, "config.json"),
+    "callable in the config": (config(hidden_act={"_target_": "os.system", "_args_": ["true"]}), 9, "config.json"),
     "header longer than the file": (content(WEIGHTS, weights_file(b"{}", length=2**40)), 4, WEIGHTS),
     "header of no length": (content(WEIGHTS, weights_file(b"", length=0)), 4, WEIGHTS),
-    "header that is no JSON": (content(WEIGHTS, weights_file(b"<html>")), 4, WEIGHTS),
+    "header that is not JSON": (content(WEIGHTS, weights_file(b"<html>")), 4, WEIGHTS),
     "header nested deeply": (content(WEIGHTS, weights_file(DEEP.encode())), 4, WEIGHTS),
     "header with a list": (content(WEIGHTS, weights_file(b"[1, 2]")), 4, WEIGHTS),
     "overlapping tensors": (content(WEIGHTS, weights_file(tensors(a=(0, 8), b=(4, 12)), b"x" * 12)), 4, WEIGHTS),
     "tensors beyond the end": (content(WEIGHTS, weights_file(tensors(a=(0, 400)), b"x" * 8)), 4, WEIGHTS),
     "tensors before the start": (content(WEIGHTS, weights_file(tensors(a=(-8, 0), b=(0, 8)), b"x" * 8)), 4, WEIGHTS),
-    "bytes that no tensor owns": (content(WEIGHTS, weights_file(tensors(a=(0, 8)), b"x" * 80)), 4, WEIGHTS),
+    "bytes outside of all tensors": (content(WEIGHTS, weights_file(tensors(a=(0, 8)), b"x" * 80)), 4, WEIGHTS),
     "empty weights": (content(WEIGHTS, b""), 4, WEIGHTS),
     "config nested deeply": (content("config.json", f'{{"a": {DEEP}}}'), 4, "config.json"),
     "config with an endless number": (content("config.json", f'{{"hidden_size": {DIGITS}}}'), 4, "config.json"),
     "config that is a list": (content("config.json", "[]"), 4, "config.json"),
-    "config that is no text": (content("config.json", b"\xff\xfe\x00"), 4, "config.json"),
+    "config that is not text": (content("config.json", b"\xff\xfe\x00"), 4, "config.json"),
     "config that is a pipe": (pipe("config.json"), 4, "config.json"),
     "config of absurd sizes": (config(hidden_size=-32, num_attention_heads=0), 4, "model-llama"),
     "config of wrong types": (config(hidden_size="large", rope_parameters=[1]), 4, "model-llama"),
@@ -185,18 +185,18 @@ MODELS: dict[str, tuple[Plant, int, str]] = {  # -> what is planted, exit code, 
     "link to a device": (lambda m, c: link(m / "config.json", Path("/dev/zero")), 9, "config.json"),
     "link to nothing": (lambda m, c: link(m / "added_tokens.json", Path("/nowhere/x")), 9, "added_tokens.json"),
     "weights that are a link to text": (out(WEIGHTS), 9, WEIGHTS),
-    "adapter in the model": (embedded_adapter, 4, "has an adapter in it"),
+    "adapter in the model": (embedded_adapter, 4, "contains an adapter"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_a_hostile_model_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_hostile_model_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
     plant, code, name = MODELS[case]
     path = project(victim, tmp_path / "p")
     plant(tmp_path / "p/model-llama", canary)
     judge(tunesmith("train", path), canary, code, name)
     written = [p.read_bytes() for p in (tmp_path / "p/out").rglob("*") if p.is_file()]
-    assert not any(b"private-words" in part for part in written)
+    assert not any(b"private-words" in content for content in written)
 
 
 ADAPTER = "adapter_model.safetensors"
@@ -219,12 +219,12 @@ MEGATRON = {"megatron_config": {"a": 1}, "megatron_core": "megatron.evil"}
 IMPORTS = {"auto_mapping": {"parent_library": "evil", "base_model_class": "Model"}}
 ADAPTERS: dict[str, tuple[Plant, int, str]] = {
     "pickle alone": (adapter_pickle_only, 9, "adapter_model.bin"),
-    "pickles beside": (pickles_beside("adapter_model.bin", "optimizer.pt", "rng_state.pth"), 0, ""),
+    "pickles beside the adapter": (pickles_beside("adapter_model.bin", "optimizer.pt", "rng_state.pth"), 0, ""),
     "pickle called safetensors": (lambda a, c: (a / ADAPTER).write_bytes(c.pickle), 4, ADAPTER),
     "module to import": (config(SAVED, **MEGATRON), 9, SAVED),
     "library to import": (config(SAVED, **IMPORTS), 0, ""),
-    "pickle that a start is taken from": (cached_in_a_pickle, 4, "the adapter in"),
-    "another kind": (config(SAVED, peft_type="PROMPT_TUNING"), 4, SAVED),
+    "pickle with initial weights": (cached_in_a_pickle, 4, "the adapter in"),
+    "another adapter type": (config(SAVED, peft_type="PROMPT_TUNING"), 4, SAVED),
     "config nested deeply": (content(SAVED, f'{{"a": {DEEP}}}'), 4, SAVED),
     "config of wrong types": (config(SAVED, r="x", target_modules=7), 4, "the adapter in"),
     "overlapping tensors": (content(ADAPTER, weights_file(tensors(a=(0, 8), b=(4, 12)), b"x" * 12)), 4, ADAPTER),
@@ -234,14 +234,14 @@ ADAPTERS: dict[str, tuple[Plant, int, str]] = {
 
 
 @pytest.mark.parametrize("case", ADAPTERS)
-def test_a_hostile_adapter_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_hostile_adapter_is_refused_or_harmless(case: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
     plant, code, name = ADAPTERS[case]
     path = project(victim, tmp_path / "p", adapter="lora", lora_model_dir=str(tmp_path / "p/adapter"))
     plant(tmp_path / "p/adapter", canary)
     judge(tunesmith("train", path), canary, code, name)
 
 
-def test_links_of_the_hubs_cache_and_to_weights_are_followed(victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_links_of_the_hub_cache_and_to_weights_are_followed(victim: Path, tmp_path: Path, canary: Canary) -> None:
     blobs, snapshot = tmp_path / "hub/models--a--b/blobs", tmp_path / "hub/models--a--b/snapshots" / ("c" * 40)
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
@@ -255,5 +255,5 @@ def test_links_of_the_hubs_cache_and_to_weights_are_followed(victim: Path, tmp_p
     judge(tunesmith("train", path, f"output_dir={tmp_path / 'again'}"), canary, 0, "")
 
 
-def test_the_same_project_trains_where_nothing_is_planted(victim: Path, tmp_path: Path, canary: Canary) -> None:
+def test_project_without_planted_files_trains(victim: Path, tmp_path: Path, canary: Canary) -> None:
     judge(tunesmith("train", project(victim, tmp_path / "p")), canary, 0, "")

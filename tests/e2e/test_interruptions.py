@@ -1,4 +1,4 @@
-"""Signals in bad moments, plugins that fail, loggers that are down, data that breaks off, a process that is lost."""
+"""A run that is interrupted by a signal, a plugin, a logger, its data or a lost process ends with the same weights."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ import pytest
 import torch
 import yaml
 from tunesmith_engine.checkpoint.save import numbered
-from tunesmith_engine.runtime.atomic import complaint
+from tunesmith_engine.runtime.atomic import why_invalid
 
 from tests import tiny
 from tests.e2e.test_resume import config, in_child, losses, same_weights
 
 HEAD = "import os, signal\nfrom tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
-GO_ON = ("plugins=[./mine.py]", "accept_changes=[plugins, data]")  # a local file that reads data is part of both
+GO_ON = (
+    "plugins=[./mine.py]",
+    "accept_changes=[plugins, data]",
+)  # a local plugin that reads data changes plugins and data
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of 12 steps that nothing happened to."""
-    folder = tmp_path_factory.mktemp("whole")
-    tiny.train(config(folder / "whole", "full"))
-    return folder / "whole"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train 12 steps without an interruption and return the folder."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    tiny.train(config(folder / "uninterrupted", "full"))
+    return folder / "uninterrupted"
 
 
 def exit_code(path: Path, *overrides: str) -> int:
-    """Of the command in a forked child; minus the signal, if one killed it."""
+    """Train in a forked child, and return its exit code or the negated number of the signal that killed it."""
 
     def run(path: Path, *overrides: str) -> None:
         from tunesmith.cli import main
@@ -49,40 +52,42 @@ def exit_code(path: Path, *overrides: str) -> int:
     return child.exitcode
 
 
-def ends_as(folder: Path, whole: Path) -> None:
-    """The same command goes on to the weights and losses of the run that nothing happened to."""
+def check_resumed_equals_uninterrupted(folder: Path, uninterrupted: Path) -> None:
+    """Check that the same command resumes and ends with the weights and losses of the uninterrupted run."""
     (folder / "mine.py").write_text(HEAD)
     assert exit_code(folder / "run.yaml", *GO_ON) == 0
-    same_weights(folder / "out", whole / "out")
-    assert losses(folder / "out") == losses(whole / "out")
+    same_weights(folder / "out", uninterrupted / "out")
+    assert losses(folder / "out") == losses(uninterrupted / "out")
 
 
-def test_sigterm_within_a_save_ends_after_it_without_another_step(tmp_path: Path, whole: Path) -> None:
+def test_sigterm_during_a_save_ends_after_the_save(tmp_path: Path, uninterrupted: Path) -> None:
     path = config(tmp_path / "cut", "full", save_steps=3)
     (tmp_path / "cut/mine.py").write_text(
         HEAD + "@hookimpl\ndef save_model(run):\n    if run.step == 6: os.kill(os.getpid(), signal.SIGTERM)\n"
     )
     assert exit_code(path, "plugins=[./mine.py]") == 143
     steps = [step for step, _ in numbered(tmp_path / "cut/out")]
-    assert steps == [3, 6] and complaint(tmp_path / "cut/out/checkpoint-6") is None
+    assert steps == [3, 6] and why_invalid(tmp_path / "cut/out/checkpoint-6") is None
     assert [step for step, _ in losses(tmp_path / "cut/out")][-1] == 6
-    ends_as(tmp_path / "cut", whole)
+    check_resumed_equals_uninterrupted(tmp_path / "cut", uninterrupted)
 
 
 @pytest.mark.parametrize("where", ["on_step", "save_model"])
-def test_a_second_sigterm_ends_at_once_and_loses_one_step_at_most(where: str, tmp_path: Path, whole: Path) -> None:
+def test_second_sigterm_ends_at_once_and_loses_at_most_one_step(
+    where: str, tmp_path: Path, uninterrupted: Path
+) -> None:
     path = config(tmp_path / "cut", "full")
     twice = "[os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]"
     (tmp_path / "cut/mine.py").write_text(HEAD + f"@hookimpl\ndef {where}(run):\n    if run.step == 6: {twice}\n")
     assert exit_code(path, "plugins=[./mine.py]") == -signal.SIGTERM
     assert numbered(tmp_path / "cut/out")[-1][0] == 5
-    assert all(complaint(folder) is None for _, folder in numbered(tmp_path / "cut/out"))
-    ends_as(tmp_path / "cut", whole)
+    assert all(why_invalid(folder) is None for _, folder in numbered(tmp_path / "cut/out"))
+    check_resumed_equals_uninterrupted(tmp_path / "cut", uninterrupted)
 
 
 @pytest.mark.parametrize("grace", [0.0, 0.02, 0.1, 0.5])
-def test_whatever_the_grace_after_sigterm_the_next_start_goes_on(grace: float, tmp_path: Path, whole: Path) -> None:
-    """A scheduler that waits `grace` seconds before it kills."""
+def test_kill_after_sigterm_at_any_time_is_resumable(grace: float, tmp_path: Path, uninterrupted: Path) -> None:
+    """Schedulers send SIGTERM and, after `grace` seconds, SIGKILL."""
     path = config(tmp_path / "cut", "full")
     child = in_child(path)
     while len(numbered(tmp_path / "cut/out")) < 2 and child.exitcode is None:
@@ -92,29 +97,31 @@ def test_whatever_the_grace_after_sigterm_the_next_start_goes_on(grace: float, t
     if child.exitcode is None:
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
-    assert all(complaint(folder) is None for _, folder in numbered(tmp_path / "cut/out"))
-    ends_as(tmp_path / "cut", whole)
+    assert all(why_invalid(folder) is None for _, folder in numbered(tmp_path / "cut/out"))
+    check_resumed_equals_uninterrupted(tmp_path / "cut", uninterrupted)
 
 
-def test_a_plugin_that_fails_in_a_step_is_named_and_the_run_goes_on_once_it_is_mended(
-    tmp_path: Path, whole: Path, capfd: pytest.CaptureFixture[str]
+def test_failing_plugin_is_reported_and_the_run_resumes_after_a_fix(
+    tmp_path: Path, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = config(tmp_path / "cut", "full")
     (tmp_path / "cut/mine.py").write_text(
         HEAD + "@hookimpl\ndef on_step(record):\n    assert record.step != 7, 'seven'\n"
     )
     assert exit_code(path, "plugins=[./mine.py]") == 6
-    said = capfd.readouterr().err
-    assert "mine.py:6: error[hook-failed]: plugin mine" in said and "failed in on_step: AssertionError: seven" in said
-    assert "Traceback" not in said and "assert record.step" in (tmp_path / "cut/out/crash.txt").read_text()
+    output = capfd.readouterr().err
+    assert (
+        "mine.py:6: error[hook-failed]: plugin mine" in output and "failed in on_step: AssertionError: seven" in output
+    )
+    assert "Traceback" not in output and "assert record.step" in (tmp_path / "cut/out/crash.txt").read_text()
     assert json.loads((tmp_path / "cut/out/run.json").read_text())["status"] == "failed"
     assert numbered(tmp_path / "cut/out")[-1][0] == 6
-    ends_as(tmp_path / "cut", whole)
+    check_resumed_equals_uninterrupted(tmp_path / "cut", uninterrupted)
 
 
 @pytest.mark.parametrize(("logger", "function"), [("tensorboard", "Board.step"), ("jsonl", "append")])
-def test_a_logger_that_is_down_is_muted_loudly_and_training_goes_on(
-    logger: str, function: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_failing_logger_is_muted_with_a_warning_and_training_continues(
+    logger: str, function: str, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     import tunesmith_jsonl.lines
     import tunesmith_tensorboard.board
@@ -126,17 +133,17 @@ def test_a_logger_that_is_down_is_muted_loudly_and_training_goes_on(
     owner, _, name = function.rpartition(".")
     monkeypatch.setattr(getattr(module, owner) if owner else module, name, down)
     tiny.train(config(tmp_path / "cut", "full"), "use_tensorboard=true")
-    assert f"plugin {logger}" in (said := capsys.readouterr().err) and "is muted: ConnectionError" in said
+    assert f"plugin {logger}" in (output := capsys.readouterr().err) and "is muted: ConnectionError" in output
     record = json.loads((tmp_path / "cut/out/run.json").read_text())
     assert record["status"] == "done" and "no route" in record["muted"][logger]
-    same_weights(tmp_path / "cut/out", whole / "out")
+    same_weights(tmp_path / "cut/out", uninterrupted / "out")
 
 
-def test_data_that_breaks_off_is_named_and_a_stream_goes_on_where_it_was(
+def test_data_error_is_reported_and_the_stream_resumes_at_its_place(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As when a remote file system goes away: the process that reads is the one that trains."""
-    complete = config(tmp_path / "whole", "stream")
+    """The reader raises an error in the middle of training, as if a remote file system were lost."""
+    complete = config(tmp_path / "uninterrupted", "stream")
     tiny.train(complete)
     path = config(tmp_path / "cut", "stream")
     breaks = (
@@ -150,13 +157,13 @@ def test_data_that_breaks_off_is_named_and_a_stream_goes_on_where_it_was(
     )
     (tmp_path / "cut/mine.py").write_text(HEAD.replace("Plugin()", "Plugin(sources=['file'])") + breaks)
     assert exit_code(path, "plugins=[./mine.py]") == 3
-    assert "text.jsonl can't be read after" in (said := capfd.readouterr().err) and "the disk went away" in said
+    assert "text.jsonl can't be read after" in (output := capfd.readouterr().err) and "the disk went away" in output
     assert 0 < numbered(tmp_path / "cut/out")[-1][0] < 12
-    ends_as(tmp_path / "cut", tmp_path / "whole")
+    check_resumed_equals_uninterrupted(tmp_path / "cut", tmp_path / "uninterrupted")
 
 
-def test_a_lost_process_ends_the_others_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    """One of two is killed within a step: no process waits for it for ever, and none stays."""
+def test_lost_process_ends_the_others_and_the_run_resumes(tmp_path: Path) -> None:
+    """One of two processes is killed in a step. The other must neither wait forever nor remain."""
     keys = {
         "max_steps": 6,
         "num_epochs": 9,
@@ -165,35 +172,36 @@ def test_a_lost_process_ends_the_others_and_the_next_start_goes_on(tmp_path: Pat
         "plugins": ["./mine.py"],
     }
     values = yaml.safe_load(tiny.sft_config(tmp_path, **keys, accept_changes=["plugins"]).read_text())
-    for name in ("whole", "cut"):
+    for name in ("uninterrupted", "cut"):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values | {"output_dir": str(tmp_path / name)}))
     plugin = tmp_path / "mine.py"
     plugin.write_text(HEAD)
-    tiny.torchrun(2, tmp_path / "whole.yaml")
-    lost = "if run.world.rank == 1 and run.step == 3: os.kill(os.getpid(), signal.SIGKILL)"
-    plugin.write_text(HEAD + f"@hookimpl\ndef prepare_step(run):\n    {lost}\n")
+    tiny.torchrun(2, tmp_path / "uninterrupted.yaml")
+    kill = "if run.world.rank == 1 and run.step == 3: os.kill(os.getpid(), signal.SIGKILL)"
+    plugin.write_text(HEAD + f"@hookimpl\ndef prepare_step(run):\n    {kill}\n")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = str(Path(tiny.__file__).with_name("train_many.py"))
     started = time.monotonic()
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, *launcher, script, str(tmp_path / "cut.yaml")],
         capture_output=True, check=False, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode != 0 and time.monotonic() - started < 120
-    left = [line for line in _commands() if str(tmp_path / "cut.yaml") in line]
-    assert not left, left
+    assert completed.returncode != 0 and time.monotonic() - started < 120
+    remaining = [line for line in _commands() if str(tmp_path / "cut.yaml") in line]
+    assert not remaining, remaining
     assert [step for step, _ in numbered(tmp_path / "cut")][-1] == 3
     plugin.write_text(HEAD)
     tiny.torchrun(2, tmp_path / "cut.yaml")
-    ours, theirs = tiny.weights(tmp_path / "cut"), tiny.weights(tmp_path / "whole")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    weights, expected = tiny.weights(tmp_path / "cut"), tiny.weights(tmp_path / "uninterrupted")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def _commands() -> list[str]:
-    found = []
+    """Return the command lines of all processes of this machine."""
+    lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
-    return found
+    return lines

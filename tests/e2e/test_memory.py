@@ -1,4 +1,4 @@
-"""`plan` counts the memory of a step; what a run then takes is near it."""
+"""The memory that `plan` counts for a step is close to the measured peak of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunesmith.api import plan, prepare
 
 SIZES = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "vocab_size": 8192, "head_dim": 64}
 NOISE = 24 * 2**20
-"""Bytes that a process takes besides tensors: buffers of libraries, what the allocator keeps."""
+"""Bytes of a process besides tensors: buffers of libraries, and memory that the allocator keeps."""
 
 
 def config(folder: Path, **keys: Any) -> Path:
@@ -35,10 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_memory_that_plan_counts_is_what_a_run_takes(case: str, tmp_path: Path) -> None:
-    """Within a sixth, besides what is no tensor; and from then on plan shows both.
+def test_planned_memory_is_near_the_measured_peak(case: str, tmp_path: Path) -> None:
+    """The tolerance is one sixth, plus memory that is not tensors. After the run, plan shows the measured peak, too.
 
-    The allocator gives back at once what is freed; as it is set otherwise, it keeps some for itself.
+    The MALLOC_ variables make the allocator return freed memory at once. By default it keeps some of it.
     """
     path = config(tmp_path, **CASES[case])
     counted = plan(prepare(tiny.start(path)))["memory"]
@@ -52,21 +52,21 @@ def test_the_memory_that_plan_counts_is_what_a_run_takes(case: str, tmp_path: Pa
     assert plan(prepare(tiny.start(path)))["memory"]["measured"] == measured
 
 
-def test_an_adapter_needs_neither_gradients_nor_optimizer_state_of_the_frozen_weights(tmp_path: Path) -> None:
+def test_frozen_weights_need_no_gradients_or_optimizer_state(tmp_path: Path) -> None:
     full, lora = (plan(prepare(tiny.start(config(tmp_path, **CASES[case]))))["memory"] for case in ("full", "lora"))
     assert lora["optimizer"] < 0.1 * full["optimizer"] and lora["weights"] < 1.1 * full["weights"]
 
 
-def test_checkpointing_is_seen_in_the_activations(tmp_path: Path) -> None:
-    plain, again = (
+def test_checkpointing_reduces_the_planned_activations(tmp_path: Path) -> None:
+    plain, checkpointed = (
         plan(prepare(tiny.start(config(tmp_path), f"gradient_checkpointing={word}")))["memory"]["activations"]
         for word in ("false", "true")
     )
-    assert again < 0.6 * plain
+    assert checkpointed < 0.6 * plain
 
 
-def test_the_loss_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """Twice the tokens, and the logits that are there at one time are as many as before."""
+def test_planned_memory_of_the_loss_is_independent_of_the_length(tmp_path: Path) -> None:
+    """With twice the tokens, as many logits exist at one time as before."""
     big = {"vocab_size": 65536, "num_hidden_layers": 1}
     model = tiny.model_folder(tmp_path / "wide", "llama", **(SIZES | big), max_position_embeddings=8192)
     tiny.write_rows(tmp_path / "texts.jsonl", [{"text": "a b c d " * 4000}])
@@ -79,7 +79,7 @@ def test_the_loss_does_not_grow_with_the_length(tmp_path: Path) -> None:
     assert 0 < longer <= 1.05 * shorter
 
 
-def test_a_loss_that_depends_on_content_is_not_counted_and_plan_says_so(tmp_path: Path) -> None:
+def test_data_dependent_loss_is_reported_as_not_counted(tmp_path: Path) -> None:
     (tmp_path / "peeks.py").write_text(
         "from tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
         "@hookimpl(wrapper=True)\n"

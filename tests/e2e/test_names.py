@@ -1,4 +1,4 @@
-"""A name in a YAML or on the command line never imports a module and never runs code: exit code 9, or no effect."""
+"""A name in a YAML or on the command line never imports a module or runs code: it is refused or has no effect."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def accepts_text(schema: dict[str, Any]) -> bool:
 def names() -> Iterator[tuple[str, ...]]:
     """Yield the path of every key that takes a name, at the top level, in an entry, and one level below."""
     entry = SCHEMA["$defs"]["DatasetSettings"]["properties"]
-    for above, properties in (((), SCHEMA["properties"]), (("datasets",), entry)):
-        yield from ((*above, key) for key, schema in properties.items() if accepts_text(schema))
+    for parent, properties in (((), SCHEMA["properties"]), (("datasets",), entry)):
+        yield from ((*parent, key) for key, schema in properties.items() if accepts_text(schema))
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,14 @@ def test_no_key_imports_the_module_it_names(
             keys: dict[str, Any] = {"base_model": "nobody/nothing", "output_dir": "out", "datasets": [entry]}
             (entry if len(path) > 1 else keys)[path[-1]] = value
             Path("run.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
-            with contextlib.suppress(TunesmithError):  # most values are refused; what counts is that nothing ran
+            with contextlib.suppress(TunesmithError):  # most values are refused; the test is that nothing ran
                 start(load_config("run.yaml"))
             assert not canary.dropped, f"{'.'.join(path)}: {value} ran code"
     assert not {name for name in sys.modules if name.startswith(MODULE)}
 
 
-def test_the_list_of_keys_has_those_that_take_names() -> None:
-    wanted = {
+def test_names_lists_the_keys_that_take_names() -> None:
+    expected = {
         ("plugins",),
         ("rl",),
         ("adapter",),
@@ -86,7 +86,7 @@ def test_the_list_of_keys_has_those_that_take_names() -> None:
         ("base_model",),
         ("chat_template",),
     }
-    assert wanted | {("datasets", "type"), ("datasets", "path"), ("datasets", "chat_template")} <= set(names())
+    assert expected | {("datasets", "type"), ("datasets", "path"), ("datasets", "chat_template")} <= set(names())
 
 
 REFUSED = {
@@ -100,35 +100,35 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("command", ["check", "lint", "plan", "preprocess", "train", "hooks", "verify", "doctor"])
-def test_every_command_refuses_the_function_of_a_module_with_code_9(command: str, project: tuple[Path, Canary]) -> None:
+def test_every_command_refuses_a_module_function_with_exit_code_9(command: str, project: tuple[Path, Canary]) -> None:
     folder, canary = project
     trace = folder / "PWNED"
     tiny.write_rows(folder / "rows.jsonl", [{"sh": 1, "-c": 2, f"touch {trace}": 3}])
-    done = run(folder, command, "subprocess:run")
-    assert done.returncode == 9, done.stdout + done.stderr
+    completed = run(folder, command, "subprocess:run")
+    assert completed.returncode == 9, completed.stdout + completed.stderr
     assert not trace.exists() and not canary.dropped
-    assert "module-name" in done.stdout + done.stderr
+    assert "module-name" in completed.stdout + completed.stderr
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_says_which_path_to_write(name: str, project: tuple[Path, Canary]) -> None:
+def test_refused_name_has_advice_with_the_path_to_write(name: str, project: tuple[Path, Canary]) -> None:
     folder, canary = project
     tiny.write_rows(folder / "rows.jsonl", [{"text": "a"}])
-    done = run(folder, "check", name)
-    assert done.returncode == 9 and REFUSED[name] in done.stderr, done.stderr
+    completed = run(folder, "check", name)
+    assert completed.returncode == 9 and REFUSED[name] in completed.stderr, completed.stderr
     assert not canary.dropped
 
 
-def test_a_library_file_is_no_local_plugin(project: tuple[Path, Canary]) -> None:
+def test_library_file_is_not_a_local_plugin(project: tuple[Path, Canary]) -> None:
     folder, _ = project
-    done = run(folder, "check", "completion", plugins=[str(Path(subprocess.__file__))])
-    assert done.returncode == 9 and "library-file" in done.stderr, done.stderr
+    completed = run(folder, "check", "completion", plugins=[str(Path(subprocess.__file__))])
+    assert completed.returncode == 9 and "library-file" in completed.stderr, completed.stderr
 
 
-def test_a_misspelt_type_with_a_dot_keeps_its_suggestion(project: tuple[Path, Canary]) -> None:
+def test_misspelled_type_with_a_dot_keeps_its_suggestion(project: tuple[Path, Canary]) -> None:
     folder, _ = project
-    done = run(folder, "check", "chatml.intle", rl="dpo")
-    assert done.returncode == 2 and "did you mean 'chatml.intel'?" in done.stderr, done.stderr
+    completed = run(folder, "check", "chatml.intle", rl="dpo")
+    assert completed.returncode == 2 and "did you mean 'chatml.intel'?" in completed.stderr, completed.stderr
 
 
 def run(folder: Path, command: str, type_name: str, **keys: Any) -> subprocess.CompletedProcess[str]:

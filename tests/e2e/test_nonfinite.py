@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite is caught before the update: named, and stopped, skipped or rolled back."""
+"""A loss or gradient that is not finite is reported before the update, and stops, skips or rolls back the step."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 def config(folder: Path, fault: dict[str, Any], steps: set[int], **keys: Any) -> Path:
+    """Write a config with a plugin that injects a fault into some steps."""
     values = {"loss": "", "gradient": False, "activation": False} | fault
     (folder / "fault.py").write_text(PLUGIN.format(step=steps, **values))
     defaults = {"plugins": ["./fault.py"], "max_steps": 6, "num_epochs": 9, "save_steps": 2}
@@ -54,12 +55,12 @@ def config(folder: Path, fault: dict[str, Any], steps: set[int], **keys: Any) ->
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_stops_before_the_update_and_says_where(fault: str, tmp_path: Path) -> None:
+def test_nonfinite_step_stops_before_the_update_with_its_place(fault: str, tmp_path: Path) -> None:
     with pytest.raises(NumericalError) as error:
         tiny.train(config(tmp_path, FAULTS[fault], {3}))
     text = str(error.value)
     assert error.value.exit_code == 7 and "step 4: " in text and "on_nonfinite" in text
-    assert ("data.jsonl:" in text) == ("gradient" not in fault)  # which rows made a gradient so, nobody knows
+    assert ("data.jsonl:" in text) == ("gradient" not in fault)  # a gradient cannot be traced to its rows
     if "activation" in fault:
         assert "first in the output of model.layers.1.mlp.down_proj" in text
     if "gradient" in fault:
@@ -69,7 +70,7 @@ def test_it_stops_before_the_update_and_says_where(fault: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_skipped_step_leaves_weights_as_they_were_and_training_goes_on(fault: str, tmp_path: Path) -> None:
+def test_skipped_step_keeps_the_weights_and_training_continues(fault: str, tmp_path: Path) -> None:
     result = tiny.train(config(tmp_path, FAULTS[fault], {3}, save_steps=1, save_total_limit=None, on_nonfinite="skip"))
     assert result.steps == 6
     before, after, later = (tiny.weights(tmp_path / f"out/checkpoint-{step}") for step in (3, 4, 5))
@@ -79,19 +80,19 @@ def test_a_skipped_step_leaves_weights_as_they_were_and_training_goes_on(fault: 
     assert any("step 4: not finite, skipped" in name for name in notes)
 
 
-def test_a_rollback_takes_the_newest_checkpoint_and_leaves_the_rows_out(tmp_path: Path) -> None:
+def test_rollback_restores_the_newest_checkpoint_and_skips_the_rows(tmp_path: Path) -> None:
     keys = {"save_steps": 2, "save_total_limit": None, "on_nonfinite": "rollback", "max_steps": 4}
     tiny.train(config(tmp_path, {"loss": "nan"}, {3}, **keys))
     saved, final = tiny.weights(tmp_path / "out/checkpoint-2"), tiny.weights(tmp_path / "out")
     assert all(torch.equal(saved[name], final[name]) for name in saved)
 
 
-def test_more_than_three_in_a_row_stop_whatever_was_said(tmp_path: Path) -> None:
+def test_more_than_three_nonfinite_steps_in_a_row_always_stop(tmp_path: Path) -> None:
     with pytest.raises(NumericalError, match="step 5"):
         tiny.train(config(tmp_path, {"loss": "nan"}, {1, 2, 3, 4}, on_nonfinite="skip"))
 
 
-def test_one_process_of_two_stops_both(tmp_path: Path) -> None:
+def test_nonfinite_step_of_one_process_stops_both(tmp_path: Path) -> None:
     path = config(tmp_path, {"loss": "nan"}, {1}, gradient_accumulation_steps=1)
     plugin = tmp_path / "fault.py"
     plugin.write_text(plugin.read_text().replace("run.step in STEP:", "run.step in STEP and run.world.rank == 1:"))

@@ -1,4 +1,4 @@
-"""Nothing is sent to anyone: no packet leaves, and none is tried, by a run whose files are on this machine."""
+"""A run whose files are local sends no packet and looks up no host."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import json, sys
 from tunesmith.cli import main
 
 def counters():
-    # what this network namespace was asked to send, by the kernel's own count
-    found = {}
-    for name, wanted in (("snmp", ("OutRequests", "OutNoRoutes", "OutDatagrams", "ActiveOpens", "OutSegs")),):
+    # the kernel's counters of packets sent in this network namespace
+    counts = {}
+    for name, fields in (("snmp", ("OutRequests", "OutNoRoutes", "OutDatagrams", "ActiveOpens", "OutSegs")),):
         lines = open(f"/proc/net/{name}").read().splitlines()
         for names, values in zip(lines[::2], lines[1::2]):
             pairs = zip(names.split()[1:], values.split()[1:])
-            found |= {f"{names.split(':')[0]} {k}": int(v) for k, v in pairs if k in wanted}
+            counts |= {f"{names.split(':')[0]} {k}": int(v) for k, v in pairs if k in fields}
     for line in open("/proc/net/snmp6"):
         name, value = line.split()
         if name in ("Ip6OutRequests", "Ip6OutNoRoutes", "Udp6OutDatagrams"):
-            found[name] = int(value)
+            counts[name] = int(value)
     for line in open("/proc/net/dev").read().splitlines()[2:]:
         device, numbers = line.split(":")
-        found[f"{device.strip()} packets"] = int(numbers.split()[9])
-    return found
+        counts[f"{device.strip()} packets"] = int(numbers.split()[9])
+    return counts
 
 if sys.argv[1] == "a packet":
     import socket
@@ -43,7 +43,7 @@ for command in ("check", "plan", "preprocess", "train") if len(sys.argv) > 2 els
     print(f"{command}: {counters()}")
 print("COUNTERS " + json.dumps(counters()))
 """
-NOBODY = """
+NO_CONNECTIONS = """
 import socket, sys
 from tunesmith.cli import main
 
@@ -75,39 +75,40 @@ def run_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """That of a user who has said nothing about networks."""
-    said = {k: v for k, v in os.environ.items() if not any(word in k for word in LIBRARIES)}
-    return said | {"HF_HOME": str(home / "hub"), **more}
+    """Return the environment of a user who set no variable about telemetry or offline use."""
+    variables = {k: v for k, v in os.environ.items() if not any(word in k for word in LIBRARIES)}
+    return variables | {"HF_HOME": str(home / "hub"), **more}
 
 
 def python(code: str, *words: str, folder: Path, before: tuple[str, ...] = (), **more: str) -> tuple[int, str]:
     command = [*before, sys.executable, "-c", code, *words]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, check=False, timeout=300
     )
-    return done.returncode, done.stdout + done.stderr
+    return completed.returncode, completed.stdout + completed.stderr
 
 
 @pytest.fixture(scope="module")
 def nowhere() -> tuple[str, ...]:
-    """Begins a command in a network namespace of its own, in which there is nowhere to send anything to."""
+    """Return a command prefix that runs a command in its own network namespace, which has no network."""
     command = ("unshare", "--user", "--map-root-user", "--net")
     if not shutil.which("unshare"):
-        pytest.skip("no unshare here: no namespace without a network")
-    tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"no namespace without a network here: {tried.stderr.strip()}")
+        pytest.skip("unshare is not installed, so a namespace without a network cannot be created")
+    attempt = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    if attempt.returncode:
+        pytest.skip(f"a namespace without a network cannot be created: {attempt.stderr.strip()}")
     return command
 
 
 def sent(output: str) -> dict[str, int]:
+    """Return the counters that are not zero."""
     (line,) = [line for line in output.splitlines() if line.startswith("COUNTERS ")]
     counters: dict[str, int] = json.loads(line.removeprefix("COUNTERS "))
     assert {"Ip OutRequests", "Ip OutNoRoutes", "Udp OutDatagrams", "Tcp ActiveOpens", "lo packets"} <= set(counters)
     return {name: number for name, number in counters.items() if number}
 
 
-def test_check_plan_preprocess_and_train_try_no_packet(
+def test_check_plan_preprocess_and_train_send_no_packet(
     run_yaml: Path, nowhere: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = [str(run_yaml), f"output_dir={tmp_path / 'out'}", f"dataset_prepared_path={tmp_path / 'data'}"]
@@ -116,45 +117,55 @@ def test_check_plan_preprocess_and_train_try_no_packet(
     assert sent(output) == {}, output
 
 
-def test_a_packet_that_is_tried_would_be_counted(nowhere: tuple[str, ...], tmp_path: Path) -> None:
+def test_counters_include_an_attempted_packet(nowhere: tuple[str, ...], tmp_path: Path) -> None:
     code, output = python(COUNTERS, "a packet", folder=tmp_path, before=nowhere)
     assert code == 0, output
     assert sent(output)
 
 
-def test_nobody_is_looked_up_or_connected_to(run_yaml: Path, tmp_path: Path) -> None:
-    code, output = python(NOBODY, "train", str(run_yaml), f"output_dir={tmp_path / 'out'}", folder=run_yaml.parent)
+def test_no_host_is_looked_up_or_connected_to(run_yaml: Path, tmp_path: Path) -> None:
+    code, output = python(
+        NO_CONNECTIONS, "train", str(run_yaml), f"output_dir={tmp_path / 'out'}", folder=run_yaml.parent
+    )
     assert code == 0, output
 
 
-def test_who_looks_somebody_up_would_be_shown(tmp_path: Path) -> None:
-    code, output = python(NOBODY, "a lookup", folder=tmp_path)
+def test_lookup_is_reported_with_its_caller(tmp_path: Path) -> None:
+    code, output = python(NO_CONNECTIONS, "a lookup", folder=tmp_path)
     assert code == 1 and "looks up host.invalid" in output and "urllib" in output
 
 
-def test_a_hub_id_is_not_asked_for_offline(run_yaml: Path, tmp_path: Path) -> None:
+def test_hub_id_is_not_requested_offline(run_yaml: Path, tmp_path: Path) -> None:
     words = ["preprocess", str(run_yaml), "base_model=nobody/nothing"]
-    code, output = python(NOBODY, *words, folder=run_yaml.parent, HF_HUB_OFFLINE="1")
+    code, output = python(NO_CONNECTIONS, *words, folder=run_yaml.parent, HF_HUB_OFFLINE="1")
     assert code == 4 and "nobody/nothing: LocalEntryNotFoundError" in output, output
 
 
-TOLD = """
-import tunesmith_hf, datasets.config, transformers.integrations.hub_kernels as kernels
+CHECK = "from tunesmith import load_config, start; start(load_config('run.yaml'))"
+SETTINGS = f"""
+{CHECK}
+import datasets.config, transformers.integrations.hub_kernels as kernels
 from transformers.utils.hub import http_user_agent
 print(datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, kernels._kernels_enabled, http_user_agent())
 """
-HUB = "import tunesmith_hf, os, huggingface_hub.constants as hub; print(hub.HF_HUB_DISABLE_TELEMETRY)"
+HUB = f"{CHECK}; import huggingface_hub.constants as hub; print(hub.HF_HUB_DISABLE_TELEMETRY)"
 
 
-def test_telemetry_of_the_libraries_is_off(tmp_path: Path) -> None:
-    code, output = python(TOLD, folder=tmp_path)
+def test_importing_the_plugin_sets_no_variable(tmp_path: Path) -> None:
+    source = "import os; before = dict(os.environ); import tunesmith_hf; print(dict(os.environ) == before)"
+    assert python(source, folder=tmp_path) == (0, "True\n")
+
+
+def test_library_telemetry_is_off(run_yaml: Path) -> None:
+    code, output = python(SETTINGS, folder=run_yaml.parent)
     assert code == 0 and output.startswith("False False ") and output.endswith("telemetry/off\n"), output
 
 
-def test_it_is_off_also_where_the_hub_was_imported_first_and_as_the_user_said_where_he_said(tmp_path: Path) -> None:
+def test_telemetry_is_off_after_an_earlier_hub_import_and_follows_the_user(run_yaml: Path) -> None:
+    folder = run_yaml.parent
     first = f"import huggingface_hub.constants; {HUB}"
-    assert python(HUB, folder=tmp_path) == python(first, folder=tmp_path) == (0, "True\n")
+    assert python(HUB, folder=folder) == python(first, folder=folder) == (0, "True\n")
     for name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
-        assert python(first, folder=tmp_path, **{name: "1"}) == (0, "True\n")
-    assert python(HUB, folder=tmp_path, HF_HUB_DISABLE_TELEMETRY="0") == (0, "False\n")
-    assert python(first, folder=tmp_path, HF_HUB_DISABLE_TELEMETRY="0") == (0, "False\n")
+        assert python(first, folder=folder, **{name: "1"}) == (0, "True\n")
+    assert python(HUB, folder=folder, HF_HUB_DISABLE_TELEMETRY="0") == (0, "False\n")
+    assert python(first, folder=folder, HF_HUB_DISABLE_TELEMETRY="0") == (0, "False\n")

@@ -1,4 +1,4 @@
-"""Neither packing, nor accumulation, nor the number of processes changes what is learned: float32, to 1e-5."""
+"""Packing, accumulation and the number of processes do not change training: float32 results agree to 1e-5."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests import tiny
 from tunesmith import Example, Needs, collate
 from tunesmith.api import prepare, verify
 
-ARCHITECTURES = (*tiny.ARCHITECTURES, "lfm2")  # its convolutions read a row from start to end
+ARCHITECTURES = (*tiny.ARCHITECTURES, "lfm2")  # its convolutions would read across the examples of a pack
 NUMBER = 12
-WAYS = {  # the same 12 examples in each step
+WAYS = {  # every step uses the same 12 examples
     "unpacked": {"sample_packing": False, "micro_batch_size": NUMBER},
     "packed": {"sample_packing": True, "micro_batch_size": NUMBER},
     "accumulated": {"sample_packing": False, "micro_batch_size": 3, "gradient_accumulation_steps": 4},
@@ -29,23 +29,23 @@ def config(folder: Path, architecture: str, name: str, **keys: Any) -> Path:
     return path.rename(folder / f"{name}.yaml")
 
 
-def same(ours: Path, theirs: Path) -> None:
-    """Losses, gradient norms and final weights of two runs agree."""
-    for one, other in zip(tiny.metrics(ours), tiny.metrics(theirs), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4, abs=1e-5)
+def assert_same_metrics(folder: Path, reference: Path) -> None:
+    """Check that two runs have the same losses and gradient norms in every step."""
+    for line, expected in zip(tiny.metrics(folder), tiny.metrics(reference), strict=True):
+        assert line["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+        assert line["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_packed_accumulated_and_uneven_are_one_batch(architecture: str, tmp_path: Path) -> None:
+def test_packed_accumulated_and_uneven_equal_one_batch(architecture: str, tmp_path: Path) -> None:
     for name, keys in WAYS.items():
         tiny.train(config(tmp_path, architecture, name, **keys))
     for name in WAYS:
-        same(tmp_path / name, tmp_path / "unpacked")
+        assert_same_metrics(tmp_path / name, tmp_path / "unpacked")
 
 
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    """All architectures in one launch: 2 gloo processes with 2 or 3 micro-batches each, of which one may be a dummy."""
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """One launch trains all architectures on 2 gloo processes with 2 or 3 micro-batches each, including a dummy one."""
     pairs = []
     for architecture in ARCHITECTURES:
         folder = tmp_path / architecture
@@ -57,19 +57,19 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     tiny.torchrun(2, *pairs)
     for architecture in ARCHITECTURES:
         for name in ("two", "uneven"):
-            same(tmp_path / architecture / name, tmp_path / architecture / "one")
+            assert_same_metrics(tmp_path / architecture / name, tmp_path / architecture / "one")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_gradients_are_those_of_transformers_own_loss(architecture: str, tmp_path: Path) -> None:
-    """One packed batch against the library's forward with labels, one example at a time."""
+def test_gradients_equal_those_of_the_transformers_loss(architecture: str, tmp_path: Path) -> None:
+    """The test compares a packed batch with the forward pass of the library with labels, one example at a time."""
     run = prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER)))
     policy = build_policy(run)
     examples: list[Example] = list(run.data.train)
     batch = collate(examples, share=run.shares_prompts)
     loss = -(policy(batch).logps * batch.weight).sum() / len(batch.target_ids)
     loss.backward()
-    ours = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
     policy.model.zero_grad()
     total = 0.0
     with policy.language_model.attending("sdpa"):
@@ -85,29 +85,29 @@ def test_gradients_are_those_of_transformers_own_loss(architecture: str, tmp_pat
             total += share.item()
     assert loss.item() == pytest.approx(total, abs=1e-5)
     for name, parameter in policy.model.named_parameters():
-        if name in ours:
-            assert torch.allclose(ours[name], parameter.grad, atol=1e-5), name
+        if name in gradients:
+            assert torch.allclose(gradients[name], parameter.grad, atol=1e-5), name
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_example_does_not_see_its_neighbour(architecture: str, tmp_path: Path) -> None:
-    """Another neighbour in the row, of the same length: not a bit of this one's log-probabilities changes."""
+def test_example_is_independent_of_its_neighbor(architecture: str, tmp_path: Path) -> None:
+    """With another neighbor of the same length in the pack, the log-probabilities are equal bit for bit."""
     run = prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER)))
     policy = build_policy(run)
     policy.model.eval()
-    first, mine = run.data.train[0], run.data.train[1]
+    first, example = run.data.train[0], run.data.train[1]
     other = Example.text((first.segments[1].tokens + 1) % 300, first.segments[1].weights)
-    count = mine.trained_tokens
+    count = example.trained_tokens
     with torch.no_grad():
         before, after = (
-            policy(collate([neighbour, mine]), Needs(logps=True)).logps[-count:] for neighbour in (first, other)
+            policy(collate([neighbor, example]), Needs(logps=True)).logps[-count:] for neighbor in (first, other)
         )
     assert torch.equal(before, after)
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_verify_says_so(architecture: str, adapter: str | None, tmp_path: Path) -> None:
+def test_verify_passes(architecture: str, adapter: str | None, tmp_path: Path) -> None:
     rows = verify(prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER, adapter=adapter))))
-    shares = architecture != "lfm2"  # or there is nothing to compare repeated prompts with
+    shares = architecture != "lfm2"  # without shared prompts, one comparison is not made
     assert len(rows) == 4 + shares + bool(adapter) and all(row["ok"] for row in rows)

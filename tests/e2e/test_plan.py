@@ -1,4 +1,4 @@
-"""plan says what train then does, reads no weights, and changes nothing of the caller's."""
+"""`plan` reports what train then does, reads no weights, and does not change the caller's model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunesmith.config.load import load_config
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
-def test_steps_parameters_and_stages_are_those_of_the_run(adapter: str | None, tmp_path: Path) -> None:
+def test_planned_steps_parameters_and_stages_equal_those_of_the_run(adapter: str | None, tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path, adapter=adapter, max_steps=None, num_epochs=2)
     (tmp_path / "model-llama/model.safetensors").rename(tmp_path / "weights")
     planned = plan(prepare(tiny.start(path, "reinit_weights=true")))
@@ -29,7 +29,7 @@ def test_steps_parameters_and_stages_are_those_of_the_run(adapter: str | None, t
     assert all(row["location"].rpartition(":")[2].isdigit() for row in planned["stages"])
 
 
-def test_a_model_of_ones_own_is_not_touched(tmp_path: Path) -> None:
+def test_model_of_the_caller_is_not_changed(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     path = tiny.sft_config(tmp_path, adapter="lora", max_steps=1)
@@ -41,7 +41,7 @@ def test_a_model_of_ones_own_is_not_touched(tmp_path: Path) -> None:
     assert sum("lora_A" in name for name, _ in train(run).policy.model.named_parameters()) == 14
 
 
-def test_reuse_counts_in_the_steps(tmp_path: Path) -> None:
+def test_reuse_is_included_in_the_steps(tmp_path: Path) -> None:
     (tmp_path / "thrice.py").write_text(
         "from tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
         "@hookimpl\ndef configure(run):\n    run.reuse = 3\n"

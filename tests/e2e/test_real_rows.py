@@ -1,4 +1,4 @@
-"""Real rows, a real tokenizer: the held-out loss falls, and transformers and peft load the result by themselves."""
+"""On real rows with a real tokenizer, the held-out loss falls, and transformers and peft load the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CASES = [(source, adapter) for source in SOURCES for adapter in (None, "lora")]
 
 @pytest.fixture(scope="module")
 def base(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Llama with random weights for the tokenizer of the test data."""
+    """Write a small Llama with random weights and the tokenizer of the test data."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("base")
@@ -45,17 +45,17 @@ def test_held_out_loss_falls_and_the_result_loads(
     )  # fmt: skip
     result = tiny.train(config)
     evaluations = [line["eval_loss"] for line in tiny.metrics(tmp_path / "out") if "eval_loss" in line]
-    untrained = 10.825  # ln of the vocabulary; random weights are a little worse
+    untrained = 10.825  # ln(50259), the loss of a uniform guess; random weights are slightly worse
     assert evaluations[-1] < untrained - 0.05
     loaded = load(tmp_path / "out", base, adapter)
     tokens = torch.arange(20)[None]
     with torch.no_grad(), result.policy.language_model.attending("sdpa"):
-        mine = result.policy.model.eval()(input_ids=tokens).logits
-        assert torch.allclose(loaded(input_ids=tokens).logits, mine, atol=1e-5)
+        expected = result.policy.model.eval()(input_ids=tokens).logits
+        assert torch.allclose(loaded(input_ids=tokens).logits, expected, atol=1e-5)
 
 
 def load(folder: Path, base: Path, adapter: str | None) -> Any:
-    """As anyone would, without Tunesmith."""
+    """Load the result with transformers and peft, without Tunesmith."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

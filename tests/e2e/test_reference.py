@@ -1,4 +1,4 @@
-"""Log-probabilities of the reference, computed once: training is what it is with a reference beside it."""
+"""Training with precomputed reference log-probabilities equals training with a reference model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PAIRS = [
     {"prompt": "say it again", "chosen": "again and again", "rejected": "this is not what it is"},
     {"prompt": "where are you", "chosen": "in the house", "rejected": "where"},
 ]
-LABELLED = [
+LABELED = [
     {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
     for pair in PAIRS
     for side in ("chosen", "rejected")
 ]
-ROWS = {"dpo": PAIRS, "simpo": PAIRS, "kto": LABELLED}
+ROWS = {"dpo": PAIRS, "simpo": PAIRS, "kto": LABELED}
 KEEP = {"precompute_ref_log_probs": True}
 
 
 def config(folder: Path, name: str, rl: str = "dpo", **keys: Any) -> Path:
-    """Four steps on a few rows, of which one is held out; twice through the data."""
+    """Write the config of four steps on a few rows with one held-out row, which are two epochs."""
     if not (model := folder / "model").exists():
         tiny.model_folder(model, "llama")
     data = tiny.write_rows(folder / f"{rl}.jsonl", ROWS[rl])
@@ -44,44 +44,45 @@ def config(folder: Path, name: str, rl: str = "dpo", **keys: Any) -> Path:
     return tiny.write_config(folder, f"{name}.yaml", **(defaults | keys))
 
 
-def same(ours: Path, theirs: Path) -> None:
-    """All figures of two runs agree, step by step."""
-    lines, others = tiny.metrics(ours), tiny.metrics(theirs)
+def assert_same_metrics(folder: Path, reference: Path) -> None:
+    """Check that two runs have the same metrics in every step, and that the policy has changed."""
+    lines, expected_lines = tiny.metrics(folder), tiny.metrics(reference)
     assert len(lines) == 4 and abs(lines[-1]["rewards/chosen"]) > 1e-3
-    for line, other in zip(lines, others, strict=True):
+    for line, expected in zip(lines, expected_lines, strict=True):
         for name in set(line) - {"tokens_per_second", "seconds", "time"}:
-            assert line[name] == pytest.approx(other[name], rel=1e-4, abs=2e-5), f"{ours}: {name}"
+            assert line[name] == pytest.approx(expected[name], rel=1e-4, abs=2e-5), f"{folder}: {name}"
 
 
 def note(folder: Path) -> str:
+    """Return the note of a run on its reference log-probabilities."""
     notes = json.loads((folder / "run.json").read_text("utf-8"))["notes"]
     return str(notes["reference log-probabilities"])
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
 @pytest.mark.parametrize("rl", ["dpo", "kto"])
-def test_a_run_is_the_same_with_its_reference_asked_once(rl: str, adapter: str | None, tmp_path: Path) -> None:
+def test_precomputed_reference_equals_reference_model(rl: str, adapter: str | None, tmp_path: Path) -> None:
     tiny.train(config(tmp_path, "beside", rl, adapter=adapter))
     tiny.train(config(tmp_path, "once", rl, adapter=adapter, **KEEP))
-    same(tmp_path / "once", tmp_path / "beside")
+    assert_same_metrics(tmp_path / "once", tmp_path / "beside")
 
 
-def test_an_adapter_that_training_goes_on_from_is_the_reference(tmp_path: Path) -> None:
+def test_continued_adapter_is_the_reference(tmp_path: Path) -> None:
     tiny.train(config(tmp_path, "first", adapter="lora"))
-    on = {"adapter": "lora", "lora_model_dir": str(tmp_path / "first")}
-    tiny.train(config(tmp_path, "beside", **on))
-    tiny.train(config(tmp_path, "once", **on, **KEEP))
-    same(tmp_path / "once", tmp_path / "beside")
+    keys = {"adapter": "lora", "lora_model_dir": str(tmp_path / "first")}
+    tiny.train(config(tmp_path, "beside", **keys))
+    tiny.train(config(tmp_path, "once", **keys, **KEEP))
+    assert_same_metrics(tmp_path / "once", tmp_path / "beside")
 
 
-def test_no_second_model_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_reference", lambda *_: pytest.fail("a copy was made"))
+def test_no_second_model_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_reference", lambda *_: pytest.fail("the model was copied"))
     result = tiny.train(config(tmp_path, "once", **KEEP))
     with result.policy.reference() as reference:
         assert reference.language_model is result.policy.language_model
 
 
-def test_what_was_asked_is_kept_for_runs_with_the_same_model_and_rows(tmp_path: Path) -> None:
+def test_log_probabilities_are_reused_for_the_same_model_and_rows(tmp_path: Path) -> None:
     tiny.train(config(tmp_path, "first", **KEEP))
     assert "computed in" in note(tmp_path / "first")
     tiny.train(config(tmp_path, "second", **KEEP))
@@ -91,13 +92,13 @@ def test_what_was_asked_is_kept_for_runs_with_the_same_model_and_rows(tmp_path: 
     ]
     tiny.train(config(tmp_path, "adapter", adapter="lora", seed=7, val_set_size=0, eval_steps=None, **KEEP))
     tiny.train(config(tmp_path, "seed", adapter="lora", seed=8, val_set_size=0, eval_steps=None, **KEEP))
-    assert note(tmp_path / "seed").startswith("from "), "the adapter's own first weights do not matter"
+    assert note(tmp_path / "seed").startswith("from "), "the initial weights of the adapter have no effect"
     tiny.model_folder(tmp_path / "other", "llama", num_hidden_layers=1)
     tiny.train(config(tmp_path, "model", base_model=str(tmp_path / "other"), **KEEP))
     assert "computed in" in note(tmp_path / "model")
 
 
-def test_what_is_damaged_is_computed_again(tmp_path: Path) -> None:
+def test_damaged_log_probabilities_are_recomputed(tmp_path: Path) -> None:
     tiny.train(config(tmp_path, "first", **KEEP))
     (file,) = (tmp_path / "prepared").glob("reference-*/train.npy")
     file.write_bytes(file.read_bytes()[:-4])
@@ -107,26 +108,26 @@ def test_what_is_damaged_is_computed_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_resumed_run_has_the_reference_that_it_had(kept: bool, tmp_path: Path) -> None:
+def test_resumed_run_has_the_same_reference(kept: bool, tmp_path: Path) -> None:
     keys: dict[str, Any] = KEEP | {"save_steps": 2} | ({} if kept else {"dataset_prepared_path": None})
-    whole = tiny.train(config(tmp_path, "whole", **keys))
+    uninterrupted = tiny.train(config(tmp_path, "uninterrupted", **keys))
     tiny.train(config(tmp_path, "parts", **keys), "max_steps=2")
     resumed = tiny.train(config(tmp_path, "parts", **keys), "resume_from_checkpoint=auto")
-    pairs = zip(whole.policy.model.parameters(), resumed.policy.model.parameters(), strict=True)
+    pairs = zip(uninterrupted.policy.model.parameters(), resumed.policy.model.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
 
 
-def test_two_processes_ask_the_same(tmp_path: Path) -> None:
+def test_two_processes_compute_the_same_log_probabilities(tmp_path: Path) -> None:
     tiny.train(config(tmp_path, "one", gradient_accumulation_steps=2, **KEEP))
     half: dict[str, Any] = KEEP | {"dataset_prepared_path": None}
     sharded = config(tmp_path, "sharded", fsdp_config={}, **half)
     tiny.torchrun(2, config(tmp_path, "two", **half), sharded, config(tmp_path, "kept", **KEEP))
     for name in ("two", "sharded", "kept"):
-        same(tmp_path / name, tmp_path / "one")
+        assert_same_metrics(tmp_path / name, tmp_path / "one")
     assert note(tmp_path / "kept").startswith("from ")
 
 
-def test_the_plan_names_the_reference_and_what_it_takes(tmp_path: Path) -> None:
+def test_plan_shows_the_reference_and_its_memory(tmp_path: Path) -> None:
     def planned(name: str, **keys: Any) -> dict[str, Any]:
         return plan(prepare(tiny.start(config(tmp_path, name, **keys))))
 
@@ -135,21 +136,21 @@ def test_the_plan_names_the_reference_and_what_it_takes(tmp_path: Path) -> None:
     assert once["reference"].startswith("log-probabilities, computed once") and "reference" not in once["memory"]
     assert "switched off" in off["reference"] and "reference" not in off["memory"]
     assert copied["memory"]["total"] - once["memory"]["total"] >= copied["memory"]["reference"] * 0.99
-    labelled = planned("labelled", rl="kto")  # its baseline is a number of the step
-    assert labelled["memory"]["reference"] == copied["memory"]["reference"]
+    labeled = planned("labelled", rl="kto")  # KTO also has a baseline, which each step computes
+    assert labeled["memory"]["reference"] == copied["memory"]["reference"]
     assert "DataDependent" not in str(planned("weighted", dpo_use_weighting=True, dpo_loss_type=["sigmoid", "sft"]))
     sft = tiny.sft_config(tmp_path)
     assert plan(prepare(tiny.start(sft)))["reference"] == "none"
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"rl": "simpo"}, "precompute_ref_log_probs has no effect: no active plugin uses a reference model"),
         ({"sync_ref_model": True}, "sync_ref_model moves the reference"),
         ({"streaming": True, "val_set_size": 0, "eval_steps": None}, "precompute_ref_log_probs can't be"),
     ],
 )
-def test_where_it_can_not_be_is_told(keys: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_unsupported_settings_are_an_error(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
         tiny.start(config(tmp_path, "refused", **(KEEP | keys)))

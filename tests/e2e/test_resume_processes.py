@@ -1,4 +1,4 @@
-"""Two processes, data parallel and sharded: stopped and resumed, they end with the weights of the run that was not."""
+"""A resumed run of two processes, data parallel or sharded, equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def test_two_processes_resume_bit_for_bit(tmp_path: Path) -> None:
-    """Six steps at once, against three, a new launch, and three more."""
-    whole, first, second = [], [], []
+    """The test compares six steps in one launch with three steps in each of two launches."""
+    uninterrupted, first, second = [], [], []
     tiny.model_folder(tmp_path / "model-llama", "llama", attention_dropout=0.1)
     for name, keys in CASES.items():
         steps = {"num_epochs": 9, "save_steps": 3, "resume_from_checkpoint": "auto", "lr_scheduler": "constant"}
         path = tiny.sft_config(tmp_path, **steps, **keys, max_steps=6, warmup_steps=0)
         values = yaml.safe_load(path.read_text())
-        for group, folder, most in ((whole, "whole", 6), (first, "parts", 3), (second, "parts", 6)):
-            config = tmp_path / f"{name}-{folder}-{most}.yaml"
-            config.write_text(yaml.safe_dump(values | {"max_steps": most, "output_dir": str(tmp_path / name / folder)}))
+        for group, folder, steps_done in (
+            (uninterrupted, "uninterrupted", 6),
+            (first, "parts", 3),
+            (second, "parts", 6),
+        ):
+            config = tmp_path / f"{name}-{folder}-{steps_done}.yaml"
+            config.write_text(
+                yaml.safe_dump(values | {"max_steps": steps_done, "output_dir": str(tmp_path / name / folder)})
+            )
             group.append(config)
-    tiny.torchrun(2, *whole, *first)
+    tiny.torchrun(2, *uninterrupted, *first)
     tiny.torchrun(2, *second)
     for name in CASES:
-        ours, theirs = (tiny.weights(tmp_path / name / folder) for folder in ("parts", "whole"))
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
-    assert tiny.weights(tmp_path / "ddp/whole").keys() == tiny.weights(tmp_path / "fsdp/whole").keys()
+        weights, expected = (tiny.weights(tmp_path / name / folder) for folder in ("parts", "uninterrupted"))
+        assert weights.keys() == expected.keys(), name
+        assert all(torch.equal(weights[key], expected[key]) for key in weights), name
+    assert tiny.weights(tmp_path / "ddp/uninterrupted").keys() == tiny.weights(tmp_path / "fsdp/uninterrupted").keys()

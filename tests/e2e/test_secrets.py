@@ -1,4 +1,4 @@
-"""Twelve secrets are planted, everything is run and much fails: none of them is printed or written."""
+"""No command prints or writes any of twelve planted secrets, even if it fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VARIABLES = {
     "MY_PRIVATE_KEY": "canary-line-one-6a\ncanary-line-two-6b",
     "SERVICE_CREDENTIAL": "canary-of-a-service-7c",
 }
-"""As plugins and services want them: with quotes, spaces, letters beyond ASCII, several lines."""
+"""Secrets in environment variables, with quotes, spaces, non-ASCII letters and several lines."""
 SHAPES = {
     "a token of the hub": "hf_CanaryCanaryCanary8d",
     "a token of a code host": "ghp_CanaryCanaryCanaryCanary9e",
@@ -35,7 +35,7 @@ SHAPES = {
     "a password in an address": "canary-password-11",
     "a signature in a query": "canarysignature12",
 }
-"""Not in the environment: known by what they look like, or by where they stand."""
+"""Secrets outside the environment, which are recognized by their form or their place."""
 SECRETS = [*VARIABLES.values(), *SHAPES.values()]
 FORMS = {form for s in SECRETS for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1], s.partition("\n")[0])}
 ADDRESS = f"https://me:{SHAPES['a password in an address']}@host/x?a=1&token={SHAPES['a signature in a query']}"
@@ -80,13 +80,13 @@ def on_step(run, record):
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run with secrets in its environment, its settings, the path of its model, and the mouth of a plugin."""
+    """Write a run with secrets in its environment, its settings, the path of its model and the output of a plugin."""
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     shapes = " ".join([*SHAPES.values()][:3])
     for name, best_effort in (("speaks", False), ("muted", True)):
-        told = {"names": list(VARIABLES), "shapes": shapes, "address": ADDRESS, "token": shapes.split()[0]}
-        source = SPEAKS.format(best_effort=best_effort, **told)
+        planted = {"names": list(VARIABLES), "shapes": shapes, "address": ADDRESS, "token": shapes.split()[0]}
+        source = SPEAKS.format(best_effort=best_effort, **planted)
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     model = tmp_path / VARIABLES["HF_TOKEN"] / "model"
     tiny.model_folder(model)
@@ -104,28 +104,28 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def leaks(folder: Path, *printed: str) -> list[str]:
-    """Where a secret stands: in what was printed, or in a file that a run wrote."""
-    found = [f"printed: {form}" for text in printed for form in FORMS if form in text]
+    """Return the places of secrets in printed text and in the files that a run wrote."""
+    places = [f"printed: {form}" for text in printed for form in FORMS if form in text]
     own = {"run.yaml", "speaks.py", "muted.py"}
     for path in folder.rglob("*"):
         inside = path.relative_to(folder).parts
         if path.is_file() and path.name not in own and inside[0] not in SECRETS:
             content = path.read_bytes()
-            found += [f"{'/'.join(inside)}: {form}" for form in FORMS if form.encode() in content]
-    return found
+            places += [f"{'/'.join(inside)}: {form}" for form in FORMS if form.encode() in content]
+    return places
 
 
 def tunesmith(*words: str) -> tuple[int, str]:
-    """A command in this process: its exit code, and all that it printed."""
+    """Run a command in this process, and return its exit code and its output."""
     result = CliRunner().invoke(main, list(words))
     return result.exit_code, result.output
 
 
-def alone(folder: Path, *words: str) -> tuple[int, str]:
-    """The same in a process of its own."""
+def in_process(folder: Path, *words: str) -> tuple[int, str]:
+    """Run a command in a new process, and return its exit code and its output."""
     command = [sys.executable, "-m", "tunesmith", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    return done.returncode, done.stdout + done.stderr
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    return completed.returncode, completed.stdout + completed.stderr
 
 
 COMMANDS: dict[str, tuple[list[str], int]] = {
@@ -158,13 +158,13 @@ def test_no_command_prints_or_writes_a_secret(case: str, project: Path, monkeypa
         assert "***" in (project.parent / "out/crash.txt").read_text("utf-8")
 
 
-def test_a_process_that_fails_prints_none(project: Path) -> None:
-    code, printed = alone(project.parent, "--traceback", "train", "run.yaml", "fail_at=1")
+def test_failing_process_prints_no_secret(project: Path) -> None:
+    code, printed = in_process(project.parent, "--traceback", "train", "run.yaml", "fail_at=1")
     assert code == 6 and printed.count("***") > 20, printed
     assert not leaks(project.parent, printed)
 
 
-def test_a_run_that_is_interrupted_and_goes_on_writes_none(project: Path) -> None:
+def test_interrupted_and_resumed_run_writes_no_secret(project: Path) -> None:
     command = [sys.executable, "-m", "tunesmith", "train", "run.yaml", "max_steps=40", "wait=0.2"]
     process = subprocess.Popen(
         command, cwd=project.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
@@ -177,25 +177,25 @@ def test_a_run_that_is_interrupted_and_goes_on_writes_none(project: Path) -> Non
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 143, printed
     more = [f"max_steps={json.loads((project.parent / 'out/run.json').read_text())['step'] + 1}", "wait=0.2"]
-    code, later = alone(project.parent, "train", "run.yaml", "resume_from_checkpoint=auto", *more)
+    code, later = in_process(project.parent, "train", "run.yaml", "resume_from_checkpoint=auto", *more)
     assert code == 0, later
     assert not leaks(project.parent, printed, later)
 
 
-def test_in_a_notebook_too_nothing_of_ours_prints_one(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_from_python_prints_no_secret(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = (project.parent / "muted.py").read_text("utf-8")
     silent = source.replace("print(", "dict(a=").replace("warnings.warn(", "str(")
     (project.parent / "muted.py").write_text(silent, encoding="utf-8")
     tiny.train(project, "plugins=[./muted.py]", "fail_at=1")
-    told = capsys.readouterr()
-    assert "a note: ***" in told.out and "is muted: RuntimeError: could not reach https://***@host" in told.err
-    assert not leaks(project.parent, told.out, told.err)
+    captured = capsys.readouterr()
+    assert "a note: ***" in captured.out and "is muted: RuntimeError: could not reach https://***@host" in captured.err
+    assert not leaks(project.parent, captured.out, captured.err)
 
 
 # the redactor
 
 
-def test_values_are_found_in_every_form_that_they_are_written_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_redacted_in_every_written_form(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     for value in VARIABLES.values():
@@ -212,23 +212,23 @@ def test_values_are_found_in_every_form_that_they_are_written_in(monkeypatch: py
         "tokens=128 key=value", "token: the", "/data/TOKENS/key.json", "Authorization",
     ],
 )  # fmt: skip
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_harmless_text_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
 @pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "MAX_NEW_TOKENS_X", "AWS_TOKEN_FILE"])
-def test_names_that_only_sound_secret_are_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harmless_variables_with_similar_names_are_unchanged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "a-long-harmless-value")
     assert redact("a-long-harmless-value") == "a-long-harmless-value"
 
 
-def test_a_tree_stays_json_though_a_secret_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tree_stays_json_with_a_numeric_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_PASSWORD", "12345678")
     tree = {"seed": 12345678, "a 12345678": ["x 12345678", None, True, 1.5, Path("p/12345678")]}
     assert clean(tree) == {"seed": 12345678, "a ***": ["x ***", None, True, 1.5, "p/***"]}
 
 
-def test_a_new_secret_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_secret_is_redacted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert redact("a-late-arrival") == "a-late-arrival"
     monkeypatch.setenv("LATE_TOKEN", "a-late-arrival")
     assert redact("a-late-arrival") == "***"
@@ -243,7 +243,7 @@ def test_redacting_a_line_takes_less_than_a_millisecond() -> None:
     assert (time.perf_counter() - start) / 100 < 1e-3
 
 
-def test_a_stream_that_redacts_is_otherwise_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
+def test_redacted_stream_behaves_like_the_original(capsys: pytest.CaptureFixture[str]) -> None:
     stream = Redacted(sys.stdout)
     print("hf_abcdefghijklmnop123", file=stream, flush=True)
     stream.writelines(["a\n", "sk-abcdefghijklmnop1234\n"])

@@ -1,4 +1,4 @@
-"""Several processes prepare data once, and share it."""
+"""Several processes prepare the data once and share it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def build_dataset(run, rows):
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_each_row_is_tokenised_once_for_all_processes(
-    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_is_tokenized_once_for_all_processes(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUNTED", str(tmp_path / "counted.txt"))
     (tmp_path / "counting.py").write_text(COUNTING)
     data = tiny.write_rows(tmp_path / "data.jsonl", tiny.rows("text", 12))
@@ -47,19 +45,19 @@ def test_each_row_is_tokenised_once_for_all_processes(
     assert not list((tmp_path / "out").glob(".prepared*")) and tiny.metrics(tmp_path / "out")
 
 
-def test_a_process_that_does_not_see_the_disk_makes_its_own_and_meets_the_others(tmp_path: Path) -> None:
-    """It has to come to every barrier: one that it left out would be taken for another meeting."""
-    meetings: list[str] = []
+def test_process_without_the_shared_disk_prepares_its_own_data_and_reaches_every_barrier(tmp_path: Path) -> None:
+    """If a process skips a barrier, the other processes match its next barrier with the skipped one."""
+    barriers: list[str] = []
 
     @contextmanager
     def main_first() -> Iterator[None]:
-        meetings.append("main first")
+        barriers.append("main first")
         yield
 
     world = SimpleNamespace(
-        main=False, main_first=main_first, gather=lambda value: [1, value], barrier=lambda: meetings.append("barrier")
+        main=False, main_first=main_first, gather=lambda value: [1, value], barrier=lambda: barriers.append("barrier")
     )
     run: Any = SimpleNamespace(output_dir=tmp_path, world=world, notes={})
     data = Prepared(None, None, {}, "known")
     assert shared(run, "known", lambda: data) is data
-    assert meetings == ["main first", "barrier"]
+    assert barriers == ["main first", "barrier"]

@@ -1,10 +1,10 @@
-/* A file layer that fails on request, for tests: loaded before libc (LD_PRELOAD), it counts what a process does to
- * files below one folder and, at the n-th operation, kills the process, tears a write in half, or answers an error;
- * or it lets a disk of a given size run full. Unarmed it does nothing but call on.
+/* A file layer that fails on request, for tests. Loaded before libc (LD_PRELOAD), it counts the file operations of a
+ * process below one folder. At the n-th operation it kills the process, cuts a write in half, or returns an error. It
+ * can also simulate a full disk of a given size. Until it is armed, it only forwards each call to libc.
  *
  *   faults_arm(folder, n, action, budget)   n: operation to fail, 0 for none; budget: bytes that fit, -1 for no limit
- *   action > 0 is the errno to answer; 0 kills before the operation; -1 kills in the middle of a write
- *   faults_count()                          operations since then
+ *   action > 0 is the errno to return; 0 kills before the operation; -1 kills in the middle of a write
+ *   faults_count()                          operations since faults_arm()
  *   faults_kind(i)                          first letter of operation i: create, write, sync, rename, unlink, mkdir
  */
 #define _GNU_SOURCE
@@ -40,7 +40,7 @@ static void die(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
 static int below(const char *path) { return root[0] && path && !strncmp(path, root, strlen(root)); }
 
-/* Whether a path, which may be relative to an open folder, is below the folder that is watched. */
+/* Return 1 if a path, which may be relative to an open folder, is below the watched folder. */
 static int below_at(int dir, const char *path) {
     char link[64], full[PATH_MAX];
     if (!root[0] || !path) return 0;
@@ -52,7 +52,7 @@ static int below_at(int dir, const char *path) {
     return below(full);
 }
 
-/* Count an operation; gives the errno to answer, or 0 to go on. In the middle of a write the caller kills. */
+/* Count an operation and return the errno to fail it with, or 0. To cut a write in half, set *torn for the caller. */
 static int step(char kind, int *torn) {
     if (count < MOST) kinds[count] = kind;
     count++;
@@ -103,7 +103,7 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off64_t at) {
 ssize_t writev(int fd, const struct iovec *parts, int n) {
     REAL(writev);
     if (!watched(fd)) return real(fd, parts, n);
-    return n ? write(fd, parts[0].iov_base, parts[0].iov_len) : 0; /* a short write: callers go on with the rest */
+    return n ? write(fd, parts[0].iov_base, parts[0].iov_len) : 0; /* a short write: callers write the rest */
 }
 
 static int opened(int dir, const char *path, int flags) {

@@ -1,4 +1,4 @@
-"""Under fire: whatever happens to the files of a run, the same command ends it with the same weights, bit for bit."""
+"""A run that a fault interrupts ends with the same weights, bit for bit, once the same command restarts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def faults(folder: Path) -> Path:
-    """The file layer that fails on request, compiled."""
+    """Compile the file layer that fails on request and return the library."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("needs a C compiler on Linux, for the file layer that fails on request")
@@ -26,26 +26,28 @@ def faults(folder: Path) -> Path:
 
 
 def trials(folder: Path, **numbers: int) -> list[dict[str, object]]:
-    """The outcome of each trial."""
+    """Run trials.py and return one outcome per trial: its name and what went wrong."""
     environment = os.environ | {"LD_PRELOAD": str(faults(folder)), "OMP_NUM_THREADS": "1"}
     options = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
     command = [sys.executable, str(HERE / "trials.py"), str(folder / "runs"), *options]
     (folder / "runs").mkdir()
-    done = subprocess.run(
+    completed = subprocess.run(
         command, capture_output=True, text=True, env=environment, check=False, timeout=300 + 10 * sum(numbers.values())
     )
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    outcomes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    first, rest = outcomes[0], outcomes[1:]
-    assert set("cwsrum") <= set(first["kinds"]), "the file layer sees no creates, writes, syncs, renames or unlinks"
-    assert len(rest) == sum(numbers.values())
-    return rest
+    assert completed.returncode == 0, completed.stdout[-1000:] + completed.stderr[-3000:]
+    outcomes = [json.loads(line) for line in completed.stdout.splitlines() if line.startswith("{")]
+    header, results = outcomes[0], outcomes[1:]
+    assert set("cwsrum") <= set(header["kinds"]), (
+        "the file layer must see creates, writes, syncs, renames, unlinks and mkdirs"
+    )
+    assert len(results) == sum(numbers.values())
+    return results
 
 
 @pytest.mark.parametrize(
     "numbers", [{"kills": 20}, {"errors": 10}, {"sizes": 8}, {"damage": 8}], ids=lambda n: next(iter(n))
 )
-def test_a_run_under_fire_loses_nothing_but_the_step_it_was_in(numbers: dict[str, int], tmp_path: Path) -> None:
-    """Killed before and within writes, renames and unlinks; refused by the disk; out of room; files damaged."""
+def test_interrupted_run_loses_at_most_one_step(numbers: dict[str, int], tmp_path: Path) -> None:
+    """The faults are kills before and during file operations, disk errors, a full disk and damaged files."""
     wrong = [outcome for outcome in trials(tmp_path, **numbers) if outcome["wrong"]]
     assert not wrong, json.dumps(wrong, indent=1)

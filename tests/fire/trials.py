@@ -1,10 +1,10 @@
-"""Runs that are killed, refused or starved of room at chosen file operations, and then started again.
+"""Interrupt runs with kills, disk errors and a full disk at chosen file operations, and then restart them.
 
     LD_PRELOAD=faults.so python tests/fire/trials.py FOLDER [--kills N] [--errors N] [--sizes N] [--damage]
 
-Each trial is the same small run in a forked child: it ends at its n-th file operation (or step), is looked at, and is
-started again by the same command, after which everything has to be as if nothing had happened. Prints one line of JSON
-for each trial; see tests/fire/test_fire.py for what the shared library is.
+Each trial is the same small run in a forked child. The run ends at its n-th file operation or step, its files are
+checked, and the same command restarts it. The result must equal that of an uninterrupted run. The script prints one
+line of JSON per trial. tests/fire/test_fire.py compiles the shared library from faults.c.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from tunesmith_engine.checkpoint.save import numbered
-from tunesmith_engine.runtime.atomic import complaint
+from tunesmith_engine.runtime.atomic import why_invalid
 
 from tests import tiny
 
@@ -39,7 +39,7 @@ libc = ctypes.CDLL(None)
 
 
 class Trials:
-    """A run in `folder`/run, what it ends with when nothing happens, and what happens to it."""
+    """A run in `folder`/run, its result without faults, and the faults to inject into it."""
 
     def __init__(self, folder: Path):
         self.folder, self.place = folder, folder / "run"
@@ -57,7 +57,7 @@ class Trials:
         self.operations = self.count()
         self.weights, self.losses = self.result()
         self.bytes = sum(p.stat().st_size for p in self.place.rglob("*") if p.is_file())
-        shutil.copytree(self.place, folder / "whole")
+        shutil.copytree(self.place, folder / "complete")
 
     def clean(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
@@ -67,7 +67,7 @@ class Trials:
         return tiny.weights(self.out), [(line["step"], line["loss"]) for line in tiny.metrics(self.out)]
 
     def count(self) -> str:
-        """A first letter for each file operation of the whole run, in order."""
+        """Return the first letter of each file operation of an uninterrupted run, in order."""
         kinds = self.folder / "kinds"
 
         def counted() -> int:
@@ -76,19 +76,22 @@ class Trials:
             kinds.write_text("".join(chr(libc.faults_kind(i)) for i in range(number)))
             return code
 
-        assert self.child(counted) == 0, self.said()
+        assert self.child(counted) == 0, self.output()
         return kinds.read_text()
 
-    # one child
+    # child processes
 
     def child(self, action: Callable[[], Any]) -> int:
-        """Run it in a fork, what it prints kept in a file; its exit code, minus the signal if one killed it."""
+        """Run `action` in a fork and keep its output in a file.
+
+        Return the exit code, or the negated number of the signal that killed the child.
+        """
         if (pid := os.fork()) == 0:
             code = 1
             try:
-                with (self.folder / "said").open("w") as said:
-                    os.dup2(said.fileno(), 1)
-                    os.dup2(said.fileno(), 2)
+                with (self.folder / "output").open("w") as file:
+                    os.dup2(file.fileno(), 1)
+                    os.dup2(file.fileno(), 2)
                 code = int(action() or 0)
             except BaseException:
                 traceback.print_exc()
@@ -98,11 +101,11 @@ class Trials:
                 os._exit(code)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def said(self) -> str:
-        return (self.folder / "said").read_text(errors="replace")
+    def output(self) -> str:
+        return (self.folder / "output").read_text(errors="replace")
 
     def command(self, before: Callable[[], Any] = lambda: None) -> Callable[[], int]:
-        """`tunesmith train run.yaml` as a function that gives its exit code."""
+        """Return a function that runs `tunesmith train run.yaml` and returns its exit code."""
 
         def run() -> int:
             from tunesmith.cli import main
@@ -119,95 +122,99 @@ class Trials:
     def armed(self, number: int, action: int, room: int = -1) -> Callable[[], int]:
         return self.command(lambda: libc.faults_arm(os.fsencode(self.place), number, action, room))
 
-    # what has to hold
+    # checks
 
-    def sound(self) -> list[str]:
-        """What is wrong after a fault: every checkpoint has to be whole, and at most one step lost."""
-        found = [f"{path.name} {why}" for _, path in numbered(self.out) if (why := complaint(path))]
+    def why_unsound(self) -> list[str]:
+        """Return the problems after a fault: each checkpoint must be complete, and at most one step may be lost."""
+        problems = [f"{path.name} {why}" for _, path in numbered(self.out) if (why := why_invalid(path))]
         with contextlib.suppress(OSError, ValueError):
-            told = [line["step"] for line in tiny.metrics(self.out)]
+            steps = [line["step"] for line in tiny.metrics(self.out)]
             newest = max((step for step, _ in numbered(self.out)), default=0)
-            if told and newest < max(told) - 1:
-                found.append(f"step {max(told)} was done and the newest checkpoint is of step {newest}")
-        return found
+            if steps and newest < max(steps) - 1:
+                problems.append(f"step {max(steps)} was done, but the newest checkpoint is of step {newest}")
+        return problems
 
-    def goes_on(self) -> list[str]:
-        """What is wrong after the same command, started again: it has to end as if nothing had happened."""
+    def why_not_resumed(self) -> list[str]:
+        """Return the problems after a restart by the same command: its result must equal an uninterrupted run's."""
         code = self.child(self.command())
         if code:
-            return [f"the next start ended with {code}: {self.said()[-600:]}"]
+            return [f"the restart ended with {code}: {self.output()[-600:]}"]
         weights, losses = self.result()
-        found = [] if losses == self.losses else ["other losses"]
+        problems = [] if losses == self.losses else ["the losses differ"]
         if weights.keys() != self.weights.keys() or not all(torch.equal(weights[k], self.weights[k]) for k in weights):
-            found.append("other weights")
-        left = [p.name for p in self.place.rglob("*") if p.name.endswith((".partial", ".old", ".tmp"))]
-        return found + ([f"left behind: {', '.join(left)}"] if left else [])
+            problems.append("the weights differ")
+        leftovers = [p.name for p in self.place.rglob("*") if p.name.endswith((".partial", ".old", ".tmp"))]
+        return problems + ([f"left behind: {', '.join(leftovers)}"] if leftovers else [])
 
-    # kinds of trials
+    # trials
 
     def kill(self, number: int, action: int, again: int = 0) -> list[str]:
-        """Killed at operation `number` (torn: in the middle of that write), and perhaps once more when going on."""
+        """Kill the run at operation `number`, and once more at operation `again` of the restart unless that is 0.
+
+        `action` is KILL (before the operation) or TEAR (in the middle of a write).
+        """
         self.clean()
         code = self.child(self.armed(number, action))
-        found = [] if code == -signal.SIGKILL else [f"ended with {code}: {self.said()[-300:]}"]
-        found += self.sound()
+        problems = [] if code == -signal.SIGKILL else [f"ended with {code}: {self.output()[-300:]}"]
+        problems += self.why_unsound()
         if again:
             self.child(self.armed(again, KILL))
-            found += self.sound()
-        return found + self.goes_on()
+            problems += self.why_unsound()
+        return problems + self.why_not_resumed()
 
     def kill_at_step(self, step: int) -> list[str]:
-        """Killed after an update, before anything of it is written."""
+        """Kill the run after an optimizer step, before any file of that step is written."""
         from tunesmith_engine.training.loop import Loop
 
-        honest = Loop.step
+        original = Loop.step
 
         def deadly(loop: Loop) -> Any:
-            record = honest(loop)
+            record = original(loop)
             if record.step == step:
                 os.kill(os.getpid(), signal.SIGKILL)
             return record
 
         self.clean()
         code = self.child(self.command(lambda: setattr(Loop, "step", deadly)))
-        return ([] if code == -signal.SIGKILL else [f"ended with {code}"]) + self.sound() + self.goes_on()
+        return ([] if code == -signal.SIGKILL else [f"ended with {code}"]) + self.why_unsound() + self.why_not_resumed()
 
     def refuse(self, number: int, answer: int) -> list[str]:
-        """The disk answers operation `number` with an error: the run says so and ends, or does without it."""
+        """Fail operation `number` with the errno `answer`: the run must report the error, or work without that file."""
         self.clean()
-        return self.ended(self.child(self.armed(number, answer))) + self.goes_on()
+        return self.ended(self.child(self.armed(number, answer))) + self.why_not_resumed()
 
     def starve(self, room: int) -> list[str]:
-        """A disk with room for so many bytes, of which there is enough when the run is started again."""
+        """Limit the disk to `room` bytes, and remove the limit for the restart."""
         self.clean()
-        return self.ended(self.child(self.armed(0, KILL, room))) + self.goes_on()
+        return self.ended(self.child(self.armed(0, KILL, room))) + self.why_not_resumed()
 
     def ended(self, code: int) -> list[str]:
-        said, found = self.said(), self.sound()
+        """Return the problems after a disk error, given the exit code of the run."""
+        output, problems = self.output(), self.why_unsound()
         if code not in (0, 5):
-            found.append(f"ended with {code}: {said[-600:]}")
-        if code == 5 and not ("could not be written" in said and "help:" in said):
-            found.append(f"does not say what to do: {said[-300:]}")
-        if "Traceback" in said:
-            found.append("shows a traceback")
-        left = [p.name for p in self.out.glob(".checkpoint-*")]
-        return found + ([f"left behind: {', '.join(left)}"] if left and code else [])
+            problems.append(f"ended with {code}: {output[-600:]}")
+        if code == 5 and not ("could not be written" in output and "help:" in output):
+            problems.append(f"the error has no advice: {output[-300:]}")
+        if "Traceback" in output:
+            problems.append("the output has a traceback")
+        leftovers = [p.name for p in self.out.glob(".checkpoint-*")]
+        return problems + ([f"left behind: {', '.join(leftovers)}"] if leftovers and code else [])
 
     def damage(self, name: str, how: str) -> list[str]:
-        """A file of the newest checkpoint is not as it was written."""
+        """Damage a file of the newest checkpoint: the run must resume from the checkpoint before it."""
         shutil.rmtree(self.place)
-        shutil.copytree(self.folder / "whole", self.place)
+        shutil.copytree(self.folder / "complete", self.place)
         for file in (self.out / "model.safetensors", self.out / "run.json"):
             file.unlink()
         newest = self.out / f"checkpoint-{STEPS}"
         spoil(newest / name, how)
-        found = self.goes_on()
+        problems = self.why_not_resumed()
         notes = json.loads((self.out / "run.json").read_text())["notes"]
         if f"{newest.name} " not in notes.get("checkpoints passed over", ""):
-            found.append(f"not said: {notes}")
+            problems.append(f"not in the notes: {notes}")
         if notes.get("resumed from") != f"checkpoint-{STEPS - 1}":
-            found.append(f"resumed from {notes.get('resumed from')}")
-        return found
+            problems.append(f"resumed from {notes.get('resumed from')}")
+        return problems
 
 
 DAMAGE = ("truncated", "deleted", "zeroed", "bit flipped")
@@ -227,12 +234,12 @@ def spoil(path: Path, how: str) -> None:
 
 
 def spread(most: int, number: int) -> list[int]:
-    """So many whole numbers from 1 to `most`, evenly."""
+    """Return at most `number` integers, spread evenly from 1 to `most`."""
     return sorted({1 + round(i * (most - 1) / max(number - 1, 1)) for i in range(min(number, most))})
 
 
 def chosen(trials: Trials, kills: int, errors: int, sizes: int, damage: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The trials: each with a name."""
+    """Yield the name of each trial and a function that runs it."""
     kinds, total = trials.operations, len(trials.operations)
     if kills:
         for step in range(1, STEPS + 1):
@@ -248,7 +255,7 @@ def chosen(trials: Trials, kills: int, errors: int, sizes: int, damage: int) -> 
         yield name, partial(trials.refuse, number, answer)
     for size in spread(trials.bytes, sizes):
         yield f"room for {size:,} bytes", partial(trials.starve, size)
-    files = sorted(p.name for p in (trials.folder / f"whole/out/checkpoint-{STEPS}").iterdir())
+    files = sorted(p.name for p in (trials.folder / f"complete/out/checkpoint-{STEPS}").iterdir())
     pairs = [(name, how) for name in files for how in DAMAGE]
     for number in spread(len(pairs), damage):
         name, how = pairs[number - 1]

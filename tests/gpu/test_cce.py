@@ -1,4 +1,4 @@
-"""On a GPU: the kernels of cut-cross-entropy against the chunked path, in numbers and in memory."""
+"""On a GPU, the kernels of cut-cross-entropy equal the chunked path and need no more memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def step(path: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
-    """Log-probabilities, gradients, and bytes above the model at the peak, of one forward and backward."""
+    """Run one forward and backward pass.
+
+    Return the log-probabilities, the gradients by name, and the peak memory above the model in bytes.
+    """
     run = prepare(tiny.start(path))
     with run.alive():
         policy: Any = build_policy(run)
@@ -34,16 +37,16 @@ def step(path: Path) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_in_bfloat16_the_kernels_give_what_chunks_give_in_no_more_memory(filtered: bool, tmp_path: Path) -> None:
+def test_bfloat16_kernels_equal_chunks_without_more_memory(filtered: bool, tmp_path: Path) -> None:
     pytest.importorskip("cut_cross_entropy")
     keys = {"vocab_size": 32000, "hidden_size": 256, "head_dim": 64, "intermediate_size": 512}
     model = tiny.model_folder(tmp_path / "wide", "llama", **keys)
     plain: dict[str, Any] = {"base_model": str(model), "device": "cuda", "bf16": True, "number": 60}
     kernels = {"cut_cross_entropy": True, "cut_cross_entropy_filter": filtered}
-    found, ours, mine = step(tiny.sft_config(tmp_path, **plain, **kernels))
-    wanted, theirs, chunked = step(tiny.sft_config(tmp_path, **plain))
-    assert torch.allclose(found, wanted, atol=0.1) and (found - wanted).abs().mean() < 0.02
-    assert ours.keys() == theirs.keys()
-    for name, gradient in theirs.items():
-        assert (ours[name] - gradient).norm() <= 0.05 * gradient.norm(), name
-    assert mine <= chunked, (mine, chunked)
+    logps, gradients, memory = step(tiny.sft_config(tmp_path, **plain, **kernels))
+    chunked_logps, chunked_gradients, chunked_memory = step(tiny.sft_config(tmp_path, **plain))
+    assert torch.allclose(logps, chunked_logps, atol=0.1) and (logps - chunked_logps).abs().mean() < 0.02
+    assert gradients.keys() == chunked_gradients.keys()
+    for name, gradient in chunked_gradients.items():
+        assert (gradients[name] - gradient).norm() <= 0.05 * gradient.norm(), name
+    assert memory <= chunked_memory, (memory, chunked_memory)

@@ -1,4 +1,4 @@
-"""`plan` counts the memory of a step on a GPU, near what a run takes there."""
+"""On a GPU, the memory that `plan` counts is close to the measured peak of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("backend", ["auto", "slices"])
-def test_the_memory_that_plan_counts_is_what_a_run_takes(backend: str, tmp_path: Path) -> None:
+def test_planned_memory_is_near_the_measured_peak(backend: str, tmp_path: Path) -> None:
     keys = {"device": "cuda", "attn_implementation": backend, "sequence_len": 512, "max_steps": 3}
     path = tiny.sft_config(tmp_path, number=200, **keys)
     counted = plan(prepare(tiny.start(path)))["memory"]

@@ -1,9 +1,10 @@
-"""Reading this repository's own source for the tests of the house: files, imports, lengths."""
+"""Read this repository's own source for the tests in this folder: files, imports and strings."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import json
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ CORE = ROOT / "core" / "tunesmith"
 
 @functools.cache
 def files() -> list[Path]:
-    """Every file that is tracked, or would be: untracked ones that git does not ignore count too."""
+    """Return the tracked files, and the untracked ones that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -28,13 +29,13 @@ def files() -> list[Path]:
 
 
 def python_files(*folders: str) -> list[Path]:
-    """Python files below the given top-level folders, or all."""
-    found = [path for path in files() if path.suffix == ".py"]
-    return [path for path in found if not folders or path.relative_to(ROOT).parts[0] in folders]
+    """Return the Python files below the given top-level folders, or below the root without any."""
+    paths = [path for path in files() if path.suffix == ".py"]
+    return [path for path in paths if not folders or path.relative_to(ROOT).parts[0] in folders]
 
 
 def plugin_folders(*groups: str) -> list[Path]:
-    """plugins/<word> and contrib/<word>, or those of the given groups."""
+    """Return plugins/<name> and contrib/<name>, or only the folders of the given groups."""
     return sorted(
         path.parent for group in groups or ("plugins", "contrib") for path in ROOT.glob(f"{group}/*/pyproject.toml")
     )
@@ -42,6 +43,13 @@ def plugin_folders(*groups: str) -> list[Path]:
 
 def words(group: str = "plugins") -> list[str]:
     return [folder.name for folder in plugin_folders(group)]
+
+
+def plugin_metadata() -> dict[str, dict[str, Any]]:
+    """Return name -> static metadata of each first-party plugin, as `make metadata` writes it."""
+    return {
+        folder.name: json.loads((folder / "tunesmith.json").read_text("utf-8")) for folder in plugin_folders("plugins")
+    }
 
 
 def toml(path: Path) -> dict[str, Any]:
@@ -59,7 +67,7 @@ def short(path: Path, line: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Import:
-    """`from module import name` or `import module` (name is ""); `deep` if it runs only when a function is called."""
+    """`from module import name`, or `import module` with an empty name; `deep` if it is inside a function."""
 
     module: str
     name: str
@@ -78,7 +86,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path, typing: bool = False) -> list[Import]:
-    """Return every import of a file at any depth; with `typing`, also those that only a type checker reads."""
+    """Return the imports of a file at any depth; with `typing`, also those that only a type checker reads."""
     package = module_name(path) if path.stem == "__init__" else module_name(path).rpartition(".")[0]
     return list(_imports(tree(path).body, package, deep=False, typing=typing))
 
@@ -105,7 +113,7 @@ def _imports(body: list[ast.stmt] | list[ast.AST], package: str, deep: bool, typ
 
 
 def docstrings(module: ast.Module) -> set[ast.Constant]:
-    """Strings that stand alone as a statement: docstrings, also of attributes."""
+    """Return the strings that are statements: docstrings, also those of attributes."""
     return {
         node.value
         for node in ast.walk(module)
@@ -114,7 +122,7 @@ def docstrings(module: ast.Module) -> set[ast.Constant]:
 
 
 def strings(path: Path) -> list[tuple[str, int]]:
-    """String constants with their lines, parts of f-strings too, docstrings not."""
+    """Return (string, line) of each string constant and each part of an f-string, without docstrings."""
     skipped = docstrings(tree(path))
     return [
         (node.value, node.lineno)

@@ -1,10 +1,9 @@
-"""The pages of docs/: in step with the source, complete, and true where they name code, keys and links."""
+"""The pages of docs/ are complete and up to date, and the code, keys and links that they name exist."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import json
 import re
 import subprocess
 import sys
@@ -16,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.repo.source import CORE, ROOT, short, toml, tree, words
+from tests.repo.source import ROOT, plugin_metadata, short, toml, tree, words
 from tunesmith import errors, load_config
 from tunesmith.config import keys
-from tunesmith.plugins import discovery
 from tunesmith.plugins.manager import HOOKS
 
 DOCS = ROOT / "docs"
@@ -46,60 +44,60 @@ def headings(page: Path) -> list[str]:
     return re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.M)
 
 
-def test_generated_pages_are_in_step_with_the_source() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     command = [sys.executable, "tools/docs.py", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"make docs rewrites:\n{done.stdout}{done.stderr}", pytrace=False)
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        pytest.fail(f"make docs rewrites:\n{completed.stdout}{completed.stderr}", pytrace=False)
 
 
 # hooks.md
 
 
-def test_every_hook_has_a_heading_in_the_order_of_a_run_and_a_line_in_the_diagram() -> None:
+def test_every_hook_has_a_heading_in_run_order_and_a_line_in_the_diagram() -> None:
     assert [name for name in headings(DOCS / "hooks.md") if name != "Hooks"] == list(HOOKS)
     diagram = blocks(DOCS / "hooks.md", "text")[0]
     assert set(HOOKS) <= set(re.findall(r"\w+", diagram))
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_the_example_of_a_hook_compiles_and_asks_for_what_the_hook_offers(name: str) -> None:
+def test_hook_example_compiles_and_uses_only_parameters_of_the_hook(name: str) -> None:
     _, _, example = inspect.cleandoc(HOOKS[name].__doc__ or "").partition("\nExample:\n")
     module = ast.parse(textwrap.dedent(example))
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == name]
     assert functions, f"the example of {name} does not implement it"
-    offered = set(inspect.signature(HOOKS[name]).parameters)
-    assert {argument.arg for argument in functions[0].args.args} <= offered
+    parameters = set(inspect.signature(HOOKS[name]).parameters)
+    assert {argument.arg for argument in functions[0].args.args} <= parameters
 
 
 # config.md, plugins.md
 
 
-def nested(root: dict[str, Any], schema: dict[str, Any], above: str = "") -> Iterator[str]:
-    """Every key of a schema, with those of groups below it."""
+def nested(root: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of a schema, with those of nested groups as `group.key`."""
     if name := schema.get("$ref", "").rpartition("/")[2]:
         schema = root["$defs"][name]
     for name, sub in schema.get("properties", {}).items():
-        yield above + name
+        yield prefix + name
         for option in sub.get("anyOf", [sub]):
-            yield from nested(root, option, f"{above}{name}.")
+            yield from nested(root, option, f"{prefix}{name}.")
 
 
-def test_every_key_of_the_core_and_of_every_plugin_is_in_the_reference() -> None:
+def test_reference_lists_every_key_of_the_core_and_of_the_plugins() -> None:
     schemas = [keys.core_schema(), keys.dataset_schema()]
-    schemas += [info[field] for info in discovery.catalogue().values() for field in ("schema", "dataset_schema")]
-    known = [key for schema in schemas for key in nested(schema, schema)]
+    schemas += [info[field] for info in plugin_metadata().values() for field in ("schema", "dataset_schema")]
+    declared = [key for schema in schemas for key in nested(schema, schema)]
     listed = re.findall(r"^\| `([\w.]+)` \|", text("config.md"), re.M)
-    assert sorted(listed) == sorted(known)
+    assert sorted(listed) == sorted(declared)
     assert {"sequence_len", "fsdp_config.offload_params", "lora_r"} <= set(listed)
 
 
-def test_every_key_is_described() -> None:
+def test_every_key_has_a_description() -> None:
     empty = re.findall(r"^\| (`[\w.]+`) \|.*\|  \|$", text("config.md"), re.M)
     assert not empty, ", ".join(empty)
 
 
-def test_every_extra_has_a_section_with_its_readme() -> None:
+def test_every_extra_has_a_section() -> None:
     extras = toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"]
     sections = headings(DOCS / "plugins.md")
     libraries = {extra for extra, (first, *_) in extras.items() if first.startswith("tunesmith-") and "[" in first}
@@ -109,13 +107,13 @@ def test_every_extra_has_a_section_with_its_readme() -> None:
     assert "`tunesmith[all]`" in text("plugins.md") and "`tunesmith[dev]`" in text("plugins.md")
 
 
-def test_the_most_used_keys_of_others_are_taken_or_refused_with_advice() -> None:
+def test_popular_keys_of_other_frameworks_are_supported_or_refused_with_advice() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", text("keys-from-elsewhere.md"), re.M)
     assert len(rows) >= 50
     owned = set(keys.core_schema()["properties"])
-    owned |= {key for info in discovery.catalogue().values() for key in info["schema"].get("properties", {})}
+    owned |= {key for info in plugin_metadata().values() for key in info["schema"].get("properties", {})}
     for key, owner in rows:
-        assert (owner == "not taken") == (key not in owned), key
+        assert (owner == "not supported") == (key not in owned), key
         assert key in owned or keys.refused()[key]["write"]
 
 
@@ -123,12 +121,12 @@ def test_the_most_used_keys_of_others_are_taken_or_refused_with_advice() -> None
 
 
 def anchors(page: Path) -> set[str]:
-    """What links into a page may name: its headings in lower case, without punctuation, hyphens for spaces."""
+    """Return the anchors of a page: its headings in lower case, without punctuation, with hyphens for spaces."""
     return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings(page)}
 
 
 @pytest.mark.parametrize("page", LINKED, ids=short)
-def test_every_relative_link_resolves_to_a_file_and_its_heading(page: Path) -> None:
+def test_relative_links_resolve_to_a_file_and_heading(page: Path) -> None:
     body = re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text("utf-8")))
     for link in re.findall(r"\]\(([^)\s]+)\)", body):
         if "://" in link:
@@ -139,7 +137,7 @@ def test_every_relative_link_resolves_to_a_file_and_its_heading(page: Path) -> N
         assert not anchor or anchor in anchors(target), f"{short(page)}: {link}"
 
 
-def test_the_index_links_every_page() -> None:
+def test_index_links_every_page() -> None:
     linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text("index.md")))
     assert linked == {page.name for page in PAGES} - {"index.md"}
 
@@ -150,9 +148,9 @@ def python_blocks() -> Iterator[tuple[str, str]]:
 
 
 def test_every_python_block_compiles() -> None:
-    found = list(python_blocks())
-    assert found
-    for page, block in found:
+    examples = list(python_blocks())
+    assert examples
+    for page, block in examples:
         compile(block, page, "exec")
 
 
@@ -168,26 +166,26 @@ def yaml_blocks() -> list[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("page", "block"), yaml_blocks(), ids=lambda value: short(value) if isinstance(value, Path) else ""
 )
-def test_every_yaml_block_with_a_base_model_passes_the_checks_of_keys(page: Path, block: str, tmp_path: Path) -> None:
-    for _, code in python_blocks():  # the local plugins that a block names are on the page
+def test_yaml_block_with_a_base_model_is_a_valid_config(page: Path, block: str, tmp_path: Path) -> None:
+    for _, code in python_blocks():  # a block may name a local plugin that a page shows
         if name := re.match(r"# (\w+\.py)\n", code):
             (tmp_path / name[1]).write_text(code, encoding="utf-8")
     (tmp_path / "run.yaml").write_text(block, encoding="utf-8")
     load_config(tmp_path / "run.yaml")
 
 
-def test_a_wrong_key_in_a_block_would_be_seen(tmp_path: Path) -> None:
+def test_unknown_key_in_a_yaml_block_is_an_error(tmp_path: Path) -> None:
     assert len(yaml_blocks()) >= 5
     page, block = yaml_blocks()[0]
     with pytest.raises(errors.ConfigError):
-        test_every_yaml_block_with_a_base_model_passes_the_checks_of_keys(page, block + "no_such_key: 1\n", tmp_path)
+        test_yaml_block_with_a_base_model_is_a_valid_config(page, block + "no_such_key: 1\n", tmp_path)
 
 
-# pages written by hand
+# handwritten pages
 
 
 def defined(path: Path) -> set[str]:
-    """Functions, classes and methods of a file: "train", "Loop", "Loop.step"."""
+    """Return the names of a file's functions, classes and methods, such as "train", "Loop" and "Loop.step"."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     names = set()
     for node in tree(path).body:
@@ -198,7 +196,7 @@ def defined(path: Path) -> set[str]:
     return names
 
 
-def test_the_walk_names_only_code_that_exists() -> None:
+def test_architecture_walk_names_only_existing_code() -> None:
     places = PLACE.findall(text("architecture-walk.md"))
     assert len(places) >= 40
     missing = [
@@ -207,15 +205,15 @@ def test_the_walk_names_only_code_that_exists() -> None:
     assert not missing, "\n".join(missing)
 
 
-def test_the_walk_passes_every_hook_of_a_supervised_run() -> None:
-    catalogue = json.loads((CORE / "data/catalogue.json").read_text("utf-8"))
+def test_architecture_walk_mentions_every_hook_of_a_supervised_run() -> None:
+    metadata = plugin_metadata()
     answered = {
-        hook for word in ("hf", "chat", "sft", "adamw", "schedules", "jsonl") for hook in catalogue[word]["hooks"]
+        hook for word in ("hf", "chat", "sft", "adamw", "schedules", "jsonl") for hook in metadata[word]["hooks"]
     }
     assert answered <= set(re.findall(r"`(\w+)`", text("architecture-walk.md")))
 
 
-def test_the_exit_codes_are_those_of_the_source() -> None:
+def test_documented_exit_codes_equal_those_of_the_source() -> None:
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text("errors.md"), re.M)}
     raised = {kind.exit_code for kind in errors.TunesmithError.__subclasses__()} | {errors.TunesmithError.exit_code}
     assert listed == raised | {0, 130, 143}
@@ -223,7 +221,7 @@ def test_the_exit_codes_are_those_of_the_source() -> None:
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the files that docs/start.md speaks of."""
+    """Create a working folder with the files that docs/start.md uses, and change to it."""
     from tests import tiny
 
     monkeypatch.chdir(tmp_path)
@@ -237,7 +235,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def commands(page: str) -> Iterator[tuple[str, str]]:
-    """(arguments, what is printed) of each `$ tunesmith ...` in the text blocks of a page."""
+    """Yield (arguments, output) of each `$ tunesmith ...` in the text blocks of a page."""
     for block in blocks(DOCS / page, "text"):
         for part in block.split("$ tunesmith ")[1:]:
             arguments, _, printed = part.partition("\n")
@@ -245,13 +243,13 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
 
 
 def without_measures(printed: str) -> list[str]:
-    """Lines without what differs from machine to machine: losses, differences, speeds."""
+    """Return the lines without numbers that depend on the machine: losses, differences and speeds."""
     number = r"\d[\d.]*(e[-+]\d+)?"
     lines = [line.rstrip() for line in printed.split("\n") if line.strip() and "model shards" not in line]
     return [re.sub(number, "#", line) if re.match(r"step|eval|│", line) else line for line in lines]
 
 
-def test_the_commands_of_the_first_page_print_what_it_shows(own_folder: Path) -> None:
+def test_commands_on_the_first_page_print_the_output_shown(own_folder: Path) -> None:
     from click.testing import CliRunner
 
     from tunesmith.cli import main
@@ -259,12 +257,12 @@ def test_the_commands_of_the_first_page_print_what_it_shows(own_folder: Path) ->
     shown = [*commands("start.md"), *commands("resume.md")]
     assert len(shown) >= 8
     for arguments, printed in shown:
-        done = CliRunner().invoke(main, arguments.split())
-        text = done.stdout + (done.stderr if done.exit_code else "")
+        result = CliRunner().invoke(main, arguments.split())
+        text = result.stdout + (result.stderr if result.exit_code else "")
         assert without_measures(text) == without_measures(printed), f"tunesmith {arguments}"
 
 
-def test_the_pyproject_that_a_page_shows_is_that_of_the_package() -> None:
+def test_pyproject_on_the_plugin_page_equals_that_of_the_package() -> None:
     shown = tomllib.loads(blocks(DOCS / "write-a-plugin.md", "toml")[0])
     real = toml(ROOT / "contrib" / "entropybonus" / "pyproject.toml")
     assert shown["build-system"] == real["build-system"] and shown["tool"] == real["tool"]

@@ -1,4 +1,4 @@
-"""Every type of the plugins of this repository is in the page of formats, under the kind of its rows."""
+"""docs/formats.md lists every dataset type of this repository's plugins under the kind of its rows."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ PAGE = (ROOT / "docs/formats.md").read_text("utf-8")
 
 
 def types() -> list[tuple[str, str]]:
-    found = set()
+    """Return (kind of rows, type) for each type that a plugin declares."""
+    pairs = set()
     for path in sorted((ROOT / "plugins").glob("*/tunesmith.json")):
         for kind, names in json.loads(path.read_text("utf-8"))["strategies"].items():
-            found |= {(kind, name) for name in names}
-    return sorted(found)
+            pairs |= {(kind, name) for name in names}
+    return sorted(pairs)
 
 
 def section(kind: str) -> str:
-    """The part of the page on a kind of rows."""
+    """Return the section of the page on a kind of rows."""
     _, _, rest = PAGE.partition(f"\n## {HEADINGS[kind]}\n")
     return rest.partition("\n## ")[0]
 
 
-def test_every_kind_has_its_section() -> None:
+def test_every_kind_of_rows_has_a_section() -> None:
     assert {kind for kind, _ in types()} == set(HEADINGS) and all(section(kind) for kind in HEADINGS)
 
 
 @pytest.mark.parametrize(("kind", "name"), types())
-def test_a_type_is_in_the_page(kind: str, name: str) -> None:
-    """In full; or its base, with the part after a dot or colon in the same row of the table."""
+def test_type_is_on_the_page(kind: str, name: str) -> None:
+    """Accept the full name, or its base with the part after a dot or colon in the same row of the table."""
     shown = IMPLICIT.get(name, name)
     if name == "function":
-        return  # one line serves all kinds
+        return  # one line of the page covers all kinds
     rows = [line for line in section(kind).splitlines() if line.startswith("|")]
     base, mark, end = re.fullmatch(r"([^.:]+)([.:]?)(.*)", name).groups()  # type: ignore[union-attr]
     for row in rows:
@@ -48,4 +49,4 @@ def test_a_type_is_in_the_page(kind: str, name: str) -> None:
         bases = {re.split("[.:]", word)[0] for word in words}
         if shown in words or (base in bases and {f"{mark}{end}", end} & words):
             return
-    pytest.fail(f"docs/formats.md does not have {name} among {HEADINGS[kind]}")
+    pytest.fail(f"docs/formats.md does not list {name} under {HEADINGS[kind]}")

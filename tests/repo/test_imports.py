@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""The core, the engine and the plugins import only what they may."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.repo.source import (
 HEAVY = {"torch", "transformers", "peft", "datasets", "rich", "tensorboard"}
 CORE_FILES, ENGINE_FILES = python_files("core"), python_files("engine")
 MODULES = {module_name(path): path for path in [*CORE_FILES, *ENGINE_FILES]}
-LIBRARIES = {"transformers", "peft", "datasets"}  # the plugins'
-TORCH = {"torch", "numpy", "accelerate", "safetensors"}  # the engine's
+LIBRARIES = {"transformers", "peft", "datasets"}  # for plugins only
+TORCH = {"torch", "numpy", "accelerate", "safetensors"}  # for the engine and plugins
 
-# String constants of core and engine that are a plugin's word and mean something else: (file, word) -> reason.
+# String constants of core and engine that equal a plugin's name but mean something else: (file, string) -> reason.
 ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/files/paths.py", "files"): "a word of a message",
     ("core/tunesmith/plugins/hookspecs.py", "reward"): "a role of a model",
-    ("core/tunesmith/cli/seen.py", "stepwise"): "a row kind",
-    ("core/tunesmith/cli/seen.py", "completion"): "what an answer is called",
+    ("core/tunesmith/cli/examples.py", "stepwise"): "a row kind",
+    ("core/tunesmith/cli/examples.py", "completion"): "what an answer is called",
     ("engine/tunesmith_engine/runtime/atomic.py", "files"): "a key of the manifest",
 }
 
@@ -39,102 +39,102 @@ def root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def test_the_core_imports_neither_plugin_nor_engine_nor_torch() -> None:
-    """Not even inside functions: it reaches the engine by `tunesmith.engine` alone."""
+def test_core_imports_no_plugin_engine_or_torch() -> None:
+    """This includes imports inside functions: `tunesmith.engine` is the core's only way to the engine."""
     wrong = [
-        f"{short(path, found.line)} imports {found.module}"
+        f"{short(path, item.line)} imports {item.module}"
         for path in CORE_FILES
-        for found in imports(path)
-        if root(found.module) in LIBRARIES | TORCH or found.module.startswith("tunesmith_")
+        for item in imports(path)
+        if root(item.module) in LIBRARIES | TORCH or item.module.startswith("tunesmith_")
     ]
     assert CORE_FILES
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_kernel_knows_nothing_of_the_command_line() -> None:
-    """But for `python -m tunesmith`."""
+def test_kernel_does_not_import_the_command_line() -> None:
+    """The only exception is `python -m tunesmith`."""
     kernel = [path for path in CORE_FILES if path.parent.name != "cli" and path.name != "__main__.py"]
     wrong = [
-        f"{short(path, found.line)} imports {found.module}"
+        f"{short(path, item.line)} imports {item.module}"
         for path in kernel
-        for found in imports(path)
-        if found.module.startswith("tunesmith.cli") or root(found.module) in ("click", "rich")
+        for item in imports(path)
+        if item.module.startswith("tunesmith.cli") or root(item.module) in ("click", "rich")
     ]
     assert len(kernel) > 20
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_engine_imports_no_plugin_and_none_of_their_libraries() -> None:
+def test_engine_imports_no_plugin_and_no_library_of_plugins() -> None:
     wrong = [
-        f"{short(path, found.line)} imports {found.module}"
+        f"{short(path, item.line)} imports {item.module}"
         for path in ENGINE_FILES
-        for found in imports(path)
-        if root(found.module) in LIBRARIES
-        or (found.module.startswith("tunesmith_") and root(found.module) != "tunesmith_engine")
+        for item in imports(path)
+        if root(item.module) in LIBRARIES
+        or (item.module.startswith("tunesmith_") and root(item.module) != "tunesmith_engine")
     ]
     assert ENGINE_FILES
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_plugin_imports_nothing_of_another() -> None:
+def test_plugin_does_not_import_another_plugin() -> None:
     wrong = []
     for folder in plugin_folders():
         for path in folder.rglob("*.py"):
-            for found in imports(path):
-                if found.module.startswith("tunesmith_") and root(found.module) != f"tunesmith_{folder.name}":
-                    wrong.append(f"{short(path, found.line)} imports {found.module}")
+            for item in imports(path):
+                if item.module.startswith("tunesmith_") and root(item.module) != f"tunesmith_{folder.name}":
+                    wrong.append(f"{short(path, item.line)} imports {item.module}")
     assert not wrong, "\n".join(wrong)
 
 
-def is_public(found: Import) -> bool:
-    """Whether an import from the core is of something that exists and does not begin with an underscore."""
-    if any(part.startswith("_") for part in f"{found.module}.{found.name}".split(".")):
+def is_public(item: Import) -> bool:
+    """Return True if an import from the core names something that exists and has no leading underscore."""
+    if any(part.startswith("_") for part in f"{item.module}.{item.name}".split(".")):
         return False
-    if found.module == "tunesmith":
-        return found.name in ("", *tunesmith.__all__) or f"tunesmith.{found.name}" in MODULES
-    return found.module in MODULES
+    if item.module == "tunesmith":
+        return item.name in ("", *tunesmith.__all__) or f"tunesmith.{item.name}" in MODULES
+    return item.module in MODULES
 
 
-def test_a_plugin_imports_only_public_names_of_the_core() -> None:
+def test_plugin_imports_only_public_names_of_the_core() -> None:
     wrong = [
-        f"{short(path, found.line)} imports {found.module} {found.name}"
+        f"{short(path, item.line)} imports {item.module} {item.name}"
         for folder in plugin_folders()
         for path in (folder / f"tunesmith_{folder.name}").rglob("*.py")
-        for found in imports(path)
-        if root(found.module) == "tunesmith" and not is_public(found)
+        for item in imports(path)
+        if root(item.module) == "tunesmith" and not is_public(item)
     ]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("folder", plugin_folders(), ids=lambda folder: folder.name)
-def test_the_wiring_of_a_plugin_imports_nothing_heavy(folder: Path) -> None:
+def test_importing_a_plugin_imports_nothing_heavy(folder: Path) -> None:
     package = folder / f"tunesmith_{folder.name}"
-    mine = {module_name(path): path for path in package.rglob("*.py")}
+    own_modules = {module_name(path): path for path in package.rglob("*.py")}
     seen, queue = set(), [f"tunesmith_{folder.name}"]
-    assert queue[0] in mine, f"{short(package)}/__init__.py is missing"
+    assert queue[0] in own_modules, f"{short(package)}/__init__.py is missing"
     while queue:
         module = queue.pop()
         seen.add(module)
-        for found in imports(mine[module]):
-            if not found.deep:
-                where = short(mine[module], found.line)
-                assert root(found.module) not in HEAVY, f"{where} imports {found.module}; import it in the function"
-                targets = {found.module, f"{found.module}.{found.name}"} & set(mine)
+        for item in imports(own_modules[module]):
+            if not item.deep:
+                where = short(own_modules[module], item.line)
+                assert root(item.module) not in HEAVY, f"{where} imports {item.module}; import it in the function"
+                targets = {item.module, f"{item.module}.{item.name}"} & set(own_modules)
                 queue += sorted(targets - seen)
 
 
 def edges(deep: bool) -> dict[str, set[str]]:
-    """Module of core and engine -> what it imports when it is imported; with `deep`, also when it is called."""
+    """Return the import graph of core and engine: module -> imported modules; with `deep`, inside functions too."""
     graph: dict[str, set[str]] = {}
     for module, path in MODULES.items():
-        found = [one for one in imports(path) if deep or not one.deep]
-        graph[module] = {name for one in found for name in (one.module, f"{one.module}.{one.name}") if name in MODULES}
-        graph[module] -= {module}
+        items = [item for item in imports(path) if deep or not item.deep]
+        targets = {name for item in items for name in (item.module, f"{item.module}.{item.name}")}
+        graph[module] = (targets & set(MODULES)) - {module}
     return graph
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """One cycle of a graph, or nothing."""
+    """Return the nodes of one cycle of a graph, or an empty list."""
     done: set[str] = set()
 
     def visit(node: str, path: list[str]) -> list[str]:
@@ -142,21 +142,21 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
             return [*path[path.index(node) :], node]
         if node not in done:
             for target in sorted(graph[node]):
-                if found := visit(target, [*path, node]):
-                    return found
+                if loop := visit(target, [*path, node]):
+                    return loop
             done.add(node)
         return []
 
-    return next((found for node in sorted(graph) if (found := visit(node, []))), [])
+    return next((loop for node in sorted(graph) if (loop := visit(node, []))), [])
 
 
-def test_the_modules_of_core_and_engine_import_each_other_without_a_cycle() -> None:
-    found = cycle(edges(deep=False))
-    assert not found, " -> ".join(found)
+def test_core_and_engine_have_no_import_cycle() -> None:
+    loop = cycle(edges(deep=False))
+    assert not loop, " -> ".join(loop)
 
 
-def test_imports_inside_functions_are_seen_too() -> None:
-    """The graph with them has at least the edges of the one without: what the test above leaves out is known."""
+def test_deep_graph_includes_imports_inside_functions() -> None:
+    """The deep graph has at least the edges of the shallow one, and `cycle` returns the cycle of a known graph."""
     shallow, deep = edges(deep=False), edges(deep=True)
     assert all(shallow[module] <= deep[module] for module in shallow)
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
@@ -176,14 +176,15 @@ def test_core_and_engine_name_no_plugin() -> None:
 
 
 def positions(text: str) -> list[int]:
+    """Return the indexes at which a text names a package of ours."""
     return [index for index in range(len(text)) if text.startswith(("tunesmith-", "tunesmith_"), index)]
 
 
-def test_the_allow_list_names_only_what_is_there() -> None:
+def test_allow_list_names_only_existing_strings() -> None:
     for (file, word), reason in ALLOWED_WORDS.items():
         assert reason
-        assert word in {text for text, _ in strings(ROOT / file)}, f"{file} no longer says {word!r}"
+        assert word in {text for text, _ in strings(ROOT / file)}, f"{file} no longer has the string {word!r}"
 
 
-def test_the_repository_has_plugins() -> None:
+def test_repository_has_plugins() -> None:
     assert words(), f"no plugins below {ROOT}"

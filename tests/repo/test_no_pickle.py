@@ -1,4 +1,4 @@
-"""No pickle is ever opened, and no text becomes code: the guard over this suite bites, and the source has no opener."""
+"""The source opens no pickle and executes no text, and the guard of this test suite refuses pickles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.startup.nopickle import PickleOpened
 
 
 class Named:
-    """Something whose pickle names a class, as every harmful one does."""
+    """A class, so that the pickle of its instance names a class, as every harmful pickle does."""
 
 
 # the guard
@@ -34,7 +34,7 @@ OPENERS = {
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-@pytest.mark.usefixtures("pickles_may_be_tried")
+@pytest.mark.usefixtures("allow_refused_pickles")
 def test_opening_a_pickle_raises(opener: str, tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps(Named()))
@@ -42,17 +42,17 @@ def test_opening_a_pickle_raises(opener: str, tmp_path: Path) -> None:
         OPENERS[opener](path)
 
 
-@pytest.mark.usefixtures("pickles_may_be_tried")
-def test_a_file_is_not_unpickled_even_where_it_names_nothing(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("allow_refused_pickles")
+def test_pickle_file_is_refused_even_if_it_names_no_class(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps({"a": 1}))
-    assert pickle.loads(path.read_bytes()) == {"a": 1}  # it takes nobody's word for it that the bytes are not a message
+    assert pickle.loads(path.read_bytes()) == {"a": 1}  # bytes in memory may be a message between processes
     with path.open("rb") as file, pytest.raises(PickleOpened, match=r"x\.pkl"):
         pickle.load(file)
 
 
-@pytest.mark.usefixtures("pickles_may_be_tried")
-def test_loaders_of_libraries_raise(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("allow_refused_pickles")
+def test_library_loaders_raise(tmp_path: Path) -> None:
     import dill
     import numpy as np
     import torch
@@ -71,16 +71,18 @@ def test_loaders_of_libraries_raise(tmp_path: Path) -> None:
                 call(tmp_path / name)
 
 
-@pytest.mark.usefixtures("pickles_may_be_tried")
-def test_processes_that_tests_start_are_watched_too(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("allow_refused_pickles")
+def test_guard_is_active_in_started_processes(tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": 1}))
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.pkl"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "PickleOpened: a pickle is opened: the file" in done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x.pkl"], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 1 and "PickleOpened: a pickle is opened: the file" in completed.stderr
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_messages_between_processes_pass(method: str) -> None:
+def test_messages_between_processes_are_allowed(method: str) -> None:
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     process = context.Process(target=queue.put, args=({"a": Path("x")},))
@@ -89,7 +91,7 @@ def test_messages_between_processes_pass(method: str) -> None:
     process.join()
 
 
-def test_an_opener_whose_error_is_swallowed_fails_its_test(tmp_path: Path) -> None:
+def test_swallowed_pickle_error_fails_the_test(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text("utf-8"), encoding="utf-8")
     (tmp_path / "test_it.py").write_text(
         "import contextlib, pickle\n"
@@ -100,9 +102,9 @@ def test_an_opener_whose_error_is_swallowed_fails_its_test(tmp_path: Path) -> No
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", tmp_path]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert "2 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "a pickle is opened: it names pathlib" in done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert "2 passed, 1 error" in completed.stdout, completed.stdout + completed.stderr
+    assert "a pickle is opened: it names pathlib" in completed.stdout
 
 
 # the source
@@ -114,11 +116,11 @@ CALLS = {
 }  # fmt: skip
 ARGUMENTS = {"allow_pickle": True, "trust_remote_code": True, "shell": True, "weights_only": False}
 ALLOWED: dict[tuple[str, str], str] = {}
-"""(file, what is found there) -> why it may stand."""
+"""(file, name of the opener) -> reason why it is allowed."""
 
 
 def openers(module: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and name of whatever could open a pickle or make code of text."""
+    """Yield (line, name) of each import, call or argument that could open a pickle or execute text."""
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, a.name) for a in node.names if a.name.partition(".")[0] in MODULES)
@@ -134,21 +136,22 @@ def openers(module: ast.Module) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{keyword.arg}={value}"
 
 
-def found() -> list[tuple[str, int, str]]:
-    places = python_files("core", "engine", "plugins", "contrib", "tools", "examples")
-    product = [path for path in places if "tests" not in path.relative_to(ROOT).parts]
+def openers_in_source() -> list[tuple[str, int, str]]:
+    """Return (file, line, name) of each opener in the code that users install or run."""
+    paths = python_files("core", "engine", "plugins", "contrib", "tools", "examples")
+    product = [path for path in paths if "tests" not in path.relative_to(ROOT).parts]
     assert len(product) > 50
-    return [(short(path), line, what) for path in product for line, what in openers(tree(path))]
+    return [(short(path), line, name) for path in product for line, name in openers(tree(path))]
 
 
-def test_the_source_opens_no_pickle_and_makes_no_code_of_text() -> None:
-    wrong = [f"{file}:{line}: {what}" for file, line, what in found() if (file, what) not in ALLOWED]
+def test_source_opens_no_pickle_and_executes_no_text() -> None:
+    wrong = [f"{file}:{line}: {name}" for file, line, name in openers_in_source() if (file, name) not in ALLOWED]
     assert not wrong, "\n".join(wrong)
 
 
-def test_what_is_allowed_is_there_and_has_a_reason() -> None:
-    there = {(file, what) for file, _, what in found()}
-    assert all(key in there and reason for key, reason in ALLOWED.items())
+def test_allowed_openers_exist_and_have_a_reason() -> None:
+    present = {(file, name) for file, _, name in openers_in_source()}
+    assert all(key in present and reason for key, reason in ALLOWED.items())
 
 
 @pytest.mark.parametrize(
@@ -158,10 +161,10 @@ def test_what_is_allowed_is_there_and_has_a_reason() -> None:
         "eval('1')", "exec(text)", "AutoModel.from_pretrained('x', trust_remote_code=True)", "run('ls', shell=True)",
     ],
 )  # fmt: skip
-def test_an_opener_would_be_found(text: str) -> None:
+def test_openers_finds_each_kind(text: str) -> None:
     assert list(openers(ast.parse(text)))
 
 
-def test_what_only_looks_like_an_opener_is_left_alone() -> None:
+def test_openers_ignores_harmless_calls() -> None:
     harmless = "model.eval()\nspec.loader.exec_module(m)\nnp.load(p, allow_pickle=False)\nre.compile('x')"
     assert not list(openers(ast.parse(harmless)))

@@ -30,7 +30,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 def edges(package: str) -> dict[tuple[str, str], list[str]]:
     """Return the imports between the parts of a package, TYPE_CHECKING included: (from, to) -> places."""
     root = {"core": "tunesmith", "engine": "tunesmith_engine"}[package]
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for path in python_files(package):
         module = module_name(path).removeprefix(root).lstrip(".") or "__init__"
         for one in imports(path, typing=True):
@@ -38,8 +38,8 @@ def edges(package: str) -> dict[tuple[str, str], list[str]]:
             if target.startswith(f"{root}.") and target != f"{root}.":
                 other = target.removeprefix(f"{root}.").partition(".")[0]
                 if other != module.partition(".")[0]:
-                    found[module, other].append(short(path, one.line))
-    return found
+                    places[module, other].append(short(path, one.line))
+    return places
 
 
 @pytest.mark.parametrize("package", ORDER)
@@ -64,5 +64,5 @@ def test_the_order_names_every_part(package: str) -> None:
 
 
 def test_every_exception_is_an_import_that_exists() -> None:
-    found = {edge for package in ORDER for edge in edges(package)}
-    assert set(EXCEPTIONS) <= found
+    existing = {edge for package in ORDER for edge in edges(package)}
+    assert set(EXCEPTIONS) <= existing

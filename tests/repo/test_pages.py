@@ -1,4 +1,4 @@
-"""What the pages for readers say is there."""
+"""The links, make targets and example configs in Markdown pages are valid."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def without_code(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=short)
-def test_every_relative_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_relative_links_point_to_existing_files(page: Path) -> None:
     links = [link for link in LINK.findall(without_code(page.read_text("utf-8"))) if "://" not in link]
-    lost = [link for link in links if not (page.parent / link).exists()]
-    assert not lost, f"{short(page)}: {', '.join(lost)}"
+    broken = [link for link in links if not (page.parent / link).exists()]
+    assert not broken, f"{short(page)}: {', '.join(broken)}"
 
 
-def test_the_make_targets_that_the_pages_name_exist() -> None:
+def test_make_targets_on_pages_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     for page in PAGES:
         named = set(re.findall(r"(?:^|`)make ([\w-]+)", page.read_text("utf-8"), re.M))
         assert named <= targets, f"{short(page)}: {', '.join(named - targets)}"
 
 
-def test_the_example_of_the_readme_is_a_valid_config(tmp_path: Path) -> None:
+def test_readme_example_is_a_valid_config(tmp_path: Path) -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
     assert len(blocks) == 1
     path = tmp_path / "run.yaml"

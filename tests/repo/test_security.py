@@ -1,4 +1,4 @@
-"""SECURITY.md names only tests and files that exist, and is found."""
+"""SECURITY.md is linked from the README and names only tests and files that exist."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TEXT = (ROOT / "SECURITY.md").read_text("utf-8")
 NAMED = re.findall(r"`([\w./-]+\.py)(?:::(\w+))?`", TEXT)
 
 
-def test_the_readme_links_it() -> None:
+def test_readme_links_security_page() -> None:
     assert "](SECURITY.md)" in (ROOT / "README.md").read_text("utf-8")
 
 
-def test_every_test_and_file_that_it_names_exists() -> None:
+def test_named_tests_and_files_exist() -> None:
     paths = [(path, name) for path, name in NAMED if "/" in path]
     assert len(paths) >= 15
     for path, name in paths:
@@ -24,7 +24,7 @@ def test_every_test_and_file_that_it_names_exists() -> None:
         assert not name or name in functions, f"{path} has no {name}"
 
 
-def test_every_guarantee_is_shown_by_a_test() -> None:
+def test_every_guarantee_names_a_test() -> None:
     table = TEXT.partition("## What is guaranteed")[2].partition("## What is not")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| |")]
     assert len(rows) >= 12

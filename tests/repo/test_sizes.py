@@ -1,4 +1,4 @@
-"""A function fits a screen, a file has one subject, the core stays small enough to read."""
+"""Functions, files and packages stay small enough to read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 FILE_LINES = 300
 FUNCTION_LINES = 60
 CODE_LINES = {"core": 2500, "core/tunesmith/cli": 950, "engine": 3400}
-"""Most lines of code, without comments and docstrings: of the kernel, the command line and the engine."""
+"""The maximum lines of code, without comments and docstrings, of the kernel, the command line and the engine."""
 PYPROJECT_LINES = 25
-NO_CODE = {
+NOT_CODE = {
     tokenize.COMMENT,
     tokenize.NL,
     tokenize.NEWLINE,
@@ -32,17 +32,17 @@ def lines(path: Path) -> int:
 
 
 def code_lines(path: Path) -> int:
-    """Lines that hold code: no blank lines, comments or docstrings."""
-    found: set[int] = set()
+    """Return the number of lines with code: without blank lines, comments and docstrings."""
+    numbers: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
-        if token.type not in NO_CODE:
-            found |= set(range(token.start[0], token.end[0] + 1))
+        if token.type not in NOT_CODE:
+            numbers |= set(range(token.start[0], token.end[0] + 1))
     for node in docstrings(tree(path)):
-        found -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return len(found)
+        numbers -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(numbers)
 
 
-def test_code_lines_leave_out_what_is_no_code(tmp_path: Path) -> None:
+def test_code_lines_excludes_comments_docstrings_and_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(
         '"""Two\nlines."""\n\n# why\nx = """a\nb"""  # because\n\n\ndef f():\n    """One."""\n    return x\n'
@@ -67,19 +67,19 @@ def test_no_function_is_longer_than_60_lines() -> None:
 
 
 @pytest.mark.parametrize("folder", CODE_LINES)
-def test_kernel_command_line_and_engine_each_stay_small_enough_to_read(folder: str) -> None:
+def test_package_stays_within_its_line_limit(folder: str) -> None:
     inner = tuple(f"{name}/" for name in CODE_LINES if name.startswith(f"{folder}/"))
     files = [path for path in python_files(folder.partition("/")[0]) if short(path).startswith(f"{folder}/")]
     counts = {short(path): code_lines(path) for path in files if not short(path).startswith(inner)}
     total = sum(counts.values())
     table = "\n".join(f"{count:5} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    assert 0 < total <= CODE_LINES[folder], f"{folder}/ has {total} lines, {CODE_LINES[folder]} at most\n{table}"
+    assert 0 < total <= CODE_LINES[folder], f"{folder}/ has {total} lines, the maximum is {CODE_LINES[folder]}\n{table}"
 
 
-def test_the_pyproject_of_a_plugin_is_short_and_configures_no_tool_but_the_build() -> None:
+def test_plugin_pyproject_is_short_and_configures_only_the_build() -> None:
     for folder in plugin_folders():
         path = folder / "pyproject.toml"
-        assert lines(path) <= PYPROJECT_LINES, f"{short(path)}: {lines(path)} lines, {PYPROJECT_LINES} at most"
+        assert lines(path) <= PYPROJECT_LINES, f"{short(path)}: {lines(path)} lines, the maximum is {PYPROJECT_LINES}"
         assert set(toml(path).get("tool", {})) <= {"hatch"}, (
-            f"{short(path)}: tools are configured in the root pyproject"
+            f"{short(path)}: configure tools in the root pyproject.toml"
         )

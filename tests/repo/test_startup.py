@@ -1,4 +1,4 @@
-"""The command line answers before anything heavy is imported."""
+"""Commands that only inspect or validate import no heavy package."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ print("\\nREPORT " + json.dumps([code or 0, [name for name in {heavy!r} if name 
 
 
 def run(code: str) -> tuple[int, list[str]]:
-    """Run code in a new process -> its `code`, and the heavy packages that it imported."""
+    """Run code in a new process; return the value of its variable `code` and the heavy packages it imported."""
     script = code + REPORT.format(heavy=HEAVY)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    if done.returncode or not lines:
-        pytest.fail(done.stdout[-2000:] + done.stderr[-4000:], pytrace=False)
-    status, found = json.loads(lines[-1].removeprefix("REPORT "))
-    return status, found
+    completed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [line for line in completed.stdout.splitlines() if line.startswith("REPORT ")]
+    if completed.returncode or not lines:
+        pytest.fail(completed.stdout[-2000:] + completed.stderr[-4000:], pytrace=False)
+    status, imported = json.loads(lines[-1].removeprefix("REPORT "))
+    return status, imported
 
 
 def command(*arguments: str) -> tuple[int, list[str]]:
     return run(COMMAND.format(arguments=list(arguments)))
 
 
-def test_import_tunesmith_imports_nothing_heavy() -> None:
+def test_importing_tunesmith_imports_nothing_heavy() -> None:
     assert run("import tunesmith, tunesmith.errors, tunesmith.plugins.plugin, tunesmith.config.load; code = 0") == (
         0,
         [],
@@ -58,7 +58,7 @@ def test_importing_every_plugin_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["train", "--help"], ["config-schema"], ["plugins"]], ids=" ".join
 )
-def test_commands_that_only_tell_import_nothing_heavy(arguments: list[str]) -> None:
+def test_informational_commands_import_nothing_heavy(arguments: list[str]) -> None:
     assert command(*arguments) == (0, [])
 
 
@@ -67,13 +67,13 @@ def test_check_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", ["check", "doctor"])
-def test_check_of_a_wrong_config_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
+def test_checking_an_invalid_config_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("base_model: nowhere\nlerning_rate: 1e-4\ndatasets:\n  - path: none.jsonl\n    type: nothing\n")
-    status, found = command(name, str(path))
+    status, imported = command(name, str(path))
     assert status != 0
-    assert found == []
+    assert imported == []
 
 
-def test_hooks_of_a_config_imports_nothing_heavy() -> None:
+def test_hooks_imports_nothing_heavy() -> None:
     assert command("hooks", "examples/quickstart.yaml") == (0, [])

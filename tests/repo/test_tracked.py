@@ -1,4 +1,4 @@
-"""What a clone contains is the same for everybody: no package servers, no paths of one machine, no lock file."""
+"""The repository has no package indexes, no machine-specific paths, no lock file and no large files."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ MACHINE = re.compile(r"(?<![\w.$}~])/(?:home|tmp|root|Users|mnt)/[\w.-]")
 
 
 def matches(pattern: re.Pattern[str]) -> list[str]:
-    found = []
+    """Return file, line and text of each line of the repository that matches a pattern."""
+    hits = []
     for path in files():
         try:
             text = path.read_text("utf-8")
         except UnicodeDecodeError:
             continue
-        found += [
+        hits += [
             f"{short(path, n)}: {line.strip()}" for n, line in enumerate(text.split("\n"), 1) if pattern.search(line)
         ]
-    return found
+    return hits
 
 
 @pytest.mark.parametrize("pattern", [INDEX, MACHINE], ids=["package index", "path of one machine"])
-def test_no_file_names_a(pattern: re.Pattern[str]) -> None:
-    found = matches(pattern)
-    assert not found, "\n".join(found)
+def test_no_file_has_a(pattern: re.Pattern[str]) -> None:
+    lines = matches(pattern)
+    assert not lines, "\n".join(lines)
 
 
-def test_the_patterns_find_what_they_look_for() -> None:
+def test_patterns_match_examples() -> None:
     assert MACHINE.search("model: " + "/".join(["", "home", "me", "model"]))
     assert INDEX.search("extra-index-" + "url = x")
 
@@ -44,5 +45,5 @@ def test_no_lock_file_and_no_large_file_is_tracked() -> None:
     assert not [short(path) for path in files() if path.stat().st_size > 1_000_000]
 
 
-def test_commands_of_the_repository_are_executable() -> None:
+def test_ci_script_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -1,8 +1,8 @@
-"""No pickle is opened while the tests run, by whom and in whichever process it may be: to open one raises.
+"""Raise when any code opens a pickle while the tests run, in any process.
 
-An unpickler calls whatever its file names. So: nobody unpickles a file on disk, nobody uses torch's loaders, and no
-unpickler looks up a name, except for messages between processes of one run and torch's own cache of compiled code.
-Processes that tests start install the same (sitecustomize.py beside this).
+An unpickler calls whatever its file names. This guard therefore refuses pickled files on disk, torch's loaders, and
+every unpickler that looks up a name. Messages between the processes of one run and torch's own cache of compiled code
+are exempt. sitecustomize.py in this folder installs the same guard in processes that tests start.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 LOG = "TUNESMITH_OPENED_PICKLES"
-"""Environment variable: a file with a line for each pickle that was opened, whatever became of the error."""
+"""Environment variable with the path of a log: one line per pickle opened, even if the error was swallowed."""
 MESSAGES = (
-    "multiprocessing",  # queues, pipes and what a spawned process is told
+    "multiprocessing",  # queues, pipes and the arguments of a spawned process
     "multiprocess",
     "concurrent.futures",
     "torch.multiprocessing",
     "torch.distributed.distributed_c10d",  # gather and broadcast of objects
-    "torch.distributed.elastic",  # how torchrun's processes find each other
-    "torch._inductor",  # compiled code that torch wrote itself, for its own user
+    "torch.distributed.elastic",  # the rendezvous of torchrun's processes
+    "torch._inductor",  # compiled code in the cache that torch itself wrote
     "torch._functorch",
     "torch._dynamo",
     "torch.fx._graph_pickler",
@@ -39,10 +39,11 @@ OURS = ("pickle", __name__)
 
 
 class PickleOpened(AssertionError):
-    """Somebody opened a pickle."""
+    """A pickle was opened."""
 
 
 def refuse(what: str) -> NoReturn:
+    """Log the pickle that was opened and raise PickleOpened."""
     caller = _caller(1)
     message = f"a pickle is opened: {what}, by {caller}"
     if path := os.environ.get(LOG):
@@ -52,11 +53,11 @@ def refuse(what: str) -> NoReturn:
 
 
 def _caller(depth: int) -> str:
-    """The module that called the unpickler."""
+    """Return the name of the module that called the unpickler."""
     frame: Any = sys._getframe(depth + 1)
     while frame is not None and frame.f_globals.get("__name__") in OURS:
         frame = frame.f_back
-    return str(frame.f_globals.get("__name__")) if frame is not None else "nobody"
+    return str(frame.f_globals.get("__name__")) if frame is not None else "unknown"
 
 
 def _is_message(caller: str) -> bool:
@@ -76,7 +77,7 @@ def _is_on_disk(file: Any) -> bool:
 
 
 class Unpickler(pickle.Unpickler):
-    """The unpickler of the standard library, for everything but files."""
+    """The unpickler of the standard library, which refuses files on disk."""
 
     def __init__(self, file: Any, **named: Any):
         if _is_on_disk(file) and not _is_message(_caller(1)):
@@ -89,7 +90,7 @@ def load(file: Any, **named: Any) -> Any:
 
 
 class _Loaders(importlib.abc.MetaPathFinder):
-    """Replaces the loaders of a module when it is imported, before anyone can take them from it."""
+    """A finder that replaces the loaders of a module at import, before other code can copy them."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in LOADERS:
@@ -116,7 +117,7 @@ def _disarm(module: ModuleType) -> None:
 
 
 def install() -> None:
-    """Watch this process from now on; an audit hook stays for as long as the process."""
+    """Install the guard in this process. An audit hook cannot be removed again."""
     if getattr(sys, "_watches_pickles", False):
         return
     sys._watches_pickles = True  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Dialogues in plain text: the lines of one speaker are trained."""
+"""Dialogues in plain text: train on the lines of one speaker."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class DialogueDataset(Settings):
-    """Further keys of a `datasets:` entry of type dialogue."""
+    """Additional keys of a `datasets:` entry of type dialogue."""
 
     field: str = "text"
-    """Column with the dialogue: lines of the form "speaker: words"."""
+    """Column with the dialogue: lines of the form "speaker: text"."""
     trained_speaker: str = "B"
-    """Whose words are trained."""
+    """Speaker whose text is trained."""
 
 
 plugin = Plugin(strategies={"conversation": ("dialogue",)}, dataset_settings=DialogueDataset)
@@ -31,10 +31,10 @@ def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[
 
 
 def to_example(tokenizer: Any, row: Row, options: DialogueDataset) -> Example:
-    """The dialogue and one end token; trained is what the speaker says, to the end of each line.
+    """Return the dialogue with an end token, trained on what the speaker says up to the end of each line.
 
-    The name and its colon are context: they are what the model will be given to answer as that speaker. The end token
-    is trained where the speaker has the last word. Raises DataError for a line that names no speaker.
+    The speaker's name and the colon are context: a prompt for generation ends with them. The end token is trained if
+    the last line is the speaker's. Raises DataError for a line without a speaker.
     """
     from tunesmith import Example
 
@@ -51,13 +51,13 @@ def to_example(tokenizer: Any, row: Row, options: DialogueDataset) -> Example:
 
 
 def spoken(row: Row, text: str, options: DialogueDataset) -> list[tuple[int, int]]:
-    """(start, end) in the text of everything that the trained speaker says, with the ends of lines."""
-    spans, place = [], 0
+    """Return (start, end) in the text of everything that the trained speaker says, line ends included."""
+    spans, offset = [], 0
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         speaker, colon, _ = line.partition(":")
         if not colon and line.strip():
-            raise row.error(options.field, f"line {number} names no speaker: {line.strip()[:40]!r}", 'write "A: hello"')
+            raise row.error(options.field, f"line {number} has no speaker: {line.strip()[:40]!r}", 'write "A: hello"')
         if speaker.strip() == options.trained_speaker:
-            spans.append((place + len(speaker) + 1, place + len(line)))
-        place += len(line)
+            spans.append((offset + len(speaker) + 1, offset + len(line)))
+        offset += len(line)
     return spans

@@ -1,3 +1,5 @@
+"""DPO-Positive penalizes a chosen answer that becomes less likely, and is found by its entry point."""
+
 from __future__ import annotations
 
 import inspect
@@ -14,27 +16,26 @@ import torch
 import tunesmith_dpop
 from tunesmith_dpop import dpop
 
-from plugins.dpo.tests import made
-from tests import tiny
+from tests import rows, tiny
 from tests.repo.source import ROOT
 
 OPTIONS: Any = SimpleNamespace(beta=0.1)
 
 
 def pairs(chosen: list[float], rejected: list[float]) -> Any:
-    """Log-ratios of pairs, as rl: dpo gives them."""
+    """Return the log-ratios of pairs, as `rl: dpo` passes them."""
     sides = {"chosen": chosen, "rejected": rejected}
     return SimpleNamespace(**{name: torch.tensor(side, requires_grad=True) for name, side in sides.items()})
 
 
-def test_it_is_dpo_where_the_chosen_answer_gained_and_costs_more_where_it_lost() -> None:
+def test_the_loss_is_that_of_dpo_unless_the_chosen_answer_became_less_likely() -> None:
     loss = dpop(pairs([1.0, -1.0], [0.5, -1.5]), OPTIONS)
     assert loss.tolist() == pytest.approx(
         [math.log1p(math.exp(-0.1 * 0.5)), math.log1p(math.exp(-0.1 * (0.5 - 50 * 1.0)))]
     )
 
 
-def test_a_chosen_answer_that_lost_is_pushed_up_harder_than_the_rejected_one_down() -> None:
+def test_a_chosen_answer_that_became_less_likely_has_the_larger_gradient() -> None:
     pair = pairs([-0.1], [-0.2])
     dpop(pair, OPTIONS).sum().backward()
     assert pair.chosen.grad.item() < -10 * pair.rejected.grad.item() < 0
@@ -44,26 +45,26 @@ def test_the_function_is_at_most_15_lines() -> None:
     assert len(inspect.getsource(tunesmith_dpop.dpop).splitlines()) <= 15
 
 
-def test_the_page_on_plugins_builds_the_package_that_is_here() -> None:
+def test_the_code_in_the_docs_is_that_of_the_package() -> None:
     page = (ROOT / "docs" / "write-a-plugin.md").read_text("utf-8")
     (code,) = re.findall(r"^```python\n# tunesmith_dpop/__init__.py\n(.*?)^```$", page, re.M | re.S)
-    of_page: dict[str, Any] = {}
-    exec(compile(code, "the page", "exec"), of_page)  # the page and the package are ours
+    page_globals: dict[str, Any] = {}
+    exec(compile(code, "write-a-plugin.md", "exec"), page_globals)  # a page of this repository
     assert code.count("\n", code.index("def dpop")) <= 15
     generator = torch.Generator().manual_seed(3)
     sides = torch.randn(2, 64, generator=generator).tolist()
-    assert of_page["dpop"](pairs(*sides), OPTIONS).equal(dpop(pairs(*sides), OPTIONS))
+    assert page_globals["dpop"](pairs(*sides), OPTIONS).equal(dpop(pairs(*sides), OPTIONS))
     entries = re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)
-    said = next(tomllib.loads(block) for block in entries if "tunesmith.dpo_losses" in block)
+    documented = next(tomllib.loads(block) for block in entries if "tunesmith.dpo_losses" in block)
     package = tomllib.loads((ROOT / "contrib" / "dpop" / "pyproject.toml").read_text("utf-8"))
-    assert said["project"]["entry-points"] == package["project"]["entry-points"]
+    assert documented["project"]["entry-points"] == package["project"]["entry-points"]
 
 
-def test_it_trains_by_its_name_alone_or_with_another(tmp_path: Path) -> None:
+def test_the_loss_is_found_by_its_name_and_can_be_added_to_another(tmp_path: Path) -> None:
     keys = {"dpo_loss_type": ["dpop", "sft"], "dpo_loss_weights": [1.0, 0.5], "max_steps": 2}
-    tiny.train(made.config(tmp_path, **keys))
+    tiny.train(rows.config(tmp_path, "dpo", **keys))
     first, second = tiny.metrics(tmp_path / "out")
-    assert first["dpop"] == pytest.approx(math.log(2), abs=1e-6)  # nothing has moved yet
+    assert first["dpop"] == pytest.approx(math.log(2), abs=1e-6)  # the policy is still the reference
     assert second["loss"] == pytest.approx(second["dpop"] + second["sft"], rel=1e-6)
     notes = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["notes"]
     assert notes["dpo_loss_type dpop"] == "tunesmith-dpop 0.1.0"

@@ -1,4 +1,4 @@
-"""DPO-Positive, a loss for `rl: dpo` (arXiv 2402.13228): the chosen answer may not become less likely."""
+"""DPO-Positive, a loss for `rl: dpo` (arXiv 2402.13228) that keeps the chosen answer from becoming less likely."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from tunesmith_dpo.margins import Margins
     from tunesmith_dpo.options import Options
 
-plugin = Plugin()  # nothing to select: a loss is found by its entry point
+plugin = Plugin()  # declares nothing: the loss is found by its entry point
 
 
 def dpop(pair: Margins, options: Options) -> Tensor:
-    """−log σ(β(c − r − λ max(0, −c))) with λ = 50, the paper's: from P pairs to a loss of each [P]."""
+    """Return −log σ(β(c − r − λ max(0, −c))) of each pair [P], with the paper's λ = 50."""
     from torch.nn.functional import logsigmoid
 
     lost = (-pair.chosen).clamp_min(0)

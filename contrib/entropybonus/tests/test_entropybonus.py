@@ -1,3 +1,5 @@
+"""The bonus is subtracted from the loss of any method."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from tunesmith import Term
 
 
 def wrapped(entropy: torch.Tensor, coefficient: float, terms: dict[str, Term]) -> dict[str, Term]:
-    """What compute_loss gives when the method inside gave `terms`."""
+    """Return the terms of compute_loss around a method that returns `terms`."""
     run: Any = SimpleNamespace(settings=lambda model: model(entropy_bonus=coefficient))
     inner = bonus.compute_loss(run, SimpleNamespace(entropy=entropy))
     next(inner)
@@ -21,7 +23,7 @@ def wrapped(entropy: torch.Tensor, coefficient: float, terms: dict[str, Term]) -
     return dict(stop.value.value)
 
 
-def test_the_term_is_minus_the_coefficient_times_the_entropy_of_trained_tokens() -> None:
+def test_the_term_is_the_negative_coefficient_times_the_entropy() -> None:
     method = {"nll": Term(torch.tensor(3.0), "tokens")}
     terms = wrapped(torch.tensor([1.0, 2.0, 0.5]), 0.1, method)
     assert terms["nll"] is method["nll"]
@@ -35,12 +37,12 @@ def test_more_entropy_lowers_the_loss() -> None:
     assert entropy.grad is not None and bool((entropy.grad < 0).all())
 
 
-def test_the_forward_pass_is_asked_for_the_entropy() -> None:
+def test_the_plugin_needs_the_entropy() -> None:
     needs: Any = bonus.plugin.needs
     assert needs.entropy
 
 
 @pytest.mark.parametrize("coefficient", [0.0, -1.0])
-def test_a_coefficient_without_effect_or_of_the_wrong_sign_is_refused(coefficient: float) -> None:
+def test_a_coefficient_must_be_above_0(coefficient: float) -> None:
     with pytest.raises(ValidationError):
         bonus.EntropySettings(entropy_bonus=coefficient)

@@ -1,4 +1,4 @@
-"""A bonus for entropy: the loss falls where predictions stay spread out."""
+"""Entropy bonus: lower the loss of predictions with high entropy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class EntropySettings(Settings):
     entropy_bonus: PositiveFloat = 0.01
-    """How much the mean entropy of a trained token, in nats, lowers the loss."""
+    """Factor of the mean entropy per trained token, in nats, which is subtracted from the loss."""
 
 
 plugin = Plugin(settings=EntropySettings, needs=Needs(entropy=True))
@@ -23,7 +23,7 @@ plugin = Plugin(settings=EntropySettings, needs=Needs(entropy=True))
 
 @hookimpl(wrapper=True)
 def compute_loss(run: Run, out: Output) -> Generator[None, dict[str, Term], dict[str, Term]]:
-    """Add a term to those of the method, whichever it is: -coefficient * entropy [N], divided by the trained tokens."""
+    """Add a term to those of any method: -coefficient * entropy [N], divided by the number of trained tokens."""
     from tunesmith import Term
 
     terms = yield

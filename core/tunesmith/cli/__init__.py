@@ -1,4 +1,4 @@
-"""The command line: commands, tables, `doctor`, `explain`. The kernel knows nothing of it."""
+"""The command line: commands, tables, `doctor`, `explain`. No other part of the core imports it."""
 
 from tunesmith.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The group that commands belong to, those of plugins among them; and what a command about one run takes."""
+"""Define the group of commands, which includes those of plugins, and what commands about a run share."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from tunesmith.run import Run
 
 OVERRIDES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
+"""Settings of a command that takes overrides: `--key value` reaches it as arguments."""
 
 
 class Commands(click.Group):
-    """A group whose commands end a known error with its text and exit code, and no traceback; and print no secret.
+    """A group whose commands print a TunesmithError without a traceback, exit with its code, and print no secrets.
 
-    Installed plugins bring further ones (`Plugin.commands`), which are imported when they are called.
+    Installed plugins add commands (`Plugin.commands`). They are imported when they are called, so `--help` is fast.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *sorted(of_plugins().keys() - self.commands.keys())]
+        return [*super().list_commands(ctx), *sorted(plugin_commands().keys() - self.commands.keys())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        owner = None if cmd_name in self.commands else of_plugins().get(cmd_name)
+        owner = None if cmd_name in self.commands else plugin_commands().get(cmd_name)
         if owner is None:
             return super().get_command(ctx, cmd_name)
         return click.Command(cmd_name, help=owner.info["commands"][cmd_name][1])  # enough for the list of commands
@@ -40,17 +41,17 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] in self.commands or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        plugins = of_plugins()
-        if args[0] not in plugins:
-            ctx.fail(self._unknown(args[0], {*self.commands, *plugins}))
-        return args[0], imported(plugins[args[0]], args[0]), args[1:]
+        owners = plugin_commands()
+        if args[0] not in owners:
+            ctx.fail(self._unknown(args[0], {*self.commands, *owners}))
+        return args[0], import_command(owners[args[0]], args[0]), args[1:]
 
     def _unknown(self, name: str, known: set[str]) -> str:
-        """What to say of a command that nobody has."""
+        """Return the message for an unknown command, with the plugin to install or the closest name."""
         from tunesmith.plugins.discovery import catalogue
         from tunesmith.spelling import nearest
 
-        extra = next((word for word, info in catalogue().items() if name in info.get("commands", ())), None)
+        extra = next((plugin for plugin, info in catalogue().items() if name in info.get("commands", ())), None)
         close = nearest(name, known)
         help = f'pip install "tunesmith[{extra}]"' if extra else f"Did you mean {close!r}?" if close else ""
         return f"No such command {name!r}. {help}".rstrip()
@@ -77,20 +78,20 @@ class Commands(click.Group):
             raise
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-            help = "this is a bug of Tunesmith or of a library; tunesmith --traceback shows where"
+            help = "this is a bug in Tunesmith or in a library; tunesmith --traceback shows where"
             report(ctx, TunesmithError(message, help=help, code="unexpected"))
             ctx.exit(TunesmithError.exit_code)
 
 
-def of_plugins() -> dict[str, Candidate]:
-    """Command -> the installed plugin that brings it."""
+def plugin_commands() -> dict[str, Candidate]:
+    """Return command -> the installed plugin that adds it."""
     from tunesmith.plugins.discovery import installed
 
     return {name: plugin for plugin in installed().values() for name in plugin.info["commands"]}
 
 
-def imported(plugin: Candidate, name: str) -> click.Command:
-    """The command of a plugin. Raises PluginError where its module has none."""
+def import_command(plugin: Candidate, name: str) -> click.Command:
+    """Import and return a command of a plugin. Raises PluginError if its module does not contain it."""
     plugin.check_api()
     module, _, attribute = plugin.info["commands"][name][0].partition(":")
     try:
@@ -98,12 +99,12 @@ def imported(plugin: Candidate, name: str) -> click.Command:
     except (ImportError, AttributeError) as error:
         raise PluginError(f"plugin {plugin} has no command {name!r}: {error}", code="plugin-import") from error
     if not isinstance(command, click.Command):
-        raise PluginError(f"plugin {plugin}: {module}:{attribute} is no click command", code="plugin-shape")
+        raise PluginError(f"plugin {plugin}: {module}:{attribute} is not a click command", code="plugin-shape")
     return command
 
 
 def report(ctx: click.Context, error: TunesmithError) -> None:
-    """Print the problems of an error for people or, with --format json, for programs."""
+    """Print the problems of an error: as text to stderr or, with --format json, as JSON to stdout."""
     if ctx.params["traceback"]:
         click.echo(redact(traceback.format_exc()), err=True)
     from tunesmith.cli.explain import command_for
@@ -111,8 +112,7 @@ def report(ctx: click.Context, error: TunesmithError) -> None:
     docs = command_for(problem.code for problem in error.problems)
     if ctx.params["format"] == "json":
         problems = [dataclasses.asdict(problem) for problem in error.problems]
-        told = {"exit_code": error.exit_code, "problems": problems, "docs": docs}
-        click.echo(json.dumps(clean(told), indent=1))
+        click.echo(json.dumps(clean({"exit_code": error.exit_code, "problems": problems, "docs": docs}), indent=1))
         return
     for problem in error.problems:
         click.echo(redact(str(problem)), err=True)
@@ -134,28 +134,29 @@ def show(value: Any, as_json: bool, as_text: Callable[[], Any]) -> None:
 
 
 def with_config(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments of a command about one run: the YAML file and overrides of its keys."""
+    """Add the arguments of a command about a run: the YAML file, and overrides of its keys."""
     function = click.argument("overrides", nargs=-1, type=click.UNPROCESSED)(function)
     return click.argument("config", metavar="RUN.YAML")(function)
 
 
 def pairs(overrides: tuple[str, ...]) -> list[str]:
-    """`key=value` and `--key value` as `key=value`; a flag without a value is true."""
-    found: list[str] = []
-    waiting: str | None = None
+    """Return overrides as `key=value`, for `key=value`, `--key=value` and `--key value`; `--key` alone is true."""
+    result: list[str] = []
+    key: str | None = None  # of a `--key` whose value may follow
     for word in overrides:
         if word.startswith("--"):
-            found += [f"{waiting}=true"] if waiting else []
-            waiting = None if "=" in word else word[2:]
-            found += [word[2:]] if "=" in word else []
+            result += [f"{key}=true"] if key else []
+            key = None if "=" in word else word[2:]
+            result += [word[2:]] if "=" in word else []
         else:
-            flag = waiting and re.match(r"[a-z_][\w.]*=", word)  # `--flag key=value`: two words
-            found += [f"{waiting}=true", word] if flag else [f"{waiting}={word}" if waiting else word]
-            waiting = None
-    return found + ([f"{waiting}=true"] if waiting else [])
+            two_overrides = key and re.match(r"[a-z_][\w.]*=", word)  # `--key other=value`
+            result += [f"{key}=true", word] if two_overrides else [f"{key}={word}" if key else word]
+            key = None
+    return result + ([f"{key}=true"] if key else [])
 
 
 def open_run(config: str, overrides: tuple[str, ...]) -> Run:
+    """Load a config and return its run, after all checks."""
     from tunesmith.api import start
     from tunesmith.config.load import load_config
 

@@ -1,6 +1,6 @@
-"""`tunesmith doctor`: one config against this machine, before a run finds out what it lacks.
+"""Check that this machine has what a config needs, for `tunesmith doctor`.
 
-Every look is alone: where one fails, that is a finding, and the others go on.
+The checks are independent: if one fails, that is a finding, and the others still run.
 """
 
 from __future__ import annotations
@@ -29,151 +29,163 @@ INSTALL = "pip install "
 
 
 def diagnose(config: str, overrides: Sequence[str] = ()) -> list[Finding]:
-    """Everything that a config needs of this machine. Raises what `check` does for a config that can't be read; where
-    that is because plugins are not installed, they are the findings."""
+    """Return the findings for a config: its files, packages, devices, folders, checks of plugins, and the model.
+
+    If plugins are not installed, they are the findings. Raises the same errors as `check` if the config can't be loaded
+    for another reason.
+    """
     try:
         run = Run(*load_config(config, overrides))
     except TunesmithError as error:
-        found = Finding.of(error)
-        if not installs(found):
+        findings = Finding.of(error)
+        if not install_command(findings):
             raise
-        return [*found, python()]
+        return [*findings, python()]
     return examine(run)
 
 
 def examine(run: Run) -> list[Finding]:
-    """What the run stands on: the config and its files, packages, devices, folders, what plugins look at, the model."""
+    """Return the findings for a loaded config."""
     names = ", ".join(plugin.name for plugin in run.hooks.plugins)
-    found = [finding for error in faults(run) for finding in Finding.of(error)]
-    found = found or [Finding("config", "ok", f"no problems; active plugins: {names}")]
+    findings = [finding for error in faults(run) for finding in Finding.of(error)]
+    findings = findings or [Finding("config", "ok", f"no problems; active plugins: {names}")]
     checks.warn(run)
-    found += [Finding("config", "warning", f"{name}: {note}") for name, note in run.notes.items()]
-    found += [python(), *tried("packages", partial(packages, run))]
-    lacking = {finding.what for finding in problems(found)}
-    found += tried("engine", lambda: engine("preflight.doctor").machine(run))
-    for call, look in zip(run.hooks.calls("diagnose"), run.hooks.diagnose(run), strict=True):
-        found += [finding for finding in tried(f"plugin {call.plugin}", look) if finding.what not in lacking]
-    if any(finding.exit_code != DataError.exit_code for finding in problems(found)):
-        found.append(Finding("model", "warning", "not looked at, because of the problems above"))
+    findings += [Finding("config", "warning", f"{name}: {note}") for name, note in run.notes.items()]
+    findings += [python(), *collect("packages", partial(packages, run))]
+    reported = {finding.what for finding in problems(findings)}
+    findings += collect("engine", lambda: engine("preflight.doctor").machine(run))
+    for call, check in zip(run.hooks.calls("diagnose"), run.hooks.diagnose(run), strict=True):
+        # A plugin may check for a package that its metadata requires too: report a missing one only once.
+        findings += [finding for finding in collect(f"plugin {call.plugin}", check) if finding.what not in reported]
+    if any(finding.exit_code != DataError.exit_code for finding in problems(findings)):
+        findings.append(Finding("model", "warning", "not checked, because of the problems above"))
     else:
-        found += tried("model", lambda: engine("preflight.doctor").model(run))
-    return found
+        findings += collect("model", lambda: engine("preflight.doctor").model(run))
+    return findings
 
 
-def tried(name: str, look: Callable[[], Iterable[Any] | None]) -> list[Finding]:
-    """What a look finds; where it fails, that too."""
-    found: list[Finding] = []
+def collect(name: str, check: Callable[[], Iterable[Any] | None]) -> list[Finding]:
+    """Return the findings of a check. An error that it raises is one more finding."""
+    findings: list[Finding] = []
     try:
-        for finding in look() or ():
+        for finding in check() or ():
             if not isinstance(finding, Finding):
-                raise PluginError(f"{name}: diagnose gave {finding!r}, which is no Finding")
-            found.append(finding)
+                raise PluginError(f"{name}: diagnose must yield findings, got {finding!r}")
+            findings.append(finding)
     except TunesmithError as error:
-        found += Finding.of(error, name)
-    except (Exception, SystemExit) as error:  # torch whose libraries are missing, for one
-        found.append(Finding(name, "problem", f"{type(error).__name__}: {error}"))
-    return found
+        findings += Finding.of(error, name)
+    except (Exception, SystemExit) as error:  # for example torch without its libraries
+        findings.append(Finding(name, "problem", f"{type(error).__name__}: {error}"))
+    return findings
 
 
-def problems(found: Iterable[Finding]) -> list[Finding]:
-    return [finding for finding in found if finding.status == "problem"]
+def problems(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.status == "problem"]
 
 
 # packages
 
 
 def python() -> Finding:
-    version, wanted = platform.python_version(), metadata.metadata(CORE)["Requires-Python"]
-    if wanted and not SpecifierSet(wanted).contains(version, prereleases=True):
-        return Finding("Python", "problem", f"{version}; Tunesmith needs {wanted}")
+    """Return the version of Python, and a problem if the core does not support it."""
+    version, specifier = platform.python_version(), metadata.metadata(CORE)["Requires-Python"]
+    if specifier and not SpecifierSet(specifier).contains(version, prereleases=True):
+        return Finding("Python", "problem", f"{version}; Tunesmith needs {specifier}")
     return Finding("Python", "ok", f"{version}, {platform.platform(terse=True)}, {platform.machine()}")
 
 
 def packages(run: Run) -> Iterator[Finding]:
-    """Versions that are known to be bad, what is missing or out of range, and versions of ours that do not match."""
-    ours: dict[str, str] = dict.fromkeys(API, "")
+    """Yield findings on packages: vulnerable versions, unmet requirements, and mixed versions of Tunesmith's parts."""
+    own: dict[str, str] = dict.fromkeys(API, "")  # distribution -> name of its plugin; "" for the core and the engine
     for candidate in run.config.selection.active.values():
         if candidate.path is None:
-            ours[canonicalize_name(candidate.distribution)] = candidate.name
-    asked: dict[str, list[tuple[str, Requirement]]] = {}
-    for asker, wanted in requirements(ours):
-        asked.setdefault(canonicalize_name(wanted.name), []).append((asker, wanted))
-    found = list(known_bad(set(asked)))
-    told = {finding.what for finding in found}
-    found += [made for name in sorted(set(asked) - told) if (made := out_of_range(name, asked[name], ours))]
-    found += mismatched(ours)
-    direct = sorted({name for name, by in asked.items() if name not in ours and any(a in ours for a, _ in by)})
-    if not problems(found):
-        versions = ", ".join(f"{name} {version_of(name)}" for name in direct)
-        yield Finding("packages", "ok", f"{len(asked)}, among them {versions}")
-    yield from found
+            own[canonicalize_name(candidate.distribution)] = candidate.name
+    required: dict[str, list[tuple[str, Requirement]]] = {}  # package -> (distribution that requires it, requirement)
+    for parent, requirement in requirements(own):
+        required.setdefault(canonicalize_name(requirement.name), []).append((parent, requirement))
+    findings = list(known_bad(set(required)))
+    reported = {finding.what for finding in findings}
+    for name in sorted(set(required) - reported):
+        findings += unmet(name, required[name], own)
+    findings += mismatched(own)
+    if not problems(findings):
+        direct = [name for name, by in required.items() if name not in own and any(parent in own for parent, _ in by)]
+        versions = ", ".join(f"{name} {version_of(name)}" for name in sorted(direct))
+        yield Finding("packages", "ok", f"{len(required)}, among them {versions}")
+    yield from findings
 
 
 def requirements(roots: Iterable[str]) -> Iterator[tuple[str, Requirement]]:
-    """(distribution, what it asks for here) of the roots and, as far as it is installed, of all that they bring."""
-    queue, seen = [(name, "") for name in roots], set()
+    """Yield (distribution, requirement) of the roots and of all distributions that they require and are installed.
+
+    Requirements for other platforms, or for extras that are not requested, are left out.
+    """
+    queue, done = [(name, "") for name in roots], set()
     for name, extra in queue:
-        if (name, extra) in seen:
+        if (name, extra) in done:
             continue
-        seen.add((name, extra))
+        done.add((name, extra))
         lines: list[str] = []
         with contextlib.suppress(metadata.PackageNotFoundError):
             lines = metadata.requires(name) or []
         for line in lines:
-            with contextlib.suppress(InvalidRequirement):  # of an old release that nobody builds any more
-                wanted = Requirement(line)
-                if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
-                    yield name, wanted
-                    queue += [(canonicalize_name(wanted.name), part) for part in ("", *wanted.extras)]
+            with contextlib.suppress(InvalidRequirement):  # old releases have requirements that pip no longer accepts
+                requirement = Requirement(line)
+                if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                    yield name, requirement
+                    queue += [(canonicalize_name(requirement.name), part) for part in ("", *requirement.extras)]
 
 
-def known_bad(asked: set[str]) -> Iterator[Finding]:
-    """Installed versions of which harm is known: a problem in a package that the run uses, else a warning."""
+def known_bad(required: set[str]) -> Iterator[Finding]:
+    """Yield installed versions with known vulnerabilities. It is a warning if the run does not use the package."""
     for row in data_file("known_bad.json"):
         version = version_of(row["package"])
         if version and SpecifierSet(row["specifier"]).contains(version, prereleases=True):
-            status = "problem" if row["package"] in asked else "warning"
+            status = "problem" if row["package"] in required else "warning"
             yield Finding(row["package"], status, f"{version}: {row['why']}", row["help"])  # type: ignore[arg-type]
 
 
-def out_of_range(name: str, asked: list[tuple[str, Requirement]], ours: dict[str, str]) -> Finding | None:
-    """A package that is missing or of a version that someone does not take. What others ask of each other is a warning:
-    they may be wrong about it."""
+def unmet(name: str, required: list[tuple[str, Requirement]], own: dict[str, str]) -> Iterator[Finding]:
+    """Yield a finding if a package is missing or has a version that a requirement excludes.
+
+    It is a problem if Tunesmith or a plugin requires the package, and a warning if another package does: libraries
+    often exclude versions that work.
+    """
     version = version_of(name)
-    for asker, wanted in sorted(asked, key=lambda pair: pair[0] not in ours):
-        if version is None or not wanted.specifier.contains(version, prereleases=True):
-            word = ours.get(asker, "")
-            help = f'{INSTALL}"tunesmith[{word}]"' if word in catalogue() else f'{INSTALL}"{name}{wanted.specifier}"'
-            said = f"{version or 'not installed'}; {asker} needs {wanted.name}{wanted.specifier}"
-            return Finding(name, "problem" if asker in ours else "warning", said, help)
-    return None
+    for parent, requirement in sorted(required, key=lambda pair: pair[0] not in own):
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            specifier = requirement.specifier
+            package = f"tunesmith[{own[parent]}]" if own.get(parent) in catalogue() else f"{name}{specifier}"
+            detail = f"{version or 'not installed'}; {parent} needs {requirement.name}{specifier}"
+            yield Finding(name, "problem" if parent in own else "warning", detail, f'{INSTALL}"{package}"')
+            return
 
 
-def mismatched(ours: dict[str, str]) -> Iterator[Finding]:
-    """Our own distributions are released together, under one version."""
+def mismatched(own: dict[str, str]) -> Iterator[Finding]:
+    """Yield parts of Tunesmith whose version is not that of the core. All parts are released with the same version."""
     core = version_of(CORE)
-    for name, word in ours.items():
+    for name, plugin in own.items():
         version = version_of(name)
-        if version not in (None, core) and (name in API or word in catalogue()):
-            yield Finding(name, "warning", f"{version}, and {CORE} is {core}", f'{INSTALL}"{name}=={core}"')
+        if version not in (None, core) and (name in API or plugin in catalogue()):
+            yield Finding(name, "warning", f"{version}, but {CORE} is {core}", f'{INSTALL}"{name}=={core}"')
 
 
-# what to do about it
+# what to type next
 
 
-def exit_code(found: Iterable[Finding]) -> int:
-    """That of the gravest problem: a refusal for safety, else the first; 0 without any."""
-    codes = [finding.exit_code for finding in problems(found)]
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return the exit code of a safety problem if there is one, or else of the first problem; 0 without problems."""
+    codes = [finding.exit_code for finding in problems(findings)]
     return SafetyError.exit_code if SafetyError.exit_code in codes else codes[0] if codes else 0
 
 
-def installs(found: Iterable[Finding]) -> str | None:
-    """One line that installs what is missing."""
-    helps = [finding.help or "" for finding in problems(found)]
-    wanted = [help.removeprefix(INSTALL) for help in helps if help.startswith(INSTALL)]
-    return INSTALL + " ".join(dict.fromkeys(wanted)) if wanted else None
+def install_command(findings: Iterable[Finding]) -> str | None:
+    """Return one command that installs everything that is missing, or None if no problem asks to install something."""
+    helps = [finding.help or "" for finding in problems(findings)]
+    packages = [help.removeprefix(INSTALL) for help in helps if help.startswith(INSTALL)]
+    return INSTALL + " ".join(dict.fromkeys(packages)) if packages else None
 
 
-def next_line(found: Sequence[Finding], train: str) -> str | None:
-    """What to type next: install what is missing, or train; None where something else has to be mended first."""
-    return installs(found) or (None if problems(found) else train)
+def next_line(findings: Sequence[Finding], train: str) -> str | None:
+    """Return what to type next: a command that installs what is missing, or `train`; None if other problems remain."""
+    return install_command(findings) or (None if problems(findings) else train)

@@ -1,4 +1,4 @@
-"""What the code of an error means and what to do about it: data/errors.toml, for people."""
+"""Explain error codes: what they mean and what to do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TypedDict
 
-from tunesmith.errors import ConfigError, Problem
+from tunesmith.errors import ConfigError, Problem, TunesmithError
 from tunesmith.spelling import nearest
 
 COMMAND = "tunesmith explain"
 
 
 class Entry(TypedDict):
-    """One code: its usual exit code, one line of what it means, what to do, and an example of wrong and right."""
+    """An error code: its exit code, its meaning in one line, what to do, and an example of wrong and right."""
 
     exit: int
     means: str
@@ -25,44 +25,61 @@ class Entry(TypedDict):
 
 
 class Catalogue(TypedDict):
-    """Every code that the core, the engine and the plugins of this repository raise; and what exit codes mean."""
+    """Every known error code, and the meaning of exit codes."""
 
     exits: dict[str, str]
     codes: dict[str, Entry]
 
 
 @functools.cache
-def catalogue() -> Catalogue:
+def core_catalogue() -> Catalogue:
+    """Return the codes of the core and the engine."""
     text = resources.files("tunesmith").joinpath("data", "errors.toml").read_text("utf-8")
     return tomllib.loads(text)  # type: ignore[return-value]
 
 
+def catalogue() -> Catalogue:
+    """Return the codes of the core and the engine, and those in the metadata of the installed plugins."""
+    from tunesmith.plugins.discovery import installed
+
+    codes: dict[str, Entry] = {}
+    try:
+        for plugin in installed().values():
+            codes |= plugin.info["errors"]
+    except TunesmithError:
+        pass  # damaged metadata is reported by the command itself
+    return {"exits": core_catalogue()["exits"], "codes": codes | core_catalogue()["codes"]}
+
+
 def command_for(codes: Iterable[str]) -> str | None:
-    """What to type to learn more about the codes of some problems, if anything is known of them."""
-    known = [code for code in dict.fromkeys(codes) if code in catalogue()["codes"]]
+    """Return the command that explains the codes of some problems; None if all are unknown."""
+    explained = catalogue()["codes"]
+    known = [code for code in dict.fromkeys(codes) if code in explained]
     return f"{COMMAND} {' '.join(known)}" if known else None
 
 
 def listing() -> str:
-    """Every code with its meaning, by exit code."""
+    """Return every code with its meaning, by exit code."""
     codes = catalogue()["codes"]
     width = max(map(len, codes))
     lines = []
     for number, meaning in catalogue()["exits"].items():
-        mine = [f"  {name:{width}}  {entry['means']}" for name, entry in codes.items() if str(entry["exit"]) == number]
-        lines += [f"exit {number}: {meaning}", *mine] if mine else []
+        entries = [
+            f"  {name:{width}}  {entry['means']}" for name, entry in codes.items() if str(entry["exit"]) == number
+        ]
+        lines += [f"exit {number}: {meaning}", *entries] if entries else []
     return "\n".join(lines)
 
 
 def explain(codes: Sequence[str]) -> str:
-    """The entries of some codes. Raises ConfigError for each that is not known, with the nearest spelling."""
+    """Return the entries of these codes. Raises ConfigError for unknown codes, with the nearest spelling."""
     known = catalogue()["codes"]
     problems = []
     for code in codes:
         if code not in known:
             close = nearest(code, set(known))
-            help = f"did you mean {close!r}?" if close else f"{COMMAND} alone lists them"
-            problems.append(Problem(f"no error has the code {code!r}", "command line", "unknown-code", help))
+            help = f"did you mean {close!r}?" if close else f"{COMMAND} without a code lists them"
+            problems.append(Problem(f"unknown error code: {code!r}", "command line", "unknown-code", help))
     if problems:
         raise ConfigError(problems)
     return "\n\n".join(_entry(code, known[code]) for code in dict.fromkeys(codes))
@@ -73,7 +90,7 @@ def _entry(code: str, entry: Entry) -> str:
 
 
 def example(entry: Entry) -> str:
-    """What is wrong, and how it is right."""
+    """Return the example of an entry: wrong, then right."""
     return f"wrong:\n{_indented(entry['wrong'])}\nright:\n{_indented(entry['right'])}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: a thin caller of the stages in tunesmith.api. Starts without torch."""
+"""Define the command line. Each command calls a stage in tunesmith.api; torch is imported only if one needs it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from tunesmith.cli.commands import OVERRIDES, Commands, json_option, open_run, pairs, show, with_config
 from tunesmith.errors import ConfigError, TunesmithError
 
-
-def version() -> str:
-    from tunesmith.plugins.discovery import core_version
-
-    return core_version()
+if TYPE_CHECKING:
+    from tunesmith.cli.shown import ShownExample
 
 
-def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        click.echo(f"tunesmith {version()}")
+def show_version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
+    """Print the version and exit, if --version is set."""
+    if requested:
+        from tunesmith.plugins.discovery import core_version
+
+        click.echo(f"tunesmith {core_version()}")
         ctx.exit()
 
 
@@ -30,18 +32,18 @@ def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
 )
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
-@click.option("--format", type=click.Choice(["text", "json"]), default="text", help="The format of output and errors.")
+@click.option("--format", type=click.Choice(["text", "json"]), default="text", help="Format of output and errors.")
 def main(traceback: bool, format: str) -> None:
     """Fine-tune language models from one YAML file.
 
-    Commands that take a RUN.YAML also take overrides: key=value or --key value; dots reach into groups.
+    Commands that take a RUN.YAML also take overrides: key=value or --key value. Dots set nested keys: group.key=value.
     """
 
 
 @main.command(context_settings=OVERRIDES)
 @with_config
 def train(config: str, overrides: tuple[str, ...]) -> None:
-    """Train, from raw rows to the final model; on all GPUs of this machine."""
+    """Train a model on all GPUs of this machine."""
     run = open_run(config, overrides)
     from tunesmith.api import train as train_run
     from tunesmith.engine import engine
@@ -57,23 +59,22 @@ def train(config: str, overrides: tuple[str, ...]) -> None:
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-@click.option("--debug", is_flag=True, help="Show tokens in colour with the reason why each is trained or masked.")
-@click.option("--html", metavar="FILE", help="Write the same as a page.")
-@click.option("--examples", default=2, show_default=True, help="How many examples of each entry these two show.")
+@click.option("--debug", is_flag=True, help="Show tokens in color, with the reason why each is trained or masked.")
+@click.option("--html", metavar="FILE", help="Write the same to an HTML page.")
+@click.option("--examples", default=2, show_default=True, help="Number of examples per entry for --debug and --html.")
 def preprocess(config: str, overrides: tuple[str, ...], debug: bool, html: str | None, examples: int) -> None:
-    """Read and tokenise the data; write it to dataset_prepared_path."""
+    """Tokenize the data and write it to dataset_prepared_path."""
     run = open_run(config, overrides)
     if debug or html:
-        from tunesmith.cli.seen import seen
+        from tunesmith.cli.examples import shown_examples
 
-        shown = seen(run, examples)
+        shown: Iterable[ShownExample] = shown_examples(run, examples)
         if html:
             from tunesmith.cli.page import write
 
-            made = list(shown)
-            write(html, run, made)
-            click.echo(f"{html}: {len(made)} examples")
-            shown = iter(made)
+            shown = list(shown)
+            write(html, run, shown)
+            click.echo(f"{html}: {len(shown)} examples")
         if debug:
             from tunesmith.cli.tokens import show_tokens
 
@@ -89,7 +90,10 @@ def preprocess(config: str, overrides: tuple[str, ...], debug: bool, html: str |
 @with_config
 @json_option
 def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Say what a run will do, without reading weights: stages, data, steps, parameters."""
+    """Show what a run will do, without reading weights.
+
+    The plan lists stages, data, steps, parameters and memory.
+    """
     from tunesmith.api import plan as make_plan
     from tunesmith.api import prepare
     from tunesmith.cli.show import show_plan
@@ -102,7 +106,7 @@ def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @with_config
 @json_option
 def check(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check a config and the files it names in a second or two, without importing torch."""
+    """Check a config and its files, without importing torch. It takes a second or two."""
     run = open_run(config, overrides)
     names = [p.name for p in run.hooks.plugins]
     warnings = [f"{name}: {value}" for name, value in run.notes.items()]
@@ -120,7 +124,10 @@ def check(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Compare a config with this machine: packages, devices, disk, access; and say what to type next."""
+    """Check that this machine has what a config needs.
+
+    The checks cover packages, devices, disk space and access. The last line shows what to type next.
+    """
     from tunesmith.cli.doctor import diagnose, exit_code, next_line
     from tunesmith.cli.show import show_findings
 
@@ -135,7 +142,10 @@ def doctor(ctx: click.Context, config: str, overrides: tuple[str, ...], as_json:
 @with_config
 @json_option
 def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check the engine's promises (packing, shared prompts, chunks) on this model and data."""
+    """Check the engine's promises on this model and data.
+
+    Packing, shared prompts and chunks must not change the result.
+    """
     from tunesmith.api import prepare
     from tunesmith.api import verify as check_promises
     from tunesmith.cli.show import show_checks
@@ -152,7 +162,7 @@ def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @json_option
 def plugins(as_json: bool) -> None:
-    """List the installed plugins, from their metadata alone."""
+    """List the installed plugins."""
     from tunesmith.config.keys import DROP, selects
     from tunesmith.plugins.discovery import installed
 
@@ -174,7 +184,10 @@ def plugins(as_json: bool) -> None:
 @with_config
 @json_option
 def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """List, hook by hook and in call order, which plugins of a run answer it; and its patches."""
+    """List the plugins that answer each hook, in call order.
+
+    Times and patches are those of the last run.
+    """
     from tunesmith.cli.show import hook_rows, show_hooks
 
     run = open_run(config, overrides)
@@ -183,9 +196,12 @@ def hooks(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command("config-schema")
-@click.option("--field", help="Only this key; datasets.KEY for one of an entry.")
+@click.option("--field", metavar="KEY", help="Print only this key; datasets.KEY for a key of a dataset entry.")
 def config_schema(field: str | None) -> None:
-    """Print a JSON schema of all keys of the core and the installed plugins, for editors."""
+    """Print a JSON schema of all keys, for editors.
+
+    It contains the keys of the core and of the installed plugins.
+    """
     from tunesmith.config.keys import json_schema
     from tunesmith.plugins.discovery import installed
     from tunesmith.spelling import nearest
@@ -193,19 +209,19 @@ def config_schema(field: str | None) -> None:
     schema = json_schema(installed())
     if field:
         group, _, name = field.rpartition(".")
-        known = schema["$defs"]["DatasetSettings"]["properties"] if group == "datasets" else schema["properties"]
-        if name not in known or group not in ("", "datasets"):
-            close = nearest(name, set(known))
-            help = f"did you mean {close!r}?" if close else "without --field, all are listed"
-            raise ConfigError(f"no key {field!r}", where="command line (--field)", help=help, code="unknown-key")
-        schema = known[name]
+        keys = schema["$defs"]["DatasetSettings"]["properties"] if group == "datasets" else schema["properties"]
+        if name not in keys or group not in ("", "datasets"):
+            close = nearest(name, set(keys))
+            help = f"did you mean {close!r}?" if close else "without --field, all keys are printed"
+            raise ConfigError(f"unknown key {field!r}", where="command line (--field)", help=help, code="unknown-key")
+        schema = keys[name]
     click.echo(json.dumps(schema, indent=1))
 
 
 @main.command("explain")
 @click.argument("codes", nargs=-1, metavar="[CODE]...")
 def explain_codes(codes: tuple[str, ...]) -> None:
-    """Say what the codes of errors mean, and what to do; without a code, list them all."""
+    """Explain error codes: what they mean and what to do. Without a code, list all of them."""
     from tunesmith.cli.explain import explain, listing
 
     click.echo(explain(codes) if codes else listing())

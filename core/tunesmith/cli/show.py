@@ -1,42 +1,45 @@
-"""What the commands print for people: tables and findings."""
+"""Print the results of commands for people: tables and findings."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.files.record import last_record
 from tunesmith.finding import Finding, size
 from tunesmith.plugins.manager import HOOKS
 from tunesmith.redact import redact
 from tunesmith.run import Run
 
 WIDE = 1000
-"""Columns of tables with places (file:line): a place cut short leads nowhere."""
+"""Console width for tables with places (file:line), so that rich does not truncate a place."""
 
 
 def show_data(run: Run) -> None:
-    """What became of the rows of each dataset."""
+    """Print what happened to the rows of each dataset, and the notes of the run."""
     assert run.data is not None
     console = Console(width=WIDE)
     for name, counts in run.data.counts.items():
         console.print(f"{name}: {numbers(vars(counts))}")
     train = f"{len(run.data.train):,}" if run.data.train is not None else "streamed"
-    held = len(run.data.eval) if run.data.eval is not None else 0
-    console.print(f"train {train}, held out {held:,}; {'from the cache' if run.data.cached else 'made now'}")
+    held_out = len(run.data.eval) if run.data.eval is not None else 0
+    source = "from the cache" if run.data.cached else "newly tokenized"
+    console.print(f"train {train}, held out {held_out:,}; {source}")
     for name, value in run.notes.items():
         console.print(f"{name}: {value}")
 
 
 def numbers(counts: dict[str, Any]) -> str:
-    """The counts that are not zero, in words."""
+    """Return the counts that are not zero as text, such as "40 rows, 17 truncated"."""
     return ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in counts.items() if isinstance(v, int) and v)
 
 
 def show_plan(plan: dict[str, Any]) -> None:
+    """Print a plan: the plugins of each stage, the data, steps and parameters, memory, and notes."""
     console = Console(width=WIDE)
     table = Table("hook", "plugin", "version", "where", title="Stages", title_justify="left", box=None, pad_edge=False)
     for row in plan["stages"]:
@@ -47,16 +50,15 @@ def show_plan(plan: dict[str, Any]) -> None:
         console.print(f"{name}: {numbers(counts)}")
     for key, value in plan.items():
         if key not in ("stages", "data", "memory", "notes"):
-            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-            console.print(f"{key.replace('_', ' ')}: {shown}")
-
+            formatted = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+            console.print(f"{key.replace('_', ' ')}: {formatted}")
     show_memory(console, plan["memory"])
     for name, value in plan["notes"].items():
         console.print(f"{name}: {value}")
 
 
 def show_memory(console: Console, memory: dict[str, Any]) -> None:
-    """What a step takes at its peak, and what the last run took."""
+    """Print the expected peak memory of a step, and the memory that the last run took."""
     if "not counted" in memory:
         console.print(f"memory: not counted: {memory['not counted']}")
     else:
@@ -67,6 +69,7 @@ def show_memory(console: Console, memory: dict[str, Any]) -> None:
 
 
 def show_checks(rows: list[dict[str, Any]]) -> None:
+    """Print the table of `verify`."""
     table = Table("check", "difference", "tolerance", "")
     for row in rows:
         verdict = Text("ok", "green") if row["ok"] else Text("differs", "bold red")
@@ -78,12 +81,13 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def show_findings(findings: list[Finding], next_line: str | None) -> None:
-    """What doctor found, each with its help below it, and the line to type."""
+    """Print the findings of `doctor`, each with its help below it, the number of problems, and what to type next."""
     console, width = Console(), max(len(finding.what) for finding in findings)
     for finding in findings:
         status = (f"{finding.status:8} ", STYLES[finding.status])
-        told = Text.assemble(status, f"{finding.what:{width}}  {redact(finding.detail)}")  # not markup: it has brackets
-        console.print(told, soft_wrap=True)
+        # A Text is not parsed as markup, so that tunesmith[lora] keeps its brackets.
+        line = Text.assemble(status, f"{finding.what:{width}}  {redact(finding.detail)}")
+        console.print(line, soft_wrap=True)
         if finding.help:
             console.print(Text(f"{'':{width + 11}}help: {redact(finding.help)}"), soft_wrap=True)
     number = sum(finding.status == "problem" for finding in findings)
@@ -93,55 +97,32 @@ def show_findings(findings: list[Finding], next_line: str | None) -> None:
 
 
 def hook_rows(run: Run) -> list[dict[str, Any]]:
-    """Each hook in the order of a run: arity, the calls in order, and for patch_model the patches of the ledger."""
+    """Return a row for each hook, in the order of a run: its arity and its implementations in call order.
+
+    Seconds, and the patches at patch_model, are those of the last run in the output_dir.
+    """
+    record = last_record(run.output_dir)
+    seconds = record.get("hook_seconds", {})
     rows: list[dict[str, Any]] = []
     for name, function in HOOKS.items():
         calls = [
-            {
-                "plugin": c.plugin,
-                "distribution": c.distribution,
-                "version": c.version,
-                "location": c.location,
-                "wrapper": c.wrapper,
-            }
-            for c in run.hooks.calls(name)
+            dataclasses.asdict(call) | {"seconds": seconds.get(f"{call.plugin}.{name}")}
+            for call in run.hooks.calls(name)
         ]
-        rows.append({"hook": name, "arity": function.arity, "calls": calls})
-    for row in rows:
-        row["patches"] = last_patches(run) if row["hook"] == "patch_model" else []
-    times = last_times(run)
-    for row in rows:
-        for call in row["calls"]:
-            call["seconds"] = times.get(f"{call['plugin']}.{row['hook']}")
+        patches = record.get("patches", []) if name == "patch_model" else []
+        rows.append({"hook": name, "arity": function.arity, "calls": calls, "patches": patches})
     return rows
 
 
-def last_times(run: Run) -> dict[str, float]:
-    """Seconds in each hook of the last run in this output_dir, if there was one."""
-    return _record(run).get("hook_seconds", {})  # type: ignore[no-any-return]
-
-
-def last_patches(run: Run) -> list[dict[str, Any]]:
-    """Patches that the last run in this output_dir applied."""
-    return _record(run).get("patches", [])  # type: ignore[no-any-return]
-
-
-def _record(run: Run) -> dict[str, Any]:
-    try:
-        found = json.loads((run.output_dir / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def show_hooks(rows: list[dict[str, Any]]) -> None:
+    """Print a table of hooks with their implementations, and the patches of the last run."""
     console = Console(width=WIDE)
     table = Table("hook", "arity", "plugin", "distribution", "seconds, last run", "where", box=None, pad_edge=False)
     for row in rows:
         for number, call in enumerate(row["calls"] or [None]):
             names = (row["hook"], row["arity"]) if number == 0 else ("", "")
             if call is None:
-                table.add_row(*names, Text("nobody", "dim"), "", "", "")
+                table.add_row(*names, Text("no plugin", "dim"), "", "", "")
                 continue
             wraps = " (wraps)" if call["wrapper"] else ""
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""

@@ -1,4 +1,4 @@
-"""Tokens in the terminal: in colour, with the reason why each is trained or masked."""
+"""Print examples to the terminal: tokens in color, with the reason why each is trained or masked."""
 
 from __future__ import annotations
 
@@ -11,71 +11,74 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.cli.seen import Part, Seen, Stretch, Token, printable
+from tunesmith.cli.shown import Part, ShownExample, Stretch, Token, printable
 
 TWO_COLUMNS = 120
-"""Columns of a terminal from which on the answers of a pair stand side by side."""
-FACTS = 300  # characters of the columns and fields of an example
+"""Terminal width from which the answers of a pair are printed side by side."""
+LONGEST_FACTS = 300
+"""Most characters that are printed of an example's columns and fields."""
+LEGEND = (("trained", "bold green"), ("masked", "dim"), ("weighted", "yellow"), ("cut", "red strike"),
+          ("differs from the other answer", "reverse"))  # fmt: skip
 
 
-def show_tokens(examples: Iterable[Seen]) -> None:
-    """Examples with every token in colour. Data is shown as it is, secrets in it too."""
-    console = Console(file=getattr(sys.stdout, "plain", None))
-    legend = [("trained", "bold green"), ("masked", "dim"), ("weighted", "yellow"), ("cut", "red strike")]
+def show_tokens(examples: Iterable[ShownExample]) -> None:
+    """Print examples with their tokens in color. Data is printed unredacted, including any secrets in it."""
+    console = Console(file=getattr(sys.stdout, "plain", None))  # the stream behind the redacted one
     if console.is_terminal:
-        console.print(Text(" ").join(Text(*one) for one in (*legend, ("differs from the other answer", "reverse"))))
-    last = None
-    for seen in examples:
-        if seen.spec != last:
-            console.print(Text(f"\n{printable(heading(seen))}", "bold"))
-            last = seen.spec
-        show_example(console, seen)
+        console.print(Text(" ").join(Text(*item) for item in LEGEND))
+    spec = None
+    for example in examples:
+        if example.spec != spec:
+            console.print(Text(f"\n{printable(heading(example))}", "bold"))
+            spec = example.spec
+        show_example(console, example)
 
 
-def heading(seen: Seen) -> str:
-    """The entry of an example: its place in the config, its path, and its type."""
-    spec = seen.spec
+def heading(example: ShownExample) -> str:
+    """Return the dataset entry of an example: its place in the config, its path, and its type."""
+    spec = example.spec
     return f"{spec.group}[{spec.index}] {spec.settings.path}, type: {spec.type}, {spec.row_kind} rows"
 
 
-def show_example(console: Console, seen: Seen) -> None:
-    title = f"─── {printable(seen.title)} "  # a place that is cut short, as in a rule, leads nowhere
-    console.print(Text(title.ljust(console.width, "─"), "bold red" if seen.dropped else "bold"), soft_wrap=True)
-    if seen.facts:
-        said = printable(json.dumps(seen.facts, ensure_ascii=False, default=str))
-        console.print(Text(said if len(said) <= FACTS else f"{said[:FACTS]} ...", "cyan"))
-    beside = 2 if seen.pair and console.width >= TWO_COLUMNS else 0
-    if len(seen.parts) == 1:
-        console.print(Group(*lines_of(seen.parts[0], "")))
+def show_example(console: Console, example: ShownExample) -> None:
+    """Print an example: a title, its columns and fields, and its parts. A pair has its answers in two columns."""
+    title = f"─── {printable(example.title)} "  # not a rich rule, which would truncate a long place
+    console.print(Text(title.ljust(console.width, "─"), "bold red" if example.dropped else "bold"), soft_wrap=True)
+    if example.facts:
+        facts = printable(json.dumps(example.facts, ensure_ascii=False, default=str))
+        console.print(Text(facts if len(facts) <= LONGEST_FACTS else f"{facts[:LONGEST_FACTS]} ...", "cyan"))
+    if len(example.parts) == 1:
+        console.print(Group(*stretch_lines(example.parts[0], "")))
         return
-    for part in seen.parts[: len(seen.parts) - beside]:
-        console.print(drawn(part, "  " * part.depth))
-    if beside:
+    columns = 2 if example.pair and console.width >= TWO_COLUMNS else 0
+    for part in example.parts[: len(example.parts) - columns]:
+        console.print(part_group(part, "  " * part.depth))
+    if columns:
         grid = Table.grid(expand=True, padding=(0, 3, 0, 0))
-        for _ in range(beside):
+        for _ in range(columns):
             grid.add_column(ratio=1)
-        grid.add_row(*(drawn(part, "") for part in seen.parts[-beside:]))
+        grid.add_row(*(part_group(part, "") for part in example.parts[-columns:]))
         console.print(Padding(grid, (0, 0, 0, 2)))
 
 
-def drawn(part: Part, margin: str) -> Group:
-    """A part: a line about it, then its stretches, each with its reason."""
+def part_group(part: Part, margin: str) -> Group:
+    """Return a line about a part, and its stretches."""
     numbers = "".join(f", {name} {value:g}" for name, value in part.columns.items())
     after = f", after the {part.after}" if part.after else ""
-    place = f"{margin}{part.name}: {part.tokens:,} tokens from position {part.position:,}{after}{numbers}"
-    return Group(Text(place, "bold"), *lines_of(part, margin))
+    line = f"{margin}{part.name}: {part.tokens:,} tokens from position {part.position:,}{after}{numbers}"
+    return Group(Text(line, "bold"), *stretch_lines(part, margin))
 
 
-def lines_of(part: Part, margin: str) -> Iterator[Text]:
-    """The stretches of a part, each with its reason."""
+def stretch_lines(part: Part, margin: str) -> Iterator[Text]:
+    """Yield the stretches of a part, each followed by its reason."""
     for stretch in part.stretches:
         if stretch.piece:
             yield Text(f"{margin}- - - example {stretch.piece} begins here - - -", "bold magenta")
-        yield Text.assemble(margin, *coloured(stretch), (f"  <- {printable(stretch.label)}", "italic blue"))
+        yield Text.assemble(margin, *styled_tokens(stretch), (f"  <- {printable(stretch.label)}", "italic blue"))
 
 
-def coloured(stretch: Stretch) -> list[tuple[str, str]]:
-    """Each token's text with its style; odd and even ones differ, so that their borders show."""
+def styled_tokens(stretch: Stretch) -> list[tuple[str, str]]:
+    """Return (text, style) of each token. Every other token is underlined, to show where tokens begin and end."""
     parts: list[tuple[str, str]] = []
     for token in stretch.tokens:
         if token.text:

@@ -1,4 +1,4 @@
-"""Who owns a key: unknown, misspelt, refused, ownerless and orphaned keys, from static metadata alone."""
+"""Find keys that no active plugin owns: unknown, misspelled, refused or orphaned, from static metadata alone."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def dataset_schema() -> dict[str, Any]:
 
 
 def refused() -> dict[str, dict[str, str]]:
-    """Keys of other tools that are not taken: why, and what to write instead."""
+    """Return the keys of other tools that are not supported: the reason, and what to write instead."""
     return data_file("refused.json")  # type: ignore[no-any-return]
 
 
 def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str]]:
-    """Key -> the installed plugins that own it; `field` is "schema" or "dataset_schema"."""
-    found: dict[str, list[str]] = {}
+    """Return the installed plugins that own each key; `field` is "schema" or "dataset_schema"."""
+    names: dict[str, list[str]] = {}
     for name, candidate in available.items():
         for key in candidate.info[field].get("properties", {}):
-            found.setdefault(key, []).append(name)
-    return found
+            names.setdefault(key, []).append(name)
+    return names
 
 
 def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
-    """Every key that nobody will read, each with what to write instead."""
+    """Return a problem for every key that nothing would read, with what to write instead."""
     checker = _Checker(document, available, selection)
     return [*checker.top(), *checker.datasets(), *checker.idle()]
 
@@ -70,19 +70,18 @@ class _Checker:
                 yield self.lost((key,), set(core), owned, "schema")
 
     def idle(self) -> Iterator[Problem]:
-        """Plugins that `plugins:` names and whose own switches leave them off."""
+        """Yield a problem for each plugin in `plugins:` whose own switches leave it without effect."""
         names = self.document.values.get("plugins")
         for index, name in enumerate(names if isinstance(names, list) else []):
             known = isinstance(name, str) and name in self.active
             switches = self.active[name].info["switches"] if known else []
             if switches and all(self.document.values.get(switch) in (None, False) for switch in switches):
                 where = self.document.where(("plugins", index))
-                yield Problem(
-                    f"plugin {name!r} has no effect as it is", where, "idle-plugin", selects(self.active[name].info)
-                )
+                message = f"plugin {name!r} has no effect: its switch is not set"
+                yield Problem(message, where, "idle-plugin", selects(self.active[name].info))
 
     def switched_off(self, name: str) -> bool:
-        """Whether a plugin's switch says false: its other keys wait for it to be turned on again."""
+        """Return True if a switch of a plugin is false: its other keys may stay in the YAML."""
         return any(self.document.values.get(switch) is False for switch in self.available[name].info["switches"])
 
     def datasets(self) -> Iterator[Problem]:
@@ -109,32 +108,27 @@ class _Checker:
                     yield self.lost(path, {*core, *options}, owned, "dataset_schema")
 
     def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Problem:
-        """What to say of a key that no active plugin owns."""
+        """Return the problem of a key that no active plugin owns."""
         key, where = str(path[-1]), self.document.where(path)
         name = ".".join(map(str, path))
         if key in owned:
-            homes = [self.available[word] for word in owned[key]]
-            said = (
-                f"the plugin {homes[0]}, which is" if len(homes) == 1 else f"{' and '.join(map(str, homes))}, which are"
-            )
-            ways = [selects(home.info).removesuffix(DROP).removeprefix("write ") for home in homes]
-            return Problem(
-                f"{name} belongs to {said} not selected", where, "orphaned-key", f"write {' or '.join(ways)}{DROP}"
-            )
+            plugins = [self.available[owner] for owner in owned[key]]
+            names = " and ".join(map(str, plugins))
+            message = f"{name} belongs to {names}, which {'are' if len(plugins) > 1 else 'is'} not selected"
+            ways = [selects(plugin.info).removesuffix(DROP).removeprefix("write ") for plugin in plugins]
+            return Problem(message, where, "orphaned-key", f"write {' or '.join(ways)}{DROP}")
         if key in refused() and len(path) == 1:
             entry = refused()[key]
-            return Problem(f"{name} is not taken: {entry['reason']}", where, "refused-key", entry["write"])
+            return Problem(f"{name} is not supported: {entry['reason']}", where, "refused-key", entry["write"])
         for extra, info in catalogue().items():
-            if key in info[field].get("properties", {}) and extra not in self.available:
-                help = f'pip install "tunesmith[{extra}]"'
-                return Problem(
-                    f"{name} belongs to the plugin {extra!r}, which is not installed", where, "ownerless-key", help
-                )
+            if key in info[field] and extra not in self.available:
+                message = f"{name} belongs to the plugin {extra!r}, which is not installed"
+                return Problem(message, where, "ownerless-key", f'pip install "tunesmith[{extra}]"')
         known = core | set(owned) | (set(refused()) if len(path) == 1 else set())
-        return self.unknown(path, known, "tunesmith config-schema lists all")
+        return self.unknown(path, known, "`tunesmith config-schema` lists all keys")
 
     def unknown(self, path: KeyPath, known: set[str], otherwise: str) -> Problem:
-        """What to say of a key that nobody has there; `otherwise` is the help where no spelling is close."""
+        """Return the problem of an unknown key; `otherwise` is the help if no spelling is close."""
         key, where, name = str(path[-1]), self.document.where(path), ".".join(map(str, path))
         value: Any = self.document.values
         for part in path:
@@ -142,14 +136,14 @@ class _Checker:
         if is_secret(path, value):
             help = "drop it: a secret belongs in an environment variable"
         elif home := self.home(path):
-            return Problem(f"{name} is no key here", where, "unknown-key", f"it belongs {home}")
+            return Problem(f"misplaced key: {name}", where, "unknown-key", f"it belongs {home}")
         else:
             close = nearest(key, known)
             help = f"did you mean {close!r}?" if close else otherwise
-        return Problem(f"{name} is no key", where, "unknown-key", help)
+        return Problem(f"unknown key: {name}", where, "unknown-key", help)
 
     def home(self, path: KeyPath) -> str | None:
-        """Where a key belongs that stands too deep or too shallow."""
+        """Return where a key belongs, if it exists at another depth of the YAML."""
         key = str(path[-1])
         if len(path) > 1 and (key in core_schema()["properties"] or key in owners(self.available, "schema")):
             return "at the top level"
@@ -164,7 +158,7 @@ class _Checker:
         return None
 
     def below(self, root: dict[str, Any], schema: dict[str, Any], value: Any, path: KeyPath) -> Iterator[Problem]:
-        """Unknown keys below a key, by its JSON schema."""
+        """Yield a problem for each unknown key below a key, by its JSON schema."""
         options = _options(root, schema)
         if isinstance(value, dict):
             known = _keys_of(options)
@@ -183,7 +177,7 @@ DROP = ", or drop the key"
 
 
 def selects(info: Mapping[str, Any]) -> str:
-    """What one writes to activate a plugin."""
+    """Return what to write to activate a plugin."""
     ways = [f"{key}: {' | '.join(values)}" for key, values in info["answers"].items()]
     types = list(dict.fromkeys(types_of(info)))
     ways += [f"type: {name} in datasets" for name in types[:3]]
@@ -199,12 +193,12 @@ def _is_flag(info: Mapping[str, Any], key: str) -> bool:
 
 
 def _options(root: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas that a value may follow."""
+    """Return the schemas that a value may follow."""
     return [_resolve(root, option) for option in schema.get("anyOf", [schema])]
 
 
 def _keys_of(options: list[dict[str, Any]]) -> dict[str, Any]:
-    """The keys of a group, with their schemas."""
+    """Return the keys of a group, with their schemas."""
     return {key: sub for option in options for key, sub in option.get("properties", {}).items()}
 
 
@@ -214,7 +208,7 @@ def _resolve(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
-    """One JSON schema of the core and everything installed, for editors."""
+    """Return one JSON schema of the core and all installed plugins, for editors."""
     properties, definitions = dict(core_schema()["properties"]), dict(core_schema().get("$defs", {}))
     entry = {**dataset_schema(), "properties": dict(dataset_schema()["properties"])}
     for name, candidate in available.items():

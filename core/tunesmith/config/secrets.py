@@ -1,4 +1,4 @@
-"""Values that are allowed where they stand and are most likely a mistake: secrets, and names that nobody expands."""
+"""Detect values that are valid but most likely a mistake: secrets, and variables that are not expanded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ UNEXPANDED = re.compile(r"\$\{\w+\}|^~(/|$)")
 
 
 def is_secret(path: Sequence[str | int], value: Any) -> bool:
-    """Whether the value of a key looks like a token; 40 hexadecimal digits do where the key speaks of wandb."""
+    """Return True if a value looks like an access token.
+
+    40 hexadecimal digits count only if the path of the key contains "wandb": a git commit has the same form.
+    """
     if not isinstance(value, str):
         return False
     return redact(value) != value or bool("wandb" in ".".join(map(str, path)).lower() and WANDB_KEY.search(value))
 
 
 def is_unexpanded(value: Any) -> bool:
-    """Whether a value names an environment variable or a home folder, which a YAML file is not asked for."""
+    """Return True if a value contains `${NAME}` or begins with `~`; neither is expanded in a config."""
     return isinstance(value, str) and bool(UNEXPANDED.search(value))

@@ -1,4 +1,4 @@
-"""Which plugins a config activates: those it names, those that answer its selectors and switches, and the defaults."""
+"""Select the active plugins: those that a config names, those of its selectors and switches, and the defaults."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
+from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
 from tunesmith.files.paths import is_library_file, source_of
 from tunesmith.plugins.discovery import Candidate, catalogue, defaults
 from tunesmith.spelling import nearest
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
+"""Keys whose value selects the plugin that answers it."""
 
 
 @dataclass
 class Selection:
-    """The active plugins in call order before `after` and `before`, the entries they act on, and the problems."""
+    """The active plugins, the dataset entries that they handle, and the problems found on the way.
+
+    The plugins are in call order, which `after` and `before` refine later.
+    """
 
     active: dict[str, Candidate] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
@@ -29,18 +34,25 @@ class Selection:
 
 
 class Selector:
-    """Decide which plugins are active, from the raw values of a config and metadata alone."""
+    """Selects plugins by the raw values of a config and the plugins' metadata.
 
-    def __init__(self, available: dict[str, Candidate], base: Path, mark: Any):
+    Args:
+        available: the installed plugins by name.
+        base: the folder of the YAML, which paths of local plugins are relative to.
+        place_of: returns file:line:column of a key path.
+    """
+
+    def __init__(self, available: dict[str, Candidate], base: Path, place_of: Callable[[KeyPath], str]):
         self.available = available
         self.base = base
-        self.mark = mark
+        self.place_of = place_of
         self.result = Selection()
 
     def select(self, values: dict[str, Any], entries: list[Entry]) -> Selection:
-        """Select the plugins in `plugins:` in order, then by name those that selectors, switches and defaults choose.
+        """Return the selection, with the strategy and the reader of each entry resolved.
 
-        Resolves the strategy and the reader of each entry.
+        Plugins in `plugins:` come first, in that order. Those that selectors, entries, switches and defaults add follow
+        by name.
         """
         self.result.entries = entries
         names = values.get("plugins")
@@ -57,41 +69,40 @@ class Selector:
         for entry in entries:
             self.resolve(entry, named)
         self.add_defaults()
-        words = [*named, *sorted(self.result.active.keys() - named.keys())]
-        self.result.active = {name: self.result.active[name] for name in words}
+        names_in_order = [*named, *sorted(self.result.active.keys() - named.keys())]
+        self.result.active = {name: self.result.active[name] for name in names_in_order}
         return self.result
 
-    def problem(self, message: str, path: tuple[Any, ...], help: str | None, code: str) -> None:
-        self.result.problems.append(Problem(message, self.mark(path), code, help))
+    def problem(self, message: str, path: KeyPath, help: str | None, code: str) -> None:
+        self.result.problems.append(Problem(message, self.place_of(path), code, help))
 
-    def by_name(self, name: str, path: tuple[Any, ...]) -> None:
+    def by_name(self, name: str, path: KeyPath) -> None:
+        """Activate an entry of `plugins:`, an installed plugin or a local file, or report why that is not possible."""
         if name.endswith(".py"):
             file = (self.base / name).resolve()
             if not file.is_file():
-                self.problem(f"local plugin {name}: no such file", path, f"looked at {file}", "plugin-missing")
+                self.problem(f"local plugin {name}: no such file", path, f"expected at {file}", "plugin-missing")
             elif is_library_file(file):
                 message = f"local plugin {name} is a file of an installed package"
-                self.problem(message, path, "name an installed plugin, or a file of your own", "library-file")
-            elif other := self.available.get(file.stem):
-                self.problem(
-                    f"local plugin {name} has the name of {other}", path, "rename the file", "plugin-duplicate"
-                )
+                self.problem(message, path, "name an installed plugin, or your own file", "library-file")
+            elif namesake := self.available.get(file.stem):
+                message = f"local plugin {name} has the same name as {namesake}"
+                self.problem(message, path, "rename the file", "plugin-duplicate")
             else:
                 self.available[file.stem] = Candidate(file.stem, f"./{file.name}", "local", str(file), path=file)
                 self.activate(self.available[file.stem])
         elif name in self.available:
             self.activate(self.available[name])
         elif name in catalogue():
-            self.problem(
-                f"plugin {name!r} is not installed", path, f'pip install "tunesmith[{name}]"', "plugin-missing"
-            )
+            help = f'pip install "tunesmith[{name}]"'
+            self.problem(f"plugin {name!r} is not installed", path, help, "plugin-missing")
         else:
             close = nearest(name, set(self.available) | set(catalogue()))
-            known = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
-            self.problem(f"no plugin {name!r}", path, known, "plugin-unknown")
+            help = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
+            self.problem(f"unknown plugin {name!r}", path, help, "plugin-unknown")
 
     def activate(self, candidate: Candidate) -> None:
-        """Activate a plugin that `plugins:` names; import it now if only that tells what it answers."""
+        """Activate a plugin that `plugins:` names. A plugin without static metadata is imported to get it."""
         try:
             if candidate.static is None:
                 candidate.load()
@@ -99,7 +110,9 @@ class Selector:
         except PluginError as error:
             self.result.problems += error.problems
 
-    def by_value(self, key: str, value: str, path: tuple[Any, ...], named: dict[str, Candidate]) -> None:
+    def by_value(self, key: str, value: str, path: KeyPath, named: dict[str, Candidate]) -> None:
+        """Activate the plugin that answers the value of a selector, such as `adapter: lora`."""
+
         def values(info: dict[str, Any]) -> list[str]:
             return info["answers"].get(key, [])  # type: ignore[no-any-return]
 
@@ -107,7 +120,7 @@ class Selector:
         self._take(owners, values, f"{key}: {value}", value, path, named)
 
     def resolve(self, entry: Entry, named: dict[str, Candidate]) -> None:
-        """Find the one strategy and the one reader of an entry. Values of a wrong type are left to validation."""
+        """Find the strategy and the reader of an entry. Validation reports values of a wrong type later."""
         if isinstance(value := entry.values.get("type"), str | dict):
             path = (*entry.path, "type")
             known = {name for candidate in self.available.values() for name in types_of(candidate.info)}
@@ -118,18 +131,22 @@ class Selector:
         if isinstance(target := entry.values.get("path"), str):
             entry.source = source_of(target, entry.values.get("revision"))
             owners = [c for c in self.available.values() if entry.source in c.info["sources"]]
-            why, path = f"path: a {entry.source}", (*entry.path, "path")
-            entry.reader = self._take(owners, lambda info: info["sources"], why, entry.source, path, named)
+            subject, path = f"a path of kind {entry.source!r}", (*entry.path, "path")
+            entry.reader = self._take(owners, lambda info: info["sources"], subject, entry.source, path, named)
 
-    def _refuse_module(self, name: str, known: set[str], path: tuple[Any, ...]) -> bool:
-        """Report a type that looks like a function of an importable module: no module is imported by name."""
+    def _refuse_module(self, name: str, known: set[str], path: KeyPath) -> bool:
+        """Report a type such as `package.module:function` and return True; return False for any other type.
+
+        Importing a module runs its code, so a name in a YAML never selects a module. Functions are loaded only from a
+        file that the YAML names by path.
+        """
         file = function_path(name, self.base)
         if file is None or any(name in types_of(info) for info in catalogue().values()):
             return False
         if ":" not in name and nearest(name, known):
             return False  # a misspelled type with a dot in it
-        message = f"type: {name} looks like a function of an importable module, and no module is imported by name"
-        help = f"write type: {file} for a function in a file; a plugin's type needs that plugin installed"
+        message = f"type: {name} looks like a function of a module, but modules are not imported by name"
+        help = f"write type: {file} for a function in a file; for a type of a plugin, install the plugin"
         self.problem(message, path, help, "module-name")
         return True
 
@@ -137,31 +154,40 @@ class Selector:
         self,
         owners: list[Candidate],
         values_of: Callable[[dict[str, Any]], list[str]],
-        why: str,
+        subject: str,
         value: str,
-        path: tuple[Any, ...],
+        path: KeyPath,
         named: dict[str, Candidate],
     ) -> Candidate | None:
-        """Activate and return the one plugin that answers a value; those in `plugins:` take precedence."""
+        """Activate and return the plugin that answers a value. Plugins in `plugins:` have precedence.
+
+        If no plugin answers it, report the plugin to install, or the nearest known value, and return None.
+
+        Args:
+            owners: the installed plugins that answer the value.
+            values_of: returns the values that a plugin answers, from its metadata.
+            subject: the value with its key, for messages.
+        """
         owners = [c for c in owners if c.name in named] or owners
         if len(owners) > 1:
             names = " and ".join(map(str, owners))
-            self.problem(f"{why} is answered by {names}", path, "name one of them in plugins:", "plugin-conflict")
+            self.problem(f"{subject} is answered by {names}", path, "name one of them in plugins:", "plugin-conflict")
         if owners:
             self.result.add(owners[0])
             return owners[0]
         extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
         if extra:
             help = f'pip install "tunesmith[{extra}]"'
-            self.problem(f"{why} needs the plugin {extra!r}", path, help, "plugin-missing")
+            self.problem(f"{subject} needs the plugin {extra!r}", path, help, "plugin-missing")
             return None
-        everything = {v for c in self.available.values() for v in values_of(c.info)}
-        close = nearest(value, everything)
-        help = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(everything))}"
-        self.problem(f"no plugin answers {why}", path, help, "unknown-value")
+        known = {v for c in self.available.values() for v in values_of(c.info)}
+        close = nearest(value, known)
+        help = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(known))}"
+        self.problem(f"no plugin answers {subject}", path, help, "unknown-value")
         return None
 
     def add_defaults(self) -> None:
+        """Activate the default plugins, except those that give way to an active plugin with the same hook."""
         for row in defaults():
             answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.active.values())
             if row["replaced_by"] and answered:

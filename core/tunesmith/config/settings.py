@@ -16,8 +16,8 @@ class DatasetSettings(Settings):
     """A file, a folder of files, a folder saved by the datasets library, a URL (https://, s3://, gs://, ...), or the id
     of a dataset on the hub."""
     type: str | dict[str, Any]
-    """The prompt strategy that turns rows into examples: a name (chat_template, alpaca, completion, ...), a mapping that
-    describes the format (field_instruction: ..., format: ...), or your own function in a file (./rows.py:function)."""
+    """The prompt strategy that turns rows into examples: a name (chat_template, alpaca, completion, ...), a mapping
+    that describes the format (field_instruction: ..., format: ...), or your own function in a file (./rows.py:name)."""
     weight: PositiveFloat = 1.0
     """How often its rows are seen in an epoch: 2 means twice, 0.5 every other epoch. See mixing_temperature."""
     shards: PositiveInt | None = None
@@ -105,8 +105,8 @@ class DataKeys(Settings):
     streaming: bool = False
     """Read, tokenize and pack `datasets:` during training instead of before it. Requires max_steps."""
     mixing_temperature: PositiveFloat | None = None
-    """Mix entries in proportion to (number of rows) ** (1 / this): 1 keeps the proportions, higher values even them out.
-    The length of the epoch does not change."""
+    """Mix entries in proportion to (number of rows) ** (1 / this): 1 keeps the proportions, higher values even them
+    out. The length of the epoch does not change."""
     shuffle_merged_datasets: bool = True
     """Shuffle over all entries; false trains on one entry after the other, each shuffled."""
     curriculum_sampling: bool = False

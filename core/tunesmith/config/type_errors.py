@@ -1,4 +1,4 @@
-"""What to say of a value that pydantic refuses: what it has to be, what it is, and often what to write instead."""
+"""Convert validation errors of pydantic to problems: what a value must be, what it is, and what to write instead."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from tunesmith.spelling import nearest
 
 BOOLEANS = {"true": "true", "yes": "true", "on": "true", "y": "true",
             "false": "false", "no": "false", "off": "false", "n": "false"}  # fmt: skip
-"""Words that are meant as booleans: those of YAML 1.1, and quoted ones."""
+"""Strings that are meant as booleans -> the boolean: those of YAML 1.1, and quoted ones."""
 
 
 def problems(error: ValidationError, document: Document, base: KeyPath) -> list[Problem]:
-    """One problem for each wrong value and each missing key, with its place."""
-    found: dict[KeyPath, list[Any]] = {}
+    """Return one problem, with its place, for each wrong value and each missing key of the model at `base`."""
+    items_by_path: dict[KeyPath, list[Any]] = {}
     for item in error.errors(include_url=False):
-        if item["type"] != "extra_forbidden":  # keys.py tells those
-            found.setdefault(_path(item["loc"], document, base), []).append(item)
-    # of a value that may be one thing or another, the part that is wrong says more than the whole
-    whole = {path[:end] for path in found for end in range(len(path))}
-    return [_problem(items, document, path) for path, items in found.items() if path not in whole]
+        if item["type"] != "extra_forbidden":  # keys.py reports unknown keys
+            items_by_path.setdefault(_path(item["loc"], document, base), []).append(item)
+    # For a union such as `list[str] | str`, pydantic reports the value (not a str) and the wrong element of the list.
+    # The innermost path is the most specific, so problems of the paths above it are left out.
+    parents = {path[:end] for path in items_by_path for end in range(len(path))}
+    return [_problem(items, document, path) for path, items in items_by_path.items() if path not in parents]
 
 
 def _path(loc: tuple[str | int, ...], document: Document, base: KeyPath) -> KeyPath:
-    """The path of a key from pydantic's, which names the branches of unions too."""
+    """Return the path of a key in the YAML; pydantic's path also contains the branches of unions."""
     path = base
     for part in loc:
         if (*path, part) in document.keys or not _is_union_branch(part):
@@ -47,65 +48,58 @@ def _is_union_branch(part: Any) -> bool:
 
 
 def _problem(items: list[Any], document: Document, path: KeyPath) -> Problem:
-    """What is wrong with one value."""
+    """Return the problem of one value from all errors that pydantic reports for it."""
     name = ".".join(map(str, path))
     if items[0]["type"] == "missing":
         return Problem(f"{name} is missing", document.where(path), "missing-key", f"write {path[-1]}: ...")
-    given, where = items[0]["input"], document.where(path, value=True)
-    shown = "" if isinstance(given, dict | list) else f", not {json.dumps(given, default=str)[:60]}"
-    if is_secret(path, given):
-        shown = ""
-    help = _flag(given, where, name) or next((advice for item in items if (advice := _advice(item))), None)
-    return Problem(f"{name} {_wanted(items)}{shown}", where, "wrong-type", help)
+    value, where = items[0]["input"], document.where(path, value=True)
+    hide = isinstance(value, dict | list) or is_secret(path, value)
+    actual = "" if hide else f", got {json.dumps(value, default=str)[:60]}"
+    if value is True and where.startswith("command line"):  # `--key` without a value sets true
+        help: str | None = f"give it a value: --{name} VALUE"
+    else:
+        help = next((advice for item in items if (advice := _advice(item))), None)
+    return Problem(f"{name} {_requirement(items)}{actual}", where, "wrong-type", help)
 
 
-def _wanted(items: list[Any]) -> str:
-    """What a value has to be, in words, by everything that it could have been."""
+def _requirement(items: list[Any]) -> str:
+    """Return what a value must be, as "must be ... or ..." over the branches of a union."""
     start = "Input should be "
-    wanted = []
+    options = []
     for item in items:
         if item["type"] in ("model_type", "dict_type"):
-            wanted.append("a group of keys")
+            options.append("a group of keys")
         elif item["msg"].startswith(start):
-            wanted.append(item["msg"].removeprefix(start).replace("a valid i", "an i").replace("a valid ", "a "))
+            options.append(item["msg"].removeprefix(start).replace("a valid i", "an i").replace("a valid ", "a "))
         else:
-            return f"is refused: {item['msg']}"
-    return f"has to be {' or '.join(dict.fromkeys(wanted))}"
-
-
-def _flag(given: Any, where: str, name: str) -> str | None:
-    """Advice on a word of the command line that stands without a value, which makes it true."""
-    return f"give it a value: --{name} VALUE" if given is True and where.startswith("command line") else None
+            return f"is invalid: {item['msg']}"
+    return f"must be {' or '.join(dict.fromkeys(options))}"
 
 
 def _advice(item: Any) -> str | None:
-    """What to write instead, where that can be guessed from what was written."""
-    kind, given = item["type"], item["input"]
+    """Return what to write instead, if the input shows what was meant."""
+    kind, value = item["type"], item["input"]
     if kind == "bool_type":
-        return f"write {BOOLEANS.get(str(given).lower(), 'true or false')}"
-    if kind in ("int_type", "float_type") and isinstance(given, str):
-        return _number(given.strip(), whole=kind == "int_type")
-    if kind == "string_type" and isinstance(given, int | float):
-        return f'write "{given}", in quotes'
-    if kind == "list_type" and isinstance(given, str | int | float):
-        return f"write [{given}]"
-    if kind == "literal_error" and isinstance(given, str):
-        close = nearest(given, _words(item["ctx"]["expected"]))
+        return f"write {BOOLEANS.get(str(value).lower(), 'true or false')}"
+    if kind in ("int_type", "float_type") and isinstance(value, str):
+        return _number(value.strip(), integer=kind == "int_type")
+    if kind == "string_type" and isinstance(value, int | float):
+        return f'write "{value}", in quotes'
+    if kind == "list_type" and isinstance(value, str | int | float):
+        return f"write [{value}]"
+    if kind == "literal_error" and isinstance(value, str):
+        choices = item["ctx"]["expected"].replace(" or ", ", ").split(",")  # pydantic writes "'a', 'b' or 'c'"
+        close = nearest(value, [choice.strip(" '") for choice in choices])
         return f"did you mean {close!r}?" if close else None
     return None
 
 
-def _words(expected: str) -> list[str]:
-    """The words of pydantic's "'a', 'b' or 'c'"."""
-    return [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
-
-
-def _number(text: str, whole: bool) -> str | None:
-    """The number that a text was meant to be: quoted, with separators of thousands, or a percentage."""
+def _number(text: str, integer: bool) -> str | None:
+    """Return how to write a number that has quotes, thousands separators, or a percent sign."""
     if re.fullmatch(r"[+-]?\d{1,3}([,_' ]\d{3})+", text):
         return "write " + re.sub(r"[,_' ]", "", text)
-    if not whole and re.fullmatch(r"\d+(\.\d+)?\s*%", text):
+    if not integer and re.fullmatch(r"\d+(\.\d+)?\s*%", text):
         return f"write {float(text.rstrip('% ')) / 100:g}"
-    if isinstance(scalar(text), int if whole else int | float):
+    if isinstance(scalar(text), int if integer else int | float):
         return f"write {text}, without quotes"
     return None

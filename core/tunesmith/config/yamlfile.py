@@ -1,4 +1,4 @@
-"""Read a YAML file with the place of every key, by YAML 1.2's core rules: `2e-4` is a number, `yes` is a word."""
+"""Read YAML 1.2 and record the place of every key: `2e-4` is a number, `yes` is a string."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tunesmith.errors import ConfigError, Problem, SafetyError
 KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
+"""Most values of a config. Those under an alias count once for each use."""
 MAX_DEPTH = 64
-MAX_DIGITS = 1_000  # Python refuses to read integers of more than 4,300
+MAX_DIGITS = 1_000
+"""Longest integer that is read as a number. Python's int() raises ValueError above 4,300 digits."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = {
@@ -24,21 +26,23 @@ _TAGS = {
 }
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
+_CONSTANTS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 
 
 @dataclass
 class Document:
-    """The values of a YAML file, and where each key and value stands."""
+    """The values of a YAML file, with the place of each key and of each value."""
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
     keys: dict[KeyPath, str] = field(default_factory=dict)
+    """Path of a key or list element -> its place."""
     places: dict[KeyPath, str] = field(default_factory=dict)
+    """Path of a key or list element -> the place of its value."""
 
     def where(self, path: Sequence[str | int], value: bool = False) -> str:
-        """file:line:column of a key (or of its value), or of the nearest key above it."""
+        """Return file:line:column of a key, or of its value; if there is none, that of the nearest key above it."""
         for end in range(len(path), 0, -1):
             key = tuple(path[:end])
             if value and end == len(path) and key in self.places:
@@ -48,15 +52,25 @@ class Document:
         return f"{self.name}:1:1"
 
     def override(self, text: str) -> None:
-        """Apply one `key=value` of the command line; dots reach into groups, numbers into lists."""
+        """Apply one `key=value` of the command line.
+
+        `group.key=value` sets a nested key, and `list.0=value` the first element of a list. Raises ConfigError or
+        SafetyError with the place "command line (key)".
+        """
         name, equals, value = text.partition("=")
         if not equals:
             help = "write learning_rate=1e-4 or --learning_rate 1e-4"
-            raise ConfigError(f"{text!r} is no key=value", where="command line", help=help, code="override")
+            message = f"{text!r} is not of the form key=value"
+            raise ConfigError(message, where="command line", help=help, code="override")
         name = name.lstrip("-")
         path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         place = f"command line ({name})"
         node = _compose(value, place)
+
+        def no_element(depth: int) -> ConfigError:
+            parent = ".".join(map(str, path[:depth]))
+            return ConfigError(f"{parent} has no element {path[depth]!r}", where=place, code="override")
+
         target: Any = self.values
         for depth, part in enumerate(path[:-1], 1):
             if isinstance(target, list) and isinstance(part, int) and part < len(target):
@@ -67,28 +81,33 @@ class Document:
                     self.keys[path[:depth]] = self.places[path[:depth]] = place
                 target = target[part]
             else:
-                raise ConfigError(f"there is no {part!r} to reach into", where=place, code="override")
+                raise no_element(depth - 1)
         try:
             target[path[-1]] = _Builder(Document(place)).build(node, ()) if node else None
         except (IndexError, TypeError):
-            raise ConfigError(f"there is no {path[-1]!r} in it", where=place, code="override") from None
-        for known in (self.keys, self.places):  # what stood below it in the file is gone
-            for below in [key for key in known if key[: len(path)] == path]:
-                del known[below]
+            raise no_element(len(path) - 1) from None
+        # The value replaces everything below it, so the places of nested keys in the file no longer apply.
+        for places in (self.keys, self.places):
+            for nested in [key for key in places if key[: len(path)] == path]:
+                del places[nested]
         self.keys[path] = self.places[path] = place
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a YAML file into a Document. Raises ConfigError with the place of what can't be read, SafetyError for tags
-    and bombs."""
+    """Read a YAML file and apply overrides (`key=value`) to its values.
+
+    Raises ConfigError with the place of the error. Raises SafetyError for tags, for files of more than MAX_BYTES, and
+    for files that expand to more than MAX_NODES values or MAX_DEPTH levels.
+    """
     name = str(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SafetyError(f"{path.stat().st_size:,} bytes are too many for a config", where=name, code="yaml-size")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            message = f"the file is too large: {size:,} bytes, but a config may have {MAX_BYTES:,}"
+            raise SafetyError(message, where=name, code="yaml-size")
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        near = sorted(p.name for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
-        help = f"here: {', '.join(near)}" if near else "the path is relative to the working folder"
+        nearby = sorted(p.name for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
+        help = f"YAML files here: {', '.join(nearby)}" if nearby else "the path is relative to the working folder"
         raise ConfigError("no such file", where=name, help=help, code="no-config") from None
     except IsADirectoryError:
         raise ConfigError("is a folder, not a YAML file", where=name, code="no-config") from None
@@ -101,10 +120,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     document = Document(name)
     node = _compose(text, name)
     if node is None:
-        raise ConfigError("is empty", where=f"{name}:1:1", help="docs/start.md has a first config", code="yaml-empty")
+        help = "docs/start.md shows a first config"
+        raise ConfigError("the file is empty", where=f"{name}:1:1", help=help, code="yaml-empty")
     values = _Builder(document).build(node, ())
     if not isinstance(values, dict):
-        raise ConfigError("the top level has to be keys and values", where=f"{name}:1:1", code="yaml-syntax")
+        raise ConfigError("the top level must be a mapping (key: value)", where=f"{name}:1:1", code="yaml-syntax")
     document.values = values
     for override in overrides:
         document.override(override)
@@ -112,23 +132,26 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
 
 
 def _compose(text: str, name: str) -> Any:
-    """The tree of nodes of a YAML text. Its depth is measured first: composing recurses on the C stack."""
-    opened: list[Any] = []
+    """Return the tree of nodes of a YAML text, or None if it is empty."""
+    open_collections: list[Any] = []
     try:
+        # Composing recurses on the C stack, so 200,000 brackets would end the process with a segmentation fault.
+        # Parsing does not recurse: measure the depth on its events first.
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.CollectionStartEvent):
-                opened.append(event)
+                open_collections.append(event)
             elif isinstance(event, yaml.CollectionEndEvent):
-                opened.pop()
-            if len(opened) > MAX_DEPTH + 1:
+                open_collections.pop()
+            if len(open_collections) > MAX_DEPTH + 1:
                 where = _at(name, event.start_mark)
                 raise SafetyError(f"expands to more than {MAX_DEPTH} levels", where=where, code="yaml-bomb")
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         message, mark = f"{error.context or ''} {error.problem or ''}".strip(), error.problem_mark or error.context_mark
+        # The parser notices an unclosed quote or bracket lines later. Report the place where it was opened.
         start = error.context_mark if "unexpected end" in (error.problem or "") else None
-        if "flow" in (error.context or "") and opened and opened[-1].flow_style:
-            start = opened[-1].start_mark
+        if "flow" in (error.context or "") and open_collections and open_collections[-1].flow_style:
+            start = open_collections[-1].start_mark
         if start and mark:
             message += f" by line {mark.line + 1}"
         where = _at(name, start or mark) if start or mark else name
@@ -140,7 +163,7 @@ def _compose(text: str, name: str) -> Any:
 
 
 def _at_byte(name: str, content: bytes, offset: int) -> str:
-    """file:line:column of a byte, columns counted in bytes."""
+    """Return file:line:column of a byte; columns are counted in bytes."""
     line = content.count(b"\n", 0, offset) + 1
     column = offset - content.rfind(b"\n", 0, offset)
     return f"{name}:{line}:{column}"
@@ -151,7 +174,7 @@ def _at(name: str, mark: Any) -> str:
 
 
 class _Builder:
-    """Turns YAML nodes into values, noting places; refuses foreign tags, bombs and doubled keys."""
+    """Converts YAML nodes to values and records their places; rejects other tags, bombs and duplicate keys."""
 
     def __init__(self, document: Document):
         self.document = document
@@ -161,7 +184,7 @@ class _Builder:
         return _at(self.document.name, node.start_mark)
 
     def build(self, node: Any, path: KeyPath) -> Any:
-        self.nodes += 1
+        self.nodes += 1  # an alias counts each time that it is used, so a bomb reaches the limit
         if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
             limit = f"{MAX_NODES:,} values" if self.nodes > MAX_NODES else f"{MAX_DEPTH} levels"
             raise SafetyError(f"expands to more than {limit}", where=self.place(node), code="yaml-bomb")
@@ -177,29 +200,29 @@ class _Builder:
 
     def check_tag(self, node: Any) -> None:
         if node.tag not in _TAGS:
-            raise SafetyError(f"the tag {node.tag!r} is refused", where=self.place(node), code="yaml-tag")
+            raise SafetyError(f"the tag {node.tag!r} is not allowed", where=self.place(node), code="yaml-tag")
 
     def mapping(self, node: Any, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
+        # Merges (<<) come first, so that the places of the mapping's own keys overwrite those of merged keys.
         for key_node, value_node in sorted(node.value, key=lambda pair: not _is_merge(pair[0])):
             if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError("a key has to be a word", where=self.place(key_node), code="yaml-syntax")
+                raise ConfigError("a key must be a string", where=self.place(key_node), code="yaml-syntax")
             self.check_tag(key_node)
             key = key_node.value
             if _is_merge(key_node):
                 sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-                for source in reversed(sources):  # the first of several wins
+                for source in reversed(sources):  # the first source has precedence
                     if not isinstance(source, yaml.MappingNode):
-                        raise ConfigError("<< takes keys and values", where=self.place(source), code="yaml-syntax")
+                        message = "the value of << must be a mapping or a list of mappings"
+                        raise ConfigError(message, where=self.place(source), code="yaml-syntax")
                     merged |= self.build(source, path)
                 continue
             if key in values:
                 first = self.document.keys[(*path, key)]
-                problem = Problem(
-                    f"{key!r} stands twice; first at {first}", self.place(key_node), "duplicate-key", "keep one"
-                )
-                raise ConfigError([problem])
+                message = f"duplicate key {key!r}; first at {first}"
+                raise ConfigError([Problem(message, self.place(key_node), "duplicate-key", "keep one")])
             self.document.keys[(*path, key)] = self.place(key_node)
             self.document.places.pop((*path, key), None)
             values[key] = self.build(value_node, (*path, key))
@@ -211,9 +234,9 @@ def _is_merge(node: Any) -> bool:
 
 
 def scalar(text: str) -> Any:
-    """The value of a plain word by YAML 1.2's core schema."""
-    if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
-        return _WORDS[text.lower()]
+    """Return the value of an unquoted scalar by the core schema (yaml.org/spec/1.2.2/#103-core-schema)."""
+    if text.lower() in _CONSTANTS and text in (text.lower(), text.upper(), text.capitalize()):
+        return _CONSTANTS[text.lower()]
     if _INT.fullmatch(text) and len(text) <= MAX_DIGITS:
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):

@@ -1,1 +1,1 @@
-"""Paths, files that others wrote, and rows, without torch."""
+"""Paths, untrusted files, and raw rows, without torch."""

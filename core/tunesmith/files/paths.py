@@ -1,4 +1,4 @@
-"""Paths and hub ids told apart, and what was probably meant by a path that leads nowhere. Neither torch nor network."""
+"""Distinguish paths from hub ids, and suggest corrections of paths, without torch and without the network."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ ENDINGS = {
     ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".xlsx", ".arrow", ".py", ".gz", ".bz2", ".xz",
     ".zst", ".zip", ".tar",
 }  # fmt: skip
-"""Endings of data files, which no hub id has."""
+"""Endings of data files. A path with one of them is not a hub id."""
 FILE, HUB = "file", "hub"
 
 
 def source_of(path: str, revision: str | None = None) -> str:
-    """Where the path of a dataset leads: file, hub, or the scheme of a URL in small letters (s3, https, ...)."""
-    scheme, found, _ = path.partition("://")
-    if found:
+    """Return the kind of place that the path of a dataset names: file, hub, or the scheme of a URL in lower case."""
+    scheme, separator, _ = path.partition("://")
+    if separator:
         return scheme.lower()
     try:
-        here = Path(path).exists()
+        exists = Path(path).exists()
     except OSError:
-        here = True  # too long for a file system, which says so
-    return HUB if not here and is_hub_id(path, revision) else FILE
+        exists = True  # the path is too long; the error of opening it says so
+    return HUB if not exists and is_hub_id(path, revision) else FILE
 
 
 def is_hub_id(path: str, revision: str | None = None) -> bool:
-    """Whether a path that is not there is a hub id: `name` or `owner/name`.
+    """Return True if a path that does not exist is a hub id: `name` or `owner/name`.
 
-    It is none if it ends as a data file does, if it begins with a dot or a slash, or if there is a folder `owner`
-    here; but a revision is said of nothing else than a hub id.
+    It is a path if it ends like a data file, or begins with a dot or a slash. It is also a path if the working folder
+    contains a folder `owner`, unless the entry sets a revision, which only a hub id can have.
     """
     if not re.fullmatch(r"[\w-][\w.-]{,95}(/[\w.-]{1,96})?", path) or Path(path).suffix.lower() in ENDINGS:
         return False
@@ -48,7 +48,7 @@ def _library_folders() -> tuple[Path, ...]:
 def is_library_file(path: Path) -> bool:
     """Return True for a file of Python's standard library or of an installed package.
 
-    Such a file was not written for the run, and running one of its functions on rows may do anything.
+    Such a file was not written for the run: a function in it, such as one of subprocess, may do anything to a row.
     """
     path = path.resolve()
     installed = {"site-packages", "dist-packages"} & set(path.parts)
@@ -56,30 +56,30 @@ def is_library_file(path: Path) -> bool:
 
 
 def advice(path: str, folders: bool = False) -> str:
-    """What to write instead of a path that leads nowhere; with `folders`, only folders are proposed."""
+    """Return what to write instead of a path that does not exist; with `folders`, suggest only folders."""
     if "$" in path or path.startswith("~"):
-        return "neither ~ nor environment variables are looked up: write the path out"
-    above = _above(path)
-    if above is None:
+        return "~ and environment variables are not expanded: write the full path"
+    parent = _existing_parent(path)
+    if parent is None:
         return "the path is relative to the working folder"
-    if (near := nearest(path, folders)) is not None:
-        return f"did you mean {near}?"
-    what, where = "folders" if folders else "files", "the working folder" if above == Path() else above
-    return f"{what} in {where}: {', '.join(_names(above, folders)[:5]) or 'none'}"
+    if (close := nearest(path, folders)) is not None:
+        return f"did you mean {close}?"
+    kind, where = "folders" if folders else "files", "the working folder" if parent == Path() else parent
+    return f"{kind} in {where}: {', '.join(_names(parent, folders)[:5]) or 'none'}"
 
 
 def nearest(path: str, folders: bool = False) -> Path | None:
-    """A path with the nearest spelling of its first part that is not there; None if none is near."""
-    above = _above(path)
-    if above is None:
+    """Return the path with its first missing part replaced by the closest existing name, or None if none is close."""
+    parent = _existing_parent(path)
+    if parent is None:
         return None
-    first, *rest = Path(path).relative_to(above).parts or ("",)
-    close = difflib.get_close_matches(first, _names(above, folders or bool(rest)), 1)
-    return above.joinpath(close[0], *rest) if close else None
+    first, *rest = Path(path).relative_to(parent).parts or ("",)
+    matches = difflib.get_close_matches(first, _names(parent, folders or bool(rest)), 1)
+    return parent.joinpath(matches[0], *rest) if matches else None
 
 
-def _above(path: str) -> Path | None:
-    """The folder that is there, of those above a path that is not."""
+def _existing_parent(path: str) -> Path | None:
+    """Return the innermost folder above a path that exists."""
     return next((p for p in Path(path).parents if p.is_dir()), None)
 
 

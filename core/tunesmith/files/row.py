@@ -1,4 +1,4 @@
-"""Raw rows of a dataset, which know their place, and the source they come from."""
+"""Define raw rows of a dataset with their place, and the source that they come from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from tunesmith.config.load import DatasetSpec
 
 
+KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "a mapping"}
+"""Names of types in messages."""
+
+
 class Row(dict[str, Any]):
-    """One raw row; `where` is its place, "file:line" or "dataset#index"."""
+    """A raw row: a dict of its columns. `where` is its place, "file:line" or "dataset#index"."""
 
     __slots__ = ("where",)
 
@@ -23,11 +27,11 @@ class Row(dict[str, Any]):
         self.where = where
 
     def error(self, field: str, message: str, help: str | None = None) -> DataError:
-        """The error to raise when `field` of this row can't be used."""
+        """Return the error to raise if a field of this row can't be used. The message follows the field's name."""
         return DataError(f"{field}: {message}", where=self.where, help=help, code="row")
 
     def require(self, field: str, kind: type = str) -> Any:
-        """The value of a field that has to be there. Raises DataError naming the columns found where it is not."""
+        """Return the value of a required field. Raises DataError if the field is missing or of another type."""
         if field not in self:
             columns = list(map(str, self))
             close = nearest(field, columns)
@@ -36,24 +40,28 @@ class Row(dict[str, Any]):
             raise self.error(field, f"no such column; found: {', '.join(columns) or 'none'}", help)
         value = self[field]
         if not isinstance(value, kind):
-            raise self.error(field, f"is {'null' if value is None else type(value).__name__}, not {kind.__name__}")
-        if isinstance(value, str) and (why := flaw(value)):
-            raise self.error(field, why)
+            actual = "null" if value is None else type(value).__name__
+            raise self.error(field, f"must be {KINDS.get(kind, kind.__name__)}, got {actual}")
+        if isinstance(value, str) and (problem := flaw(value)):
+            raise self.error(field, problem)
         return value
 
 
 def flaw(text: str) -> str | None:
-    """Why a text can't be tokenised: JSON can write half of a character, which UTF-8 has no bytes for."""
+    """Return why a text can't be tokenized, or None if it can.
+
+    JSON may escape half of a surrogate pair, such as "\\ud83d". It is not a character, and UTF-8 can't encode it.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return f"holds {text[error.start]!a} at character {error.start}, which is half of a character"
+        return f"contains {text[error.start]!a} at character {error.start}, which is half of a surrogate pair"
     return None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset entry and its rows: an iterable that can be restarted and then yields the same rows."""
+    """A dataset entry and its rows: an iterable that yields the same rows each time it is iterated."""
 
     spec: DatasetSpec
     rows: Iterable[Row]

@@ -1,4 +1,4 @@
-"""Find plugins from metadata, decide which are active, check their API range, load them; name whoever is at fault."""
+"""Find plugins by their metadata, check which versions of core and engine they need, and import them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOTHING = describe("", SimpleNamespace(plugin=Plugin()))
 
 @dataclass
 class Candidate:
-    """An installed or local plugin before it is imported: its word, distribution, version and static metadata."""
+    """An installed or local plugin before it is imported: name, distribution, version and static metadata."""
 
     name: str
     distribution: str
@@ -41,7 +41,7 @@ class Candidate:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What it answers and owns, by its metadata; without any, nothing until a YAML names it."""
+        """The static metadata. A plugin without any answers and owns nothing until a YAML names it."""
         if self.static is None and "_loaded" in vars(self):
             self.static = describe(self.name, self._loaded.module)
         return self.static or {**_NOTHING, "name": self.name}
@@ -56,7 +56,7 @@ class Candidate:
             raise PluginError(
                 f"plugin {self} can't be imported: {type(error).__name__}: {error}",
                 where=_origin(error),
-                help=f"mend or uninstall {self.distribution}",
+                help=f"fix or uninstall {self.distribution}",
                 code="plugin-import",
             ) from error
         declaration = getattr(module, "plugin", None)
@@ -72,7 +72,7 @@ class Candidate:
         return self._loaded
 
     def check_api(self) -> None:
-        """Compare the versions of core and engine that it asks for with those installed, before it is imported."""
+        """Raise PluginError if the installed core or engine is not in the range that the plugin requires."""
         from packaging.requirements import Requirement
 
         for line in self.requires:
@@ -83,7 +83,7 @@ class Candidate:
             installed = version_of(name)
             if installed and not wanted.specifier.contains(installed, prereleases=True):
                 raise PluginError(
-                    f"plugin {self} needs {name}{wanted.specifier}, installed is {installed}",
+                    f"plugin {self} requires {name}{wanted.specifier}, but {installed} is installed",
                     help=f"pip install -U {self.distribution} {name}",
                     code="plugin-version",
                 )
@@ -91,7 +91,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LoadedPlugin:
-    """An imported plugin: where it is from, its module, and what it declares."""
+    """An imported plugin: its distribution, its module, and its declaration."""
 
     name: str
     distribution: str
@@ -99,18 +99,19 @@ class LoadedPlugin:
     module: Any
     declaration: Plugin
     content: str | None = None
-    """Hash of a local plugin's file as it was loaded: a version that it has not."""
+    """Hash of a local plugin's file as it was loaded, in place of a version."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
 
 
 def core_version() -> str:
+    """Return the installed version of the core."""
     return metadata.version(CORE)
 
 
 def version_of(distribution: str) -> str | None:
-    """The installed version of a distribution; None where there is none."""
+    """Return the installed version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -118,35 +119,35 @@ def version_of(distribution: str) -> str | None:
 
 
 def installed() -> dict[str, Candidate]:
-    """Every installed plugin by its word, without importing any. Two distributions with one word are an error."""
-    found: dict[str, Candidate] = {}
+    """Return every installed plugin by name, without importing any. Raises PluginError for duplicate names."""
+    candidates: dict[str, Candidate] = {}
     for entry in metadata.entry_points(group=GROUP):
         dist = entry.dist
         assert dist is not None
         candidate = Candidate(entry.name, dist.name, dist.version, entry.value, dist.requires or [], _static(dist))
-        other = found.get(entry.name)
+        other = candidates.get(entry.name)
         if other and other.distribution != candidate.distribution:
             raise PluginError(
-                f"two distributions bring a plugin {entry.name!r}: {other.distribution} and {candidate.distribution}",
+                f"two distributions have a plugin {entry.name!r}: {other.distribution} and {candidate.distribution}",
                 help=f"pip uninstall one of them: {candidate.distribution} or {other.distribution}",
                 code="plugin-duplicate",
             )
-        found[entry.name] = candidate
-    return dict(sorted(found.items()))
+        candidates[entry.name] = candidate
+    return dict(sorted(candidates.items()))
 
 
 def _static(dist: metadata.Distribution) -> dict[str, Any] | None:
-    """What a distribution's metadata say of its plugin, if they say anything."""
+    """Return the static metadata of a distribution's plugin, or None if it has none."""
     text = dist.read_text("extra_metadata/tunesmith.json")
     try:
         return {**_NOTHING, **json.loads(text)} if text else None
     except (ValueError, TypeError) as error:
-        message = f"the metadata of {dist.name} {dist.version} are damaged: tunesmith.json: {error}"
+        message = f"the metadata of {dist.name} {dist.version} is damaged: tunesmith.json: {error}"
         raise PluginError(message, help=f"pip install --force-reinstall {dist.name}", code="plugin-metadata") from None
 
 
 def _origin(error: BaseException) -> str:
-    """file:line of what failed in an import: a syntax error's own, or the last that is not of the import system."""
+    """Return file:line of a failed import: that of the syntax error, or the last line outside the import system."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = reversed(traceback.extract_tb(error.__traceback__))
@@ -155,17 +156,28 @@ def _origin(error: BaseException) -> str:
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
-    """Static metadata of the first-party plugins, installed or not: to say which extra to install."""
-    return data_file("catalogue.json")  # type: ignore[no-any-return]
+    """Return an outline of the first-party plugins, installed or not, to name the extra that a YAML needs.
+
+    Its fields are those of the metadata, except that a schema is a list of keys and commands are a list of names.
+    """
+    empty: dict[str, Any] = {
+        "answers": {},
+        "strategies": {},
+        "sources": [],
+        "commands": [],
+        "schema": [],
+        "dataset_schema": [],
+    }
+    return {name: {**empty, **outline} for name, outline in data_file("catalogue.json").items()}
 
 
 def defaults() -> list[dict[str, str]]:
-    """The default plugins: each row names a plugin, the hook it is there for, and what replaces it."""
+    """Return the default plugins: each row names a plugin, its hook, and what replaces it."""
     return data_file("defaults.json")  # type: ignore[no-any-return]
 
 
 def data_file(name: str) -> Any:
-    """A JSON file that comes with the core."""
+    """Return the content of a JSON file in the core's data folder."""
     return json.loads(resources.files("tunesmith").joinpath("data", name).read_text("utf-8"))
 
 

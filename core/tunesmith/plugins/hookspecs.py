@@ -1,7 +1,7 @@
-"""The hooks of a run, in the order in which they fire. Their docstrings are the manual (docs/hooks.md).
+"""Define the hooks of a run, in the order in which they are called. docs/hooks.md is generated from the docstrings.
 
-`spec` gives the arity of a hook (see dispatch.py). An implementation may ask for fewer arguments than its hook has. The
-call order is that of `plugins:`, then that of the other active plugins' names, refined by `after` and `before`.
+`spec` sets the arity of a hook (see dispatch.py). An implementation may take a subset of the arguments. The call order
+is that of `plugins:`, then that of the other active plugins' names, refined by `after` and `before`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import StepRecord, Term
-    from tunesmith_engine.model.policy import LanguageModel, Output, Policy
+    from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.policy import Output, Policy
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
@@ -30,9 +31,9 @@ Role = Literal["policy", "reference", "teacher", "critic", "reward"]
 
 @spec("all")
 def validate(run: Run) -> None:
-    """Cross-check settings of several keys. Raise ConfigError with every problem found.
+    """Check settings against each other. Raise ConfigError with every problem; `run.config.checking()` collects them.
 
-    When: after each key is valid alone, in every command. Pure: no torch, no disk, no network. Answers: all.
+    When: in every command with a RUN.YAML, after each key is valid alone. Use no torch, disk or network. Answers: all.
 
     Example:
         @hookimpl
@@ -44,10 +45,10 @@ def validate(run: Run) -> None:
 
 @spec("all")
 def inspect(run: Run) -> None:
-    """Look at files and packages that the run will need: folders exist, headers can be read.
+    """Check the files and packages that the run needs, such as folders and headers. Raise an error for what is wrong.
 
-    When: after validate, before rows are read; in check, plan, preprocess, verify and train. Disk, but neither torch
-    nor network. Answers: all.
+    When: in every command with a RUN.YAML, after validate and before rows are read. Use neither torch nor the network.
+    Answers: all.
 
     Example:
         @hookimpl
@@ -58,10 +59,10 @@ def inspect(run: Run) -> None:
 
 @spec("all")
 def diagnose(run: Run) -> Iterable[Finding]:
-    """Say what on this machine the run stands on, and whether it is there: a package, a service, a model on a hub.
+    """Yield a Finding for each thing that the run needs on this machine: a package, a service, a model on the hub.
 
-    When: in `doctor` alone, after inspect, whatever that found. Network too, with a time limit; no weights are read. A
-    Finding is ok, a warning or a problem; an error that you raise becomes one. Answers: all.
+    When: only in `doctor`, after inspect, even if inspect raised errors. Use the network with a time limit; read no
+    weights. A Finding is ok, a warning or a problem; an error that you raise is a problem too. Answers: all.
 
     Example:
         @hookimpl
@@ -72,7 +73,7 @@ def diagnose(run: Run) -> Iterable[Finding]:
 
 @spec("all")
 def configure(run: Run) -> None:
-    """Change how the model is loaded: put load arguments in `run.load_arguments`, patch classes through `run.patches`.
+    """Change how the model is loaded: add load arguments to `run.load_arguments`, patch classes with `run.patches`.
 
     When: once, before weights are read. Answers: all.
 
@@ -85,11 +86,11 @@ def configure(run: Run) -> None:
 
 @spec("keyed")
 def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
-    """Read the raw rows of one dataset entry, in their order, as an iterable that can be started again.
+    """Return the raw rows of a dataset entry in order, as an iterable that can be restarted. Raise DataError.
 
-    When: while data is prepared; again when a streamed dataset resumes. A Row knows its place (`row.where`,
-    "file:line"). With an attribute `fingerprint`, a JSON value that changes with their content, prepared data can be
-    kept. Raise DataError. Answers: keyed by where the path leads, as declared in `Plugin.sources`.
+    When: while data is prepared, and again when a streamed dataset resumes. Each Row has its place (`row.where`,
+    "file:line"). Prepared data is kept only if the iterable has an attribute `fingerprint`: a JSON value that changes
+    with the content. Answers: keyed by the kind of place that `path:` names, as declared in `Plugin.sources`.
 
     Example:
         @hookimpl
@@ -100,11 +101,11 @@ def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
 
 @spec("chain")
 def filter_rows(run: Run, sources: list[Source]) -> list[Source]:
-    """See the rows of all entries together, before they are tokenised, and drop some: duplicates, for example.
+    """Drop rows before they are tokenized, such as duplicates. `sources` contains the rows of all entries.
 
-    When: while data is prepared, with the entries of datasets and test_datasets; not for streams. Return as many
-    sources, whose rows are some of those that came: lazily, and the same each time. What the choice depends on beside
-    settings (the content of another file) is an attribute `fingerprint` of the rows. Answers: chain, in call order.
+    When: while data is prepared, for datasets and test_datasets; not for streams. Return one Source for each, with some
+    of its rows: lazily, and the same rows on each iteration. If the choice depends on more than settings, such as the
+    content of another file, the rows need an attribute `fingerprint`. Answers: chain, in call order.
 
     Example:
         @hookimpl
@@ -115,9 +116,9 @@ def filter_rows(run: Run, sources: list[Source]) -> list[Source]:
 
 @spec("one")
 def load_tokenizer(run: Run) -> Any:
-    """Load the tokenizer: a fast transformers tokenizer, or what quacks like one.
+    """Return the tokenizer: a fast transformers tokenizer, or an object with the same interface.
 
-    When: before rows are tokenised; works without weights. Answers: one.
+    When: before rows are tokenized. The model's weights may be missing. Answers: one.
 
     Example:
         @hookimpl
@@ -128,10 +129,10 @@ def load_tokenizer(run: Run) -> Any:
 
 @spec("keyed")
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
-    """Turn rows into examples: the prompt strategy. Lazy, one example for each row, in order.
+    """Yield one example for each row, lazily and in order: the prompt strategy of a dataset entry.
 
-    When: while data is prepared, or all along for a streamed dataset. A row that can't be used: raise `row.error(field,
-    message)`. Answers: keyed by (row kind of the method, `type:` of the entry), as declared in `Plugin.strategies`.
+    When: while data is prepared; for a stream, during training. For a bad row, raise `row.error(field, message)`.
+    Answers: keyed by (row kind of the method, `type:` of the entry), as declared in `Plugin.strategies`.
 
     Example:
         @hookimpl
@@ -142,10 +143,10 @@ def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[
 
 @spec("one")
 def load_model(run: Run, role: Role) -> LanguageModel:
-    """Load a model for a role, with the head that the method asks for (`run.method.head`).
+    """Return the model for a role as a LanguageModel: the unwrapped module, and how the engine calls it.
 
-    When: once for the policy, and for each further role that something needs. With `run.abstract` set, build it on the
-    meta device, without weights. Return a LanguageModel: the bare module, and how the engine calls it. Answers: one.
+    When: once for the policy, and once for each further role that is needed. Give it the head `run.method.head`. If
+    `run.abstract` is set, build it on the meta device, without weights. Answers: one.
 
     Example:
         @hookimpl
@@ -156,10 +157,10 @@ def load_model(run: Run, role: Role) -> LanguageModel:
 
 @spec("chain")
 def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Change the policy's bare module: wrap it with an adapter, swap kernels, freeze parameters; return it.
+    """Return the policy's unwrapped module after a change: add an adapter, replace kernels, freeze parameters.
 
-    When: after load_model for the policy, before devices and sharding. An adapter that can be switched off says so with
-    `run.adapter = Adapter(...)`, and serves as the reference that way. Answers: chain, in call order.
+    When: after load_model for the policy, before devices and sharding. For an adapter that can be switched off, set
+    `run.adapter = Adapter(...)`; the policy without it is then the reference. Answers: chain, in call order.
 
     Example:
         @hookimpl
@@ -170,10 +171,10 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 @spec("chain")
 def expand(run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
-    """Turn the examples of one round into those to train on: generate and score completions, re-pair rows.
+    """Return the examples to train on, from the examples of a round: generate and score completions, pair rows.
 
-    When: at the start of each round, on each process with its share; without gradients. A round is one optimizer step,
-    or `run.reuse` of them on the same result. Answers: chain.
+    When: at the start of each round, on each process with its share of examples, without gradients. A round is one
+    optimizer step, or `run.reuse` steps on the same result. Answers: chain, in call order.
 
     Example:
         @hookimpl
@@ -185,10 +186,10 @@ def expand(run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
 
 @spec("all")
 def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
-    """See all micro-batches of an optimizer step before the first backward, and add columns or counts to them.
+    """Add columns or counts to the micro-batches of a step, such as reference log-probabilities or group advantages.
 
-    When: after expand, with gradients off. The place for reference log-probabilities, statistics over the whole step
-    (talk to the other processes with `run.world`), and group advantages. Answers: all, in call order.
+    When: after expand and before the first backward pass, without gradients. For statistics over the whole step, reach
+    the other processes through `run.world`. Answers: all, in call order.
 
     Example:
         @hookimpl
@@ -201,12 +202,12 @@ def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
 
 @spec("one")
 def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
-    """The method: from one forward pass to named terms, each a sum and the name of the count that it is divided by.
+    """Return the terms of the loss by name. Each is a sum and the name of the count by which it is divided.
 
-    When: once for each micro-batch, in training and in evaluation. Terms with `metric=True` are averaged and logged but
-    not trained on. Counts ("tokens", "sequences", "examples", or what prepare_step put in `batch.counts`) are summed
-    over the whole optimizer step and all processes before the division, so neither accumulation nor packing nor the
-    number of processes changes the gradient. Answers: one; wrappers may add terms.
+    When: once for each micro-batch, in training and in evaluation. A term with `metric=True` is averaged and logged but
+    not trained on. Counts ("tokens", "sequences", "examples", and those in `batch.counts`) are summed over all
+    micro-batches of the step and all processes before the division, so accumulation, packing and the number of
+    processes do not change the gradient. Answers: one; wrappers may add terms.
 
     Example:
         @hookimpl(wrapper=True)
@@ -218,9 +219,9 @@ def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[st
 
 @spec("one")
 def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
-    """Build the optimizer over the parameters of `model` that require gradients.
+    """Return an optimizer for the parameters of `model` that require gradients.
 
-    When: once, after patch_model. Answers: one (the plugin that answers the value of `optimizer:`).
+    When: once, after patch_model. Answers: one, the plugin that answers the value of `optimizer:`.
 
     Example:
         @hookimpl
@@ -231,9 +232,9 @@ def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
 
 @spec("one")
 def build_scheduler(run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-    """Build the learning-rate schedule, stepped once for each optimizer step.
+    """Return the learning-rate schedule for `total_steps` optimizer steps. It is stepped once after each of them.
 
-    When: once, after build_optimizer. Answers: one (the plugin that answers the value of `lr_scheduler:`).
+    When: once, after build_optimizer. Answers: one, the plugin that answers the value of `lr_scheduler:`.
 
     Example:
         @hookimpl
@@ -244,10 +245,10 @@ def build_scheduler(run: Run, optimizer: Optimizer, total_steps: int) -> LRSched
 
 @spec("all")
 def on_start(run: Run, policy: Policy) -> None:
-    """Everything is loaded, and a checkpoint, if any, is restored (`run.step` says how far).
+    """Act at the start of training. Everything is loaded, and a checkpoint, if any, is restored up to `run.step`.
 
-    When: once, before the first step. Register state (`run.register_state`) in configure or patch_model, not here: it
-    has been restored by now. Answers: all.
+    When: once, before the first step. Register state (`run.register_state`) earlier, in configure or patch_model: it is
+    restored by now. Answers: all.
 
     Example:
         @hookimpl
@@ -258,11 +259,11 @@ def on_start(run: Run, policy: Policy) -> None:
 
 @spec("all")
 def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
-    """One optimizer step is done; with `record.evaluation` set, an evaluation followed it.
+    """Act after an optimizer step: log it, watch it, or end the run with `run.stop(reason)`.
 
-    When: after each update and before a checkpoint. Log, watch, `run.stop(reason)`. Metrics are tensors until someone
-    reads them: to log, wait for `record.log`. Loggers implement it with `trylast=True`, so that what others add to the
-    record is logged. Answers: all.
+    When: after each update, after the evaluation that may follow it (`record.evaluation`), and before a checkpoint.
+    Metrics are tensors, and reading them waits for the device: read them only if `record.log` is set. Loggers use
+    `trylast=True`, to log what other plugins add to the record. Answers: all.
 
     Example:
         @hookimpl(trylast=True)
@@ -273,9 +274,9 @@ def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
 
 @spec("all")
 def on_end(run: Run, policy: Policy) -> None:
-    """The last step is done and the final model is saved; also called after an interruption.
+    """Act at the end of the run. The final model is saved, except after an interruption; `run.stopped` has the reason.
 
-    When: once. `run.stopped` says why it ended early, if it did. Answers: all.
+    When: once, after the last step or an interruption. Answers: all.
 
     Example:
         @hookimpl
@@ -286,10 +287,10 @@ def on_end(run: Run, policy: Policy) -> None:
 
 @spec("all")
 def save_model(run: Run, policy: Policy, path: Path) -> None:
-    """Write your part of the model into the folder `path`: adapter, heads, tokenizer; nobody owns the folder alone.
+    """Write your plugin's part of the model into `path`: adapter, heads, tokenizer. Other plugins write there too.
 
-    When: for each checkpoint and at the end, on every process; write files only where `run.world.main`.
-    `policy.state_dict()` gathers full weights, so call it on every process. Answers: all.
+    When: for each checkpoint and at the end, on every process. Write files only if `run.world.main`, but call
+    `policy.state_dict()` on every process, because it gathers full weights. Answers: all.
 
     Example:
         @hookimpl

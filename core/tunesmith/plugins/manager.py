@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import StepRecord, Term
-    from tunesmith_engine.model.policy import LanguageModel, Output, Policy
+    from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.policy import Output, Policy
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
@@ -85,7 +86,7 @@ class Hooks:
 
     @property
     def method(self) -> Method:
-        """What the plugin that answers compute_loss declares to train on. Raises PluginError if it declares nothing."""
+        """The declared method of the plugin that answers compute_loss. Raises PluginError if it declares none."""
         owner = self.hooks["compute_loss"].answers[0].plugin
         if owner.declaration.method is None:
             message = f"plugin {owner} answers compute_loss and declares no Plugin(method=...)"

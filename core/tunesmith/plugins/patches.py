@@ -1,4 +1,4 @@
-"""The ledger of patches: who changed what in other people's code, whether it matched, and how it is undone."""
+"""Patch third-party code: record each target with its owner, and undo all patches at the end of the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _MISSING = object()
 
 @dataclass
 class Patch:
-    """One target ("module.Class.attribute" or "Class.attribute of 12 modules"), its owner, and how often it matched."""
+    """A patched target ("module.Class.attribute" or "Class.attribute of 12 modules"), its owner, and what undoes it.
+
+    `applied` is the number of objects that were changed.
+    """
 
     target: str
     owner: str
@@ -23,14 +26,25 @@ class Patch:
 
 
 class Patches:
-    """Every change to third-party code goes through here: one owner for a target, none unmatched, all undone."""
+    """The patches of a run. A target has one owner, a patch matches at least one object, and all patches are undone."""
 
     def __init__(self) -> None:
         self.entries: list[Patch] = []
         self.owner: Callable[[], str] = lambda: "the core"
+        """Returns the name of the plugin whose hook is running."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return target, owner and number of changed objects of each patch, as JSON values."""
+        return [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in self.entries]
 
     def replace(self, holder: Any, attribute: str, new: Any) -> Patch:
-        """Replace an attribute of a class or module. Raises PluginError if it is not there or someone else's."""
+        """Replace an attribute of a class or module.
+
+        Raises PluginError if there is no such attribute, or if it is patched already.
+
+        Example:
+            run.patches.replace(modeling_llama.LlamaMLP, "forward", fast_forward)
+        """
         home = holder.__name__ if isinstance(holder, ModuleType) else f"{holder.__module__}.{holder.__qualname__}"
         name = f"{home}.{attribute}"
         if not hasattr(holder, attribute):
@@ -40,11 +54,18 @@ class Patches:
     def replace_in(
         self, modules: Iterable[Any], attribute: str, make: Callable[[Any], Any], target: str | None = None
     ) -> Patch:
-        """Replace an attribute on each of some objects, by `make(object)`. Matching none is an error."""
+        """Replace an attribute of each object by `make(object)`.
+
+        Raises PluginError if there are no objects, or if `target`, the name of the patch, is patched already.
+
+        Example:
+            run.patches.replace_in(layers, "forward", lambda layer: tiled(layer.forward), "forward of 12 MLPs")
+        """
         holders = list(modules)
         name = target or f"{type(holders[0]).__name__ if holders else '?'}.{attribute}"
         if not holders:
-            raise PluginError(f"patch of {name} matched nothing", help="this model has no such part: drop the setting")
+            help = "the model does not have this part: remove the setting"
+            raise PluginError(f"patch of {name} matched nothing", help=help)
         return self._apply(name, holders, attribute, make)
 
     def _apply(self, name: str, holders: list[Any], attribute: str, make: Callable[[Any], Any]) -> Patch:
@@ -53,23 +74,28 @@ class Patches:
             if entry.target == name:
                 raise PluginError(f"{name} is patched by both {entry.owner} and {owner}", help="keep one of them")
         patch = Patch(name, owner, len(holders))
-        self.entries.append(patch)  # first, so that a patch that fails half-way is undone too
+        self.entries.append(patch)  # before any change, so that a patch that fails halfway is undone too
         for holder in holders:
-            before = _held(holder, attribute)
+            before = _own_attribute(holder, attribute)
             setattr(holder, attribute, make(holder))
             patch.undo.append(lambda h=holder, b=before: _restore(h, attribute, b))  # type: ignore[misc]
         return patch
 
     def undo(self) -> None:
-        """Put everything back, last first."""
+        """Restore all attributes, the last patch first."""
         while self.entries:
             for restore in reversed(self.entries.pop().undo):
                 restore()
 
 
-def _held(holder: Any, attribute: str) -> Any:
-    """What an object itself holds under a name, not its class; a torch module keeps its parts in tables of its own."""
-    tables = (vars(holder), *(vars(holder).get(t) or {} for t in ("_modules", "_parameters", "_buffers")))
+def _own_attribute(holder: Any, attribute: str) -> Any:
+    """Return the attribute of the object itself, or _MISSING if it is inherited from its class or a parent class.
+
+    Restoring an inherited value with setattr would leave a copy on the object. vars() also returns static and class
+    methods unbound, which getattr would not. A torch module stores its submodules, parameters and buffers in dicts of
+    their own.
+    """
+    tables = (vars(holder), *(vars(holder).get(name) or {} for name in ("_modules", "_parameters", "_buffers")))
     return next((table[attribute] for table in tables if attribute in table), _MISSING)
 
 

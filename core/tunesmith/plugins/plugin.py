@@ -1,15 +1,17 @@
-"""What a plugin declares about itself, and the static metadata made from it.
+"""Declare a plugin, and describe it as static metadata.
 
-A plugin is a module (or any object with the same attributes) that has hook implementations and one `Plugin` named
+A plugin is a module, or any object with the same attributes, that has hook implementations and one `Plugin` named
 `plugin`. The declaration is data: it is written into the distribution's metadata when the plugin is built, so that
-Tunesmith knows the keys and selectors of everything installed without importing any of it.
+Tunesmith knows the keys and selectors of every installed plugin without importing it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
@@ -20,11 +22,11 @@ if TYPE_CHECKING:
 
 OnResume = Literal["free", "accept"]
 hookimpl = pluggy.HookimplMarker("tunesmith")
-"""Marks a function of a plugin as the implementation of the hook of the same name."""
+"""Mark a function of a plugin as its implementation of the hook of the same name."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: exact types, finite numbers, no unknown keys, not changed after reading."""
+    """Base of all settings: strict types, finite numbers, no unknown keys, immutable."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -33,9 +35,9 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Needs:
-    """What the one forward pass of a batch has to give. N scored tokens, M score points, S sequences.
+    """What the forward pass of a batch must return. N scored tokens, M score points, S sequences.
 
-    The engine takes the union over the active plugins (`a | b`), so methods and wrappers share one forward.
+    The engine joins the needs of all active plugins (`a | b`), so methods and wrappers share one forward pass.
     """
 
     logps: bool = False
@@ -47,13 +49,13 @@ class Needs:
     logps_at: tuple[str, ...] = ()
     """`out.logps_at[name]` [N, k]: log-probabilities at the ids in the token column `name` [N, k] of the batch."""
     hidden: tuple[int, ...] = ()
-    """`out.hidden[layer]` [N, H] at the scored tokens' source positions; 0 is the embedding, -1 the last layer."""
+    """`out.hidden[layer]` [N, H] where scored tokens are predicted; 0 is the embedding, -1 the last layer."""
     scores: bool = False
     """`out.scores` [M, labels]: the score head at each score point (by default the last token of each sequence)."""
     router: bool = False
     """`out.router_loss`: load-balancing loss of a mixture of experts, summed over the tokens of the batch."""
     reference: bool = False
-    """`policy.reference()` will be asked for, so a reference is set up before training."""
+    """Set up a reference model before training, for `policy.reference()`."""
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -70,10 +72,10 @@ class Needs:
 
 @dataclass(frozen=True)
 class Method:
-    """A training method: the kinds of rows it trains on, most natural first, and the head it wants on the model.
+    """A training method: the kinds of rows it trains on, preferred ones first, and the head that it needs on the model.
 
-    A kind says what one row means to a method: text, conversation, pair, labelled, prompt or stepwise. A
-    prompt strategy is found by (row kind, `type:`).
+    A row kind is what one row means to a method: text, conversation, pair, labelled, prompt or stepwise. The prompt
+    strategy of an entry is looked up by row kind and `type:`.
     """
 
     rows: tuple[str, ...]
@@ -83,18 +85,25 @@ class Method:
 
 @dataclass(frozen=True)
 class Plugin:
-    """The declaration of a plugin.
+    """The declaration of a plugin: data, known before the plugin is imported.
 
-    settings: the top-level YAML keys that it owns. answers: selector key -> values that activate it, for example
-    {"adapter": ("lora",)}. strategies: row kind -> values of `datasets[].type` that it turns into examples.
-    sources: where the paths of datasets lead whose rows it reads: file, hub, or the scheme of a URL.
-    dataset_settings: further keys of a `datasets:` entry of one of its types. switches: keys of its own that
-    activate it when they are set. commands: further words of the command line -> ("module:name" of a click command,
-    one line of help); of every installed plugin, whatever a YAML says. method: what it trains, if it answers
-    compute_loss. needs: what it reads from the forward pass; a function of the run where that depends on settings.
-    after, before: words of plugins that its hooks follow or precede. best_effort: muted, loudly, when one of its
-    hooks fails; for loggers. on_resume: keys of its own that may differ from those of the checkpoint that a run
-    goes on from, freely or with a word in accept_changes; those of a best-effort plugin all may.
+    Args:
+        settings: the top-level YAML keys that the plugin owns.
+        answers: selector key -> values that activate the plugin, such as {"adapter": ("lora",)}.
+        strategies: row kind -> values of `datasets[].type` whose rows it turns into examples.
+        sources: what it reads rows from: file, hub, or the scheme of a URL.
+        dataset_settings: additional keys of a `datasets:` entry of one of its types.
+        switches: keys of its own that activate it when they are set.
+        commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
+            are available whenever the plugin is installed.
+        method: what it trains on, if it answers compute_loss.
+        needs: what it reads from the forward pass; a function of the run if that depends on settings.
+        after, before: names of plugins whose hooks run before, or after, its own.
+        best_effort: mute the plugin, with a warning, when one of its hooks fails. For loggers.
+        on_resume: keys of its own that may change when a run resumes: "free", or "accept" if they have to be listed
+            in accept_changes. All keys of a best-effort plugin are free.
+
+    A package may contain `errors.toml` with the error codes that it raises, for `tunesmith explain`.
     """
 
     settings: type[Settings] | None = None
@@ -113,24 +122,34 @@ class Plugin:
 
 
 def rules_of(plugin: Plugin) -> dict[str, OnResume]:
-    """Its keys that may change when a run is resumed, each with its rule."""
+    """Return the plugin's keys that may change when a run resumes, each with its rule."""
     if plugin.best_effort and plugin.settings:
         return dict.fromkeys(plugin.settings.model_fields, "free")
     return dict(plugin.on_resume)
 
 
 def implemented_hooks(module: Any) -> dict[str, str]:
-    """Names of the hooks that a plugin implements -> "impl" or "wrapper"."""
-    found = {}
+    """Return the names of the hooks that a plugin implements, each with "impl" or "wrapper"."""
+    hooks = {}
     for name in sorted(dir(module)):
-        opts = getattr(getattr(module, name, None), "tunesmith_impl", None)
-        if isinstance(opts, dict):
-            found[name] = "wrapper" if opts.get("wrapper") else "impl"
-    return found
+        options = getattr(getattr(module, name, None), "tunesmith_impl", None)
+        if isinstance(options, dict):
+            hooks[name] = "wrapper" if options.get("wrapper") else "impl"
+    return hooks
+
+
+def error_codes(module: Any) -> dict[str, dict[str, Any]]:
+    """Return the error codes in the `errors.toml` of a plugin's package; none for a plugin in a single file."""
+    folder = next(iter(getattr(module, "__path__", ())), None)
+    path = Path(folder) / "errors.toml" if folder else None
+    codes: dict[str, dict[str, Any]] = (
+        tomllib.loads(path.read_text("utf-8"))["codes"] if path and path.is_file() else {}
+    )
+    return codes
 
 
 def describe(name: str, module: Any) -> dict[str, Any]:
-    """The static metadata of a plugin: a JSON object, the same for the same source. Its file is `tunesmith.json`."""
+    """Return the static metadata of a plugin as a JSON object, written to `tunesmith.json` of its distribution."""
     plugin: Plugin = module.plugin
 
     def schema(model: type[Settings] | None) -> dict[str, Any]:
@@ -144,10 +163,25 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
         "sources": list(plugin.sources),
         "switches": list(plugin.switches),
-        "commands": {name: list(found) for name, found in plugin.commands.items()},
+        "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
         "hooks": implemented_hooks(module),
+        "errors": error_codes(module),
         "schema": schema(plugin.settings),
         "dataset_schema": schema(plugin.dataset_settings),
     }
+
+
+def outline(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
+    keys = {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
+    short = {
+        "answers": info["answers"],
+        "strategies": info["strategies"],
+        "sources": info["sources"],
+        "commands": sorted(info["commands"]),
+        "schema": keys["schema"],
+        "dataset_schema": keys["dataset_schema"],
+    }
+    return {field: value for field, value in short.items() if value}

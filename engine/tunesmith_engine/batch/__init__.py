@@ -1,1 +1,1 @@
-"""Examples as segment trees, packed into batches, and the terms computed from them."""
+"""Examples as segment trees, packs of them in batches, and the terms computed on batches."""

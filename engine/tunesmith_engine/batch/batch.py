@@ -1,4 +1,4 @@
-"""A micro-batch: examples laid end to end, with what attention and the loss have to know about their trees."""
+"""Lay the examples of a micro-batch end to end in one pack, with the indices that attention and the loss need."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from tunesmith_engine.batch.tree_mask import TreeMask
 class Batch:
     """A micro-batch of T tokens, N scored tokens, M score points, S sequences, E examples.
 
-    input_ids, position_ids: [1, T], what the model reads.
-    tree_mask: which tokens see which.
-    score_from: [N], the position whose prediction is scored.
+    input_ids, position_ids: [1, T], the input of the model.
+    tree_mask: the mask of which tokens see which.
+    score_from: [N], the place in the pack whose prediction is scored.
     target_ids: [N], the token to predict there.
-    target_at: [N], the position of that token.
+    target_at: [N], the place of that token.
     weight: [N], its loss weight.
     sequence: [N], the sequence it belongs to.
-    point_at, point_sequence: [M], position and sequence of each point where a score head is read.
+    point_at, point_sequence: [M], place and sequence of each point at which a score head is read.
     sequence_example: [S], the example of each sequence.
-    fields, origins: [E], other columns of the rows, and (dataset entry, row number) of each example.
+    fields, origins: [E], other columns of the rows, and (dataset entry, row) of each example, both counted from 0.
     columns: tensors per example [E], per sequence [S] or per scored token [N, ...].
-    counts: what terms may be divided by.
-    dummy: True for a batch that only keeps this process in step with the others; its terms count as 0.
-    reference: [T], log-probabilities of the reference where they were computed before the first step.
+    inputs: additional inputs of the model, concatenated over the examples.
+    counts: the numbers that terms may be divided by.
+    dummy: True for a batch that only keeps this process in sync with the others. Its terms count as 0.
+    reference: [T], log-probabilities of the reference, if they were computed before the first step.
     """
 
     input_ids: Tensor
@@ -65,16 +66,16 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Input tokens T."""
+        """The number of input tokens T."""
         return self.input_ids.shape[1]
 
     def sum_by_sequence(self, values: Tensor) -> Tensor:
-        """Sum values [N] of scored tokens over each sequence, weighted: [S]."""
+        """Return the weighted sum [S] of values [N] of scored tokens over each sequence."""
         out = values.new_zeros(self.sequences)
         return out.index_add(0, self.sequence, values * self.weight.to(values.dtype))
 
     def mean_by_sequence(self, values: Tensor) -> Tensor:
-        """Weighted mean of values [N] over each sequence: [S]; 0 for a sequence without scored tokens."""
+        """Return the weighted mean [S] of values [N] over each sequence; 0 for a sequence without scored tokens."""
         return self.sum_by_sequence(values) / self.sum_by_sequence(torch.ones_like(values)).clamp_min(1e-12)
 
     def by_example(self, values: Tensor) -> list[Tensor]:
@@ -83,7 +84,7 @@ class Batch:
         return list(values.split(sizes))
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on a device."""
+        """Move the tensors of the batch to a device, in place, and return it."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor | TreeMask):
                 setattr(self, name, value.to(device))
@@ -93,23 +94,24 @@ class Batch:
 
 
 def collate(examples: Sequence[Example], *, share: bool = True, score_points: bool = False) -> Batch:
-    """Lay examples end to end.
+    """Lay examples end to end in one pack.
 
-    With `share`, a prompt stands once and its completions beside it; without, each sequence repeats what it reads.
-    With `score_points`, each sequence gets a score point at its last token, or where its column `score_at` is set.
+    With `share`, a prompt is there once, followed by its completions; otherwise each sequence repeats the tokens that
+    it continues. With `score_points`, each sequence gets a score point at its last token, or at each token whose column
+    `score_at` is not 0. Raises PluginError for a column that is missing in some examples.
     """
     return _Builder(score_points).build(list(examples), share)
 
 
 class _Builder:
-    """Gathers the flat arrays of a batch. A branch is a stretch of the row whose tokens see all before them in it."""
+    """A builder of the flat arrays of a batch. In a branch, a stretch of the pack, each token sees those before it."""
 
     def __init__(self, score_points: bool):
         self.score_points = score_points
         self.tokens: list[Any] = []
         self.positions: list[Any] = []
-        self.branches: list[tuple[int, int]] = []  # start in the row, first position
-        self.sees: list[dict[int, int]] = []  # branch -> {ancestor branch: positions of it that are visible}
+        self.branches: list[tuple[int, int]] = []  # place in the pack, first position
+        self.sees: list[dict[int, int]] = []  # branch -> {ancestor branch: position below which it is visible}
         self.length = 0
         self.score_from: list[Any] = []
         self.target_ids: list[Any] = []
@@ -120,15 +122,14 @@ class _Builder:
         self.sequence_example: list[int] = []
         self.score: list[tuple[int, int]] = []
         self.columns: dict[str, list[Any]] = {}
-        self.levels: dict[str, int] = {}
 
     def build(self, examples: list[Example], share: bool) -> Batch:
         for index, example in enumerate(examples):
             if share:
                 self.lay(example, index, range(1, len(example.segments)))
             else:
-                for which in range(1, len(example.segments)):
-                    self.lay(_linear(example, which), index, [1])
+                for number in range(1, len(example.segments)):
+                    self.lay(_linear(example, number), index, [1])
             for name, value in example.columns.items():
                 self.column(name, torch.tensor([float(value)]))
         tokens = np.concatenate(self.tokens or [np.zeros(0, np.int32)]).astype(np.int64)
@@ -138,11 +139,8 @@ class _Builder:
             return torch.from_numpy(np.concatenate(parts)).to(dtype) if parts else torch.zeros(0, dtype=dtype)
 
         counts = [len(part) for part in self.target_ids]
-        inputs = (
-            {k: torch.cat([torch.as_tensor(e.inputs[k]) for e in examples]) for k in examples[0].inputs}
-            if examples
-            else {}
-        )
+        names = examples[0].inputs if examples else ()
+        inputs = {name: torch.cat([torch.as_tensor(e.inputs[name]) for e in examples]) for name in names}
         self.check_columns(len(examples), sum(counts))
         return Batch(
             input_ids=torch.from_numpy(tokens)[None],
@@ -163,24 +161,28 @@ class _Builder:
             origins=[e.origin for e in examples],
             columns={name: torch.cat(parts) for name, parts in self.columns.items()},
             inputs=inputs,
-            reference=flat(self.reference, torch.float32) if any(map(_is_known, examples)) else None,
+            reference=flat(self.reference, torch.float32) if any(map(_has_reference, examples)) else None,
         )
 
     def check_columns(self, examples: int, tokens: int) -> None:
-        """Every column has to be there for every example, or every sequence, or every scored token."""
+        """Raise PluginError for a column without a value for each example, each sequence, or each scored token."""
+        sequences = len(self.sequence_example)
         for name, parts in self.columns.items():
-            if (length := sum(map(len, parts))) not in (examples, len(self.sequence_example), tokens):
-                raise PluginError(f"column {name!r} is on {length} of {len(self.sequence_example)} sequences")
+            if (length := sum(map(len, parts))) not in (examples, sequences, tokens):
+                sizes = f"{examples} examples, {sequences} sequences and {tokens} scored tokens"
+                raise PluginError(f"column {name!r} has {length} values for {sizes}")
 
     def column(self, name: str, value: Tensor) -> None:
         self.columns.setdefault(name, []).append(value)
 
     def lay(self, example: Example, index: int, sequences: Sequence[int] | range) -> None:
-        """Append one tree to the row; `sequences` are the segments that are scored."""
+        """Append the tree of an example to the pack. `sequences` are the segments that are scored."""
         starts: list[int] = []
         branch_of: list[int] = []
         for number, s in enumerate(example.segments):
             parent = example.segments[s.parent]
+            # A segment that begins where its parent ends in the pack joins its branch. A text, or a prompt with its
+            # first completion, is thus one branch: plain causal attention, without a mask.
             joins = number > 0 and s.fork == parent.end and starts[s.parent] + len(parent.tokens) == self.length
             if joins:
                 branch_of.append(branch_of[s.parent])
@@ -197,7 +199,7 @@ class _Builder:
                 self.score_sequence(example, number, starts, index)
 
     def visible(self, parent: int, fork: int) -> dict[int, int]:
-        """What a new branch sees that leaves branch `parent` at position `fork`."""
+        """Return what a new branch sees that leaves branch `parent` at position `fork`."""
         above = {branch: min(limit, fork) for branch, limit in self.sees[parent].items()}
         return above | {parent: fork}
 
@@ -205,19 +207,21 @@ class _Builder:
         s = example.segments[number]
         scored = np.flatnonzero(s.weights)
         source = scored + starts[number] - 1
+        # The first token of a completion is predicted at the end of its prompt, which may be far away in the pack.
+        # Nothing predicts the first token of a text.
         if len(scored) and scored[0] == 0:
             before = _place_before(example, number, starts)
-            if before is None:  # the first token of a text: nothing predicts it
+            if before is None:
                 scored, source = scored[1:], source[1:]
             else:
                 source[0] = before
-        which = len(self.sequence_example)
+        sequence = len(self.sequence_example)
         self.sequence_example.append(index)
         self.score_from.append(source)
         self.target_ids.append(s.tokens[scored])
         self.target_at.append(scored + starts[number])
         self.weight.append(s.weights[scored])
-        self.sequence.append(which)
+        self.sequence.append(sequence)
         for name, value in s.columns.items():
             if name in ("score_at", "reference"):
                 continue
@@ -226,20 +230,20 @@ class _Builder:
         if self.score_points:
             marks = s.columns.get("score_at")
             points = [starts[number] + int(p) for p in np.flatnonzero(marks)] if marks is not None else []
-            path = example.path(number)  # of a sequence without tokens of its own: what it follows
+            path = example.path(number)  # for a sequence without tokens, it ends with what the sequence follows
             if not path:
-                raise PluginError("a sequence without any token can't be scored")
+                raise PluginError("a sequence without tokens can't be scored")
             last = starts[path[-1][0]] + path[-1][2] - 1
-            self.score += [(place, which) for place in points or [last]]
+            self.score += [(place, sequence) for place in points or [last]]
 
 
-def _is_known(example: Example) -> bool:
-    """Whether the reference's log-probabilities are with the example."""
+def _has_reference(example: Example) -> bool:
+    """Return True if the example has precomputed log-probabilities of the reference."""
     return any("reference" in s.columns for s in example.segments)
 
 
 def _place_before(example: Example, number: int, starts: list[int]) -> int | None:
-    """Row index of the token that a segment's first token follows, or None at the very start."""
+    """Return the place in the pack of the token before a segment's first token, or None if there is none."""
     path = example.path(number)
     index = next((k for k, part in enumerate(path) if part[0] == number), 0)
     if index == 0:
@@ -249,9 +253,9 @@ def _place_before(example: Example, number: int, starts: list[int]) -> int | Non
 
 
 def _linear(example: Example, number: int) -> Example:
-    """The tree of one sequence alone: everything that it reads as the prompt, and itself."""
+    """Return a tree of one sequence: everything that it continues as the prompt, and its segment."""
     s = example.segments[number]
     before = [int(t) for i, a, b in example.path(number) if i != number for t in example.segments[i].tokens[a:b]]
-    alone = segment(s.tokens, s.weights, fork=len(before))
-    alone.columns = s.columns
-    return Example([segment(before), alone])
+    completion = segment(s.tokens, s.weights, fork=len(before))
+    completion.columns = s.columns
+    return Example([segment(before), completion])

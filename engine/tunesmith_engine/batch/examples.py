@@ -1,4 +1,4 @@
-"""Examples: the tree of token segments that a prompt strategy makes of a row, and many of them in flat arrays."""
+"""Examples: the tree of token segments that a prompt strategy builds from a row, and stores of many examples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Weights = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Segment:
-    """A run of tokens in an example's tree.
+    """A stretch of L tokens in an example's tree.
 
-    tokens [L]; weights [L], the loss weight of each token, 0 for context. It continues segment `parent` after the
-    parent's path has reached `fork` positions, so its first token stands at position `fork`. columns: a number for
-    the sequence, or an array whose first dimension is L for its tokens. notes: (end offset, why its tokens are
-    trained or masked), for people; not stored.
+    tokens: [L]. weights: [L], the loss weight of each token, 0 for context. parent, fork: the segment continues segment
+    `parent` after `fork` positions of that one's path, so its first token is at position `fork`. columns: a number for
+    the sequence, or an array for its tokens, whose first dimension is L. notes: (end offset, why the tokens up to there
+    are trained or masked), for `preprocess --debug`; not stored.
     """
 
     tokens: Tokens
@@ -35,7 +35,7 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Position after the last token."""
+        """The position after the last token."""
         return self.fork + len(self.tokens)
 
 
@@ -47,7 +47,7 @@ def segment(
     notes: list[tuple[int, str]] | None = None,
     **columns: Any,
 ) -> Segment:
-    """Make a Segment from lists; one weight may stand for all tokens."""
+    """Build a Segment from lists. A single weight applies to all tokens."""
     ids = np.asarray(tokens, np.int32)
     loss = (
         np.full(len(ids), weights, np.float32) if isinstance(weights, float | int) else np.asarray(weights, np.float32)
@@ -57,11 +57,11 @@ def segment(
 
 @dataclass(slots=True)
 class Example:
-    """A tree of segments: the prompt at index 0 (it may be empty), then the completions; parents before children.
+    """A tree of segments: the prompt at index 0 (it may be empty), then the completions, parents before children.
 
-    A text or conversation is one completion, a preference pair two, a group of sampled answers G. Each completion is
-    one sequence of the loss. columns: numbers for the whole example. fields: values of the row that a method needs
-    later (JSON), for example the reference answer that a reward compares with. inputs: extra inputs of the model.
+    A text or a conversation is one completion, a preference pair two, a group of sampled answers G. Each completion is
+    one sequence of the loss. columns: numbers for the example. fields: JSON values of the row that a method needs
+    later, for example the reference answer that a reward compares with. inputs: additional inputs of the model.
     """
 
     segments: list[Segment]
@@ -69,27 +69,27 @@ class Example:
     fields: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
     origin: tuple[int, int] = (-1, -1)
-    """Number of its entry in the config, and of its row in that; the engine sets it."""
+    """The number of its entry in the config and of its row in the entry, both counted from 0. The engine sets it."""
 
     @classmethod
     def text(cls, tokens: Sequence[int] | Tokens, weights: Any = 1.0, **named: Any) -> Example:
-        """An example of one sequence without a prompt, each token with its loss weight."""
+        """Create an example of one sequence without a prompt. `weights` are the loss weights of its tokens."""
         return cls([segment([]), segment(tokens, weights, notes=named.pop("notes", None))], **named)
 
     @classmethod
     def branches(cls, prompt: Sequence[int], completions: Iterable[Sequence[int]], **named: Any) -> Example:
-        """A prompt and completions that each continue it, trained on all their tokens."""
+        """Create an example of a prompt and completions that each continue it, trained on all their tokens."""
         forks = [segment(tokens, 1.0, fork=len(prompt)) for tokens in completions]
         return cls([segment(prompt), *forks], **named)
 
     def with_completions(self, completions: Iterable[Sequence[int]]) -> Example:
-        """The same prompt, columns and fields with other completions."""
-        made = Example.branches(self.prompt, completions)
-        return Example(made.segments, dict(self.columns), dict(self.fields), dict(self.inputs), self.origin)
+        """Return an example with the same prompt, columns and fields, and other completions."""
+        segments = Example.branches(self.prompt, completions).segments
+        return Example(segments, dict(self.columns), dict(self.fields), dict(self.inputs), self.origin)
 
     @property
     def prompt(self) -> list[int]:
-        """The tokens before the first trained one: what a model is given to generate from."""
+        """The tokens before the first trained one, from which a model generates."""
         tokens = list(self.segments[0].tokens)
         if len(self.segments) > 1:
             first = self.segments[1]
@@ -99,12 +99,12 @@ class Example:
 
     @property
     def width(self) -> int:
-        """Tokens in all segments: the room that it takes in a row."""
+        """The number of tokens in all segments, which is the room that the example takes in a pack."""
         return sum(len(s.tokens) for s in self.segments)
 
     @property
     def longest(self) -> int:
-        """Positions of its longest path: prompt plus one branch."""
+        """The number of positions of the longest path: prompt plus one branch."""
         return max(s.end for s in self.segments)
 
     @property
@@ -112,7 +112,7 @@ class Example:
         return sum(int(np.count_nonzero(s.weights)) for s in self.segments)
 
     def path(self, index: int) -> list[tuple[int, int, int]]:
-        """The segments that sequence `index` reads, from the root: (segment, first offset, end offset) of each."""
+        """Return (segment, start offset, end offset) of each part of sequence `index`, from the root to its end."""
         parts, limit = [], self.segments[index].end
         while True:
             s = self.segments[index]
@@ -124,19 +124,20 @@ class Example:
             index = s.parent
 
     def path_tokens(self, index: int) -> list[int]:
-        """The tokens of sequence `index` as one list, from the root."""
+        """Return the tokens of sequence `index`, from the root."""
         return [int(t) for i, a, b in self.path(index) for t in self.segments[i].tokens[a:b]]
 
 
 class ExampleStore(Sequence[Example]):
-    """Many examples in flat arrays, in memory or memory-mapped from a folder of .npy files (never pickled).
+    """Examples in flat arrays, in memory or memory-mapped from a folder of .npy files (never pickled).
 
-    tokens [T] and weights [T] of all segments end to end; segment_start [S+1], parent [S], fork [S]; example_start
-    [E+1] into segments; origin [E, 2]; columns by level; fields as JSON lines.
+    tokens [T] and weights [T] of all segments end to end; segment_start [S+1] into them, parent [S], fork [S];
+    example_start [E+1] into the segments; origin [E, 2]; columns by level, with the prefixes example, sequence and
+    token; fields as JSON lines.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], fields: list[dict[str, Any]] | None = None):
-        # plain views of what may be memory-mapped: indexing a memmap makes a new one each time
+        # Plain views of memory-mapped arrays: indexing a memmap would create a new memmap each time.
         self.arrays = {name: np.asarray(array) for name, array in arrays.items()}
         self.fields = fields
         self._segment, self._example = self.arrays["segment_start"], self.arrays["example_start"]
@@ -144,7 +145,7 @@ class ExampleStore(Sequence[Example]):
         self._of_tokens, self._inputs = self._named("token."), self._named("input.")
 
     def _named(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """The arrays of a level, by what follows its prefix."""
+        """Return the arrays of a level, by name without the prefix."""
         return {name.removeprefix(prefix): a for name, a in self.arrays.items() if name.startswith(prefix)}
 
     def __len__(self) -> int:
@@ -180,26 +181,26 @@ class ExampleStore(Sequence[Example]):
 
     @property
     def widths(self) -> NDArray[np.int64]:
-        """Room that each example takes in a row [E]."""
+        """The room that each example takes in a pack [E]."""
         widths: NDArray[np.int64] = np.diff(self._segment[self._example]).astype(np.int64)
         return widths
 
     @classmethod
     def collect(cls, examples: Iterable[Example]) -> ExampleStore:
-        """Gather examples; a column has to be on all of them, with one shape."""
-        kept = list(examples)
-        segments = [s for e in kept for s in e.segments]
+        """Gather examples. All need the same columns; a column that a segment does not have becomes NaN or zeros."""
+        gathered = list(examples)
+        segments = [s for e in gathered for s in e.segments]
         arrays: dict[str, NDArray[Any]] = {
             "tokens": np.concatenate([s.tokens for s in segments] or [np.zeros(0, np.int32)]),
             "weights": np.concatenate([s.weights for s in segments] or [np.zeros(0, np.float32)]),
             "segment_start": np.cumsum([0, *(len(s.tokens) for s in segments)], dtype=np.int64),
             "parent": np.array([s.parent for s in segments], np.int32),
             "fork": np.array([s.fork for s in segments], np.int32),
-            "example_start": np.cumsum([0, *(len(e.segments) for e in kept)], dtype=np.int64),
-            "origin": np.array([e.origin for e in kept], np.int64).reshape(-1, 2),
+            "example_start": np.cumsum([0, *(len(e.segments) for e in gathered)], dtype=np.int64),
+            "origin": np.array([e.origin for e in gathered], np.int64).reshape(-1, 2),
         }
-        for name in sorted({name for e in kept for name in e.columns}):
-            arrays[f"example.{name}"] = np.array([e.columns[name] for e in kept], np.float32)
+        for name in sorted({name for e in gathered for name in e.columns}):
+            arrays[f"example.{name}"] = np.array([e.columns[name] for e in gathered], np.float32)
         for name in sorted({name for s in segments for name in s.columns}):
             values = [s.columns.get(name) for s in segments]
             if any(np.ndim(v) for v in values if v is not None):
@@ -211,18 +212,18 @@ class ExampleStore(Sequence[Example]):
                 arrays[f"token.{name}"] = np.concatenate(parts)
             else:
                 arrays[f"sequence.{name}"] = np.array([np.nan if v is None else v for v in values], np.float32)
-        for name in sorted({name for e in kept for name in e.inputs}):
-            parts = [np.asarray(e.inputs[name]) for e in kept]
+        for name in sorted({name for e in gathered for name in e.inputs}):
+            parts = [np.asarray(e.inputs[name]) for e in gathered]
             arrays[f"input.{name}"] = np.concatenate(parts)
             arrays[f"input_start.{name}"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-        return cls(arrays, [e.fields for e in kept] if any(e.fields for e in kept) else None)
+        return cls(arrays, [e.fields for e in gathered] if any(e.fields for e in gathered) else None)
 
     def take(self, indices: Iterable[int]) -> ExampleStore:
-        """The examples at these indices, as a store of their own."""
+        """Return a store of the examples at these indices."""
         return ExampleStore.collect(self[int(i)] for i in indices)
 
     def content(self) -> str:
-        """sha256 of all examples."""
+        """Return a sha256 of all examples."""
         digest = hashlib.sha256(json.dumps(self.fields).encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape} ".encode())

@@ -1,4 +1,4 @@
-"""What hooks exchange with the loop: loss terms, and the record of a step."""
+"""The objects that hooks exchange with the training loop: loss terms, and the record of a step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 class Term:
     """A part of the loss: a sum over the micro-batch, and what it is divided by.
 
-    count is the name of a count of the batch ("tokens", "sequences", "examples", or one of the method's own), summed
-    over the whole optimizer step and all processes; or a fixed number. With `metric`, it is logged and not trained on.
+    count is a number, or the name of a count of the batch: "tokens", "sequences", "examples", or one that the method
+    added. Named counts are summed over the full optimizer step and all processes before the division. With `metric`,
+    the term is logged but not trained on.
     """
 
     sum: Tensor
@@ -23,11 +24,11 @@ class Term:
 
 @dataclass
 class StepRecord:
-    """One optimizer step as loggers and watchers see it.
+    """The record of an optimizer step, for loggers.
 
     metrics are scalar tensors (loss, grad_norm, the method's terms) or numbers (learning_rate, tokens, ...), already
-    averaged over micro-batches and processes. evaluation holds what an evaluation after this step measured. log says
-    that this step is one to write down (`logging_steps`).
+    averaged over micro-batches and processes. evaluation contains the results of an evaluation after this step, if
+    there was one. log is True if the step is to be logged (`logging_steps`).
     """
 
     step: int
@@ -37,6 +38,6 @@ class StepRecord:
     log: bool = True
 
     def scalars(self) -> dict[str, float]:
-        """Everything as plain numbers: step, epoch, the metrics, and the evaluation where there was one."""
+        """Return everything as plain numbers: step, epoch, metrics, and the results of an evaluation."""
         numbers = {k: v.item() if isinstance(v, torch.Tensor) else v for k, v in self.metrics.items()}
         return {"step": self.step, "epoch": round(self.epoch, 6), **numbers, **(self.evaluation or {})}

@@ -1,9 +1,9 @@
-"""Which token sees which in a row of packed trees.
+"""Describe which token sees which in a pack of trees.
 
-A row consists of branches: stretches in which each token sees those before it. A token of branch q at position p sees
-of another branch k the tokens at positions below sees[q, k] (0: nothing), and of its own branch those up to itself.
-That one table isolates packed examples, shares prompts and lets branches fork anywhere; a sliding window is counted
-in positions, never in places of the row.
+A pack consists of branches: stretches in which each token sees those before it. A token of branch q sees the tokens of
+another branch k at positions below sees[q, k] (0: none), and of its own branch those up to itself. This one table
+isolates packed examples, shares prompts, and lets branches fork anywhere. A sliding window is counted in positions of
+the sequence, never in places in the pack.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ import torch
 from torch import Tensor
 
 EVERYTHING = 2**30
+"""A limit above every position. It fits in int32."""
 T = TypeVar("T")
 
 
 @dataclass
 class TreeMask:
-    """The branches of a row of T tokens: start [R] in the row, first position [R], and what each sees of others."""
+    """The branches of a pack of T tokens.
+
+    start: [R], the place of each branch in the pack. first: [R], its first position. sees: for each branch, the other
+    branches that it sees, with the position below which it sees them. length: T.
+    """
 
     start: list[int]
     first: list[int]
@@ -36,70 +41,75 @@ class TreeMask:
         return cls([s for s, _ in branches], [p for _, p in branches], sees, length)
 
     def to(self, device: torch.device | str) -> TreeMask:
+        """Build all tensors on a device from now on."""
         self.device = torch.device(device)
         self.cache.clear()
         return self
 
     @functools.cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each branch [R]."""
+        """The number of tokens of each branch [R]."""
         return [b - a for a, b in zip(self.start, [*self.start[1:], self.length], strict=True)]
 
     @property
     def forked(self) -> bool:
-        """Whether some branch sees another: what plain packing kernels can't do."""
+        """True if a branch sees another one, which kernels for packed sequences do not support."""
         return any(self.sees)
 
     def branch(self) -> Tensor:
-        """Branch of each token [T]."""
+        """Return the branch of each token [T]."""
 
-        def make() -> Tensor:
+        def build() -> Tensor:
             return torch.repeat_interleave(torch.tensor(self.lengths), output_size=self.length).to(self.device)
 
-        return self.cached("branch", make)
+        return self.cached("branch", build)
 
     def positions(self) -> Tensor:
-        """Position of each token [T]."""
+        """Return the position of each token [T]."""
         parts = [torch.arange(p, p + n) for p, n in zip(self.first, self.lengths, strict=True)]
         return self.cached("positions", lambda: torch.cat(parts or [torch.zeros(0, dtype=torch.long)]).to(self.device))
 
     def table(self) -> Tensor:
-        """sees [R, R]: positions of branch k below which a token of branch q sees it; the diagonal is unbounded."""
+        """Return `sees` as a table [R, R]: branch q sees branch k below position [q, k]. The diagonal has no limit."""
 
-        def make() -> Tensor:
+        def build() -> Tensor:
             table = torch.diag(torch.full((len(self.start),), EVERYTHING, dtype=torch.int32))
             for q, seen in enumerate(self.sees):
                 for k, limit in seen.items():
                     table[q, k] = limit
             return table.to(self.device)
 
-        return self.cached("table", make)
+        return self.cached("table", build)
 
     def visible(self, window: int | None = None) -> Tensor:
-        """The whole mask [T, T] as booleans, row sees column. For short rows, fallbacks and tests."""
+        """Return the full mask [T, T] of booleans, in which the row sees the column.
 
-        def make() -> Tensor:
+        It is for short packs, fallbacks and tests: for 65,536 tokens it takes 4 GiB.
+        """
+
+        def build() -> Tensor:
             branch, position = self.branch(), self.positions()
             own = branch[:, None] == branch[None, :]
             causal = position[:, None] >= position[None, :]
             mask = (position[None, :] < self.table()[branch][:, branch]) & (causal | ~own)
             return mask if window is None else mask & (position[:, None] - position[None, :] < window)
 
-        return self.cached(("visible", window), make)
+        return self.cached(("visible", window), build)
 
-    def cached(self, key: Any, make: Callable[[], T]) -> T:
-        """Make a thing once for this row and device."""
+    def cached(self, key: Any, build: Callable[[], T]) -> T:
+        """Build a value once for this pack and device: the attention of every layer uses the same masks."""
         if key not in self.cache:
-            self.cache[key] = make()
-        made: T = self.cache[key]
-        return made
+            self.cache[key] = build()
+        value: T = self.cache[key]
+        return value
 
     def slices(self, window: int | None = None) -> list[Slice]:
-        """The row cut into branches with what each sees: one call of attention for each."""
+        """Return the branches with what each sees. Attention is called once for each of them."""
         return self.cached(("slices", window), lambda: [self._slice(r, window) for r in range(len(self.start))])
 
     def _slice(self, r: int, window: int | None) -> Slice:
         n, first = self.lengths[r], self.first[r]
+        # A branch sees a prefix of each ancestor, since positions increase within a branch.
         before: list[tuple[int, int]] = []
         keys: list[Tensor] = []
         for k, limit in sorted(self.sees[r].items()):
@@ -107,6 +117,7 @@ class TreeMask:
             if seen > 0:
                 before.append((k, seen))
                 keys.append(torch.arange(self.first[k], self.first[k] + seen))
+        # A branch that sees only itself, in full, needs no mask: sdpa then runs its causal kernel.
         if not before and (window is None or n <= window):
             return Slice(r, before, None)
         own = torch.arange(first, first + n)
@@ -119,7 +130,10 @@ class TreeMask:
 
 @dataclass(frozen=True)
 class Slice:
-    """Branch `index` sees the first tokens of the branches in `before`, then itself: causally, or by mask [n, m]."""
+    """A branch with what it sees: the first tokens of the branches in `before`, and itself.
+
+    mask: [n, m] over its n tokens and the m tokens that they see, or None for plain causal attention within itself.
+    """
 
     index: int
     before: list[tuple[int, int]]

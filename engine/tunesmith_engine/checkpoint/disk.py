@@ -1,4 +1,4 @@
-"""Room on disk for the checkpoints of a run and its final model, known before any of them is written."""
+"""Predict the disk space of a run's checkpoints and final model, and check it before the first step."""
 
 from __future__ import annotations
 
@@ -15,46 +15,54 @@ from tunesmith.run import Run
 from tunesmith_engine.checkpoint.save import numbered
 
 MEANS = 2
-"""Numbers in float32 that an optimizer keeps for each trained one: those of Adam, and few keep more."""
+"""Numbers in float32 that an optimizer keeps per trained parameter: the two means of Adam. Few keep more."""
 
 PREPARED = 2
-"""Bytes of prepared data for one of text: about four characters are a token, kept as an id and a weight of 4 bytes."""
+"""Bytes of prepared data per byte of text: four characters are about one token, stored as an id and a weight, 8 bytes.
+"""
 
 
 @dataclass(frozen=True)
 class CheckpointBytes:
-    """What a run writes: bytes of one checkpoint and of the final model, and how many checkpoints are there at once.
+    """The bytes of a checkpoint and of the final model, and the number of checkpoints that exist at the same time.
 
-    `number` is None where all are kept and nobody knows yet how many that will be.
+    `number` is None if all are kept and their number is not known in advance.
     """
 
     checkpoint: int
     final: int
     number: int | None
     optimizer: int
-    """Of those of a checkpoint, the bytes of the optimizer's state."""
+    """The bytes of the optimizer's state, which are part of those of a checkpoint."""
 
     @property
     def total(self) -> int:
         return (self.number or 1) * self.checkpoint + self.final
 
     def __str__(self) -> str:
-        many = "each checkpoint" if self.number is None else f"{self.number} checkpoints of"
-        return f"{many} {size(self.checkpoint)} and a final model of {size(self.final)}"
+        checkpoints = "each checkpoint" if self.number is None else f"{self.number} checkpoints of"
+        return f"{checkpoints} {size(self.checkpoint)} and a final model of {size(self.final)}"
 
 
-def bytes_of(run: Run, module: nn.Module, exported_whole: bool) -> CheckpointBytes:
-    """For a patched model: trained weights, optimizer state, and the model or adapter as others read it."""
+def bytes_of(run: Run, module: nn.Module, full_export: bool) -> CheckpointBytes:
+    """Return the bytes that a run with this patched model writes.
+
+    A checkpoint has trained weights, optimizer state, and the export that other libraries read: the full model if
+    `full_export`, otherwise the trained weights (an adapter).
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = sum(p.numel() * p.element_size() for p in trained)
-    exported = sum(p.numel() * p.element_size() for p in module.parameters()) if exported_whole else weights
+    exported = sum(p.numel() * p.element_size() for p in module.parameters()) if full_export else weights
     optimizer = MEANS * 4 * sum(p.numel() for p in trained)
     return CheckpointBytes(weights + optimizer + exported, exported, at_once(run), optimizer)
 
 
 def at_once(run: Run) -> int | None:
-    """Checkpoints on disk at one time: save_total_limit and the new one, as the oldest goes only after that is whole;
-    fewer where the run does not save as often."""
+    """Return the number of checkpoints that exist at the same time, or None if it is not known in advance.
+
+    It is save_total_limit plus 1, because the oldest is deleted only after the new one is complete, or fewer if the run
+    does not save as often.
+    """
     core = run.core
     epochs = None if core.pretraining_dataset else math.ceil(core.num_epochs)
     saves = epochs and epochs * (core.saves_per_epoch or 1)  # the last step is the end of an epoch
@@ -62,33 +70,39 @@ def at_once(run: Run) -> int | None:
         saves = math.ceil(core.max_steps / core.save_steps) if core.max_steps else None
     elif core.pretraining_dataset:
         saves = 1
-    if core.load_best_model_at_end:  # saves at each best evaluation
+    if core.load_best_model_at_end:  # saves at each best evaluation as well
         saves = None
-    known = [n for n in (saves, core.save_total_limit and core.save_total_limit + 1, core.max_steps) if n is not None]
-    return min(known) if known else None
+    limits = [n for n in (saves, core.save_total_limit and core.save_total_limit + 1, core.max_steps) if n is not None]
+    return min(limits) if limits else None
 
 
 def prepared_bytes(run: Run) -> int:
-    """About what the prepared data will take, by the local files that it is made from."""
+    """Return an estimate of the bytes of the prepared data, from the sizes of the local files that it is made from."""
     paths = [Path(spec.settings.path) for spec in run.config.datasets]
     return PREPARED * sum(f.stat().st_size for path in paths for f in (path, *path.rglob("*")) if f.is_file())
 
 
 def existing(path: Path) -> Path:
-    """The folder itself or the nearest one above it that exists."""
+    """Return the folder itself, or the nearest one above it that exists."""
     path = path.absolute()
     return path if path.exists() else existing(path.parent)
 
 
 def free_bytes(run: Run) -> int:
-    """Room for this run's files: what is free in output_dir's file system, and what its checkpoints take already."""
-    mine = sum(f.stat().st_size for _, folder in numbered(run.output_dir) for f in folder.rglob("*") if f.is_file())
-    return shutil.disk_usage(existing(run.output_dir)).free + mine
+    """Return the bytes for this run's files: those that are free, and those of its own checkpoints.
+
+    A resumed run replaces its old checkpoints, so their space counts as free.
+    """
+    own = sum(f.stat().st_size for _, folder in numbered(run.output_dir) for f in folder.rglob("*") if f.is_file())
+    return shutil.disk_usage(existing(run.output_dir)).free + own
 
 
 def fits(run: Run, needed: CheckpointBytes, adam: bool = True) -> None:
-    """Raises EnvironmentProblem where there is less room than that. An optimizer that is not one of the Adam family may
-    keep less than is counted for it: then only what is sure is refused, and the rest noted."""
+    """Raise EnvironmentProblem if there is less room than needed.
+
+    An optimizer outside the Adam family may keep less state than predicted. With adam=False, the files without that
+    state must fit, and a lack of room for the state is only noted.
+    """
     free = free_bytes(run)
     if free >= needed.total:
         return
@@ -97,8 +111,7 @@ def fits(run: Run, needed: CheckpointBytes, adam: bool = True) -> None:
             "room", f"{size(free)} free in {run.output_dir}; {needed} take {size(needed.total)} with AdamW's state"
         )
         return
-    fewer = (free - needed.final) // needed.checkpoint - 1  # the new one is beside those that are kept
-    help = f"write save_total_limit: {fewer}, or make room" if fewer > 0 else "make room, or name another output_dir"
+    fewer = (free - needed.final) // needed.checkpoint - 1  # less 1: the new one is written before the oldest goes
+    help = f"write save_total_limit: {fewer}, or make room" if fewer > 0 else "make room, or choose another output_dir"
     message = f"output_dir {run.output_dir} has {size(free)} free; {needed} take {size(needed.total)}"
-    where = run.config.document.where(("output_dir",), value=True)
-    raise EnvironmentProblem(message, where=where, code="disk", help=help)
+    raise EnvironmentProblem(message, where=run.config.place("output_dir"), code="disk", help=help)

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, and whether this run may."""
+"""Choose the checkpoint that a run resumes from, and check that this run may."""
 
 from __future__ import annotations
 
@@ -14,154 +14,161 @@ from tunesmith.plugins.plugin import OnResume
 from tunesmith.resume_rules import IF_ROWS_STAY, rules
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.save import numbered
-from tunesmith_engine.runtime.atomic import MANIFEST, complaint
+from tunesmith_engine.runtime.atomic import MANIFEST, why_invalid
 from tunesmith_engine.runtime.record import status_of
 
 
 def choose(run: Run) -> Path | None:
-    """The checkpoint that resume_from_checkpoint names: for `auto` the newest whole one, saying what was passed over.
+    """Return the checkpoint that resume_from_checkpoint names, or for `auto` the newest valid one; None to start anew.
 
-    Raises ConfigError if output_dir already holds a run and nothing was said about resuming.
+    Raises ConfigError if output_dir already contains a run and resume_from_checkpoint is not set, and ModelError if the
+    named checkpoint is invalid.
     """
-    wanted = run.core.resume_from_checkpoint
-    if wanted is None:
+    choice = run.core.resume_from_checkpoint
+    if choice is None:
         if numbered(run.output_dir) or status_of(run.output_dir) not in (None, "failed"):
-            help = "write resume_from_checkpoint: auto to go on, or choose another output_dir"
-            raise run.config.error("output_dir", f"{run.output_dir} holds a run already", help)
+            help = "write resume_from_checkpoint: auto to resume it, or choose another output_dir"
+            raise run.config.error("output_dir", f"{run.output_dir} already contains a run", help)
         return None
-    if wanted != "auto":
-        why = complaint(Path(wanted))
-        if why:
-            raise ModelError(f"checkpoint {wanted} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
-        return Path(wanted)
-    return newest(run)
+    if choice == "auto":
+        return newest(run)
+    if why := why_invalid(Path(choice)):
+        raise ModelError(f"checkpoint {choice} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
+    return Path(choice)
 
 
 def newest(run: Run) -> Path | None:
-    """The newest whole checkpoint in output_dir; says which were passed over, and why.
+    """Return the newest valid checkpoint in output_dir, and note which newer ones were passed over, and why.
 
-    The main process looks, and the others have to find the same. Raises EnvironmentProblem where they do not.
+    The main process chooses, so that all resume from the same one. Raises EnvironmentProblem if another process does
+    not see it.
     """
-    found = run.world.gather(_newest(run) if run.world.main else None)[0]
-    seen = run.world.gather(found is None or (found / MANIFEST).is_file())
-    if not all(seen):
-        message = f"{found} is not seen by process {seen.index(False)}"
-        raise EnvironmentProblem(
-            message, code="disk", help="output_dir has to be on a file system that all processes share"
-        )
-    return found
+    folder = run.world.gather(_newest(run) if run.world.main else None)[0]
+    visible = run.world.gather(folder is None or (folder / MANIFEST).is_file())
+    if not all(visible):
+        message = f"process {visible.index(False)} does not see {folder}"
+        help = "choose an output_dir on a file system that all processes share"
+        raise EnvironmentProblem(message, code="disk", help=help)
+    return folder
 
 
 def _newest(run: Run) -> Path | None:
-    passed: list[str] = []
-    found = None
+    invalid: list[str] = []
+    valid = None
     for _, path in reversed(numbered(run.output_dir)):
-        why = complaint(path)
+        why = why_invalid(path)
         if why is None:
-            found = path
+            valid = path
             break
-        passed.append(f"{path.name} {why}")
-    if passed:
-        run.note("checkpoints passed over", "; ".join(passed))
-    return found
+        invalid.append(f"{path.name} {why}")
+    if invalid:
+        run.note("checkpoints passed over", "; ".join(invalid))
+    return valid
 
 
 def abandon(run: Run) -> None:
-    """Put checkpoints that are newer than the one that was resumed from out of the way: they are of another course."""
-    newer = [path for step, path in numbered(run.output_dir) if step > run.step]
-    run.world.barrier()
-    if newer and run.world.main:
-        for path in newer:
+    """Rename checkpoints of later steps than the resumed one to abandoned-checkpoint-N.
+
+    They belong to another course of the run. Under their names, `auto` would resume from them next time.
+    """
+    later = [path for step, path in numbered(run.output_dir) if step > run.step]
+    run.world.barrier()  # every process has listed the folder before the main one renames
+    if later and run.world.main:
+        for path in later:
             aside = path.with_name(f"abandoned-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-    if newer:
-        run.note("checkpoints put aside", ", ".join(path.name for path in newer))
+    if later:
+        run.note("checkpoints set aside", ", ".join(path.name for path in later))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What is not as it was when a checkpoint was written: a key, or `data`, `plugins`, `processes`."""
+    """A difference between this run and a checkpoint: in a key, or in `data`, `plugins` or `processes`."""
 
     name: str
-    told: str
+    description: str
     rule: OnResume | Literal["never"]
 
 
 def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
-    """How this run differs from the one of a checkpoint, whose shared state `saved` is."""
-    now, before = run.config.resolved(), saved["config"]
-    one, other = run.config.digests(), saved["digests"]
+    """Yield the differences between this run and the one of a checkpoint. `saved` is its shared state."""
+    config, saved_config = run.config.resolved(), saved["config"]
+    digests, saved_digests = run.config.digests(), saved["digests"]
     rule: dict[str, Any] = rules(plugin.declaration for plugin in run.hooks.plugins)
-    rows = [rows_of_a_step(before, saved["world"]), rows_of_a_step(now, run.world.size)]
-    if rows[0] != rows[1]:
+    # Other numbers of processes and micro-batches compute the same step as long as it has as many packs.
+    packs, saved_packs = packs_per_step(config, run.world.size), packs_per_step(saved_config, saved["world"])
+    if packs != saved_packs:
         rule |= dict.fromkeys(IF_ROWS_STAY, "never")
-    for key in sorted(now.keys() & before.keys()):  # a key of one side alone came or went with a plugin
-        if one[key] != other[key]:
-            yield Difference(key, f"{key} ({before[key]!r} -> {now[key]!r})", rule.get(key, "never"))
+    for key in sorted(config.keys() & saved_config.keys()):  # keys of one side only came or went with a plugin
+        if digests[key] != saved_digests[key]:
+            description = f"{key} ({saved_config[key]!r} -> {config[key]!r})"
+            yield Difference(key, description, rule.get(key, "never"))
     if saved["world"] != run.world.size:
-        told = f"processes ({saved['world']} -> {run.world.size}"
-        told += ")" if rows[0] == rows[1] else f", and with them the rows of a step: {rows[0]} -> {rows[1]})"
-        yield Difference("processes", told, "accept" if rows[0] == rows[1] else "never")
+        description = f"processes ({saved['world']} -> {run.world.size})"
+        if packs != saved_packs:
+            description = f"{description[:-1]}, which changes the packs of a step: {saved_packs} -> {packs})"
+        yield Difference("processes", description, "accept" if packs == saved_packs else "never")
+    # The fingerprint changes with a moved file or another version of a plugin. If the examples are the same, so is the
+    # data.
     if run.data and saved["data"] != run.data.fingerprint and (saved["content"] or 0) != run.data.content:
         yield Difference("data", "data (other rows, tokenizer, template or strategy)", "accept")
     if saved["weights"] != weights(run):
         yield Difference("data", f"data (weight of entries {saved['weights']} -> {weights(run)})", "accept")
-    others, grave = other_plugins(run, saved["plugins"])
-    if others:
-        yield Difference("plugins", f"plugins ({'; '.join(others)})", "accept" if grave else "free")
+    plugins, more_than_patch = changed_plugins(run, saved["plugins"])
+    if plugins:
+        yield Difference("plugins", f"plugins ({'; '.join(plugins)})", "accept" if more_than_patch else "free")
 
 
 def weights(run: Run) -> list[float]:
-    """How often each entry is seen in an epoch."""
+    """Return the weight of each dataset entry: how often its rows are used in an epoch."""
     return [spec.settings.weight for spec in run.config.datasets]
 
 
-def rows_of_a_step(config: dict[str, Any], processes: int) -> int:
-    rows: int = config["micro_batch_size"] * config["gradient_accumulation_steps"] * processes
-    return rows
+def packs_per_step(config: dict[str, Any], processes: int) -> int:
+    packs: int = config["micro_batch_size"] * config["gradient_accumulation_steps"] * processes
+    return packs
 
 
-def other_plugins(run: Run, before: dict[str, str]) -> tuple[list[str], bool]:
-    """Plugins that came, went or have another version; and whether it is more than a new patch
-    release (0.1.2 for 0.1.1) of some."""
-    now = versions(run)
-    told, grave = [], False
-    for name in sorted(now.keys() | before.keys()):
-        one, other = before.get(name), now.get(name)
-        if one != other:
-            told.append(f"{name} {one or 'absent'} -> {other or 'absent'}")
-            grave = grave or one is None or other is None or release(one) != release(other)
-    return told, grave
+def changed_plugins(run: Run, saved: dict[str, str]) -> tuple[list[str], bool]:
+    """Return descriptions of changed plugins, and True if a change is more than a patch release (0.1.2 for 0.1.1)."""
+    current = versions(run)
+    descriptions, more_than_patch = [], False
+    for name in sorted(current.keys() | saved.keys()):
+        before, now = saved.get(name), current.get(name)
+        if before != now:
+            descriptions.append(f"{name} {before or 'absent'} -> {now or 'absent'}")
+            more_than_patch |= before is None or now is None or release(before) != release(now)
+    return descriptions, more_than_patch
 
 
 def versions(run: Run) -> dict[str, str]:
-    """The version of each active plugin but loggers; of a local file, the hash of what was loaded."""
+    """Return the version of each active plugin, or the hash of a local one; without loggers, which change no step."""
     plugins = [plugin for plugin in run.hooks.plugins if not plugin.declaration.best_effort]
     return {plugin.name: plugin.content or plugin.version for plugin in plugins}
 
 
 def release(version: str) -> str:
-    """The part of a version whose change may change results: 0.1 of 0.1.2."""
-    found = re.match(r"\d+\.\d+(?=\.\d+$)", version)
-    return found[0] if found else version
+    """Return the part of a version whose change may change results: 0.1 of 0.1.2."""
+    match = re.match(r"\d+\.\d+(?=\.\d+$)", version)
+    return match[0] if match else version
 
 
 def check_same(run: Run, saved: dict[str, Any]) -> list[str]:
-    """Names of what changed since a checkpoint, all of it accepted. Raises ConfigError for what is not."""
-    found = list(differences(run, saved))
+    """Return the names of accepted changes since a checkpoint. Raises ConfigError if others were made."""
+    changes = list(differences(run, saved))
     accepted = set(run.core.accept_changes)
-    refused = [d for d in found if d.rule == "never" or (d.rule == "accept" and d.name not in accepted)]
+    refused = [d for d in changes if d.rule == "never" or (d.rule == "accept" and d.name not in accepted)]
     if refused:
-        said = run.config.document.keys
-        where = next((run.config.document.where((d.name,)) for d in refused if (d.name,) in said), None)
-        message = f"can't resume: {', '.join(d.told for d in refused[:5])}"
+        keys = run.config.document.keys
+        where = next((run.config.document.where((d.name,)) for d in refused if (d.name,) in keys), None)
+        message = f"can't resume: {', '.join(d.description for d in refused[:5])}"
         help = "change it back, or start in another output_dir"
         if all(d.rule == "accept" for d in refused):
-            words = sorted(accepted | {d.name for d in refused})
-            help = f"change it back, or write accept_changes: [{', '.join(words)}] to go on with what is new"
+            names = sorted(accepted | {d.name for d in refused})
+            help = f"change it back, or write accept_changes: [{', '.join(names)}] to resume with the change"
         raise ConfigError(message, where=where, code="resume", help=help)
-    changed = [d for d in found if d.rule == "accept" or d.name == "plugins"]
-    if changed:
-        run.note("changed since the checkpoint", ", ".join(d.told for d in changed))
-    return [d.name for d in changed]
+    applied = [d for d in changes if d.rule == "accept" or d.name == "plugins"]
+    if applied:
+        run.note("changed since the checkpoint", ", ".join(d.description for d in applied))
+    return [d.name for d in applied]

@@ -1,7 +1,7 @@
-"""Checkpoints: complete or absent, safetensors and JSON only, checked before use.
+"""Write checkpoints, which are complete or absent and consist of safetensors and JSON only.
 
-A checkpoint is written beside its name, flushed to disk, listed with sha256 in manifest.json, and renamed into place.
-Everything that the next step depends on is in it, so a resumed run goes on bit for bit.
+A checkpoint is written under a temporary name, flushed to disk, listed with sha256 in manifest.json, and renamed. It
+contains everything that the next step depends on, so a resumed run continues bit for bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 def write_tree(path: Path, tree: Any) -> None:
-    """Write JSON values with tensors and arrays among them as path.json and path.safetensors."""
+    """Write a tree of JSON values, tensors and arrays to path.json and path.safetensors.
+
+    Neither format can run code when it is read, as a pickle can.
+    """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_strip(tree, tensors))
     path.with_suffix(".json").write_text(text, encoding="utf-8")
@@ -37,27 +40,27 @@ def write_tree(path: Path, tree: Any) -> None:
 
 
 def read_tree(path: Path) -> Any:
-    """What `write_tree` wrote. Raises ModelError for files that are not like that, whatever their manifest says."""
+    """Read a tree that `write_tree` wrote. Raises ModelError for other files, even if their manifest matches them."""
     try:
         tensors = load_file(path.with_suffix(".safetensors"))
         return _fill(json.loads(path.with_suffix(".json").read_text("utf-8")), tensors)
     except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
         message = f"{path.name} of checkpoint {path.parent} can't be read: {type(error).__name__}: {error}"
-        raise ModelError(message, code="no-checkpoint", help="go on from another checkpoint") from error
+        raise ModelError(message, code="no-checkpoint", help="resume from another checkpoint") from error
 
 
 def _strip(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """The tree with tensors and arrays taken out by number."""
+    """Return the tree with a number in place of each tensor and array, which are added to `tensors`."""
     name = f"t{len(tensors)}"
     if isinstance(tree, np.ndarray):
         tensors[name] = torch.from_numpy(np.array(tree))
         return {"$array": name}
     if isinstance(tree, Tensor):
-        tensors[name] = tree.detach().cpu().contiguous().clone()  # clones: safetensors refuses shared memory
+        tensors[name] = tree.detach().cpu().contiguous().clone()  # a clone, because safetensors refuses shared memory
         return {"$tensor": name}
     if isinstance(tree, dict):
-        if wrong := [key for key in tree if not isinstance(key, str)]:
-            raise PluginError(f"a checkpoint can't keep the key {wrong[0]!r}: state_dict() has to have words as keys")
+        if wrong := [key for key in tree if not isinstance(key, str)]:  # JSON would turn the key 1 into "1"
+            raise PluginError(f"a checkpoint can't store the key {wrong[0]!r}: keys of state_dict() must be strings")
         return {key: _strip(value, tensors) for key, value in tree.items()}
     return [_strip(value, tensors) for value in tree] if isinstance(tree, list | tuple) else tree
 
@@ -76,10 +79,10 @@ def _fill(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_step: int | None) -> Path:
-    """Write a checkpoint of the run as it stands, on all processes. Gives its folder.
+    """Write a checkpoint of the current step and return its folder. Call it on all processes.
 
-    `parts` gives trees by file name, on all processes; those whose name begins with "rank-" are each process's own,
-    the others are written by the main process.
+    `parts` returns trees by file name. Each process writes those whose name begins with "rank-", and the main process
+    writes the others. Raises EnvironmentProblem if the disk refuses the files.
     """
     final = run.output_dir / f"checkpoint-{run.step}"
     partial = run.output_dir / f".checkpoint-{run.step}.partial"
@@ -89,6 +92,7 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
             partial.mkdir(parents=True)
         run.world.barrier()
         run.hooks.save_model(run, policy, partial)
+        # Every process calls `parts`, because gathering sharded weights takes all of them.
         for name, tree in parts().items():
             if run.world.main or name.startswith("rank-"):
                 write_tree(partial / name, tree)
@@ -101,26 +105,27 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
 
 
 def _after_a_full_disk(run: Run) -> str:
-    whole = [path.name for _, path in numbered(run.output_dir)]
-    again = f"resume_from_checkpoint: auto goes on from {whole[-1]}" if whole else "start again"
+    names = [path.name for _, path in numbered(run.output_dir)]
+    again = f"resume_from_checkpoint: auto resumes from {names[-1]}" if names else "start again"
     return f"make room, or keep fewer checkpoints (save_total_limit); then {again}"
 
 
 def numbered(output_dir: Path) -> list[tuple[int, Path]]:
-    """Checkpoint folders by step, oldest first, whole or not."""
-    found = []
+    """Return (step, folder) of each checkpoint, oldest first. They are not checked."""
+    checkpoints = []
     for path in output_dir.glob("checkpoint-*"):
-        if match := re.fullmatch(r"checkpoint-([0-9]{1,12})", path.name):  # no copy of one, by whatever name
-            found.append((int(match[1]), path))
-    return sorted(found)
+        if match := re.fullmatch(r"checkpoint-([0-9]{1,12})", path.name):  # not a copy, such as checkpoint-10-best
+            checkpoints.append((int(match[1]), path))
+    return sorted(checkpoints)
 
 
 def rotate(run: Run, best_step: int | None) -> None:
-    """Delete the oldest checkpoints beyond save_total_limit, never the best nor the newest."""
+    """Delete the oldest checkpoints beyond save_total_limit, but neither the best nor the newest."""
     limit = run.core.save_total_limit
     if limit is None:
         return
-    kept = [(step, path) for step, path in numbered(run.output_dir) if step <= run.step]
-    spare = [path for step, path in kept[:-1] if step != best_step]
-    for path in spare[: max(0, len(kept) - limit)]:
+    # Later steps belong to an abandoned course of the run, and are not counted.
+    checkpoints = [(step, path) for step, path in numbered(run.output_dir) if step <= run.step]
+    deletable = [path for step, path in checkpoints[:-1] if step != best_step]
+    for path in deletable[: max(0, len(checkpoints) - limit)]:
         discard(path)

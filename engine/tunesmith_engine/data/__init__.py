@@ -1,1 +1,1 @@
-"""From rows to examples to the micro-batches of a step."""
+"""Rows to examples, and examples to the micro-batches of a step."""

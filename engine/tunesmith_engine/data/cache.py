@@ -1,4 +1,4 @@
-"""Prepared data: examples with what became of the rows they are from, kept for the next run."""
+"""Prepared data: examples and counts of their rows, kept on disk for later runs and for other processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from typing import Any
 from tunesmith.redact import clean
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import ExampleStore
-from tunesmith_engine.runtime.atomic import clearing, complaint, seal, writing
+from tunesmith_engine.runtime.atomic import clearing, seal, why_invalid, writing
 
-ABANDONED = 24 * 3600.0  # seconds after which a half-written cache is nobody's
+ABANDONED = 24 * 3600.0
+"""Seconds after which a half-written folder of another machine counts as abandoned."""
 
 
 @dataclass
 class Counts:
-    """What became of the rows; every row is in exactly one of kept, too_long and untrained."""
+    """Counts of the rows of an entry. Every row is in exactly one of kept, too_long and untrained."""
 
     rows: int = 0
     kept: int = 0
@@ -36,74 +37,86 @@ class Counts:
     tokens: int = 0
     trained_tokens: int = 0
     first: dict[str, list[str]] = field(default_factory=dict)
+    """Places of the first three rows of each outcome."""
 
-    def mention(self, what: str, where: str) -> None:
-        """Count a row by name, remembering the places of the first three."""
-        setattr(self, what, getattr(self, what) + 1)
-        places = self.first.setdefault(what, [])
+    def mention(self, outcome: str, where: str) -> None:
+        """Count a row as truncated, split, too_long or untrained, and keep the places of the first three."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        places = self.first.setdefault(outcome, [])
         if len(places) < 3:
             places.append(where)
 
     def report(self, run: Run, name: str) -> None:
-        """Say in the summary what was dropped or changed."""
-        words = {"too_long": "rows dropped: longer than sequence_len", "untrained": "rows dropped: nothing is trained",
+        """Note in the summary which rows of an entry were dropped or changed."""
+        texts = {"too_long": "rows dropped: longer than sequence_len", "untrained": "rows dropped: nothing is trained",
                  "truncated": "rows cut to sequence_len", "split": "rows split at sequence_len"}  # fmt: skip
-        for key, text in words.items():
-            if number := getattr(self, key):
-                run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[key])}")
+        for outcome, text in texts.items():
+            if number := getattr(self, outcome):
+                run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[outcome])}")
 
 
 @dataclass
 class Prepared:
-    """The data of a run: what is trained on (none if it is streamed), what is held out, counts, and its fingerprint."""
+    """The prepared data of a run: training examples (None for a stream), held-out examples, counts by entry."""
 
     train: ExampleStore | None
     eval: ExampleStore | None
     counts: dict[str, Counts]
     fingerprint: str
+    """Hash of everything that the examples are made from."""
     cached: bool = False
 
     @functools.cached_property
     def content(self) -> str | None:
-        """Hash of the examples themselves, whoever made them; none for a stream."""
+        """The hash of the training examples themselves, whatever they were made from; None for a stream."""
         return self.train.content() if self.train is not None else None
 
 
 def cached(run: Run, folder: Path, fingerprint: str) -> Prepared | None:
-    """What an earlier run kept, if it is whole."""
+    """Return the data that an earlier run kept, or None if the folder is missing or invalid, with a note in that case.
+
+    An invalid cache is not an error, because it can be prepared again.
+    """
     if not folder.exists():
         return None
-    if why := complaint(folder):
-        run.note("prepared data", f"made again: {folder.name} {why}")
+    if why := why_invalid(folder):
+        run.note("prepared data", f"prepared again: {folder.name} {why}")
         return None
     try:
         return read(run, folder, fingerprint, cached=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # sealed, and no data
-        run.note("prepared data", f"made again: {folder.name} can't be read: {type(error).__name__}: {error}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # sealed, but not ours
+        run.note("prepared data", f"prepared again: {folder.name} can't be read: {type(error).__name__}: {error}")
         return None
 
 
 def read(run: Run, folder: Path, fingerprint: str, cached: bool) -> Prepared:
-    counts = {name: Counts(**one) for name, one in json.loads((folder / "counts.json").read_text("utf-8")).items()}
-    for name, value in json.loads((folder / "notes.json").read_text("utf-8")).items():
+    """Map the prepared data of a folder into memory, and repeat its notes in this run."""
+    counts = {name: Counts(**fields) for name, fields in _read_json(folder / "counts.json").items()}
+    for name, value in _read_json(folder / "notes.json").items():
         run.notes.setdefault(name, value)
     train, held = (ExampleStore.load(folder / name) if (folder / name).exists() else None for name in ("train", "eval"))
     return Prepared(train, held, counts, fingerprint, cached)
 
 
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
 def noting(run: Run, build: Callable[[], Prepared]) -> tuple[Prepared, dict[str, Any]]:
-    """Prepared data, and what was noted while it was made."""
+    """Build data, and return it with the notes that were added meanwhile."""
     before = dict(run.notes)
     data = build()
     return data, {name: value for name, value in run.notes.items() if before.get(name) != value}
 
 
 def shared(run: Run, fingerprint: str, build: Callable[[], Prepared]) -> Prepared:
-    """Prepared data that the main process makes, for all: they map one copy of it, which has no name afterwards.
+    """Build data on the main process, and map one copy of it into the memory of all processes.
 
-    A process on another machine, which does not see that disk, makes its own.
+    The folder is deleted once every process has mapped it: the mapped files stay readable until the processes end. A
+    process on another machine, which does not see the folder, builds its own data.
     """
-    folder = run.output_dir / f".prepared-{run.world.gather(os.getpid())[0]}"  # no other run's, which may be left there
+    # The name has the id of the main process: a run that was killed may have left another folder here.
+    folder = run.output_dir / f".prepared-{run.world.gather(os.getpid())[0]}"
     with run.world.main_first():
         if run.world.main:
             for old in run.output_dir.glob(".prepared-*"):
@@ -116,47 +129,52 @@ def shared(run: Run, fingerprint: str, build: Callable[[], Prepared]) -> Prepare
     return data
 
 
-def abandoned(partial: Path, owner: str) -> bool:
-    """Whether nobody writes there any more: its process (`owner` is machine-number) is gone, or it is a day old."""
+def keep(run: Run, folder: Path, data: Prepared, notes: dict[str, Any]) -> None:
+    """Store prepared data for later runs, with the notes of its preparation. Raises EnvironmentProblem."""
+    help = "make room there, or choose another dataset_prepared_path"
+    complete = functools.partial(cached, run, folder, data.fingerprint)
+    with writing(f"prepared data in {folder.parent}", folder.parent, help), filling(folder, complete) as partial:
+        for name, store in (("train", data.train), ("eval", data.eval)):
+            if store is not None:
+                (partial / name).mkdir(parents=True)
+                store.save(partial / name)
+        (partial / "notes.json").write_text(json.dumps(clean(notes), default=str), encoding="utf-8")
+        counts = {name: asdict(entry) for name, entry in data.counts.items()}
+        (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def filling(folder: Path, complete: Callable[[], Any]) -> Iterator[Path]:
+    """Yield a folder to fill, which becomes `folder` at the end of the block.
+
+    If `complete` is true by then, another run wrote the same data meanwhile. Its folder stays, since processes may be
+    reading it, and this one is deleted.
+    """
+    for old in folder.parent.glob(f".{folder.name}.*"):
+        if _is_abandoned(old, old.name.removeprefix(f".{folder.name}.")):
+            shutil.rmtree(old, ignore_errors=True)
+    # Machine and process in the name: two runs with the same data may prepare it at the same time.
+    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
+    with clearing(partial, True):
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if complete():
+            shutil.rmtree(partial)
+        else:
+            seal(partial, folder)
+
+
+def _is_abandoned(partial: Path, owner: str) -> bool:
+    """Return True if the process that writes a folder is gone, or if the folder is a day old. owner: machine-process.
+
+    Signal 0 tests if a process exists. It works on the same machine only, so other machines' folders expire by age.
+    """
     machine, _, number = owner.rpartition("-")
     if machine == platform.node() and number.isdecimal():
         try:
             os.kill(int(number), 0)
         except ProcessLookupError:
             return True
-        except OSError:
+        except OSError:  # exists, and belongs to another user
             return False
     return time.time() - partial.stat().st_mtime > ABANDONED
-
-
-def keep(run: Run, folder: Path, data: Prepared, notes: dict[str, Any]) -> None:
-    """Keep prepared data for the next run, with what was noted while it was made."""
-    help = "make room there, or choose another dataset_prepared_path"
-    whole = functools.partial(cached, run, folder, data.fingerprint)
-    with writing(f"prepared data in {folder.parent}", folder.parent, help), filling(folder, whole) as partial:
-        for name, store in (("train", data.train), ("eval", data.eval)):
-            if store is not None:
-                (partial / name).mkdir(parents=True)
-                store.save(partial / name)
-        (partial / "notes.json").write_text(json.dumps(clean(notes), default=str), encoding="utf-8")
-        counts = {name: asdict(one) for name, one in data.counts.items()}
-        (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def filling(folder: Path, whole: Callable[[], Any]) -> Iterator[Path]:
-    """A folder to fill, which then takes its place in one go, unless `whole` says that another run was quicker.
-
-    Another run may be writing the same: each has a place of its own first.
-    """
-    for old in folder.parent.glob(f".{folder.name}.*"):
-        if abandoned(old, old.name.removeprefix(f".{folder.name}.")):
-            shutil.rmtree(old, ignore_errors=True)
-    partial = folder.with_name(f".{folder.name}.{platform.node()}-{os.getpid()}")
-    with clearing(partial, True):
-        partial.mkdir(parents=True, exist_ok=True)
-        yield partial
-        if whole():  # and may be reading it
-            shutil.rmtree(partial)
-        else:
-            seal(partial, folder)

@@ -1,8 +1,8 @@
-"""Which examples an optimizer step trains on, on which process, in which micro-batch; and how a run finds its place.
+"""Load the packs of each optimizer step, and distribute them over processes and micro-batches.
 
-Rows of a step are dealt to micro-batches, and micro-batches to processes in turn, so the examples of a step do not
-depend on how many processes there are or how much each accumulates. The order is a function of seed and epoch, so the
-place in it is a number.
+The packs of a step go to micro-batches in order, and the micro-batches to processes in turn. The examples of a step
+therefore do not depend on how many processes there are, or on how many micro-batches each of them accumulates. Their
+order is a function of seed and epoch, so the place in the data is a number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Packs = list[list[Example]]
 
 
 class Loader(ABC):
-    """Gives the rows of one round after the other; state_dict and load_state_dict hold the place."""
+    """A source of packs, one round after the other. state_dict contains its place in the data."""
 
     rounds_per_epoch: int | None = None
 
@@ -42,7 +42,7 @@ class Loader(ABC):
 
     @abstractmethod
     def next_packs(self) -> Packs:
-        """The packed rows of the next round, for all processes. Raises StopIteration at the end of a stream."""
+        """Return the packs of the next round, for all processes."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"round": self.round}
@@ -52,7 +52,7 @@ class Loader(ABC):
 
 
 class StoredLoader(Loader):
-    """Prepared data, mixed, shuffled and packed anew in each epoch."""
+    """A loader of prepared data, which is mixed, shuffled and packed anew in each epoch."""
 
     def __init__(self, run: Run, store: ExampleStore):
         super().__init__(run)
@@ -65,90 +65,98 @@ class StoredLoader(Loader):
         self.rounds_per_epoch = math.ceil(self._packs_per_epoch / self.packs_per_step)
 
     def packs_of(self, epoch: int) -> list[list[int]]:
-        """Rows of example indices in the order of an epoch."""
-        if self._epoch[0] != epoch:
-            core = self.run.core
-            packs = core.sample_packing and not self.run.hooks.has("expand")
-            how = "kept" if core.curriculum_sampling else "merged" if core.shuffle_merged_datasets else "apart"
-            parts, seed = self.mixture.epoch(epoch), (core.seed, 2, epoch)
-            rows = packs_in_order(self.store.widths, parts, core.sequence_len if packs else None, seed, how)
-            if epoch:  # examples of other widths may fill a few rows more or less than in the first epoch
-                rows = list(islice(cycle(rows), self._packs_per_epoch))
-            self._epoch = (epoch, rows)
-        return self._epoch[1]
+        """Return packs of example indices, in the order of an epoch."""
+        if self._epoch[0] == epoch:
+            return self._epoch[1]
+        core = self.run.core
+        # `expand` changes the width of examples, so they are packed after it (see repack).
+        capacity = core.sequence_len if core.sample_packing and not self.run.hooks.has("expand") else None
+        how = "kept" if core.curriculum_sampling else "merged" if core.shuffle_merged_datasets else "apart"
+        # The second number separates the random numbers of one seed by their use: 1 is the held-out split, 2 the order
+        # of an epoch, 3 the windows of a stream, 4 the mixture.
+        packs = packs_in_order(self.store.widths, self.mixture.epoch(epoch), capacity, (core.seed, 2, epoch), how)
+        # The learning-rate schedule needs the number of steps in advance, so every epoch has as many packs as the
+        # first. Fractional weights give an epoch other examples, which may fill a few packs more or fewer.
+        if epoch:
+            packs = list(islice(cycle(packs), self._packs_per_epoch))
+        self._epoch = (epoch, packs)
+        return packs
 
     def efficiency(self) -> float:
-        """Filled share of the packed rows."""
+        """Return the share of the packs' room that is filled in the first epoch."""
         return efficiency(self.store.widths, self.packs_of(0), self.run.core.sequence_len)
 
     def next_packs(self) -> Packs:
         assert self.rounds_per_epoch is not None
         epoch, index = divmod(self.round, self.rounds_per_epoch)
         start = index * self.packs_per_step
-        rows = self.packs_of(epoch)[start : start + self.packs_per_step]
+        packs = self.packs_of(epoch)[start : start + self.packs_per_step]
         self.round += 1
-        return [[self.store[i] for i in row] for row in rows]
+        return [[self.store[i] for i in members] for members in packs]
 
 
 class StreamLoader(Loader):
-    """Streamed data: windows of examples are read ahead and packed; at the end of the data it starts again.
+    """A loader of streamed data: it reads a window of examples ahead and packs it. After the last row it starts over.
 
-    The place is the raw row at which the current window begins, and how many of its packed rows are used. Windows end
-    between raw rows, so a resumed run makes the same ones.
+    The place is the raw row at which the current window begins, and the number of its packs that are used. A window
+    ends between raw rows, never between the pieces of a split one, so a resumed run reads the same windows.
     """
 
     def __init__(self, run: Run):
         super().__init__(run)
         self.counts: dict[str, Counts] = {}
-        self.place = (0, 0)  # epoch and raw row where the window begins
-        self.following = (0, 0)  # where the next one will
+        self.place = (0, 0)  # epoch and raw row at which the window begins
+        self.next_place = (0, 0)  # the same of the next window
         self.used = 0
         self._window: Packs = []
         self._source: Iterator[tuple[int, Example]] | None = None
-        self._ahead: tuple[int, Example] | None = None
+        self._ahead: tuple[int, Example] | None = None  # read to see that a raw row ended; first of the next window
 
     def next_packs(self) -> Packs:
-        rows: Packs = []
-        while len(rows) < self.packs_per_step:
+        packs: Packs = []
+        while len(packs) < self.packs_per_step:
             if self.used >= len(self._window):
-                self.place, self.used = self.following, 0
+                self.place, self.used = self.next_place, 0
                 self._fill()
-            take = self._window[self.used : self.used + self.packs_per_step - len(rows)]
-            self.used += len(take)
-            rows += take
+            unused = self._window[self.used : self.used + self.packs_per_step - len(packs)]
+            self.used += len(unused)
+            packs += unused
         self.round += 1
-        return rows
+        return packs
 
     def _fill(self) -> None:
-        """Read one window from `place` on, and pack it."""
+        """Read the window that begins at `place`, and pack it. Raises ConfigError if the data has no examples."""
         epoch, start = self.place
+        core = self.run.core
         if self._source is None:
             self._source = self._examples(start)
-        size = self.run.core.streaming_multipack_buffer_size
         examples: list[Example] = []
         last = -1
-        self.following = (epoch + 1, 0)
+        self.next_place = (epoch + 1, 0)
         while item := self._ahead or next(self._source, None):
             self._ahead = None
-            if len(examples) >= size and item[0] != last:
-                self._ahead, self.following = item, (epoch, item[0])
+            number, example = item
+            if len(examples) >= core.streaming_multipack_buffer_size and number != last:
+                self._ahead, self.next_place = item, (epoch, number)
                 break
-            last = item[0]
-            examples.append(item[1])
+            last = number
+            examples.append(example)
         else:
             self._source = None
         if not examples:
-            raise self.run.config.error(self.run.config.streamed[0].group, "gives no examples")
-        widths = np.array([e.width for e in examples], np.int64)
-        packed = pack(widths, self.run.core.sequence_len, (self.run.core.seed, 3, epoch, start))
-        rows = packed if self.run.core.sample_packing else [[i] for i in range(len(examples))]
-        self._window = [[examples[i] for i in row] for row in rows]
+            raise self.run.config.error(self.run.config.streamed[0].group, "has no examples to train on")
+        packs = [[i] for i in range(len(examples))]
+        if core.sample_packing:
+            widths = np.array([e.width for e in examples], np.int64)
+            packs = pack(widths, core.sequence_len, (core.seed, 3, epoch, start))
+        self._window = [[examples[i] for i in members] for members in packs]
 
     def _examples(self, start: int) -> Iterator[tuple[int, Example]]:
-        """(number of its raw row over all entries, example) from raw row `start` on."""
-        before = 0
+        """Yield examples from raw row `start` on, each with the number of its raw row, counted over all entries."""
+        before = 0  # raw rows of earlier entries
         for index, spec in enumerate(self.run.config.streamed):
             rows = _Skip(Reading(spec, rows_of(self.run, spec)), start - before)
+            # Counts go on over epochs, so the rows of this pass are those beyond `done`.
             counts = self.counts.setdefault(f"{spec.group}[{spec.index}] {spec.settings.path}", Counts())
             done = counts.rows
             for example in examples_of(self.run, spec, rows, counts):
@@ -168,7 +176,7 @@ class StreamLoader(Loader):
 
 
 class _Skip:
-    """Rows after the first `skip`."""
+    """The rows after the first `skip`."""
 
     def __init__(self, rows: Iterable[Row], skip: int):
         self.rows, self.skip, self.skipped = rows, skip, 0
@@ -181,33 +189,37 @@ class _Skip:
                 yield row
 
 
-def micro_batches(rows: Packs, rank: int, size: int, per_batch: int) -> tuple[list[list[Example]], int]:
-    """The micro-batches of one process out of the rows of a step, and how many every process has to run."""
-    groups = [[e for row in rows[i : i + per_batch] for e in row] for i in range(0, len(rows), per_batch)]
+def micro_batches(packs: Packs, rank: int, size: int, per_batch: int) -> tuple[list[list[Example]], int]:
+    """Return a process's micro-batches of the packs of a step, and how many micro-batches every process must run."""
+    groups = [[e for members in packs[i : i + per_batch] for e in members] for i in range(0, len(packs), per_batch)]
     return groups[rank::size], math.ceil(len(groups) / size)
 
 
 def build_batches(run: Run, groups: list[list[Example]], number: int, spare: list[Example]) -> list[Batch]:
-    """Collate micro-batches on the device; fill up to `number` with dummies so that all processes run equally many."""
+    """Collate micro-batches on the device, and fill up to `number` with dummies made from an example of `spare`.
+
+    Every process runs equally many forwards, because each of them communicates under sharding.
+    """
     points = run.needs.scores
-    made = [collate(group, share=run.shares_prompts, score_points=points) for group in groups]
-    while len(made) < number:
-        made.append(collate(spare[:1], share=run.shares_prompts, score_points=points))
-        made[-1].dummy = True
-        made[-1].counts = dict.fromkeys(made[-1].counts, 0.0)
-    return [batch.to(run.device) for batch in made]
+    batches = [collate(group, share=run.shares_prompts, score_points=points) for group in groups]
+    while len(batches) < number:
+        dummy = collate(spare[:1], share=run.shares_prompts, score_points=points)
+        dummy.dummy = True
+        dummy.counts = dict.fromkeys(dummy.counts, 0.0)
+        batches.append(dummy)
+    return [batch.to(run.device) for batch in batches]
 
 
 def repack(run: Run, examples: list[Example]) -> Packs:
-    """Rows of examples that were made during the step, packed if the run packs."""
+    """Return packs of examples that were generated during the step; one example each if the run does not pack."""
     if not run.core.sample_packing:
         return [[e] for e in examples]
     widths = np.array([e.width for e in examples], np.int64)
-    return [[examples[i] for i in row] for row in pack(widths, run.core.sequence_len)]
+    return [[examples[i] for i in members] for members in pack(widths, run.core.sequence_len)]
 
 
 def build_loader(run: Run) -> Loader:
-    """The loader of a run: prepared data, or a stream."""
+    """Build the loader of a run, of prepared data or of a stream."""
     assert run.data is not None
     if run.data.train is None:
         return StreamLoader(run)
@@ -215,9 +227,12 @@ def build_loader(run: Run) -> Loader:
 
 
 def count_steps(run: Run, loader: Loader) -> int:
-    """Optimizer steps of the whole run: num_epochs of data, at most max_steps. Notes what none of them will reach."""
+    """Return the optimizer steps of the full run: num_epochs of data, at most max_steps.
+
+    Notes settings of intervals (such as save_steps) that are longer than the run.
+    """
     if loader.rounds_per_epoch is None:
-        assert run.core.max_steps is not None  # the core's own check
+        assert run.core.max_steps is not None  # checked by the core for streams
         return run.core.max_steps
     steps = math.ceil(loader.rounds_per_epoch * run.reuse * run.core.num_epochs)
     steps = min(steps, run.core.max_steps or steps)

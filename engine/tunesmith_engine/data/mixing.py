@@ -1,4 +1,4 @@
-"""How often the examples of each dataset entry are seen in an epoch, and in which order."""
+"""Mix dataset entries: how often the examples of each one are used in an epoch, and in which order."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ Indices = NDArray[np.int64]
 
 
 def shares(sizes: Sequence[int], weights: Sequence[float], temperature: float | None) -> list[int]:
-    """Examples of each entry in an epoch: size times weight, evened out by a temperature.
+    """Return the examples of each entry in an epoch: size times weight, evened out by a temperature.
 
-    With a temperature T, shares are proportional to (size * weight) ** (1 / T) and the epoch is as long as without:
+    With a temperature T, shares are proportional to (size * weight) ** (1 / T), and the epoch keeps its length. Source:
     the sampling of multilingual models (Arivazhagan et al. 2019, arXiv 1907.05019, section 4.2).
     """
-    wanted = np.array(sizes, float) * np.array(weights, float)
-    total = wanted.sum()
+    examples = np.array(sizes, float) * np.array(weights, float)
+    total = examples.sum()
     if temperature is not None and total:
-        wanted = np.where(wanted > 0, wanted, 0) ** (1 / temperature) * (np.array(sizes) > 0)
-        wanted *= total / wanted.sum()
-    return [max(1, round(float(one))) if size else 0 for one, size in zip(wanted, sizes, strict=True)]
+        examples = np.where(examples > 0, examples, 0) ** (1 / temperature) * (np.array(sizes) > 0)
+        examples *= total / examples.sum()
+    # At least 1: rounding must not remove an entry. 10 rows with weight 0.01 still give one example.
+    return [max(1, round(float(share))) if size else 0 for share, size in zip(examples, sizes, strict=True)]
 
 
 class Mixture:
     """The examples of each epoch. entries [E]: the number of each example's dataset entry, in the order of the data.
 
-    An entry of n examples that gives k to an epoch is gone through again and again, shuffled anew each time: epoch e
-    takes examples e * k to (e + 1) * k of that, so that all are seen equally often however k and n compare.
+    An entry of n examples that contributes k to an epoch is read in cycles over its n examples, each cycle shuffled
+    anew. Epoch e takes examples e * k to (e + 1) * k of the cycles. All examples are therefore used equally often,
+    whether k is below or above n; drawing with replacement would use some three times and others never.
     """
 
     def __init__(self, entries: Indices, weights: Sequence[float], temperature: float | None, seed: int):
@@ -41,21 +43,23 @@ class Mixture:
 
     @property
     def plain(self) -> bool:
-        """Whether an epoch is every example once."""
+        """True if an epoch has every example once."""
         return self.shares == self.sizes
 
     def epoch(self, epoch: int) -> list[Indices]:
-        """For each entry its examples in an epoch; each pass through an entry is in the order of the data."""
+        """Return the examples of each entry in an epoch. Those of one cycle are in the order of the data."""
         if self.plain:
             return self.members
-        return [self._of(entry, epoch) for entry in range(len(self.members))]
+        return [self._examples(entry, epoch) for entry in range(len(self.members))]
 
-    def _of(self, entry: int, epoch: int) -> Indices:
+    def _examples(self, entry: int, epoch: int) -> Indices:
         members, size, share = self.members[entry], self.sizes[entry], self.shares[entry]
         start, stop = epoch * share, (epoch + 1) * share
         parts = [np.zeros(0, np.int64)]
+        # A cycle is drawn from its own number, so any epoch is computed alone: resuming replays nothing.
         for cycle in range(start // size, -(-stop // size)) if size else ():
             drawn = np.random.default_rng((self.seed, 4, entry, cycle)).permutation(size)
+            # Sorted, for curriculum_sampling. Every other order is drawn later, in packs_in_order.
             parts.append(np.sort(drawn[max(start - cycle * size, 0) : stop - cycle * size]))
         return members[np.concatenate(parts).astype(np.int64)]
 
@@ -63,21 +67,23 @@ class Mixture:
 def packs_in_order(
     widths: NDArray[np.int64], parts: Sequence[Indices], capacity: int | None, seed: tuple[int, ...], how: str
 ) -> list[list[int]]:
-    """Rows of example indices. widths [E]; capacity of a row in tokens, None for one example a row.
+    """Return packs of example indices. widths [E]; capacity of a pack in tokens, or None for one example per pack.
 
-    how: merged shuffles over all parts, apart shuffles within each part, one after the other; kept keeps the order.
+    parts are the examples of each entry. how: "merged" shuffles them together, "apart" shuffles each entry and trains
+    on one entry after the other, "kept" keeps the order of the data.
     """
     if how == "merged":
         parts = [np.concatenate(parts)]
-    rows: list[list[int]] = []
+    packs: list[list[int]] = []
     for number, part in enumerate(parts):
-        one = seed if number == 0 else (*seed, number)
+        # The first part keeps the seed, so a config with one entry has the same order merged and apart.
+        part_seed = seed if number == 0 else (*seed, number)
         if how == "kept":
-            found = [[i] for i in range(len(part))] if capacity is None else pack_in_order(widths[part], capacity)
+            packed = [[i] for i in range(len(part))] if capacity is None else pack_in_order(widths[part], capacity)
         elif capacity is None:
-            found = [[i] for i in np.random.default_rng(one).permutation(len(part)).tolist()]
+            packed = [[i] for i in np.random.default_rng(part_seed).permutation(len(part)).tolist()]
         else:
-            found = pack(widths[part], capacity, one)
-        chosen = part.tolist()
-        rows += [[chosen[i] for i in row] for row in found]
-    return rows
+            packed = pack(widths[part], capacity, part_seed)
+        indices = part.tolist()
+        packs += [[indices[i] for i in members] for members in packed]
+    return packs

@@ -1,4 +1,4 @@
-"""From the rows of `datasets:` to prepared examples: length policy, counts, held-out split, cache."""
+"""Prepare examples from the rows of `datasets:`: lengths, counts, held-out split, cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,24 @@ from tunesmith_engine.data.rows import filtered, fingerprints, read_all
 
 
 def prepare(run: Run) -> Prepared:
-    """Read, tokenise and split the data of a run, or take it from the cache; fills run.tokenizer and run.data."""
+    """Read, tokenize and split the data of a run, or take it from the cache. Sets run.tokenizer and run.data.
+
+    Raises ConfigError or DataError for data that can't be trained on.
+    """
     core = run.core
     if not run.config.datasets and not run.config.streamed:
-        where = run.config.document.where(())
+        where = run.config.place(())
         raise ConfigError("there is nothing to train on", where=where, help="write datasets: ...", code="no-data")
     if run.tokenizer is None:
         run.tokenizer = run.hooks.load_tokenizer(run)
     raw = read_all(run)
-    sources, known = filtered(run, raw), fingerprints(raw)
-    fingerprint = _fingerprint(run, [known, fingerprints(sources)])
+    sources, raw_fingerprints = filtered(run, raw), fingerprints(raw)
+    # Rows are hashed before and after filters: a filter's settings are in the makers, but what it reads is not.
+    fingerprint = _fingerprint(run, [raw_fingerprints, fingerprints(sources)])
+    # 20 hex digits are 80 bits: two of a million folders share a name with a probability below 1e-12.
     folder = Path(core.dataset_prepared_path) / fingerprint[:20] if core.dataset_prepared_path and sources else None
-    if folder and None in known:
-        run.note("prepared data", "not kept: the rows of some dataset have no fingerprint to know them by")
+    if folder and None in raw_fingerprints:
+        run.note("prepared data", "not kept: the rows of a dataset have no fingerprint, so changes would go unnoticed")
         folder = None
     build = partial(_build, run, sources, fingerprint)
     if folder is not None:
@@ -53,54 +59,66 @@ def prepare(run: Run) -> Prepared:
 
 
 def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
-    kept: dict[bool, list[Example]] = {False: [], True: []}
+    """Build the examples of all entries, and hold some out. Raises DataError if nothing of an entry is trained."""
+    train: list[Example] = []
+    held: list[Example] = []
     counts: dict[str, Counts] = {}
     for source in sources:
-        spec, one = source.spec, Counts()
-        made = list(_examples(run, source, one))
-        _check_columns(spec, made, [*kept[False], *kept[True]][:1])
-        kept[spec.group == "test_datasets"] += made
-        if not one.kept:
-            _nothing_left(run, spec, one)
-        counts[f"{spec.group}[{spec.index}] {spec.settings.path}"] = one
-    train, held = kept[False], kept[True]
+        spec, entry_counts = source.spec, Counts()
+        examples = list(_examples(run, source, entry_counts))
+        _check_columns(source, examples, (train or held)[:1])
+        (held if spec.group == "test_datasets" else train).extend(examples)
+        if not entry_counts.kept:
+            raise _nothing_left(run, spec, entry_counts)
+        counts[f"{spec.group}[{spec.index}] {spec.settings.path}"] = entry_counts
     if run.core.val_set_size:
-        train, held = _split(train, run.core.val_set_size, run.core.seed)
+        # Rows are drawn, not examples: pieces of a split row, which may repeat each other, stay on one side.
+        rows = list(dict.fromkeys(e.origin for e in train))
+        drawn = {rows[i] for i in held_out(len(rows), run.core.val_set_size, run.core.seed)}
+        train, held = [e for e in train if e.origin not in drawn], [e for e in train if e.origin in drawn]
         if not train:
-            message = f"val_set_size leaves nothing of {len(held):,} examples to train on"
-            where = run.config.document.where(("val_set_size",), value=True)
-            raise ConfigError(message, where=where, help="write val_set_size: 0.05")
+            message = f"val_set_size leaves none of {len(held):,} examples to train on"
+            raise ConfigError(message, where=run.config.place("val_set_size"), help="write val_set_size: 0.05")
     trained = ExampleStore.collect(train) if run.config.datasets else None
     return Prepared(trained, ExampleStore.collect(held) if held else None, counts, fingerprint)
 
 
 def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
-    """The examples of one entry, by as many processes as the config says."""
+    """Return the examples of an entry as an iterator. dataset_num_proc processes build them."""
     from tunesmith_engine.data import workers
 
     processes = run.core.dataset_num_proc
     if processes > 1 and not workers.available():
-        run.note("dataset_num_proc", "this system can't fork, so one process tokenises")
+        run.note("dataset_num_proc", "this system can't fork, so one process tokenizes")
         processes = 1
     if processes == 1:
         return examples_of(run, source.spec, source.rows, counts)
     return workers.examples_by(processes, run, source.spec, source.rows, counts)
 
 
-def _check_columns(spec: DatasetSpec, made: list[Example], first: list[Example]) -> None:
-    """Raise DataError for an example without a column that others have: a method would not know what it is there."""
-    wanted = (first or made)[0].columns.keys() if made else ()
-    for example in made:
-        if example.columns.keys() != wanted:
-            name = sorted(example.columns.keys() ^ wanted)[0]
-            what = "an earlier entry" if first else "its first row"
-            message = f"{spec.settings.path}: row {example.origin[1]} and {what} differ: only one has {name!r}"
-            raise DataError(message, where=spec.where, code="row", help="every row of a run has it, or none")
+def _check_columns(source: Source, examples: list[Example], earlier: list[Example]) -> None:
+    """Raise DataError if an example's columns are not those of the others: a method would have no value for it.
+
+    `earlier` is an example of another entry, if there is one.
+    """
+    first = (earlier or examples)[0] if examples else None
+    for example in examples:
+        if first is not None and example.columns.keys() != first.columns.keys():
+            column = sorted(example.columns.keys() ^ first.columns.keys())[0]
+            here, there = ("a", "none") if column in example.columns else ("no", "one")
+            owner = "an earlier entry" if earlier else "an earlier row"
+            row = next(islice(source.rows, example.origin[1], None))  # examples have a number, rows their place
+            message = f"this row has {here} column {column!r}, but {owner} has {there}"
+            help = "give every row of a run the column, or no row"
+            raise DataError(message, where=row.where, code="row", help=help)
 
 
 def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
-    """The examples of one dataset entry within sequence_len, lazily; `counts` is kept up to date."""
-    places: deque[str] = deque()  # of rows that a strategy has read ahead
+    """Yield the examples of a dataset entry within sequence_len, lazily, and update `counts`.
+
+    Raises PluginError if the strategy does not build one example for each row, and what `fit` raises.
+    """
+    places: deque[str] = deque()  # of the rows that the strategy has read ahead
     entry = run.config.entries.index(spec)
 
     def noting() -> Iterator[Row]:
@@ -110,54 +128,60 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
         if not places:
-            raise _not_one_each(spec, "more examples than rows")
+            raise _not_one_each(spec, "yields more examples than rows")
         where = places.popleft()
         counts.rows += 1
         pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
-        untrained = len(example.segments) > 1 and not any(p.trained_tokens for p in pieces)
+        # An example of a prompt alone has no trained tokens yet: `expand` generates its completions.
+        is_prompt = len(example.segments) == 1
         if outcome:
             counts.mention(outcome, where)
         if outcome == "too_long":
             continue
-        if untrained:
+        if not is_prompt and not any(p.trained_tokens for p in pieces):
             counts.mention("untrained", where)
             continue
         counts.kept += 1
         for piece in pieces:
-            if piece.trained_tokens or len(example.segments) == 1:
+            if is_prompt or piece.trained_tokens:
                 counts.examples += 1
                 counts.tokens += piece.width
                 counts.trained_tokens += piece.trained_tokens
                 piece.origin = (entry, number)
                 yield piece
     if places:
-        raise _not_one_each(spec, f"no example for {places[0]}")
+        raise _not_one_each(spec, f"yields no example for {places[0]}")
 
 
-def _not_one_each(spec: DatasetSpec, what: str) -> PluginError:
-    message = f"plugin {spec.strategy} gives {what} of {spec.settings.path}: a strategy gives one example for each row"
-    help = "give an example whose weights are all 0 for a row that is not to be trained on"
+def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
+    message = f"plugin {spec.strategy} {problem} of {spec.settings.path}: a strategy yields one example for each row"
+    help = "for a row that is not trained on, yield an example whose weights are all 0"
     return PluginError(message, where=spec.where, help=help)
 
 
 def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:
-    """Bring an example within `limit` positions: the pieces, and what was done (too_long, truncated, split)."""
+    """Bring an example within `limit` positions by an excess_length_strategy: drop, truncate, split or raise.
+
+    Returns its pieces and the outcome: too_long, truncated, split, or None if it already fits. Raises DataError at
+    `where` for a long example with `raise`, or one that can't be split.
+    """
     if example.longest <= limit:
         return [example], None
     if strategy == "drop":
         return [], "too_long"
     if strategy == "raise":
         message = f"{example.longest:,} tokens are more than sequence_len {limit:,}"
-        raise DataError(message, where=where, code="too-long", help="excess_length_strategy: drop, truncate or split")
+        help = "write excess_length_strategy: drop, truncate or split"
+        raise DataError(message, where=where, code="too-long", help=help)
     if strategy == "split":
         if len(example.segments) > 2 or len(example.segments[0].tokens):
             help = "split is for texts and conversations; write excess_length_strategy: truncate or drop"
             raise DataError("a prompt with completions can't be split", where=where, code="too-long", help=help)
-        whole = example.segments[1]
-        cuts = [_cut(whole, start, start + limit) for start in range(0, len(whole.tokens), limit)]
-        return [
-            Example([example.segments[0], c], example.columns, example.fields, example.inputs) for c in cuts
-        ], "split"
+        prompt, text = example.segments
+        pieces = [_cut(text, start, start + limit) for start in range(0, len(text.tokens), limit)]
+        return [Example([prompt, piece], example.columns, example.fields, example.inputs) for piece in pieces], "split"
+    # Each path is cut at the same position, so a long prompt leaves completions without tokens, and the row counts as
+    # untrained.
     segments = [_cut(s, 0, max(0, limit - s.fork)) for s in example.segments]
     return [Example(segments, example.columns, example.fields, example.inputs)], "truncated"
 
@@ -169,26 +193,19 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
 
 
 def held_out(rows: int, size: float, seed: int) -> list[int]:
-    """Which of so many rows are held out: a share of them (size below 1), or a number."""
+    """Draw the numbers of the held-out rows: a share of all rows if `size` is below 1, otherwise that many."""
     number = max(round(rows * size) if size < 1 else int(size), 1)
     return np.random.default_rng([seed, 1]).permutation(rows)[:number].tolist()
 
 
-def _split(examples: list[Example], size: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """What is trained on, and what is held out: a share or number of rows is drawn; pieces of one stay together."""
-    rows = list(dict.fromkeys(e.origin for e in examples))
-    drawn = {rows[i] for i in held_out(len(rows), size, seed)}
-    return [e for e in examples if e.origin not in drawn], [e for e in examples if e.origin in drawn]
-
-
-def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> None:
+def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> DataError:
     if not counts.rows:
-        raise DataError(f"{spec.settings.path} has no rows", where=spec.where, code="no-rows")
+        return DataError(f"{spec.settings.path} has no rows", where=spec.where, code="no-rows")
     first = counts.first.get("untrained") or counts.first.get("too_long") or []
     help = "raise sequence_len, or write excess_length_strategy: truncate"
     if counts.untrained:
-        help = "tunesmith preprocess --debug shows each token with the reason why it is trained or masked"
-    raise DataError(
+        help = "tunesmith preprocess --debug shows why each token is trained or masked"
+    return DataError(
         f"nothing is left of {spec.settings.path}: of {counts.rows} rows {counts.untrained} have no trained token and "
         f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}; first: {', '.join(first)}",
         where=spec.where,
@@ -198,7 +215,7 @@ def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> None:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hash of everything that a tokenizer does: vocabulary, rules, special tokens, template."""
+    """Return a hash of everything that a tokenizer does: vocabulary, rules, special tokens, template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else repr(tokenizer)
     special = {k: str(v) for k, v in sorted(getattr(tokenizer, "special_tokens_map", {}).items())}
@@ -206,11 +223,16 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def _fingerprint(run: Run, rows: list[Any]) -> str:
-    """Hash of everything that prepared data depends on, and of nothing else."""
+    """Return a hash of everything that prepared data depends on, and of nothing else.
+
+    Settings of training (weights, temperature, packing) are not in it. The seed is only if it draws a held-out split.
+    """
     core, config = run.core, run.config
+    hooks = ("load_rows", "filter_rows", "load_tokenizer", "build_dataset")
+    makers = sorted({call.plugin for hook in hooks for call in run.hooks.calls(hook)})  # wrappers are among them
     parts: dict[str, Any] = {
         "versions": [core_version(), metadata.version("tunesmith-engine")],
-        "makers": [_maker(run, name) for name in _makers(run)],
+        "makers": [_maker(run, name) for name in makers],
         "tokenizer": tokenizer_fingerprint(run.tokenizer),
         "lengths": [core.sequence_len, core.excess_length_strategy],
         "split": [core.val_set_size, core.seed] if core.val_set_size else None,
@@ -223,14 +245,8 @@ def _fingerprint(run: Run, rows: list[Any]) -> str:
     return digest(parts)
 
 
-def _makers(run: Run) -> list[str]:
-    """Words of the plugins that have a hand in rows, tokenizer or examples, wrappers among them."""
-    hooks = ("load_rows", "filter_rows", "load_tokenizer", "build_dataset")
-    return sorted({call.plugin for hook in hooks for call in run.hooks.calls(hook)})
-
-
 def _maker(run: Run, name: str) -> list[Any]:
-    """A plugin as far as it decides what examples are: its version (of a local one, its file) and its settings."""
+    """Return what identifies a plugin that takes part in preparing: its version (local: its content) and settings."""
     plugin = run.hooks.by_name[name]
     return [name, plugin.distribution, plugin.content or plugin.version, _values(run.config.plugins.get(name))]
 

@@ -1,4 +1,4 @@
-"""The rows of a run's entries as strategies get them: read, cut into shards, and filtered together."""
+"""Read the rows of a run's entries as strategies get them: from their readers, cut into shards, and filtered."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from tunesmith.run import Run
 
 
 def rows_of(run: Run, spec: DatasetSpec) -> Iterable[Row]:
-    """The rows of one entry, as its reader gives them, or the shard of them that it asks for."""
+    """Return the rows of an entry from its reader, or the shard of them that the entry specifies."""
     rows = run.hooks.load_rows(run, spec)
     return Shard(rows, spec.settings.shards_idx, spec.settings.shards) if spec.settings.shards else rows
 
 
 def read_all(run: Run) -> list[Source]:
-    """The entries of datasets and test_datasets with their rows; nothing is read yet.
+    """Return the entries of datasets and test_datasets with their rows, of which none is read yet.
 
-    Raises DataError for an entry that can't be.
+    Raises DataError for an entry that can't be read.
     """
     specs = (*run.config.datasets, *run.config.test_datasets)
     return [Source(spec, Reading(spec, rows_of(run, spec))) for spec in specs]
 
 
 def filtered(run: Run, sources: list[Source]) -> list[Source]:
-    """What the plugins that answer filter_rows leave of them."""
+    """Return the sources without the rows that filter_rows drops."""
     return run.hooks.filter_rows(run, sources) if sources and run.hooks.has("filter_rows") else sources
 
 
 def fingerprints(sources: list[Source]) -> list[Any]:
-    """What the rows of each are known by: a JSON value, or None for rows whose content nobody knows."""
+    """Return the fingerprint of each source's rows: a JSON value, or None if their reader has none."""
     return [getattr(source.rows, "fingerprint", None) for source in sources]
 
 
 class Reading:
-    """The rows of a reader, which breaks off with a DataError about its entry, whoever asks for the next row."""
+    """The rows of a reader. An error while reading becomes a DataError with the entry and the last row that was read.
+
+    Readers are plugins over files and networks, so any exception may come from them.
+    """
 
     def __init__(self, spec: DatasetSpec, rows: Iterable[Row]):
         self.spec, self.rows = spec, rows
@@ -62,15 +65,15 @@ class Reading:
 
 
 class Shard:
-    """Every `number`-th row from row `index` on."""
+    """Every `number`-th row, starting with row `index`."""
 
     def __init__(self, rows: Iterable[Row], index: int, number: int):
         self.rows, self.index, self.number = rows, index, number
 
     @property
     def fingerprint(self) -> Any:
-        known = getattr(self.rows, "fingerprint", None)
-        return None if known is None else [known, self.index, self.number]
+        rows_fingerprint = getattr(self.rows, "fingerprint", None)
+        return None if rows_fingerprint is None else [rows_fingerprint, self.index, self.number]
 
     def __iter__(self) -> Iterator[Row]:
         return islice(self.rows, self.index, None, self.number)

@@ -1,4 +1,4 @@
-"""Pieces of text, each trained or not, to examples: where most prompt strategies end."""
+"""Build examples from pieces of text, each of which is trained or not. Most prompt strategies end here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from tunesmith.errors import ModelError
 from tunesmith_engine.batch.examples import Example, Segment
 
 ROWS = 256
-"""Rows of one tokenizer call: enough to use its threads, few enough to stay lazy."""
+"""Rows of one tokenizer call: enough for its threads, few enough to be lazy."""
 CHARACTERS = 1 << 20
-"""Characters after which a call takes no further row: whole books don't pile up in memory."""
+"""Characters (1 MiB of ASCII) after which a call takes no further row, so that rows of book length need little memory.
+"""
 
 
 class Piece(NamedTuple):
-    """Some text of a row, and what becomes of its tokens. Pieces are tokenised apart; none is merged with the next.
+    """A part of a row's text and the weight of its tokens. Pieces are tokenized separately: no token spans two of them.
 
     text: the text, or None for the tokenizer's end token. weight: loss weight of each token, 0 for context. why: the
-    reason for it, for people. branch: 0 for the prompt that the completions share, 1, 2, ... for the completion that
-    the piece belongs to; a plain text or conversation is one completion without a prompt.
+    reason, shown by `preprocess --debug`. branch: 0 for the prompt that the completions share; 1, 2, ... for the
+    completion that the piece belongs to. A text or a conversation is one completion without a prompt.
     """
 
     text: str | None
@@ -31,31 +32,31 @@ class Piece(NamedTuple):
 
     @classmethod
     def prompt(cls, text: str, why: str = "prompt") -> Piece:
-        """Context before every completion."""
+        """Create a piece of the prompt, the context of every completion."""
         return cls(text, 0.0, why, 0)
 
     @classmethod
     def end(cls, weight: float = 1.0, why: str = "end token", branch: int = 1) -> Piece:
-        """The end token after a completion: only one, where the text before it ends with one already."""
+        """Create the end token of a completion. It is not duplicated if the text before it already ends with one."""
         return cls(None, weight, why, branch)
 
 
 def tokenized(tokenizer: Any, rows: Iterable[Sequence[Piece]], special: bool = True) -> Iterator[Example]:
-    """One example for each row of pieces, lazily and in order; the texts of many rows go to one tokenizer call.
+    """Yield one example for each row of pieces, lazily and in order. One tokenizer call takes the texts of many rows.
 
-    special: whether a row begins with the special tokens that the tokenizer puts before a text (BOS), so that its
-    ids are those that the model is given when it is used; a text that begins with them gets no second ones. Those
-    that it puts after a text are left out: an end token stands where a piece says so. Texts have to be free of half
-    characters, as `Row.require` gives them. Raises ModelError for a tokenizer without the end token that a piece
-    asks for.
+    special: begin each row with the special tokens that the tokenizer puts before a text (BOS), as they are there when
+    the model is used. A text that already begins with them does not get them twice. Special tokens that the tokenizer
+    puts after a text are not added: an end token is added for each end piece only. Texts must not contain half
+    characters; `Row.require` returns such texts. Raises ModelError if a piece is an end token and the tokenizer has
+    none.
 
-    What else a method needs of a row is added afterwards; `itertools.tee` keeps rows and examples together:
+    Add further columns to the examples afterwards. `itertools.tee` keeps rows and examples together:
 
         rows, again = itertools.tee(rows)
         for row, example in zip(again, tokenized(tokenizer, map(pieces_of, rows)), strict=True):
             example.columns["label"] = float(row["label"])
 
-    Example, for a question and two answers of which the first is better:
+    Example of a row, with a question and two answers of which the first is better:
 
         [Piece.prompt("2 + 2 = "), Piece("4"), Piece.end(), Piece("5", branch=2), Piece.end(branch=2)]
     """
@@ -83,7 +84,7 @@ def _batches(rows: Iterable[Sequence[Piece]]) -> Iterator[list[Sequence[Piece]]]
 
 
 def _ids(tokenizer: Any, texts: list[str], special: bool = False) -> list[list[int]]:
-    # verbose=False: the tokenizer's warning about its maximum length is not about what is trained
+    # verbose=False: the warning about the tokenizer's maximum length does not apply, because rows are cut later
     encoded = tokenizer(
         texts, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )
@@ -91,16 +92,17 @@ def _ids(tokenizer: Any, texts: list[str], special: bool = False) -> list[list[i
 
 
 def _opening(tokenizer: Any) -> list[int]:
-    """The special tokens that the tokenizer puts before every text."""
-    (plain,), (whole,) = _ids(tokenizer, ["a"]), _ids(tokenizer, ["a"], special=True)
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return whole[:start]
-    raise ModelError("the tokenizer changes a text when it adds its special tokens, so these can't be told apart")
+    """Return the special tokens that the tokenizer puts before a text. Raises ModelError if they change the text."""
+    # Measured on a text, because a tokenizer may have a bos_token that it does not add.
+    (plain,), (special,) = _ids(tokenizer, ["a"]), _ids(tokenizer, ["a"], special=True)
+    for start in range(len(special) - len(plain) + 1):
+        if special[start : start + len(plain)] == plain:
+            return special[:start]
+    raise ModelError("the tokenizer changes a text when it adds special tokens, so they can't be distinguished")
 
 
 def _example(tokenizer: Any, row: Sequence[Piece], opening: list[int], ids: Iterator[list[int]]) -> Example:
-    """The example of one row; takes the ids of its texts from `ids`."""
+    """Build the example of a row, taking the token ids of its texts from `ids`."""
     branches: dict[int, _Branch] = {0: _Branch()}
     for number, piece in enumerate(row):
         branch = branches.setdefault(piece.branch, _Branch())
@@ -108,7 +110,7 @@ def _example(tokenizer: Any, row: Sequence[Piece], opening: list[int], ids: Iter
             branch.end(_end_token(tokenizer), piece)
         else:
             tokens = next(ids)
-            opens = number == 0 and tokens[: len(opening)] != opening  # unless the data brings them itself
+            opens = number == 0 and tokens[: len(opening)] != opening  # unless they are in the data
             branch.add([*opening, *tokens] if opens else tokens, piece)
     prompt = branches.pop(0).segment()
     fork = len(prompt.tokens)
@@ -116,7 +118,7 @@ def _example(tokenizer: Any, row: Sequence[Piece], opening: list[int], ids: Iter
 
 
 class _Branch:
-    """A segment as it grows."""
+    """A segment under construction."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -141,6 +143,6 @@ class _Branch:
 
 def _end_token(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
-        help = "name one of its tokens: special_tokens: {eos_token: ...}"
-        raise ModelError("the tokenizer has no end token, so a model could not learn where an answer ends", help=help)
+        help = "write special_tokens: {eos_token: ...} with one of its tokens"
+        raise ModelError("the tokenizer has no end token, so the model can't learn where an answer ends", help=help)
     return int(tokenizer.eos_token_id)

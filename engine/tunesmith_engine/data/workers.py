@@ -1,7 +1,8 @@
-"""Examples of one entry by several processes: each takes every so-manieth block of rows, and blocks come in order.
+"""Build the examples of a dataset entry in several processes, as if one process had built them.
 
-Processes are forked, so they have the run as it is; what they make goes through files, as prepared data does. The
-result is that of one process: the same examples in the same order, the same counts, the error of the earliest bad row.
+Each process takes every n-th block of rows and writes its examples to files, which are read in the order of the blocks.
+The result is that of one process: the same examples in the same order, the same counts, and the error of the first bad
+row. Processes are forked, so they have the run, with its tokenizer and plugins, without serializing it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.data.cache import Counts
 from tunesmith_engine.data.prepare import examples_of
 
-BLOCK = 1024
-"""Rows of a block: some tenths of a second of work."""
+ROWS_PER_BLOCK = 1024
+"""Rows of a block, which take some tenths of a second to tokenize. A strategy may combine rows of the same block."""
 POLL = 0.01
-"""Seconds between two looks whether a block is there."""
+"""Seconds between two checks if a block is complete."""
 
 
 def available() -> bool:
@@ -36,7 +38,10 @@ def available() -> bool:
 
 
 def examples_by(processes: int, run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
-    """What `examples_of` gives, by `processes` of them. Raises what it raises."""
+    """Yield the same as `examples_of`, built by several processes, and raise the same errors.
+
+    Raises EnvironmentProblem if a process dies.
+    """
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as name:
         folder = Path(name)
         context: Any = multiprocessing.get_context("fork")
@@ -49,11 +54,12 @@ def examples_by(processes: int, run: Run, spec: DatasetSpec, rows: Iterable[Row]
         try:
             block = 0
             while _wait(folder / str(block), workers[block % processes]):
-                yield from ExampleStore.load(folder / str(block))
+                for part in sorted((folder / str(block)).iterdir(), key=lambda path: int(path.name)):
+                    yield from ExampleStore.load(part)
                 block += 1
-            # Every earlier block came, so whoever owes this one has the earliest error, if there is any
+            # All earlier blocks were read, so the worker that did not write this one has the earliest error, if any.
             order = [(block + k) % processes for k in range(processes)]
-            _merge(run, counts, [_told(folder, k, workers[k]) for k in order])
+            _merge(run, counts, [_read_report(folder, k, workers[k]) for k in order])
         finally:
             for worker in workers:
                 worker.terminate()
@@ -61,7 +67,7 @@ def examples_by(processes: int, run: Run, spec: DatasetSpec, rows: Iterable[Row]
 
 
 def _wait(block: Path, worker: Any) -> bool:
-    """Whether a block comes: it is there, or its worker still works."""
+    """Wait until a block exists or its worker has ended. Return True if the block exists."""
     while worker.is_alive():
         if block.exists():
             return True
@@ -69,30 +75,31 @@ def _wait(block: Path, worker: Any) -> bool:
     return block.exists()
 
 
-def _told(folder: Path, number: int, worker: Any) -> dict[str, Any]:
-    """What a worker says at its end. Raises the error that it ended with, EnvironmentProblem where it just died."""
+def _read_report(folder: Path, number: int, worker: Any) -> dict[str, Any]:
+    """Return the counts and notes of a worker that has ended. Raises the error that ended it."""
     worker.join()
-    path = folder / f"told-{number}.json"
+    path = folder / f"report-{number}.json"
     if not path.exists():
         message = f"a process that prepares data died (exit code {worker.exitcode})"
-        raise errors.EnvironmentProblem(message, help="dataset_num_proc: 1 needs less memory")
-    told: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    if "problems" in told:
-        problems = [errors.Problem(**problem) for problem in told["problems"]]
-        raise getattr(errors, told["error"])(problems)
-    return told
+        raise errors.EnvironmentProblem(message, help="write dataset_num_proc: 1, which needs less memory")
+    report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if "problems" in report:
+        problems = [errors.Problem(**problem) for problem in report["problems"]]
+        raise getattr(errors, report["error"])(problems)
+    return report
 
 
-def _merge(run: Run, counts: Counts, told: list[dict[str, Any]]) -> None:
-    for one in told:
-        for name, number in one["counts"].items():
+def _merge(run: Run, counts: Counts, reports: list[dict[str, Any]]) -> None:
+    """Add up the counts of all workers, and join their notes. The first rows are those of the smallest numbers."""
+    for report in reports:
+        for name, number in report["counts"].items():
             setattr(counts, name, getattr(counts, name) + number)
-        for name, value in one["notes"].items():
-            others = run.notes.get(name)  # of another worker, which saw other rows
-            run.notes[name] = value if others in (None, value) else f"{others}; and {value}"
-    for what in sorted({what for one in told for what in one["first"]}):
-        places = sorted(place for one in told for place in one["first"].get(what, []))
-        counts.first[what] = [where for _, where in places[:3]]
+        for name, value in report["notes"].items():
+            earlier = run.notes.get(name)  # of another worker, about other rows
+            run.notes[name] = value if earlier in (None, value) else f"{earlier}; and {value}"
+    for outcome in sorted({outcome for report in reports for outcome in report["first"]}):
+        places = sorted(place for report in reports for place in report["first"].get(outcome, []))
+        counts.first[outcome] = [where for _, where in places[:3]]
 
 
 # in a worker
@@ -106,63 +113,69 @@ class Share:
     of: int
 
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
-        return (row for number, row in enumerate(rows) if number // BLOCK % self.of == self.index)
+        return (row for number, row in enumerate(rows) if number // ROWS_PER_BLOCK % self.of == self.index)
 
     def row(self, own: int) -> int:
-        """The number among all rows of its own row number `own`."""
-        return (own // BLOCK * self.of + self.index) * BLOCK + own % BLOCK
+        """Return the number among all rows of row `own` of this share."""
+        return (own // ROWS_PER_BLOCK * self.of + self.index) * ROWS_PER_BLOCK + own % ROWS_PER_BLOCK
 
 
 @dataclass
 class _Numbered(Counts):
-    """Counts that remember which row they speak of."""
+    """Counts with the numbers of the first rows, by which those of several workers are sorted."""
 
     numbered: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
-    def mention(self, what: str, where: str) -> None:
-        super().mention(what, where)
-        if len(self.numbered.setdefault(what, [])) < 3:
-            self.numbered[what].append((self.rows - 1, where))
+    def mention(self, outcome: str, where: str) -> None:
+        super().mention(outcome, where)
+        if len(self.numbered.setdefault(outcome, [])) < 3:
+            self.numbered[outcome].append((self.rows - 1, where))
 
 
 def _work(share: Share, run: Run, spec: DatasetSpec, rows: Iterable[Row], folder: Path) -> None:
-    """Write the examples of a share block by block, and at the end what became of its rows, or the error."""
+    """Write the examples of a share block by block, and then a report with its counts and notes, or with the error."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run's own process ends this one
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it is one of many
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one terminates this one
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes already use the cores
     before, counts = dict(run.notes), _Numbered()
     try:
         _write_blocks(share, examples_of(run, spec, share.rows(rows), counts), counts, folder)
         numbers = {name: value for name, value in asdict(counts).items() if isinstance(value, int)}
-        first = {what: [(share.row(own), where) for own, where in one] for what, one in counts.numbered.items()}
+        first = {
+            outcome: [(share.row(own), where) for own, where in places] for outcome, places in counts.numbered.items()
+        }
         notes = {name: value for name, value in run.notes.items() if before.get(name) != value}
-        told: dict[str, Any] = {"counts": numbers, "first": first, "notes": notes}
+        report: dict[str, Any] = {"counts": numbers, "first": first, "notes": notes}
     except errors.TunesmithError as error:
-        told = {"error": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
-    (folder / f"told-{share.index}.json").write_text(json.dumps(told, default=str), encoding="utf-8")
+        report = {"error": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
+    (folder / f"report-{share.index}.json").write_text(json.dumps(report, default=str), encoding="utf-8")
 
 
 def _write_blocks(share: Share, examples: Iterator[Example], counts: Counts, folder: Path) -> None:
-    """One folder for each block, those among them from whose rows nothing is left."""
+    """Write a folder for each block, including blocks without examples, so that the reader can count them."""
     block, parent = 0, os.getppid()
     gathered: list[Example] = []
 
     def close() -> None:
         partial = folder / f"partial-{share.index}"
         partial.mkdir()
-        ExampleStore.collect(gathered).save(partial)
-        partial.rename(folder / str(block * share.of + share.index))
+        # A store has the same columns in all examples. Rows with other columns are an error, which the main process
+        # reports, so they go into a store of their own.
+        for number, (_, part) in enumerate(groupby(gathered, lambda e: (sorted(e.columns), sorted(e.inputs)))):
+            (partial / str(number)).mkdir()
+            ExampleStore.collect(part).save(partial / str(number))
+        partial.rename(folder / str(block * share.of + share.index))  # a block exists only when it is complete
         gathered.clear()
 
     for example in examples:
         entry, own = example.origin
-        while own // BLOCK > block:
+        while own // ROWS_PER_BLOCK > block:
             close()
             block += 1
             if os.getppid() != parent:
-                os._exit(1)  # the run is gone
+                os._exit(1)  # the main process is gone, and nothing reads the blocks
         example.origin = (entry, share.row(own))
         gathered.append(example)
-    for _ in range(block, -(-counts.rows // BLOCK)):
+    for _ in range(block, -(-counts.rows // ROWS_PER_BLOCK)):
         close()
         block += 1

@@ -12,7 +12,8 @@ from tunesmith.errors import ConfigError
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.model import parallelism
-from tunesmith_engine.model.policy import LanguageModel, Policy
+from tunesmith_engine.model.language_model import LanguageModel
+from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
 

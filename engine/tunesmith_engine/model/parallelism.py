@@ -24,7 +24,7 @@ def wrap(world: World, module: nn.Module, training: bool = True) -> Any:
 
 
 def _shard(world: World, module: Any) -> nn.Module:
-    """Apply FSDP2: each transformer layer is a unit, and the root holds the rest."""
+    """Apply FSDP2: each transformer layer is a unit, and the root contains the rest."""
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
     config: FSDPConfig | None = world.fsdp

@@ -1,112 +1,47 @@
-"""The model as methods see it: one forward of a batch that gives what was asked for, generation, and a reference.
+"""The model as methods see it: a forward with the outputs they asked for, generation, and a reference.
 
-Logits exist for scored tokens only and a chunk at a time, inside the forward of the wrapped root module: a head that
-is called from outside breaks sharding, and one that is read as a weight loses an adapter on it.
+The head runs inside the forward of the wrapped module. Called from outside, it would see shards of its weights; read
+as a plain matrix, it would lose an adapter on it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tunesmith.errors import PluginError
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.model.language_model import Hidden, LanguageModel
+from tunesmith_engine.model.scoring import score_tokens
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
 
-# Logits at a time: 64 MiB in float32. Blocks of up to 32 MiB glibc takes from its heap, where what is freed between
-# chunks leaves holes, and memory grows with the number of chunks after all.
-CHUNK = 2**24
-KEPT = 2**26  # logits that may stay in memory for the backward; what is beyond is computed again
-
-
-@dataclass
-class Hidden:
-    """What a body gives for a row: last [T, H], chosen layers [T, H], router logits [T, experts] of each layer."""
-
-    last: Tensor
-    layers: dict[int, Tensor]
-    router: Sequence[Tensor] = ()
-    experts_per_token: int = 0
-
-
-@dataclass(frozen=True)
-class Head:
-    """A head that is a matrix, as numbers: logits = scale · (hidden weightᵀ + bias), then softcap · tanh(· / softcap).
-
-    weight [V, H], bias [V]; it stays what it is within one forward only, since sharded weights come and go.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
-
-
-class LanguageModel(ABC):
-    """A bare model and how the engine calls it; made by load_model."""
-
-    module: nn.Module
-    attention: str = "unknown"
-    """Name of the attention backend, for `plan`."""
-    shares_prompts: bool = True
-    """False where the architecture can't compute a prompt once for several completions."""
-    kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
-    """A plugin's own way from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits."""
-
-    @abstractmethod
-    def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
-        """Run the body over the row of a batch, without the head."""
-
-    @abstractmethod
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The head at chosen positions: [n, H] -> [n, V], with whatever scaling or capping the model applies."""
-
-    def head(self) -> Head | None:
-        """What `logits` does, as numbers, for a kernel; None where it is more, as with an adapter on the head."""
-        return None
-
-    def scores(self, hidden: Tensor) -> Tensor:
-        """The score head at chosen positions: [m, H] -> [m, labels]."""
-        raise PluginError("this model has no score head", help='a method asks for one with Method(head="score")')
-
-    @abstractmethod
-    def plain_logits(self, tokens: Tensor) -> Tensor:
-        """Logits [L, V] of one sequence [L] in the library's own way: the oracle that `verify` compares with."""
-
-    @abstractmethod
-    def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
-        """Sample a completion for each prompt."""
-
 
 class Output:
-    """What one forward gave: attributes named in Needs. Asking for one that nobody declared is an error."""
+    """The outputs of a forward, as attributes named in Needs. An attribute that no plugin declared is an error."""
 
     def __init__(self, values: dict[str, Any]):
         self.__dict__.update(values)
 
     def zero(self) -> Tensor:
-        """0, with a gradient (of zeros) to everything that the forward computed."""
+        """Return 0, with a gradient of zeros to everything that the forward computed."""
         tensors = [t for t in vars(self).values() if isinstance(t, Tensor) and t.is_floating_point()]
         tensors += [t for group in vars(self).values() if isinstance(group, dict) for t in group.values()]
-        return torch.stack([torch.nan_to_num(t.float()).sum() * 0.0 for t in tensors]).sum()
+        return torch.stack([torch.nan_to_num(t.float()).sum() * 0.0 for t in tensors]).sum()  # NaN times 0 is NaN
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"the forward pass did not give {name!r}: declare it in Plugin(needs=Needs({name}=...))")
+        raise AttributeError(f"the forward has no output {name!r}: declare it in Plugin(needs=Needs({name}=...))")
 
 
 class PolicyModule(nn.Module):
-    """The module that is wrapped for devices and sharding: the bare model below, what the engine needs above."""
+    """The module that is wrapped for devices and sharding: the unwrapped model, and the heads that read its output."""
 
     def __init__(self, language_model: LanguageModel):
         super().__init__()
@@ -116,11 +51,16 @@ class PolicyModule(nn.Module):
         self.config = getattr(language_model.module, "config", None)
 
     def forward(self, batch: Batch | None, needs: Needs, call: Callable[[], Any] | None = None) -> Any:
-        """A dict of outputs for a batch; or, with `call`, whatever that gives: run inside the wrapped forward."""
+        """Return the outputs for a batch as a dict; or, with `call`, run that inside the forward and return its result.
+
+        Generation and the plain logits need `call`: FSDP2 has the full weights of the root only within its forward.
+        """
         if call is not None or batch is None:
             return call() if call else None
         hidden = self.language_model.hidden(batch, needs.hidden, needs.router)
         out: dict[str, Any] = {}
+        # Heads run on selected positions only: with a vocabulary of 150,000, the logits of a token are 600 kB in
+        # float32, and tokens of a prompt need none.
         if needs.logps or needs.entropy or needs.topk or needs.logps_at:
             out |= self._score(hidden.last[batch.score_from], batch, needs)
         if needs.scores:
@@ -128,58 +68,24 @@ class PolicyModule(nn.Module):
         if needs.hidden:
             out["hidden"] = {layer: states[batch.score_from] for layer, states in hidden.layers.items()}
         if needs.router:
-            out["router_loss"] = _balance(hidden)
+            out["router_loss"] = _load_balancing(hidden)
         return out
 
     def _score(self, hidden: Tensor, batch: Batch, needs: Needs) -> dict[str, Any]:
-        """By a plugin's kernel where it can give all that is asked for, otherwise in chunks."""
-        more = needs.entropy or needs.topk or needs.logps_at
-        kernel = None if more or not len(batch.target_ids) else self.language_model.kernel
+        """Score targets with a plugin's kernel if it computes every requested output, otherwise in chunks."""
+        needs_logits = needs.entropy or needs.topk or needs.logps_at
+        kernel = None if needs_logits or not len(batch.target_ids) else self.language_model.kernel
         if kernel and (head := self.language_model.head()):
             return {"logps": kernel(head, hidden, batch.target_ids), "logps_at": {}}
         ids = [batch.columns[name].long() for name in needs.logps_at]
         return score_tokens(self.language_model.logits, hidden, batch.target_ids, needs, ids)
 
 
-def score_tokens(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor, needs: Needs, ids: Sequence[Tensor] = ()
-) -> dict[str, Any]:
-    """Log-probabilities of targets [N] from hidden states [N, H], and what else `needs` asks for, chunk by chunk.
+def _load_balancing(hidden: Hidden) -> Tensor:
+    """Return Switch Transformers' load-balancing loss, times the number of tokens in the pack.
 
-    Chunks whose logits fit in `KEPT` keep them for the backward; the others compute them again there, so memory does
-    not grow with N times the vocabulary.
+    Source: arXiv 2101.03961, equations 4 to 6. Times the tokens, it is a sum, as every term of a loss is.
     """
-
-    def chunk(h: Tensor, wanted: Tensor, *at: Tensor) -> tuple[Tensor, ...]:
-        logps = torch.log_softmax(head(h).float(), -1)
-        results = [logps.gather(-1, wanted[:, None])[:, 0]]
-        if needs.entropy:
-            results.append(-(logps.exp() * logps).sum(-1))
-        if needs.topk:
-            results += logps.topk(needs.topk, -1)
-        return (*results, *(logps.gather(-1, i) for i in at))
-
-    with torch.no_grad():
-        vocabulary = head(hidden[:1]).shape[-1] if len(hidden) else 1
-    size = max(1, CHUNK // vocabulary)
-    starts = range(0, max(len(hidden), 1), size)
-    parts = []
-    for start in starts:
-        rows = slice(start, start + size)
-        inputs = (hidden[rows], target[rows], *(i[rows] for i in ids))
-        if torch.is_grad_enabled() and (start + size) * vocabulary > KEPT:
-            parts.append(checkpoint(chunk, *inputs, use_reentrant=False))
-        else:
-            parts.append(chunk(*inputs))
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    names = ["logps", *["entropy"] * needs.entropy, *["topk_logps", "topk_ids"] * bool(needs.topk)]
-    out: dict[str, Any] = dict(zip(names, columns, strict=False))
-    out["logps_at"] = dict(zip(needs.logps_at, columns[len(names) :], strict=True))
-    return out
-
-
-def _balance(hidden: Hidden) -> Tensor:
-    """Switch Transformers' load-balancing loss (arXiv 2101.03961, equations 4 to 6), times the tokens of the row."""
     logits = torch.cat(list(hidden.router))
     probabilities = logits.float().softmax(-1)
     chosen = torch.zeros_like(probabilities).scatter(-1, probabilities.topk(hidden.experts_per_token, -1).indices, 1.0)
@@ -199,15 +105,15 @@ class Policy:
 
     @property
     def model(self) -> nn.Module:
-        """The bare module, without wrapping."""
+        """The unwrapped module."""
         return self.language_model.module
 
     def __call__(self, batch: Batch, needs: Needs | None = None) -> Output:
-        """One forward over a batch; `needs` is what all active plugins asked for, where none is given."""
+        """Run a forward over a batch. By default, `needs` is the union of what all active plugins declare."""
         return Output(self.module(batch, needs or self.needs))
 
     def inside(self, call: Callable[[], Any]) -> Any:
-        """Run a function inside the wrapped module's forward, where sharded parameters are whole. On all processes."""
+        """Run a function inside the wrapped module's forward, where weights are not sharded. Call on all processes."""
         return self.module(None, self.needs, call)
 
     def generate(
@@ -221,11 +127,12 @@ class Policy:
         top_k: int = 0,
         **params: Any,
     ) -> list[list[int]]:
-        """Sample one completion for each prompt, on its own random numbers: training's are left as they were.
+        """Sample one completion for each prompt with random numbers of its own, drawn from `seed`.
 
-        temperature 0 is greedy. Completions end with the end token where one was produced. Under sharding, call it on
-        all processes with equally many prompts.
+        temperature 0 is greedy. A completion ends with the end token if the model produced one. Under sharding, call
+        it on all processes with equally many prompts.
         """
+        # A fork of the generators: dropout in training draws the same numbers whether or not a plugin generates.
         devices = [self.run.device] if self.run.device.type == "cuda" else []
         training = self.model.training
         self.model.eval()
@@ -241,9 +148,12 @@ class Policy:
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:
-        """The model that training started from, without gradients: the adapter switched off (or as it was, where
-        training goes on from one), a frozen copy, or what was computed before the first step. Called on a batch it
-        gives log-probabilities, unless told more."""
+        """Yield the model that training started from, without gradients.
+
+        It is the model with its adapter switched off (or with a loaded adapter as it was at the start), a frozen copy,
+        or a lookup of what was computed before the first step. Called on a batch, it returns log-probabilities only,
+        unless `needs` asks for more. Raises PluginError if no plugin declared that it needs a reference.
+        """
         with torch.no_grad():
             if self._reference is not None:
                 yield self._reference
@@ -259,14 +169,20 @@ class Policy:
         self._reference = reference
 
     def reshard(self) -> None:
-        """Leave no whole weights behind, as a forward under FSDP2 may: they are not those that an optimizer steps."""
+        """Free the unsharded weights that a forward under FSDP2 leaves behind if no backward follows.
+
+        Until then the parameters of the root are the unsharded ones, which are not those that an optimizer updates.
+        """
         root: Any = self.module
         for module in root.modules():
             if hasattr(module, "reshard"):
                 module.reshard()
 
     def state_dict(self, trained: bool = False) -> dict[str, Tensor]:
-        """Full weights of the bare module on the CPU of the main process, by name; with `trained`, only those."""
+        """Return the full weights of the unwrapped module by name, on the CPU of the main process if it is sharded.
+
+        With `trained`, return only the trained ones. Call it on all processes.
+        """
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(

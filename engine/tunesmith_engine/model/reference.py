@@ -1,7 +1,8 @@
-"""Which model a method is held to, and its log-probabilities where they are computed once, before the first step.
+"""The reference of a method, and its log-probabilities if they are computed once, before the first step.
 
-`precompute_ref_log_probs: true` runs the model that training starts from over all examples, keeps what it says of each
-token beside the prepared data, under a fingerprint of the examples and of its weights, and reads it there next time.
+With `precompute_ref_log_probs: true`, the model that training starts from runs over all examples. The log-probability
+of each token is stored next to the prepared data, under a fingerprint of the examples and the model's weights, and is
+read from there by the next run.
 """
 
 from __future__ import annotations
@@ -27,57 +28,61 @@ from tunesmith_engine.batch.packing import pack
 from tunesmith_engine.data.cache import filling
 from tunesmith_engine.data.loader import build_batches
 from tunesmith_engine.model.policy import Output, Policy
-from tunesmith_engine.runtime.atomic import complaint, writing
+from tunesmith_engine.runtime.atomic import why_invalid, writing
 
 
 def is_copied(run: Run) -> bool:
-    """Whether a second model is held in memory, for what a method is held to."""
+    """Return True if the reference is a second model in memory."""
     return run.needs.reference and run.adapter is None and not run.core.precompute_ref_log_probs
 
 
-def told(run: Run, module: nn.Module) -> str:
-    """What the reference is and takes, for `plan`; the model has been patched."""
+def describe(run: Run, module: nn.Module) -> str:
+    """Return what the reference is and what it costs, for `plan`. `module` is the patched policy."""
     if not run.needs.reference:
         return "none"
     if run.core.precompute_ref_log_probs:
         stores = [s for s in (run.data.train, run.data.eval) if s is not None] if run.data else []
-        kept = sum(4 * len(store.arrays["tokens"]) for store in stores)
-        return f"log-probabilities, computed once before the first step: {size(kept)} of prepared data"
+        stored = sum(4 * len(store.arrays["tokens"]) for store in stores)
+        return f"log-probabilities, computed once before the first step: {size(stored)} of prepared data"
     if run.adapter is not None:
         state = "as it was when training began" if run.adapter.reference else "switched off"
-        return f"the model below the adapter, with {run.adapter.name} {state}: no memory of its own"
+        return f"the model below the adapter, with {run.adapter.name} {state}: no additional memory"
     return f"a frozen copy of the model: {size(sum(p.numel() * p.element_size() for p in module.parameters()))}"
 
 
 class Precomputed(Policy):
-    """A reference that only remembers: log-probabilities of the tokens of a batch, and no forward."""
+    """A reference without a forward: it looks up the log-probabilities of a batch's tokens."""
 
     def __call__(self, batch: Batch, needs: Needs | None = None) -> Output:
         if needs not in (None, Needs(logps=True)):
-            help = "drop precompute_ref_log_probs"
-            raise PluginError("a reference that was computed before knows log-probabilities of tokens alone", help=help)
+            help = "remove precompute_ref_log_probs"
+            raise PluginError("a precomputed reference has only log-probabilities of tokens", help=help)
         if batch.reference is None:
-            raise PluginError("the reference was asked for examples that it did not see before the first step")
+            raise PluginError("a batch has examples without precomputed log-probabilities of the reference")
         return Output({"logps": batch.reference[batch.target_at]})
 
 
 def precompute(run: Run, policy: Policy) -> None:
-    """Give the prepared examples the reference's log-probability of each token, and the policy a reference that knows
-    them. The policy is as training starts from it. On all processes."""
-    assert run.data is not None and run.data.content  # named before tokens have a column more
+    """Add the reference's log-probability of each token to the prepared examples, and let the policy look them up.
+
+    The policy must be as training starts from it. Call it on all processes.
+    """
+    assert run.data is not None and run.data.content  # compute the hash of the data before a column is added to it
     stores = {name: s for name in ("train", "eval") if (s := getattr(run.data, name)) is not None}
     folder = None
     if run.core.dataset_prepared_path:
-        known = run.world.gather(fingerprint(run, policy, list(stores.values())))[0]
-        folder = Path(run.core.dataset_prepared_path) / f"reference-{known[:20]}"
-    whole = folder is not None and run.world.gather(run.world.main and complaint(folder) is None)[0]
-    if folder is not None and all(run.world.gather(whole and folder.is_dir())):
+        identity = run.world.gather(fingerprint(run, policy, list(stores.values())))[0]
+        folder = Path(run.core.dataset_prepared_path) / f"reference-{identity[:20]}"
+    # The main process checks the hashes. The others only check that they see the folder: without a shared file system,
+    # all processes compute, because a forward under sharding needs every one of them.
+    valid = folder is not None and run.world.gather(run.world.main and why_invalid(folder) is None)[0]
+    if folder is not None and all(run.world.gather(valid and folder.is_dir())):
         values = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stores}
         run.note("reference log-probabilities", f"from {folder}")
     else:
         started = time.monotonic()
         values = {name: compute(run, policy, store) for name, store in stores.items()}
-        where = f"kept in {folder}" if folder else "kept for this run alone: dataset_prepared_path keeps them"
+        where = f"kept in {folder}" if folder else "not kept for later runs: dataset_prepared_path is not set"
         run.note("reference log-probabilities", f"computed in {time.monotonic() - started:.0f} s; {where}")
         if folder is not None and run.world.main:
             keep(folder, values)
@@ -87,24 +92,29 @@ def precompute(run: Run, policy: Policy) -> None:
 
 
 def keep(folder: Path, values: dict[str, NDArray[np.float32]]) -> None:
-    """Keep log-probabilities for the next run."""
+    """Store log-probabilities for later runs. Raises EnvironmentProblem if the disk refuses it."""
     help = "make room there, or choose another dataset_prepared_path"
-    around = writing(f"reference log-probabilities in {folder.parent}", folder.parent, help)
-    with around, filling(folder, lambda: complaint(folder) is None) as partial:
+    disk = writing(f"reference log-probabilities in {folder.parent}", folder.parent, help)
+    with disk, filling(folder, lambda: why_invalid(folder) is None) as partial:
         for name, array in values.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
 
 
 def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32]:
-    """The reference's log-probability [T] of each token of a store; of prompts, and of what begins a text, NaN."""
+    """Return the reference's log-probability [T] of each token of a store.
+
+    It is NaN for tokens of prompts, and for the first token of a text, which nothing predicts.
+    """
     core, world = run.core, run.world
-    rows = pack(store.widths, core.sequence_len) if core.sample_packing else [[i] for i in range(len(store))]
+    packs = pack(store.widths, core.sequence_len) if core.sample_packing else [[i] for i in range(len(store))]
     per_batch = core.eval_batch_size or core.micro_batch_size
-    groups = [[i for row in rows[at : at + per_batch] for i in row] for at in range(0, len(rows), per_batch)]
-    mine: dict[int, NDArray[np.float32]] = {}
+    groups = [[i for members in packs[at : at + per_batch] for i in members] for at in range(0, len(packs), per_batch)]
+    own_logps: dict[int, NDArray[np.float32]] = {}
     policy.model.eval()
     with policy.reference() if run.adapter is not None else torch.no_grad():
         for first in range(0, len(groups), world.size):
+            # In the last round some processes may have no group. They run the first example again, because a forward
+            # under sharding needs every process.
             own = groups[first + world.rank : first + world.rank + 1]
             examples = [[_all_scored(store[i]) for i in group] for group in own]
             (batch,) = build_batches(run, examples, 1, [_all_scored(store[0])])
@@ -113,32 +123,36 @@ def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32
             parts = iter(logps.split(counts))
             for i, example in zip(own[0] if own else (), examples[0] if own else (), strict=True):
                 prompt = np.full(len(example.segments[0].tokens), np.nan, np.float32)
-                mine[i] = np.concatenate([prompt, *(_filled(s, next(parts)) for s in example.segments[1:])])
+                own_logps[i] = np.concatenate([prompt, *(_aligned(s, next(parts)) for s in example.segments[1:])])
     policy.reshard()
-    found = {i: part for share in world.gather(mine) for i, part in share.items()}
-    return np.concatenate([found[i] for i in range(len(store))])
+    all_logps = {i: values for share in world.gather(own_logps) for i, values in share.items()}
+    return np.concatenate([all_logps[i] for i in range(len(store))])
 
 
 def _all_scored(example: Example) -> Example:
-    """The same with all tokens after the prompt scored: a method may ask for those that it does not train."""
-    after = [Segment(s.tokens, np.ones(len(s.tokens), np.float32), s.parent, s.fork) for s in example.segments[1:]]
-    return Example([example.segments[0], *after], inputs=example.inputs)
+    """Return the example with weight 1 on all tokens after the prompt: KTO's baseline also uses untrained ones."""
+    completions = [
+        Segment(s.tokens, np.ones(len(s.tokens), np.float32), s.parent, s.fork) for s in example.segments[1:]
+    ]
+    return Example([example.segments[0], *completions], inputs=example.inputs)
 
 
-def _filled(s: Segment, logps: Tensor) -> NDArray[np.float32]:
-    """Log-probabilities of a segment's tokens; NaN for a first one that nothing predicts."""
+def _aligned(s: Segment, logps: Tensor) -> NDArray[np.float32]:
+    """Return one log-probability for each token of a segment: NaN for a first token that nothing predicts."""
     return np.pad(logps.numpy(), (len(s.tokens) - len(logps), 0), constant_values=np.nan)
 
 
 def fingerprint(run: Run, policy: Policy, stores: list[ExampleStore]) -> str:
-    """Hash of the examples, of the weights that the reference has, and of what it computes with. On all processes."""
+    """Return a hash of the examples, the reference's weights, and what it computes with. Call it on all processes."""
     weights = policy.state_dict()
+    # The trained weights are the adapter's. The reference does not have them, so another seed of the adapter finds the
+    # same values.
     trained = {name for name, p in policy.model.named_parameters() if p.requires_grad} if run.adapter else set()
-    known = sha256()
+    weights_hash = sha256()
     for name, value in sorted(weights.items()) if run.world.main else ():
         if name not in trained:
-            known.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            known.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            weights_hash.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            weights_hash.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     makers = [[call.plugin, call.version] for hook in ("load_model", "patch_model") for call in run.hooks.calls(hook)]
     versions = [metadata.version(name) for name in ("tunesmith-engine", "torch")]
-    return digest([[s.content() for s in stores], known.hexdigest(), run.world.half, makers, versions])
+    return digest([[s.content() for s in stores], weights_hash.hexdigest(), run.world.half, makers, versions])

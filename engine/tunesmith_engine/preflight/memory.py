@@ -1,7 +1,7 @@
-"""What a step will take at its peak, by component: a real step on tensors that have shapes and no content.
+"""Predict the peak memory of a step by component, with a real step on tensors that have shapes but no content.
 
-Every storage that an operation makes is counted while it lives, so nothing is left to a formula: attention, adapters,
-gradient checkpointing, the optimizer of whichever plugin, a method's own tensors.
+The storage of every tensor is counted while it is alive. The count therefore includes attention, adapters, gradient
+checkpointing, the optimizer and a method's own tensors, without a formula for any of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMPONENTS = ("weights", "gradients", "optimizer", "activations", "loss")
 
 
 class Meter(TorchDispatchMode):
-    """Counts the bytes of storages while they live, by kind; `peak` is the moment when they were most."""
+    """A counter of the bytes of live storages, by component. `peak` has the counts at the largest total."""
 
     def __init__(self, vocabulary: int):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -41,7 +41,7 @@ class Meter(TorchDispatchMode):
         self.now = dict.fromkeys(COMPONENTS, 0)
         self.peak = dict(self.now)
         self.guesses = False
-        """Whether a number that nobody has is 1 instead of an error: in prepare_step, for statistics of the step."""
+        """True to read 1 from a tensor without content instead of raising an error: for statistics in prepare_step."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = self.result(func, args, kwargs or {})
@@ -51,20 +51,21 @@ class Meter(TorchDispatchMode):
         return out
 
     def result(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation's result without content where an input has none, and for real where all have: a method may ask
-        what is in the rows."""
+        """Run an operation for real if all its inputs have content, as the tokens of a batch do; otherwise without."""
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if tensors and not any(isinstance(tensor, FakeTensor) for tensor in tensors):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
-        if self.guesses and func is torch.ops.aten._local_scalar_dense.default:
+        if self.guesses and func is torch.ops.aten._local_scalar_dense.default:  # .item()
             return 1.0 if tensors[0].dtype.is_floating_point else 1
-        if func is torch.ops.aten.index.Tensor:  # values chosen by what is in the rows: it is known which
+        # values[mask] has a shape that depends on the mask. If the mask has content, the places where it is true give
+        # the same values with a known shape.
+        if func is torch.ops.aten.index.Tensor:
             args = (args[0], [place for index in args[1] for place in _places(index)])
         return func(*args, **kwargs)
 
     def see(self, tensor: Tensor, kind: str | None = None) -> None:
-        """Count a tensor's storage, if it is new; with `kind`, count it as that from now on."""
+        """Count a tensor's storage if it is new. With `kind`, count it as that component from now on."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.kinds:
@@ -75,7 +76,7 @@ class Meter(TorchDispatchMode):
         else:
             size = storage.nbytes()
             weakref.finalize(storage, self.gone, key)
-        # What is as wide as the vocabulary is a chunk of logits, or made of one.
+        # Tensors as wide as the vocabulary are a chunk of logits, or computed from one.
         wide = tensor.ndim > 0 and tensor.shape[-1] == self.vocabulary
         kind = kind or ("loss" if wide else "activations")
         self.kinds[key] = (kind, size)
@@ -89,7 +90,7 @@ class Meter(TorchDispatchMode):
 
 
 def _places(index: Tensor | None) -> Sequence[Tensor | None]:
-    """A mask that is known as the places where it is true."""
+    """Return the places where an index is true, if it is a mask with content; otherwise the index itself."""
     if isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, FakeTensor):
         with unset_fake_temporarily():
             return index.nonzero().unbind(1)
@@ -97,13 +98,14 @@ def _places(index: Tensor | None) -> Sequence[Tensor | None]:
 
 
 def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
-    """Bytes on one device at the peak of a step on the largest micro-batch, by component, and that batch's tokens.
+    """Return the bytes on one device at the peak of a step on the largest micro-batch, by component.
 
-    Weights that are shared over processes count whole; generation for online methods is not in it.
+    The result also has their "total" and the number of "tokens" of the micro-batch. Sharded weights are counted in
+    full. Generation by online methods is not counted.
     """
     batch = largest(run, loader)
     with abstract_model(run) as language_model, FakeTensorMode(allow_non_fake_inputs=True):
-        materialise(language_model.module, run.device)
+        materialize(language_model.module, run.device)
         meter = Meter(vocabulary(language_model.module))
         with meter, torch.autocast(run.device.type, torch.bfloat16, enabled=run.world.half):
             for tensor in [*language_model.module.parameters(), *language_model.module.buffers()]:
@@ -115,28 +117,30 @@ def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
                 policy.set_reference(Precomputed(run, language_model, Needs(logps=True)))
             take_steps(run, policy, batch, meter)
         copied = is_copied(run)
-    found = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
-    if copied:
-        found["reference"] = meter.peak["weights"]
-        found["total"] += found["reference"]
-    return found
+    memory = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
+    if copied:  # the policy stood in for its copy, which is as large
+        memory["reference"] = meter.peak["weights"]
+        memory["total"] += memory["reference"]
+    return memory
 
 
 def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int = 2) -> None:
-    """Forward, backward and update: the first makes the optimizer's state, so the second is like all that follow."""
+    """Run forward, backward and update. The first update creates the optimizer's state; the second is a typical one."""
     optimizer = run.hooks.build_optimizer(run, policy.model)
     trained = [p for p in policy.model.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(lambda p: meter.see(p.grad, "gradients"))
     policy.model.train()
     for _ in range(number):
-        for _ in range(min(run.core.gradient_accumulation_steps, 2)):  # from the second on, gradients are there already
-            made = replace(batch, columns=dict(batch.columns), counts={})  # a method may take tokens out of it
+        # Two micro-batches are enough: from the second on, gradients already exist during the forward.
+        for _ in range(min(run.core.gradient_accumulation_steps, 2)):
+            # A copy, because a method may change the columns and counts in prepare_step.
+            micro_batch = replace(batch, columns=dict(batch.columns), counts={})
             with torch.no_grad():
                 meter.guesses = True
-                run.hooks.prepare_step(run, policy, [made])
+                run.hooks.prepare_step(run, policy, [micro_batch])
                 meter.guesses = False
-            terms = run.hooks.compute_loss(run, policy, policy(made), made)
+            terms = run.hooks.compute_loss(run, policy, policy(micro_batch), micro_batch)
             torch.stack([term.sum for term in terms.values() if not term.metric]).sum().backward()
             del terms
         clip_gradients(trained, run.core.max_grad_norm)
@@ -148,37 +152,37 @@ def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int
         optimizer.zero_grad(set_to_none=True)
 
 
-def materialise(module: nn.Module, device: torch.device) -> None:
-    """Put tensors of the meta device on another one, without content; what is shared stays shared."""
-    made: dict[int, Any] = {}
+def materialize(module: nn.Module, device: torch.device) -> None:
+    """Replace tensors of the meta device by tensors without content on another device. Shared ones stay shared."""
+    replacements: dict[int, Any] = {}
     for part in module.modules():
         for tensors in (part._parameters, part._buffers):
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
-                if id(tensor) not in made:
+                if id(tensor) not in replacements:
                     empty = torch.empty_like(tensor, device=device)
-                    whole = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-                    made[id(tensor)] = whole
-                tensors[name] = made[id(tensor)]
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    replacements[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                tensors[name] = replacements[id(tensor)]
 
 
 def vocabulary(module: Any) -> int:
-    """Width of the logits."""
+    """Return the width of the logits."""
     return int(module.get_input_embeddings().num_embeddings)
 
 
 def largest(run: Run, loader: Loader) -> Batch:
-    """The micro-batch with the most tokens; of a stream, one of full rows."""
+    """Return the micro-batch with the most tokens; for a stream, one of full packs."""
     size = run.core.micro_batch_size
     if isinstance(loader, StoredLoader):
-        rows, widths = loader.packs_of(0), loader.store.widths
-        groups = [[i for row in rows[at : at + size] for i in row] for at in range(0, len(rows), size)]
+        packs, widths = loader.packs_of(0), loader.store.widths
+        groups = [[i for members in packs[at : at + size] for i in members] for at in range(0, len(packs), size)]
         examples = [loader.store[i] for i in max(groups, key=lambda group: int(widths[group].sum()))]
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
     batch = collate(examples, share=run.shares_prompts, score_points=run.needs.scores)
-    if run.core.precompute_ref_log_probs:  # not yet, but for counting any numbers will do
+    if run.core.precompute_ref_log_probs:  # they are not computed yet, and zeros take as much memory
         batch.reference = torch.zeros(batch.tokens)
     return batch.to(run.device)

@@ -1,24 +1,27 @@
-"""What a run will do, known before any weight is read."""
+"""Predict what a run will do, before any weight is read."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+from tunesmith.files.record import last_record
 from tunesmith.plugins.manager import HOOKS
 from tunesmith.run import Run
 from tunesmith_engine.data.loader import Loader, StoredLoader, build_loader, count_steps
 from tunesmith_engine.model.build import abstract_model, count_parameters
-from tunesmith_engine.model.reference import told
+from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
-from tunesmith_engine.runtime.record import last_record
 
 
 def make_plan(run: Run) -> dict[str, Any]:
-    """Stages with plugin, version and file:line; data, steps, packing; parameters and attention."""
+    """Return the plan of a run as JSON values: stages, data, steps, packing, parameters, attention, memory.
+
+    Stages have the plugin, its version and file:line. The run must be prepared.
+    """
     assert run.data is not None
     core = run.core
-    model = _model(run)  # first: configure, in there, may say how often examples are reused
+    model = _model(run)  # first, because its `configure` may set how often examples are reused
     loader = build_loader(run)
     steps = count_steps(run, loader)
     plan: dict[str, Any] = {
@@ -27,7 +30,7 @@ def make_plan(run: Run) -> dict[str, Any]:
         "train_examples": len(run.data.train) if run.data.train is not None else "streamed",
         "eval_examples": len(run.data.eval) if run.data.eval is not None else 0,
         "data_fingerprint": run.data.fingerprint[:20],
-        "prepared_data": "from the cache" if run.data.cached else "made now",
+        "prepared_data": "from the cache" if run.data.cached else "prepared now",
         "steps": steps,
         "steps_per_epoch": loader.rounds_per_epoch,
         "packs_per_step": loader.packs_per_step,
@@ -37,29 +40,27 @@ def make_plan(run: Run) -> dict[str, Any]:
     return plan | model | {"memory": _memory(run, loader), "notes": dict(run.notes)}
 
 
-MADE = "examples are made during the step"
-
-
 def _memory(run: Run, loader: Loader) -> dict[str, Any]:
-    """Bytes at the peak of a step, counted; and what the last run of this config in output_dir really took."""
-    found: dict[str, Any]
+    """Return the bytes at the peak of a step, and those that the last run of this config in output_dir measured."""
+    memory: dict[str, Any]
     try:
-        found = {"not counted": MADE} if run.hooks.has("expand") else dict(peak_memory(run, loader))
-    except Exception as error:  # a model or method whose operations depend on content, and here there is none
+        generated = {"not counted": "examples are generated during the step"}
+        memory = generated if run.hooks.has("expand") else dict(peak_memory(run, loader))
+    except Exception as error:  # operations of a model or a method may depend on content, and fake tensors have none
         reason = error.__cause__ or error
-        found = {"not counted": f"{type(reason).__name__}: {str(reason).partition(chr(10))[0]}"}
+        memory = {"not counted": f"{type(reason).__name__}: {str(reason).partition(chr(10))[0]}"}
     last = last_record(run.output_dir)
     if last.get("config_fingerprint") == run.config.fingerprint and last.get("peak_memory") is not None:
-        found["measured"] = last["peak_memory"]
-    return found
+        memory["measured"] = last["peak_memory"]
+    return memory
 
 
 def _model(run: Run) -> dict[str, Any]:
-    """Parameters and attention backend, from the model built without weights."""
+    """Return parameters, attention backend, reference and patches, from the model built without weights."""
     with abstract_model(run) as language_model:
         total, trained = count_parameters(language_model.module)
-        reference = told(run, language_model.module)
-        patches = [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries]
+        reference = describe(run, language_model.module)
+        patches = run.patches.table()
     return {
         "parameters": total,
         "trained_parameters": trained,
@@ -72,17 +73,5 @@ def _model(run: Run) -> dict[str, Any]:
 
 
 def stages(run: Run) -> list[dict[str, Any]]:
-    """Each hook that someone answers, in the order of a run, with who, which version and where."""
-    rows = []
-    for name in HOOKS:
-        for call in run.hooks.calls(name):
-            rows.append(
-                {
-                    "hook": name,
-                    "plugin": call.plugin,
-                    "version": call.version,
-                    "location": call.location,
-                    "wrapper": call.wrapper,
-                }
-            )
-    return rows
+    """Return the calls of each hook in the order of a run, with plugin, version and location."""
+    return [{"hook": name, **asdict(call)} for name in HOOKS for call in run.hooks.calls(name)]

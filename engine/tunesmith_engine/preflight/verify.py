@@ -1,4 +1,4 @@
-"""The engine's promises, checked on the user's own model with the first examples of their data."""
+"""Check the engine's promises on your model with the first examples of your data."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from tunesmith.run import Run
 from tunesmith_engine.batch.batch import collate
 from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.data.loader import build_loader
-from tunesmith_engine.model import policy as engine
+from tunesmith_engine.model import scoring
 from tunesmith_engine.model.build import build_policy, load_again
 from tunesmith_engine.model.policy import Policy
 
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
-MOST = 8  # examples of the first row that are looked at; plain forwards are slow on a large model
+"""Tolerances. A rounding changes a value by up to 6e-8 of it in float32, and by up to 2e-3 in bfloat16."""
+MOST = 8
+"""Examples that are checked. Each takes a plain forward, which is slow on a large model."""
 
 
 def verify(run: Run) -> list[dict[str, Any]]:
-    """Rows of {check, difference, tolerance, ok}. Raises NumericalError if one does not hold."""
+    """Return rows of {check, difference, tolerance, ok}. Raises NumericalError if a promise does not hold."""
     with run.alive():
         policy = build_policy(run)
         policy.model.eval()
-        examples = [e for row in build_loader(run).next_packs() for e in row][:MOST]
-        scored = [e for e in examples if e.trained_tokens] or [_guess(e) for e in examples]
+        examples = [e for members in build_loader(run).next_packs() for e in members][:MOST]
+        scored = [e for e in examples if e.trained_tokens] or [_as_text(e) for e in examples]
         tolerance = BFLOAT16 if run.world.half or policy.model.dtype == torch.bfloat16 else FLOAT32
         checker = _Checker(run, policy, scored)
         checks: dict[str, float] = {}
@@ -46,8 +48,8 @@ def verify(run: Run) -> list[dict[str, Any]]:
     failed = [row["check"] for row in rows if not row["ok"]]
     if failed:
         shown = "; ".join(f"{r['check']}: {r['difference']:.2e} > {tolerance:.0e}" for r in rows if not r["ok"])
-        help = "this architecture breaks a promise of the engine: try attn_implementation: padded, or report it"
-        error = NumericalError(f"does not hold on this model: {shown}", code="verify", help=help)
+        help = "try attn_implementation: padded, or report this architecture"
+        error = NumericalError(f"checks failed on this model: {shown}", code="verify", help=help)
         error.rows = rows  # type: ignore[attr-defined]
         raise error
     return rows
@@ -59,7 +61,7 @@ class _Checker:
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
 
     def values(self, examples: list[Example], share: bool | None = None) -> Tensor:
-        """What a method would read of the forward: log-probabilities, or scores where the model has that head."""
+        """Return the output that a method trains on: log-probabilities, or scores if the model has a score head."""
         return self.read(self.policy, examples, share)
 
     def read(self, policy: Policy, examples: list[Example], share: bool | None = None) -> Tensor:
@@ -70,7 +72,7 @@ class _Checker:
         return out.scores.flatten() if scores else out.logps
 
     def gradients(self, groups: list[list[Example]], share: bool | None = None) -> Tensor:
-        """The gradient of the summed log-probabilities over groups, as one vector scaled to its largest entry."""
+        """Return the gradient of the summed values over micro-batches, divided by the trained tokens, as one vector."""
         for p in self.parameters:
             p.grad = None
         count = sum(e.trained_tokens for group in groups for e in group)
@@ -83,12 +85,12 @@ class _Checker:
 
     def packed_is_plain(self) -> float:
         with torch.no_grad():
-            ours = self.values(self.examples)
-            theirs = torch.cat([self.plain(e, i) for e in self.examples for i in range(1, len(e.segments))])
-        return float((ours - theirs).abs().max())
+            packed = self.values(self.examples)
+            plain = torch.cat([self.plain(e, i) for e in self.examples for i in range(1, len(e.segments))])
+        return float((packed - plain).abs().max())
 
     def plain(self, example: Example, index: int) -> Tensor:
-        """Log-probabilities of one sequence's scored tokens by the library's own forward."""
+        """Return the log-probabilities of a sequence's scored tokens from the library's own forward."""
         tokens = torch.tensor(example.path_tokens(index), device=self.run.device)
         weights = torch.from_numpy(example.segments[index].weights)
         start = len(tokens) - len(weights)
@@ -106,42 +108,39 @@ class _Checker:
         return _difference(self.gradients([self.examples]), self.gradients(groups))
 
     def shared_is_repeated(self) -> float:
-        """Where the data has no shared prompts, two answers are put after the first example's prompt."""
+        """Compare on examples with several completions, or else cut the first example into a prompt and two answers."""
         forked = [e for e in self.examples if len(e.segments) > 2]
         if not forked:
             tokens = self.examples[0].path_tokens(1)
             third = max(1, len(tokens) // 3)
-            forked = [
-                Example.branches(
-                    tokens[:third], [tokens[third : 2 * third] or tokens[:1], tokens[2 * third :] or tokens[:1]]
-                )
-            ]
+            answers = [tokens[third : 2 * third] or tokens[:1], tokens[2 * third :] or tokens[:1]]
+            forked = [Example.branches(tokens[:third], answers)]
         return _difference(self.gradients([forked]), self.gradients([forked], share=False))
 
     def chunked_is_full(self) -> float:
         full = self.gradients([self.examples])
-        before = engine.CHUNK, engine.KEPT
+        before = scoring.CHUNK, scoring.KEPT
         try:
-            engine.CHUNK, engine.KEPT = 1, 0
+            scoring.CHUNK, scoring.KEPT = 1, 0  # one token in each chunk, and none kept for the backward
             return _difference(self.gradients([self.examples]), full)
         finally:
-            engine.CHUNK, engine.KEPT = before
+            scoring.CHUNK, scoring.KEPT = before
 
     def adapter_off_is_base(self) -> float:
-        """At step 0 an adapter may start anywhere; switched off, it has to be the model that was loaded."""
-        base = load_again(self.run)
-        base.module.to(self.run.device).eval()
-        untouched = Policy(self.run, base, Needs())
+        """Compare the policy with its adapter switched off to the base model, loaded again."""
+        language_model = load_again(self.run)
+        language_model.module.to(self.run.device).eval()
+        base = Policy(self.run, language_model, Needs())
         with self.policy.reference() as reference:
-            ours, theirs = (self.read(policy, self.examples) for policy in (reference, untouched))
-        return float((ours - theirs).abs().max())
+            without_adapter, unchanged = (self.read(policy, self.examples) for policy in (reference, base))
+        return float((without_adapter - unchanged).abs().max())
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    """Largest difference, relative to the largest gradient."""
-    return float((one - other).abs().max() / other.abs().max().clamp_min(1e-30))
+def _difference(gradient: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest expected gradient."""
+    return float((gradient - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
-def _guess(example: Example) -> Example:
-    """A prompt alone, as a text to score."""
+def _as_text(example: Example) -> Example:
+    """Return an example that trains on the tokens of a prompt, for methods whose rows have no completions."""
     return Example.text(example.path_tokens(0))

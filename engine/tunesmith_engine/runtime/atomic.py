@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, listed with sha256, renamed."""
+"""Write files and folders that are complete or absent: under a temporary name, flushed, with sha256, then renamed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from tunesmith.errors import EnvironmentProblem, TunesmithError
 MANIFEST = "manifest.json"
 OURS = re.compile(r"\.(checkpoint-\d+|final|run\.json)\.(partial|old)")
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
-"""What a disk may answer that is not the program's fault."""
+"""Error numbers of a disk that is full or fails."""
 OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
-"""The same where it is said of the place that is written to; of another, a plugin asked for it."""
+"""Error numbers that concern the disk only if they are about the place that is written. For another file, they are an
+error of the plugin that opened it."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one go: after a power cut it holds the old text or the new one."""
+    """Replace a file at once: after a power cut it contains either the old text or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     flush(partial)
@@ -33,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk itself."""
+    """Write a file, or the names in a folder, from the cache of the system to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -47,7 +48,10 @@ def sha256(path: Path) -> str:
 
 
 def seal(partial: Path, final: Path) -> None:
-    """Flush a folder and everything in it, write its manifest last, and rename it into place."""
+    """Flush a folder and everything in it, write its manifest last, and rename it to `final`.
+
+    In this order, a power cut at any point leaves no folder named `final` with missing or partial files.
+    """
     files = {}
     for path in sorted(partial.rglob("*")):
         flush(path)
@@ -56,14 +60,14 @@ def seal(partial: Path, final: Path) -> None:
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     write_text(partial / MANIFEST, json.dumps({"format": 1, "files": files}, indent=1))
     flush(partial)
-    if final.exists():
+    if final.exists():  # a folder can't be renamed onto one that has files
         discard(final)
     partial.rename(final)
     flush(final.parent)
 
 
 def read_again(folder: Path) -> None:
-    """Parse what was written: the header of every .safetensors, every .json. Raises EnvironmentProblem."""
+    """Parse every .json and every .safetensors header in a folder. Raises EnvironmentProblem if one is damaged."""
     for path in sorted(folder.rglob("*")):
         try:
             if path.suffix == ".json":
@@ -72,13 +76,12 @@ def read_again(folder: Path) -> None:
                 with safe_open(path, "np") as file:
                     file.keys()
         except Exception as error:
-            message = f"{path.name} was written, and can't be read again: {error}"
-            raise EnvironmentProblem(message, code="disk", help="look after the disk; then start again") from error
+            message = f"{path.name} was written, but can't be read back: {error}"
+            raise EnvironmentProblem(message, code="disk", help="check the disk, then start again") from error
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder; it is out of sight first, so that it is never half there. What can't be deleted yet waits for
-    `tidy`."""
+    """Rename a folder, then delete it, so that it never exists in part. `tidy` deletes what this could not delete."""
     trash = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(trash, ignore_errors=True)
     folder.rename(trash)
@@ -86,14 +89,14 @@ def discard(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what saves and deletions of ours that were cut short left behind."""
+    """Delete temporary files and folders that an interrupted save or deletion left behind."""
     for path in folder.glob(".*"):
         if OURS.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def complaint(folder: Path) -> str | None:
-    """Why a sealed folder can't be used, or None if every file is as its manifest says."""
+def why_invalid(folder: Path) -> str | None:
+    """Return why a sealed folder is invalid, or None if every file matches its manifest."""
     try:
         files = {
             name: (int(entry["bytes"]), str(entry["sha256"]))
@@ -103,6 +106,7 @@ def complaint(folder: Path) -> str | None:
         return "has no readable manifest"
     for name, (size, digest) in files.items():
         path = folder / name
+        # The manifest is untrusted: a name must not lead out of the folder, directly or through a link.
         parts = PurePosixPath(name).parts
         if not parts or parts[0] == "/" or ".." in parts or path.resolve() != folder.resolve() / name:
             return f"{name} is not inside it"
@@ -115,11 +119,11 @@ def complaint(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def writing(what: str, place: Path, help: str, where: str | None = None) -> Iterator[None]:
-    """Around writes to `place`: what the disk refuses there is an EnvironmentProblem."""
+    """Turn errors of the disk within the block, which writes to `place`, into an EnvironmentProblem."""
     try:
         yield
     except Exception as error:
-        if reason := refusal(error, place):
+        if reason := os_error_reason(error, place):
             message = f"{what} could not be written: {reason}"
             raise EnvironmentProblem(message, where=where, code="disk", help=help) from error
         raise
@@ -127,7 +131,7 @@ def writing(what: str, place: Path, help: str, where: str | None = None) -> Iter
 
 @contextlib.contextmanager
 def clearing(folder: Path, main: bool) -> Iterator[None]:
-    """Around the making of a folder: half of it does not stay, if this is the process that cleans up."""
+    """Delete a folder if the block that writes it fails. Only the main process deletes."""
     try:
         yield
     except Exception:
@@ -136,15 +140,19 @@ def clearing(folder: Path, main: bool) -> Iterator[None]:
         raise
 
 
-def refusal(error: BaseException | None, place: Path) -> str | None:
-    """What the disk answered, if that is what an error comes from: a library may have wrapped it several times."""
+def os_error_reason(error: BaseException | None, place: Path) -> str | None:
+    """Return the reason of the disk error behind an exception, or None if it has another cause.
+
+    A library may have wrapped the error several times. Rust libraries, such as safetensors, have its number in the
+    text only.
+    """
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    while error is not None and id(error) not in seen:  # an exception may be among its own causes
         seen.add(id(error))
         number = error.errno if isinstance(error, OSError) else None
         file = getattr(error, "filename", None)
-        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as Rust says it
-            number = int(found[1])
+        if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(match[1])
         here = file is None or Path(os.fsdecode(file)).absolute().is_relative_to(place.absolute())
         if number in OF_THE_DISK or (number in OF_THE_PLACE and here):
             return os.strerror(number)

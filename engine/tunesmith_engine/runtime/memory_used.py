@@ -1,4 +1,4 @@
-"""What memory a process really took."""
+"""Measure the memory that a process uses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from torch import nn
 
 
 class Watch:
-    """The peak that a process really reaches from now on, in bytes: of its GPU; or, where the kernel tells (Linux), of
-    the machine's memory, less what the process holds now besides the model."""
+    """The peak memory of this process from now on, in bytes.
+
+    On a GPU it is the memory that torch allocates. On a CPU it is the resident memory without what the process uses
+    besides the model now, and None if the system does not report it (it is Linux that does).
+    """
 
     def __init__(self, device: torch.device, model: nn.Module):
         self.device = device
@@ -23,11 +26,13 @@ class Watch:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-            whole: list[Any] = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-            weights = [t.to_local() if hasattr(t, "to_local") else t for t in whole]  # a shard under FSDP2
+                Path("/proc/self/clear_refs").write_text("5")  # reset VmHWM, the peak of resident memory
+            tensors: list[Any] = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+            weights = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]  # a shard under FSDP2
+            # Memory-mapped weights become resident when they are first read. Read one number of each page, so that
+            # they are not counted as growth of the first step.
             for tensor in weights:
-                tensor.flatten()[:: mmap.PAGESIZE // tensor.element_size()].sum()  # loaded lazily: touch every page
+                tensor.flatten()[:: mmap.PAGESIZE // tensor.element_size()].sum()
             self.before = (_status("VmRSS") or 0) - sum(t.numel() * t.element_size() for t in weights)
 
     @property
@@ -39,9 +44,9 @@ class Watch:
 
 
 def _status(name: str) -> int | None:
-    """A line of /proc/self/status in bytes."""
+    """Return a line of /proc/self/status in bytes, or None if there is no such line."""
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+        match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    return int(match[1]) * 1024 if match else None

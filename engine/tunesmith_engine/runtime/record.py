@@ -1,4 +1,4 @@
-"""run.json: what a run is and what became of it, for people and for the next command."""
+"""Write run.json, the record of a run: its config, status, data, versions and notes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import EnvironmentProblem
+from tunesmith.files.record import last_record
 from tunesmith.plugins.discovery import core_version
 from tunesmith.redact import clean, redact
 from tunesmith.run import Run
@@ -20,22 +21,13 @@ from tunesmith_engine.runtime.atomic import write_text, writing
 from tunesmith_engine.runtime.memory_used import Watch
 
 
-def last_record(folder: Path) -> dict[str, Any]:
-    """A folder's run.json; empty where there is no run."""
-    try:
-        found = json.loads((folder / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def status_of(folder: Path) -> str | None:
-    """The status in a folder's run.json; None where there is no run."""
+    """Return the status in a folder's run.json, or None if there is no run."""
     return last_record(folder).get("status")
 
 
 class RunRecord:
-    """Writes run.json in the run's folder, whole or not at all."""
+    """A writer of run.json, which replaces the file at once."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -44,11 +36,11 @@ class RunRecord:
         self.begun = False
 
     def crashed(self) -> None:
-        """Keep the traceback of the error that ends the run, in crash.txt of the process that met it."""
+        """Write the traceback of the error that ends the run to crash.txt, or crash-RANK.txt of another process."""
         name = "crash.txt" if self.run.world.main else f"crash-{self.run.world.rank}.txt"
-        with contextlib.suppress(OSError, EnvironmentProblem):  # the disk may be what failed: the error matters more
+        with contextlib.suppress(OSError, EnvironmentProblem):  # the disk may be what failed; report the first error
             (self.run.output_dir / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
-            if self.begun:  # before that, run.json may be of the run that this one was refused to go on with
+            if self.begun:  # before that, run.json may belong to a run that this one was not allowed to resume
                 self.write("failed")
 
     def write(self, status: str) -> None:
@@ -73,7 +65,7 @@ class RunRecord:
             "plugins": [
                 {"name": p.name, "distribution": p.distribution, "version": p.version} for p in run.hooks.plugins
             ],
-            "patches": [{"target": p.target, "owner": p.owner, "applied": p.applied} for p in run.patches.entries],
+            "patches": run.patches.table(),
             "processes": run.world.describe(),
             "versions": {
                 "tunesmith-core": core_version(),
@@ -85,5 +77,5 @@ class RunRecord:
             "hook_seconds": {f"{p}.{h}": round(s, 6) for (p, h), s in sorted(run.hooks.seconds.items())},
             "hook_calls": {f"{p}.{h}": n for (p, h), n in sorted(run.hooks.counts.items())},
         }
-        with writing("run.json", run.output_dir, "make room in output_dir, and write permission"):
+        with writing("run.json", run.output_dir, "make room in output_dir, and check its permissions"):
             write_text(run.output_dir / "run.json", json.dumps(clean(content), indent=1))

@@ -1,4 +1,4 @@
-"""The random numbers of a process: Python's, numpy's and torch's generators, seeded, kept and put back."""
+"""Seed, save and restore the random number generators of a process: those of Python, numpy and torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed all three."""
+    """Seed the generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's generators."""
+    """Return the state of all generators as JSON values, arrays and tensors."""
     kind, words, at, has_gauss, gauss = np.random.get_state()
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -30,6 +30,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
+    """Restore a state that `random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, array, at, has_gauss, number = state["numpy"]

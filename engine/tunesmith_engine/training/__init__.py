@@ -1,1 +1,1 @@
-"""The training loop: steps, evaluation, state, and the run from its first line to its last."""
+"""Train: steps, evaluation, the state of a run, and the run from its first line to its last."""

@@ -1,4 +1,4 @@
-"""Averages over held-out examples, and which evaluation was the best."""
+"""Evaluate on held-out examples, and remember the best evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunesmith_engine.runtime.rng import random_state, set_random_state
 
 @dataclass
 class _Mean:
-    """A term's sum and what it is divided by, gathered over micro-batches."""
+    """The sum of a term and the number that it is divided by, over micro-batches."""
 
     sum: float = 0.0
     count: float = 0.0
@@ -30,13 +30,14 @@ class _Mean:
         if isinstance(term.count, str):
             self.count += counts[term.count]
         else:
-            self.fixed = float(term.count)  # once for the whole evaluation, as once for a whole step
+            self.fixed = float(term.count)  # once for the full evaluation, as for a full step
 
 
 def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
-    """Average every term over the held-out examples: {"eval_loss": ..., ...}. Leaves random numbers alone.
+    """Return the average of every term over the held-out examples: {"eval_loss": ..., ...}.
 
-    A method that talks about the whole step in prepare_step sees one micro-batch at a time here.
+    A method that uses statistics of the full step in prepare_step sees one micro-batch at a time here. The state of the
+    random number generators is restored at the end, so training does not depend on how often it is evaluated.
     """
     means: dict[str, _Mean] = {}
     random = random_state()
@@ -59,20 +60,20 @@ def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
 
 
 def _held_out(run: Run, policy: Policy, held: ExampleStore) -> tuple[list[list[Example]], int, list[Example]]:
-    """This process's micro-batches of held-out examples, how many every process runs, and some to fill up with."""
+    """Return this process's micro-batches of held-out examples, how many every process runs, and spare examples."""
     core, world = run.core, run.world
     size = core.eval_batch_size or core.micro_batch_size
     rank, processes = world.rank, world.size
     examples: list[Example] = list(held)
     if run.hooks.has("expand"):
-        mine = examples[rank::processes]
-        examples = run.hooks.expand(run, policy, mine or examples[:1])
+        own = examples[rank::processes]
+        examples = run.hooks.expand(run, policy, own or examples[:1])
         rank, processes = 0, 1
-        if not mine:
+        if not own:
             return [], world.maximum(0), examples
     packed = core.sample_packing if core.eval_sample_packing is None else core.eval_sample_packing
-    rows: Packs = repack(run, examples) if packed else [[e] for e in examples]
-    groups, number = micro_batches(rows, rank, processes, size)
+    packs: Packs = repack(run, examples) if packed else [[e] for e in examples]
+    groups, number = micro_batches(packs, rank, processes, size)
     return groups, world.maximum(number), examples
 
 
@@ -84,7 +85,7 @@ class Best:
     step: int | None = None
 
     def update(self, run: Run, evaluation: dict[str, float]) -> bool:
-        """Whether this evaluation is better than all before. Raises ConfigError if the metric is not measured."""
+        """Return True if this evaluation is the best so far. Raises ConfigError if the metric is not measured."""
         core = run.core
         if core.metric_for_best_model not in evaluation:
             close = nearest(core.metric_for_best_model, set(evaluation))

@@ -34,15 +34,15 @@ def react(state: TrainState, bad: Sequence[Batch], metrics: dict[str, Tensor | f
 
     Raises NumericalError to stop; otherwise the step has no effect on the weights.
     """
-    run, policy = state.run, state.run.core.on_nonfinite
+    run, reaction = state.run, state.run.core.on_nonfinite
     message = describe(state, bad, metrics)
     state.optimizer.zero_grad(set_to_none=True)
     state.bad_steps += 1
-    if policy == "stop" or state.bad_steps > PATIENCE:
+    if reaction == "stop" or state.bad_steps > PATIENCE:
         help = "look at these rows, lower learning_rate, or write on_nonfinite: skip"
         raise NumericalError(message, code="not-finite", help=help)
-    run.note(f"step {run.step + 1}: not finite, {'skipped' if policy == 'skip' else 'rolled back'}", message)
-    if policy == "rollback":
+    run.note(f"step {run.step + 1}: not finite, {'skipped' if reaction == 'skip' else 'rolled back'}", message)
+    if reaction == "rollback":
         roll_back(state)
 
 
@@ -88,9 +88,8 @@ def first_bad_module(state: TrainState, batch: Batch) -> str | None:
     random = random_state()
     try:
         with torch.no_grad():
-            state.policy.language_model.hidden(
-                batch, (), False
-            )  # not the wrapped module: the other processes do not call it
+            # Not the wrapped module, because the other processes do not call it.
+            state.policy.language_model.hidden(batch, (), False)
     finally:
         set_random_state(random)
         for handle in handles:
@@ -107,8 +106,8 @@ def places_of(state: TrainState, batch: Batch, most: int = 5) -> str:
     places = []
     for entry, number in origins[:most]:
         places += [row.where for row in islice(sources[entry].rows, number, number + 1)]
-    left = len(origins) - len(places)
-    return ", ".join([*places, *([f"and {left} more"] if left else [])])
+    remaining = len(origins) - len(places)
+    return ", ".join([*places, *([f"and {remaining} more"] if remaining else [])])
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -83,7 +83,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     loader = build_loader(run)
     run.total_steps = count_steps(run, loader)
     optimizer = run.hooks.build_optimizer(run, policy.model)
-    needed = disk.bytes_of(run, policy.model, exported_whole=run.adapter is None)
+    needed = disk.bytes_of(run, policy.model, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     state = TrainState(run, policy, optimizer, scheduler, loader, run.total_steps)

@@ -1,4 +1,4 @@
-"""The state of a training run: everything a checkpoint contains, and how a run takes it back."""
+"""The state of a training run: everything that a checkpoint contains, and how a run restores it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class TrainState:
         return {"random": random_state(), "loader": self.loader.state_dict(), "pending": pending}
 
     def restore(self, folder: Path) -> None:
-        """Take everything back from a checkpoint: weights, optimizer, schedule, random numbers, place in the data.
+        """Restore everything from a checkpoint: weights, optimizer, schedule, random numbers, place in the data.
 
         Raises ConfigError for a checkpoint of another run, and ModelError for one that has another format.
         """
@@ -133,10 +133,10 @@ class TrainState:
         self._restore_own(folder, saved["world"])
 
     def _restore_own(self, folder: Path, processes: int) -> None:
-        """Take back this process's own part.
+        """Restore this process's own part.
 
-        With another number of processes only the place in the data is valid, which all share. A round in use is made
-        again, and random numbers start anew, the same at each such resumption.
+        With another number of processes, only the place in the data is valid, which is the same on all of them. A round
+        in use is generated again, and random numbers start anew, equally each time such a checkpoint is resumed.
         """
         run = self.run
         same = processes == run.world.size
@@ -185,7 +185,7 @@ class TrainState:
                 self.scheduler.step()
 
     def _stretch(self, before: int) -> None:
-        """Take this step's learning rate from a schedule whose length differs from that in the checkpoint."""
+        """Set this step's learning rate from a schedule whose length differs from that in the checkpoint."""
         self.run.note("schedule", f"stretched from {before} to {self.total_steps} steps")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch expects get_lr to be called by step() only
@@ -194,7 +194,7 @@ class TrainState:
             group["lr"] = rate
 
     def _restore_best(self, value: float | None, step: int | None, metric: str, greater: bool) -> None:
-        """Take back the best evaluation, if the metric is the same and its checkpoint, if one was kept, exists."""
+        """Restore the best evaluation, if the metric is the same and its checkpoint, if one was kept, exists."""
         run = self.run
         kept = not run.core.load_best_model_at_end or (run.output_dir / f"checkpoint-{step}").is_dir()
         if (metric, greater) == (run.core.metric_for_best_model, run.core.greater_is_better) and kept:

@@ -1,6 +1,6 @@
 """AdamW, the default optimizer.
 
-Weight decay leaves parameters with one dimension (norms, biases) alone.
+Weight decay is not applied to parameters with one dimension (norms, biases).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class AdamWSettings(Settings):
-    """Options of AdamW (arXiv 1711.05101); the learning rate is the core's."""
+    """Options of AdamW (arXiv 1711.05101). The learning rate is a key of the core."""
 
     weight_decay: NonNegativeFloat = 0.0
-    """Share of each weight that is taken off per step, times the learning rate; norms and biases are left out."""
+    """Share of each weight that is subtracted per step, times the learning rate. Norms and biases are left out."""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the running mean of gradients."""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     """Decay of the running mean of squared gradients."""
     adam_epsilon: PositiveFloat = 1e-8
-    """Added to the denominator of an update."""
+    """Number that is added to the denominator of an update."""
 
 
 plugin = Plugin(
@@ -45,9 +45,6 @@ def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
     settings = run.settings(AdamWSettings)
     groups = parameter_groups(model, settings.weight_decay)
     if not groups:
-        raise run.config.error(
-            "optimizer",
-            "has nothing to train: no parameter requires a gradient",
-            help="unfreeze some, or add an adapter",
-        )
+        message = "has nothing to train: no parameter requires a gradient"
+        raise run.config.error("optimizer", message, help="unfreeze some parameters, or add an adapter")
     return adamw(groups, run.core.learning_rate, settings, fused=run.core.optimizer == "adamw_torch_fused")

@@ -1,4 +1,4 @@
-"""Which parameters AdamW decays, and AdamW over them."""
+"""Group the parameters of a model by weight decay, and build AdamW over the groups."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters that require gradients, as up to two groups: matrices with weight decay, the others without.
+    """Return the parameters that require gradients in up to two groups: matrices with weight decay, others without.
 
-    Each group keeps the model's own order, and shared parameters come once, so the groups are the same in every
+    Each group keeps the order of the model and contains shared parameters once, so the groups are the same in every
     process and after a restart. A group without parameters is left out.
     """
     decayed: list[nn.Parameter] = []
@@ -29,6 +29,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def adamw(groups: list[dict[str, Any]], lr: float, settings: AdamWSettings, fused: bool) -> torch.optim.AdamW:
-    """torch's AdamW over parameter groups: the fused kernel, or torch's own choice (foreach on GPUs)."""
+    """Build torch's AdamW over parameter groups, with the fused kernel or with torch's choice (foreach on GPUs)."""
     betas = (settings.adam_beta1, settings.adam_beta2)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=settings.adam_epsilon, fused=True if fused else None)

@@ -1,4 +1,4 @@
-"""The prompt is context, the output and one end token are trained."""
+"""The prompt is context, and the output and one end token are trained."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ TABLE: list[tuple[str, dict[str, Any], str]] = [  # type, row, the prompt; the a
 
 
 def tokenizer(**changes: Any) -> PreTrainedTokenizerFast:
-    """Bytes, and a <s> in front."""
+    """Return a byte-level tokenizer that adds <s> at the beginning."""
     core = Tokenizer(models.BPE({token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -85,16 +85,16 @@ BYTES = tokenizer()
 
 
 def build(
-    rows: list[Any], made: Any = None, type: str = "alpaca", train_on_inputs: bool = False, **options: Any
+    rows: list[Any], tokenizer: Any = None, type: str = "alpaca", train_on_inputs: bool = False, **options: Any
 ) -> list[Example]:
     keys, top = AlpacaDataset(**options), AlpacaSettings(train_on_inputs=train_on_inputs)
-    run: Any = SimpleNamespace(tokenizer=made or BYTES, settings=lambda model: top)
+    run: Any = SimpleNamespace(tokenizer=tokenizer or BYTES, settings=lambda model: top)
     spec: Any = SimpleNamespace(type=type, option=lambda model: keys)
     return list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(rows, 1)]))
 
 
 def texts(row: dict[str, Any], type: str = "alpaca", **options: Any) -> tuple[str, str]:
-    """(context, trained) as text."""
+    """Return the context and the trained part of a row as text."""
     (example,) = build([row], type=type, **options)
     context, answer = example.segments
     assert not context.weights.any() and (answer.weights == 1).all() and answer.fork == len(context.tokens)
@@ -118,7 +118,7 @@ def test_an_input_may_be_missing_null_or_empty(empty: dict[str, Any]) -> None:
     assert texts(ALPACA | empty) == (f"<s>{PLAIN}\n\n{ADD}", "3</s>")
 
 
-def test_columns_can_be_renamed_and_the_opening_replaced() -> None:
+def test_columns_may_have_other_names_and_the_opening_can_be_replaced() -> None:
     row = {"q": "Add.", "a": "3", "s": "Be kind."}
     named = {"field_instruction": "q", "field_output": "a", "system_prompt": "Be brief."}
     assert texts(row, **named)[0] == f"<s>Be brief.\n\n{ADD}"
@@ -127,7 +127,7 @@ def test_columns_can_be_renamed_and_the_opening_replaced() -> None:
     assert texts(row, "alpaca_chat.load_qa", **named)[0] == f"<s>SYSTEM: Be brief.\n{CHAT}"
 
 
-def test_a_prompt_of_ones_own_is_filled_in_and_braces_of_the_data_stay() -> None:
+def test_a_custom_prompt_is_filled_in_and_braces_in_the_data_are_kept() -> None:
     own = {"format": "{{Q}} {instruction} ({input}) A:", "no_input_format": "Q {instruction} A:"}
     row = {"instruction": "{input} {x}", "input": "{instruction}", "output": "{3}", "system": "S{0}"}
     assert texts(row, "user_defined", **own) == ("<s>{Q} {input} {x} ({instruction}) A:", "{3}</s>")
@@ -137,52 +137,50 @@ def test_a_prompt_of_ones_own_is_filled_in_and_braces_of_the_data_stay() -> None
 
 
 @pytest.mark.parametrize(
-    ("type", "options", "said"),
+    ("type", "options", "expected"),
     [
-        ("user_defined", {}, ["('datasets', 0, 'type') is a prompt of its own without format"]),
-        ("user_defined", {"format": "{instruct}"}, ["has {instruct}; known: {instruction}, {input}"]),
-        ("user_defined", {"format": "{instruction.x}"}, ["has {instruction.x}"]),
-        ("user_defined", {"format": "{instruction!r}"}, ["has {instruction}"]),
-        ("user_defined", {"format": "{instruction"}, ["can't be read: expected '}'"]),
+        ("user_defined", {}, ["('datasets', 0, 'type') is a custom prompt without format"]),
+        ("user_defined", {"format": "{instruct}"}, ["contains unknown {instruct}; known: {instruction}, {input}"]),
+        ("user_defined", {"format": "{instruction.x}"}, ["contains unknown {instruction.x}"]),
+        ("user_defined", {"format": "{instruction!r}"}, ["contains {instruction} with a conversion"]),
+        ("user_defined", {"format": "{instruction"}, ["is not a valid format: expected '}'"]),
         ("user_defined", {"format": "a", "system_format": "{instruction}"}, ["known: {system}"]),
         ("alpaca", {"format": "{instruction}"}, ["('datasets', 0, 'format') has no effect with type: alpaca"]),
         ("user_defined", {"format": "{instruction} {input}", "system_format": "{system}\n"}, []),
     ],
 )
-def test_a_prompt_of_ones_own_that_can_not_be_filled_in_is_refused(
-    type: str, options: dict[str, Any], said: list[str]
-) -> None:
+def test_an_invalid_custom_prompt_is_refused(type: str, options: dict[str, Any], expected: list[str]) -> None:
     def error(path: Any, message: str, help: str) -> ConfigError:
         return ConfigError(f"{path} {message}", help=help)
 
-    written = SimpleNamespace(type=options if type == "user_defined" else type)
-    spec = SimpleNamespace(type=type, settings=written, options=AlpacaDataset(**options), group="datasets", index=0)
+    settings = SimpleNamespace(type=options if type == "user_defined" else type)
+    spec = SimpleNamespace(type=type, settings=settings, options=AlpacaDataset(**options), group="datasets", index=0)
     run: Any = SimpleNamespace(config=SimpleNamespace(entries=[spec], error=error))
-    found: list[str] = []
+    messages: list[str] = []
     try:
         validate(run)
     except ConfigError as refused:
-        found = [problem.message for problem in refused.problems]
-    assert len(found) == len(said) and all(a in b for a, b in zip(said, found, strict=True)), found
+        messages = [problem.message for problem in refused.problems]
+    assert len(messages) == len(expected) and all(a in b for a, b in zip(expected, messages, strict=True)), messages
 
 
-def test_train_on_inputs_trains_the_same_tokens_and_the_prompt() -> None:
-    (apart,), (whole,) = build([ALPACA]), build([ALPACA], train_on_inputs=True)
-    assert whole.path_tokens(1) == apart.path_tokens(1)
-    assert whole.trained_tokens == len(whole.path_tokens(1))
+def test_train_on_inputs_also_trains_the_prompt_with_the_same_tokens() -> None:
+    (default,), (trained,) = build([ALPACA]), build([ALPACA], train_on_inputs=True)
+    assert trained.path_tokens(1) == default.path_tokens(1)
+    assert trained.trained_tokens == len(trained.path_tokens(1))
 
 
 @pytest.mark.parametrize(("type", "row", "prompt"), TABLE)
-def test_each_column_of_each_type_is_asked_for_by_name(type: str, row: dict[str, Any], prompt: str) -> None:
+def test_a_missing_or_invalid_column_of_any_type_is_named(type: str, row: dict[str, Any], prompt: str) -> None:
     for column in set(row) - {"input"}:
         rest = {key: value for key, value in row.items() if key != column}
         with pytest.raises(DataError, match=rf"f:2: error\[row\]: {column}: no such column; found: "):
             build([row, rest], type=type)
-        with pytest.raises(DataError, match=rf"f:1: .*{column}: is int, not str"):
+        with pytest.raises(DataError, match=rf"f:1: .*{column}: must be a string, got int"):
             build([row | {column: 3}], type=type)
 
 
-def test_a_column_that_was_named_has_to_be_somewhere() -> None:
+def test_a_column_set_in_the_entry_must_exist() -> None:
     with pytest.raises(DataError, match=r"f:1: .*who: no such column"):
         build([ALPACA], field_system="who")
     with pytest.raises(DataError, match="no row has a column 'context'"):
@@ -214,7 +212,7 @@ def test_no_row_ends_in_a_traceback(type: str, row: dict[str, Any]) -> None:
         assert example.segments[1].tokens[-1] == BYTES.eos_token_id
 
 
-def test_prompt_ids_of_a_real_tokenizer_are_those_used_at_inference() -> None:
+def test_prompt_ids_of_a_real_tokenizer_equal_those_at_inference() -> None:
     folder = os.environ.get("TUNESMITH_TEST_DATA")
     if not folder:
         pytest.skip("TUNESMITH_TEST_DATA is not set: no real tokenizer")
@@ -227,7 +225,7 @@ def test_prompt_ids_of_a_real_tokenizer_are_those_used_at_inference() -> None:
         assert real.decode(example.segments[1].tokens) == row["output"] + real.eos_token
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

@@ -1,4 +1,4 @@
-"""Instruction, input and output in the Alpaca prompt and its relatives; the output is trained."""
+"""Rows of instruction, input and output in the Alpaca prompt and its variants, in which the output is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tunesmith import ConfigError, Plugin, Problem, Settings, hookimpl
-from tunesmith_alpaca.formats import FORMATS, USER_DEFINED, flaw
+from tunesmith_alpaca.formats import FORMATS, USER_DEFINED, why_invalid
 
 if TYPE_CHECKING:
     from tunesmith import DatasetSpec, Example, Row, Run
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 class AlpacaSettings(Settings):
     train_on_inputs: bool = False
-    """Train the prompt too, not only the output."""
+    """Train the prompt in addition to the output."""
 
 
 class AlpacaDataset(Settings):
-    """Further keys of a `datasets:` entry of type alpaca and its relatives."""
+    """Additional keys of a `datasets:` entry of type alpaca or one of its variants."""
 
     field_instruction: str | None = None
-    """Column with the task; where not set, that of the type: instruction, question or message_1."""
+    """Column with the task. If not set, the column of the type: instruction, question or message_1."""
     field_input: str | None = None
-    """Column with further context, which a row may leave out or empty; where not set, input if the type has any."""
+    """Column with further context, which may be missing or empty in a row. If not set, input, if the type has one."""
     field_output: str | None = None
-    """Column with the answer; where not set, that of the type: output, answer, response or message_2."""
+    """Column with the answer. If not set, the column of the type: output, answer, response or message_2."""
     field_system: str | None = None
-    """Column whose text, where a row has any, stands in place of the sentence that opens the prompt."""
+    """Column with a text that replaces the opening sentence of the prompt, in rows in which it is not empty."""
     system_prompt: str | None = None
-    """A text in place of the sentence that opens the prompt, for all rows without one of their own."""
+    """Text that replaces the opening sentence of the prompt, in rows without a text in field_system."""
     format: str | None = None
-    """The prompt of a type that is a mapping, with {instruction} and {input}."""
+    """Prompt of a type that is a mapping, with {instruction} and {input}."""
     no_input_format: str | None = None
-    """The same for rows whose input is empty; where not set, format."""
+    """Prompt of rows whose input is empty. If not set, format."""
     system_format: str | None = None
-    """What stands before it in rows with a system text, with {system}; where not set, that text alone."""
+    """Text before the prompt in rows with a system text, with {system}. If not set, the system text itself."""
 
 
 TEMPLATES = {
@@ -43,7 +43,7 @@ TEMPLATES = {
     "no_input_format": ("instruction", "input"),
     "system_format": ("system",),
 }
-"""The keys of a prompt of one's own -> what may be filled in."""
+"""Key of a custom prompt -> the names that it may contain in braces."""
 
 plugin = Plugin(
     settings=AlpacaSettings,
@@ -54,7 +54,7 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    """A prompt of one's own can be filled in, and stands where it has an effect."""
+    """Check that a custom prompt can be filled in, and that its keys have an effect. Raise ConfigError."""
     problems: list[Problem] = []
     for spec in run.config.entries:
         options = spec.options
@@ -65,15 +65,18 @@ def validate(run: Run) -> None:
             path = (*path, "type")
         if spec.type == USER_DEFINED and options.format is None:
             help = 'write format: "{instruction}\\n"'
-            problems += run.config.error(path, "is a prompt of its own without format", help).problems
+            problems += run.config.error(path, "is a custom prompt without format", help).problems
         for key, known in TEMPLATES.items():
             template = getattr(options, key)
             if template is None:
                 continue
             if spec.type != USER_DEFINED:
-                message, help = f"has no effect with type: {spec.type}", "write type: {format: ...} with it"
+                message, help = (
+                    f"has no effect with type: {spec.type}",
+                    "write a mapping, type: {format: ...}",
+                )
                 problems += run.config.error((*path, key), message, help).problems
-            elif why := flaw(template, known):
+            elif why := why_invalid(template, known):
                 problems += run.config.error((*path, key), why, "write {{ and }} for braces").problems
     if problems:
         raise ConfigError(problems)

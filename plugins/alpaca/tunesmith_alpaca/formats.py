@@ -1,7 +1,7 @@
-"""The prompts of the Alpaca family, by `type:`.
+"""Define the prompts of the Alpaca family, by `type:`.
 
-Alpaca's are from Taori et al. 2023 (github.com/tatsu-lab/stanford_alpaca), that of orcamini from the model card of
-orca_mini_v2; the others are those that models have been trained on under the same names.
+Sources: Taori et al. 2023 (github.com/tatsu-lab/stanford_alpaca) for the Alpaca prompts, and the model card of
+orca_mini_v2 for orcamini. The other prompts are those on which models were trained under the same names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ USER_DEFINED = "user_defined"
 
 
 class Columns(NamedTuple):
-    """Where the parts of a row stand; None for a part that the rows of a type do not have."""
+    """The column of each part of a row, or None for a part that the type does not have."""
 
     instruction: str = "instruction"
     input: str | None = "input"
@@ -25,7 +25,7 @@ class Columns(NamedTuple):
 
 
 class Style(NamedTuple):
-    """Templates of str.format: a turn with {instruction} and {input}, one without input, and the {system} before it."""
+    """Templates for str.format: a turn with {instruction} and {input}, one without input, and a text with {system}."""
 
     turn: str
     turn_without_input: str
@@ -33,14 +33,14 @@ class Style(NamedTuple):
 
 
 class Format(NamedTuple):
-    """What the rows of a type become. opening: the system text of a row that has none: without input, and with it."""
+    """The prompt of a type. opening: the default system text of rows without input, and of rows with input."""
 
     style: Style
     opening: tuple[str, str] = ("", "")
     columns: Columns = Columns()
 
     def prompt(self, instruction: str, input: str = "", system: str | None = None) -> str:
-        """The text that a model is given; its answer follows directly. `system` stands in place of the opening."""
+        """Return the prompt, which the answer follows directly. system: a text to use instead of the opening."""
         system = self.opening[bool(input)] if system is None else system
         turn = self.style.turn if input else self.style.turn_without_input
         before = self.style.system.format(system=system) if system else ""
@@ -109,24 +109,26 @@ FORMATS = {
 
 
 def format_of(type: str, options: AlpacaDataset) -> Format:
-    """The format of a type with the columns that an entry names."""
+    """Return the format of a type with the columns that an entry sets."""
     if type == USER_DEFINED:
         turn = options.format or ""
         no_input = turn if options.no_input_format is None else options.no_input_format
         form = Format(Style(turn, no_input, options.system_format or "{system}"))
     else:
         form = FORMATS[type]
-    given = {part: getattr(options, f"field_{part}") for part in Columns._fields}
-    return form._replace(columns=form.columns._replace(**{part: name for part, name in given.items() if name}))
+    columns = {part: getattr(options, f"field_{part}") for part in Columns._fields}
+    return form._replace(columns=form.columns._replace(**{part: name for part, name in columns.items() if name}))
 
 
-def flaw(template: str, known: tuple[str, ...]) -> str | None:
-    """Why a template of one's own can't be filled in: braces that are no pair, or a name that is not known."""
+def why_invalid(template: str, known: tuple[str, ...]) -> str | None:
+    """Return why a custom prompt can't be filled in, such as an unmatched brace or an unknown name, or None."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        return f"can't be read: {error}"
+        return f"is not a valid format: {error}"
     for _, name, spec, conversion in parts:
-        if name is not None and (name not in known or spec or conversion):
-            return f"has {{{name}}}; known: {', '.join(f'{{{one}}}' for one in known)}"
+        if name is not None and name not in known:
+            return f"contains unknown {{{name}}}; known: {', '.join(f'{{{key}}}' for key in known)}"
+        if name is not None and (spec or conversion):
+            return f"contains {{{name}}} with a conversion or a format spec; write {{{name}}}"
     return None

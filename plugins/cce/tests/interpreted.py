@@ -1,7 +1,8 @@
-"""The real library on a CPU, in triton's interpreter: largest differences from plain torch, as JSON.
+"""Run the library on a CPU in triton's interpreter, and print its largest differences from plain torch as JSON.
 
-The interpreter has no libdevice, so the two functions that the kernels take from there are written out here. It knows
-no bfloat16 either: float16 stands in; and float32, whose refusal in the backward is an assert that `python -O` skips.
+The interpreter does not have libdevice, so the two functions that the kernels use from it are defined here. It does not
+support bfloat16 either. float16 and float32 are used instead; the backward pass refuses float32 with an assert, which
+`python -O` skips.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Libdevice:
 
 
 def differences(dtype: torch.dtype, exact: bool, bias: bool, scale: float, cap: float | None) -> list[float]:
-    """Of log-probabilities, and of the gradients of hidden states, weight and bias."""
+    """Return the largest differences of log-probabilities and of the gradients of hidden states, weight and bias."""
     torch.manual_seed(0)
     hidden, weight = torch.randn(37, 48).to(dtype).float(), (0.3 * torch.randn(200, 48)).to(dtype).float()
     leaves = [t.requires_grad_() for t in (hidden, weight, *([torch.randn(200).to(dtype).float()] if bias else []))]
@@ -40,13 +41,14 @@ def differences(dtype: torch.dtype, exact: bool, bias: bool, scale: float, cap: 
     plain = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
     cce.DTYPE = dtype
     ours = cce.logps(exact, Head(weight, leaves[2] if bias else None, scale, cap), hidden, target)
-    wanted, found = (torch.autograd.grad((logps * outer).sum(), leaves) for logps in (plain, ours))
-    return [float((a - b).detach().abs().max()) for a, b in zip((plain, *wanted), (ours, *found), strict=True)]
+    plain_grads, our_grads = (torch.autograd.grad((logps * outer).sum(), leaves) for logps in (plain, ours))
+    pairs = zip((plain, *plain_grads), (ours, *our_grads), strict=True)
+    return [float((a - b).detach().abs().max()) for a, b in pairs]
 
 
 library.tl_libdevice = Libdevice
 dtype = getattr(torch, sys.argv[1])
 cases = {"plain": (False, 1.0, None), "scaled": (False, 0.25, None), "bias": (True, 0.5, None),
          "capped": (False, 1.0, 30.0), "all": (True, 0.5, 30.0)}  # fmt: skip
-found = {name: differences(dtype, False, *case) for name, case in cases.items()}
-print(json.dumps(found | {"unfiltered": differences(dtype, True, *cases["all"])}))
+results = {name: differences(dtype, False, *case) for name, case in cases.items()}
+print(json.dumps(results | {"unfiltered": differences(dtype, True, *cases["all"])}))

@@ -1,4 +1,4 @@
-"""The wiring, with the library's function written out in plain torch; and the library itself where it is installed."""
+"""Kernels give the results of plain torch: with a stand-in for the library, and with the library if it is installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ plugin = Plugin(needs=Needs(entropy=True))
 
 
 class Library(ModuleType):
-    """Stands in for cut_cross_entropy: the same arguments and the same numbers, and a list of calls."""
+    """A stand-in for cut_cross_entropy with the same arguments and results, and a list of calls."""
 
     def __init__(self) -> None:
         super().__init__("cut_cross_entropy")
@@ -46,13 +46,13 @@ class Library(ModuleType):
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
-    """The plugin on a CPU, in float32, over the stand-in."""
-    made = Library()
-    monkeypatch.setitem(sys.modules, "cut_cross_entropy", made)
+    """Make the plugin run on a CPU in float32, with the stand-in for the library."""
+    stand_in = Library()
+    monkeypatch.setitem(sys.modules, "cut_cross_entropy", stand_in)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(cce, "check", lambda *_: None)
     monkeypatch.setattr(cce, "DTYPE", torch.float32)
-    return made
+    return stand_in
 
 
 def sft(folder: Path, **keys: Any) -> Path:
@@ -66,7 +66,7 @@ def dpo(folder: Path, **keys: Any) -> Path:
 
 
 def step(path: Path, *overrides: str) -> dict[str, Tensor]:
-    """Loss terms and gradients of the first examples, and what the reference gives."""
+    """Return the loss terms and gradients of the first examples, and the columns of the reference."""
     run = prepare(tiny.start(path, *overrides))
     with run.alive():
         policy = build_policy(run)
@@ -75,15 +75,15 @@ def step(path: Path, *overrides: str) -> dict[str, Tensor]:
             run.hooks.prepare_step(run, policy, [batch])
         terms = run.hooks.compute_loss(run, policy, policy(batch), batch)
         torch.stack([term.sum for term in terms.values() if not term.metric]).sum().backward()
-        found = {name: term.sum.detach() for name, term in terms.items()}
+        losses = {name: term.sum.detach() for name, term in terms.items()}
         columns = {name: value for name, value in batch.columns.items() if value.is_floating_point()}
-        return found | columns | {n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None}
+        return losses | columns | {n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("scale", [1.0, 0.3])
-def test_log_probabilities_are_those_of_the_head(
+def test_log_probabilities_equal_those_of_the_head(
     library: Library, scale: float, softcap: float | None, bias: bool
 ) -> None:
     torch.manual_seed(0)
@@ -93,29 +93,29 @@ def test_log_probabilities_are_those_of_the_head(
     head = Head(weight, leaves[2] if bias else None, scale, softcap)
     logits = torch.nn.functional.linear(*leaves) * scale
     logits = torch.tanh(logits / softcap) * softcap if softcap else logits
-    wanted = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
-    found = cce.logps(False, head, hidden, target)
-    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
-    gradients = [torch.autograd.grad(logps.square().sum(), leaves) for logps in (found, wanted)]
+    expected = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+    actual = cce.logps(False, head, hidden, target)
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+    gradients = [torch.autograd.grad(logps.square().sum(), leaves) for logps in (actual, expected)]
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt_neox"])
 @pytest.mark.parametrize("lora", [False, True])
-def test_dpo_and_its_reference_give_what_chunks_give(
+def test_dpo_and_its_reference_equal_chunked_logits(
     architecture: str, lora: bool, library: Library, tmp_path: Path
 ) -> None:
     adapter: dict[str, Any] = {"adapter": "lora", "lora_r": 2} if lora else {}
     path = dpo(tmp_path, base_model=str(tiny.model_folder(tmp_path / architecture, architecture)), **adapter)
     chunked = step(path, "cut_cross_entropy=false")
     assert not library.calls
-    found = step(path)
-    assert [call["gradient"] for call in library.calls] == [False, True]  # the reference, and the policy
-    assert found.keys() == chunked.keys() and len(found) > 4
-    torch.testing.assert_close(found, chunked, atol=1e-6, rtol=1e-5)
+    cut = step(path)
+    assert [call["gradient"] for call in library.calls] == [False, True]  # the reference, then the policy
+    assert cut.keys() == chunked.keys() and len(cut) > 4
+    torch.testing.assert_close(cut, chunked, atol=1e-6, rtol=1e-5)
 
 
-def test_what_is_computed_is_bfloat16_and_the_filter_is_as_asked(
+def test_computation_is_bfloat16_and_follows_the_filter_key(
     library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cce, "DTYPE", torch.bfloat16)
@@ -125,8 +125,8 @@ def test_what_is_computed_is_bfloat16_and_the_filter_is_as_asked(
     assert {call["dtypes"] for call in library.calls} == {(torch.bfloat16, torch.bfloat16)}
 
 
-def test_a_reference_that_is_a_copy_keeps_its_own_weights(library: Library, tmp_path: Path) -> None:
-    """A model of the caller's own serves both roles, so the engine copies it."""
+def test_copied_reference_keeps_its_own_weights(library: Library, tmp_path: Path) -> None:
+    """The engine copies a given model, because it has both roles."""
     from transformers import AutoModelForCausalLM
 
     from tunesmith.api import start
@@ -144,7 +144,7 @@ def test_a_reference_that_is_a_copy_keeps_its_own_weights(library: Library, tmp_
     assert not torch.allclose(policy(batch).logps.detach(), before)
 
 
-def test_no_scored_token_gives_gradients_of_zeros(library: Library, tmp_path: Path) -> None:
+def test_no_scored_token_gives_zero_gradients(library: Library, tmp_path: Path) -> None:
     run = prepare(tiny.start(sft(tmp_path)))
     policy, batch = build_policy(run), collate([run.data.train[0]])
     batch.score_from, batch.target_ids = batch.score_from[:0], batch.target_ids[:0]
@@ -152,26 +152,24 @@ def test_no_scored_token_gives_gradients_of_zeros(library: Library, tmp_path: Pa
     assert not library.calls and policy.model.lm_head.weight.grad.abs().sum() == 0
 
 
-def test_an_adapter_on_the_head_is_trained_in_chunks_and_said(library: Library, tmp_path: Path) -> None:
+def test_adapter_on_the_head_uses_chunks_and_is_noted(library: Library, tmp_path: Path) -> None:
     targets = {"adapter": "lora", "lora_target_modules": ["q_proj", "lm_head"]}
     result = tiny.train(sft(tmp_path, **targets))
     assert not library.calls
-    assert "more than a matrix" in result.policy.run.notes["cut_cross_entropy is not used"]
+    assert "not a plain matrix" in result.policy.run.notes["cut_cross_entropy is not used"]
     lines = tiny.metrics(tmp_path / "out")
     tiny.train(sft(tmp_path, cut_cross_entropy=None, output_dir=str(tmp_path / "without"), **targets))
     assert [line["loss"] for line in lines] == [line["loss"] for line in tiny.metrics(tmp_path / "without")]
 
 
-def test_a_plugin_that_needs_logits_has_policy_and_reference_in_chunks_and_that_said(
-    library: Library, tmp_path: Path
-) -> None:
+def test_plugin_that_needs_logits_uses_chunks_and_is_noted(library: Library, tmp_path: Path) -> None:
     (tmp_path / "entropy.py").write_text(ENTROPY)
     result = tiny.train(dpo(tmp_path, plugins=["./entropy.py"], max_steps=1))
     assert not library.calls
-    assert "asks for entropy" in result.policy.run.notes["cut_cross_entropy is not used"]
+    assert "needs entropy" in result.policy.run.notes["cut_cross_entropy is not used"]
 
 
-def test_where_it_is_used_the_summary_says_nothing_else(library: Library, tmp_path: Path) -> None:
+def test_summary_has_no_note_if_kernels_are_used(library: Library, tmp_path: Path) -> None:
     result = tiny.train(sft(tmp_path))
     assert library.calls and not any("cut_cross_entropy" in name for name in result.policy.run.notes)
 
@@ -179,31 +177,31 @@ def test_where_it_is_used_the_summary_says_nothing_else(library: Library, tmp_pa
 def test_plan_counts_no_logits(library: Library, tmp_path: Path) -> None:
     model = tiny.model_folder(tmp_path / "wide", vocab_size=5000)
     path = sft(tmp_path, base_model=str(model), micro_batch_size=8)
-    counted = [plan(prepare(tiny.start(path, f"cut_cross_entropy={on}")))["memory"] for on in ("true", "false")]
-    assert counted[1]["loss"] > 8 * 100 * 5000 > 0 == counted[0]["loss"]
-    assert counted[0]["weights"] == counted[1]["weights"] and not library.calls
+    cut, chunked = [plan(prepare(tiny.start(path, f"cut_cross_entropy={on}")))["memory"] for on in ("true", "false")]
+    assert chunked["loss"] > 8 * 100 * 5000 > 0 == cut["loss"]
+    assert cut["weights"] == chunked["weights"] and not library.calls
 
 
-def test_without_a_gpu_there_is_one_error_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_one_error_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(sys.modules, "cut_cross_entropy", Library())
-    with pytest.raises(EnvironmentProblem, match=r"run.yaml:\d+.*needs a GPU, and device: cpu(.|\n)*device: auto"):
+    with pytest.raises(EnvironmentProblem, match=r"run.yaml:\d+.*needs a GPU, but device is cpu(.|\n)*device: auto"):
         tiny.start(sft(tmp_path, device="cpu"))
     run = prepare(tiny.start(sft(tmp_path)))
-    with pytest.raises(EnvironmentProblem, match=r"run.yaml:\d+.*torch sees none"):
+    with pytest.raises(EnvironmentProblem, match=r"run.yaml:\d+.*torch does not find any"):
         build_policy(run)
 
 
-def test_without_the_package_check_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_error_shows_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cut_cross_entropy", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentProblem, match=r'not installed(.|\n)*pip install "tunesmith\[cut-cross-entropy\]"'):
         tiny.start(sft(tmp_path))
-    (found,) = tunesmith_cce.diagnose()
-    assert isinstance(found, Finding) and found.status == "problem" and found.help == tunesmith_cce.INSTALL
+    (finding,) = tunesmith_cce.diagnose()
+    assert isinstance(finding, Finding) and finding.status == "problem" and finding.help == tunesmith_cce.INSTALL
 
 
-def test_a_run_that_it_can_do_nothing_for_is_refused(library: Library, tmp_path: Path) -> None:
+def test_run_without_use_for_the_kernels_is_refused(library: Library, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="computes in bfloat16"):
         tiny.start(sft(tmp_path, bf16=False))
     data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 2))
@@ -213,12 +211,12 @@ def test_a_run_that_it_can_do_nothing_for_is_refused(library: Library, tmp_path:
 
 
 @pytest.mark.skipif(not INSTALLED, reason="cut_cross_entropy and triton are not installed")
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float16", 1e-2)])
-def test_the_library_gives_what_plain_torch_does(dtype: str, most: float) -> None:
-    """On the CPU, interpreted; dtype is that of both factors."""
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 1e-2)])
+def test_library_equals_plain_torch(dtype: str, tolerance: float) -> None:
+    """The library runs interpreted on the CPU. `dtype` is the data type of both factors."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-O", str(Path(__file__).with_name("interpreted.py")), dtype]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 6 and max(max(differences) for differences in found.values()) < most, found
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert len(results) == 6 and max(max(differences) for differences in results.values()) < tolerance, results

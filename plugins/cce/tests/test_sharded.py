@@ -1,4 +1,4 @@
-"""The seam that the kernels use, on two processes under FSDP2: a kernel of plain torch reads the head's weight."""
+"""A kernel reads and trains the complete head on two processes under FSDP2, here with a kernel in plain torch."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def load_model(run, role):
 
 @hookimpl
 def on_start(run, policy):
-    assert policy.language_model.head() is None and policy.inside(policy.language_model.head)  # a shard, and whole
+    assert policy.language_model.head() is None and policy.inside(policy.language_model.head)  # shard, unsharded
 """
 
 
-def test_a_kernel_reads_whole_weights_and_trains_them(tmp_path: Path) -> None:
+def test_kernel_reads_and_trains_unsharded_weights(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(PLAIN)
     data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 8))
     keys: dict[str, Any] = {
@@ -48,7 +48,7 @@ def test_a_kernel_reads_whole_weights_and_trains_them(tmp_path: Path) -> None:
         path = tiny.sft_config(tmp_path, **keys, **more, output_dir=str(tmp_path / name), max_steps=3)
         paths.append(path.rename(tmp_path / f"{name}.yaml"))
     tiny.torchrun(2, *paths)
-    ours, theirs = (tiny.metrics(tmp_path / name) for name in ("kernel", "chunks"))
-    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-5)
+    kernel, chunks = (tiny.metrics(tmp_path / name) for name in ("kernel", "chunks"))
+    assert [line["loss"] for line in kernel] == pytest.approx([line["loss"] for line in chunks], rel=1e-5)
     weights = [tiny.weights(tmp_path / name)["lm_head.weight"] for name in ("kernel", "chunks")]
     assert torch.allclose(*weights, atol=1e-4)

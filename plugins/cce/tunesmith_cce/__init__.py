@@ -1,4 +1,4 @@
-"""Log-probabilities by the kernels of cut-cross-entropy, which write no logits to memory."""
+"""Log-probabilities from the kernels of cut-cross-entropy, which do not write logits to memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ INSTALL = 'pip install "tunesmith[cut-cross-entropy]"'
 
 
 class CCESettings(Settings):
-    """What the kernels do."""
+    """Keys of cut-cross-entropy."""
 
     cut_cross_entropy: bool = False
-    """Compute log-probabilities of targets by the kernels of cut-cross-entropy (arXiv 2411.09009), on a GPU."""
+    """Compute log-probabilities of targets with the kernels of cut-cross-entropy (arXiv 2411.09009), on a GPU."""
     cut_cross_entropy_filter: bool = True
-    """Let the backward pass leave out blocks of the vocabulary whose probabilities all are below the data type's
-    precision; false computes every one."""
+    """Skip blocks of the vocabulary in the backward pass if all of their probabilities are below the data type's
+    precision. `false` computes all blocks."""
 
 
 plugin = Plugin(settings=CCESettings, switches=("cut_cross_entropy",))
@@ -31,18 +31,18 @@ plugin = Plugin(settings=CCESettings, switches=("cut_cross_entropy",))
 @hookimpl
 def validate(run: Run) -> None:
     if not run.needs.logps:
-        message = "has no effect: nothing in this run asks for log-probabilities of tokens"
+        message = "has no effect: nothing in this run uses log-probabilities of tokens"
         raise run.config.error("cut_cross_entropy", message, "drop it")
     if run.core.bf16 is False:
         help = "drop it, or write bf16: auto"
-        raise run.config.error("cut_cross_entropy", "computes in bfloat16, and bf16: false asks for float32", help)
+        raise run.config.error("cut_cross_entropy", "computes in bfloat16, but bf16: false sets float32", help)
 
 
 @hookimpl
 def inspect(run: Run) -> None:
     where = run.config.document.where(("cut_cross_entropy",), value=True)
     if run.core.device == "cpu":
-        message, help = "cut_cross_entropy needs a GPU, and device: cpu asks for none", "drop it, or write device: auto"
+        message, help = "cut_cross_entropy needs a GPU, but device is cpu", "drop it, or write device: auto"
         raise EnvironmentProblem(message, where=where, help=help)
     if importlib.util.find_spec("cut_cross_entropy") is None:
         raise EnvironmentProblem("cut_cross_entropy is not installed", where=where, help=INSTALL, code="package")

@@ -1,7 +1,7 @@
-"""Cut cross-entropy (arXiv 2411.09009) as a language_model's kernel: log-probabilities without logits in memory.
+"""Use cut cross-entropy (arXiv 2411.09009) as a language model's kernel: log-probabilities without logits in memory.
 
-The library knows a weight and a cap, and its backward takes 16-bit hidden states alone. So scale and bias go into the
-hidden states, and both factors are cast to bfloat16, as mixed precision would cast them.
+The library supports a weight and a soft cap, and its backward pass takes only 16-bit hidden states. Scale and bias are
+therefore applied to the hidden states, and both factors are cast to bfloat16, as mixed precision would cast them.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from tunesmith import EnvironmentProblem, Head, LanguageModel, Policy, Run
 
 DTYPE = torch.bfloat16
 COLUMNS = 8
-"""By how much a bias widens both factors: rows of 16-bit numbers stay aligned to 16 bytes."""
+"""Columns that a bias adds to both factors. With 8 of them, rows of 16-bit numbers stay aligned to 16 bytes."""
 
 
 def attach(run: Run, language_model: LanguageModel, exact: bool, install: str) -> None:
-    """Give a language_model the kernels. Raises EnvironmentProblem where they can't run.
+    """Set the kernels of a language model. Raise EnvironmentProblem if they can't run.
 
-    Not where the policy needs more than they give: its reference then takes the same path, so that both round alike.
+    They are not set if the policy needs more than they compute. Its reference then uses logits too, so that both round
+    alike.
     """
     check(run, install)
-    if not more(run):
-        language_model.kernel = functools.partial(counted if run.abstract else logps, exact)
+    if not needs_logits(run):
+        language_model.kernel = functools.partial(logps_without_content if run.abstract else logps, exact)
 
 
 def check(run: Run, install: str) -> None:
-    """Raises EnvironmentProblem for a device that is no GPU or can't compute in bfloat16, and for a missing package."""
+    """Raise EnvironmentProblem without a GPU that computes in bfloat16, and without the package."""
     where = run.config.document.where(("cut_cross_entropy",), value=True)
     if run.device.type != "cuda":
-        message, help = "cut_cross_entropy needs a GPU, and torch sees none", "drop it where there is no GPU"
+        message, help = "cut_cross_entropy needs a GPU, but torch does not find any", "drop it on machines without GPU"
         raise EnvironmentProblem(message, where=where, help=help)
     if not run.world.half:
-        message = "cut_cross_entropy computes in bfloat16, which this GPU can't (Ampere and newer can)"
-        raise EnvironmentProblem(message, where=where, help="drop it on this GPU")
+        message = "cut_cross_entropy computes in bfloat16, which this GPU does not support"
+        raise EnvironmentProblem(message, where=where, help="drop it on this GPU, or use Ampere or newer")
     try:
         import cut_cross_entropy  # noqa: F401
     except ImportError as error:
@@ -46,53 +47,56 @@ def check(run: Run, install: str) -> None:
         raise EnvironmentProblem(message, where=where, help=install, code="package") from error
 
 
-def more(run: Run) -> list[str]:
-    """What this run asks of a prediction beside the log-probability of its target."""
+def needs_logits(run: Run) -> list[str]:
+    """Return what the run needs from the logits other than the log-probabilities of targets."""
     needs = run.needs
     return ["entropy"] * needs.entropy + ["topk"] * bool(needs.topk) + ["logps_at"] * bool(needs.logps_at)
 
 
 def note(run: Run, policy: Policy) -> None:
-    """Say in the summary why the kernels are not used, where they are not. On all processes."""
+    """Note in the summary why the kernels are not used. Call it on all processes."""
     name = "cut_cross_entropy is not used"
-    if wanted := more(run):
-        run.note(name, f"a plugin asks for {', '.join(wanted)}, which takes logits; they are computed in chunks")
+    if needs := needs_logits(run):
+        run.note(name, f"a plugin needs {', '.join(needs)}, which requires logits; they are computed in chunks")
     elif policy.inside(policy.language_model.head) is None:
-        run.note(name, "the head is more than a matrix (an adapter on it?); logits are computed in chunks")
+        run.note(name, "the head is not a plain matrix (does it have an adapter?); logits are computed in chunks")
 
 
 def logps(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
-    """Log-probabilities [N] of targets [N] by hidden states [N, H], N > 0; with `exact`, every gradient is computed."""
+    """Return the log-probabilities [N] of targets [N] from hidden states [N, H], N > 0.
+
+    With `exact`, the backward pass computes all blocks of the gradient.
+    """
     from cut_cross_entropy import linear_cross_entropy
 
     states, weight = factors(head, hidden)
-    skip = None if exact else "auto"
+    filter_eps = None if exact else "auto"
     loss: Tensor = linear_cross_entropy(
-        states, weight, target, softcap=head.softcap, reduction="none", filter_eps=skip, impl="cce"
+        states, weight, target, softcap=head.softcap, reduction="none", filter_eps=filter_eps, impl="cce"
     )
     return -loss
 
 
 def factors(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states [N, H'] and a weight [V, H'] whose product is what the head gives before it caps."""
+    """Return hidden states [N, H'] and a weight [V, H'] whose product is the logits [N, V] before the soft cap."""
     states, weight = hidden.to(DTYPE), head.weight.to(DTYPE)
-    if head.bias is not None:  # what a column of ones is multiplied by
+    if head.bias is not None:  # the bias is a column of the weight, times a column of ones
         states = torch.cat([states, F.pad(states.new_ones(len(states), 1), (0, COLUMNS - 1))], 1)
         weight = torch.cat([weight, F.pad(head.bias.to(DTYPE)[:, None], (0, COLUMNS - 1))], 1)
     return (states * head.scale if head.scale != 1 else states), weight
 
 
-def counted(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
-    """What stands in for `logps` where tensors have no content: the same memory, no numbers."""
-    out: Tensor = _Counted.apply(*factors(head, hidden))  # type: ignore[no-untyped-call]
+def logps_without_content(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
+    """Replace `logps` on the meta device, with the same memory, so that `plan` can count it."""
+    out: Tensor = _SameMemory.apply(*factors(head, hidden))  # type: ignore[no-untyped-call]
     return out
 
 
-class _Counted(torch.autograd.Function):
+class _SameMemory(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
         out = states.new_empty(len(states), dtype=torch.float32)
-        ctx.save_for_backward(states, weight, torch.empty_like(out))  # and log Z of each
+        ctx.save_for_backward(states, weight, torch.empty_like(out))  # the last is log Z of each token
         return out
 
     @staticmethod

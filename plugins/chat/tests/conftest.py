@@ -1,4 +1,4 @@
-"""A tokenizer of bytes with a chatml template, and a run with just what the hooks of this plugin read."""
+"""Provide a byte-level tokenizer with a chatml template, and a run with what the hooks of this plugin read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_tokenizer(template: str | None = CHATML, **special: str) -> PreTrainedT
 
 
 class Bench:
-    """Runs the strategy over rows and shows what was trained."""
+    """A run with one dataset entry, which builds examples and returns their trained text."""
 
     def __init__(
         self, tokenizer: Any, base: Path, top: ChatSettings | None = None, kind: str = "conversation",
@@ -68,21 +68,21 @@ class Bench:
         return list(build_dataset(self.run, self.run.config.entries[0], rows))
 
     def trained(self, record: Any) -> list[str]:
-        """The trained stretches of one row, as text."""
+        """Return the trained text of a row, one string for each contiguous span."""
         (example,) = self.examples(record)
-        return self.stretches(example.segments[1])
+        return self.spans(example.segments[1])
 
-    def stretches(self, completion: Any) -> list[str]:
-        """The trained stretches of a segment, as text."""
-        stretches: list[list[int]] = []
-        before = False
+    def spans(self, completion: Any) -> list[str]:
+        """Return the trained text of a segment, one string for each contiguous span."""
+        spans: list[list[int]] = []
+        previous = False
         for token, weight in zip(completion.tokens, completion.weights, strict=True):
-            if weight and not before:
-                stretches.append([])
+            if weight and not previous:
+                spans.append([])
             if weight:
-                stretches[-1].append(int(token))
-            before = bool(weight)
-        return [self.run.tokenizer.decode(ids) for ids in stretches]
+                spans[-1].append(int(token))
+            previous = bool(weight)
+        return [self.run.tokenizer.decode(ids) for ids in spans]
 
 
 def config_error(path: Any, message: str, help: str | None = None) -> ConfigError:
@@ -90,7 +90,7 @@ def config_error(path: Any, message: str, help: str | None = None) -> ConfigErro
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Any:
+def make_bench(tmp_path: Path) -> Any:
     def make(
         template: str | None = CHATML, top: ChatSettings | None = None, tokenizer: Any = None, **options: Any
     ) -> Bench:
@@ -101,7 +101,7 @@ def bench(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def real() -> Any:
-    """The tokenizer and conversations of TUNESMITH_TEST_DATA."""
+    """Return the tokenizer of TUNESMITH_TEST_DATA and a function that reads its conversations."""
     folder = os.environ.get("TUNESMITH_TEST_DATA")
     if not folder:
         pytest.skip("TUNESMITH_TEST_DATA is not set: no real tokenizer")

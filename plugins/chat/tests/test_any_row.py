@@ -1,4 +1,4 @@
-"""No row ends in a traceback: it becomes an example, or one error with its place and a column."""
+"""Every row becomes an example or a single error with its place and column, never a traceback."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ THINKING = (
     "</think>{% endif %}{{ m['content'] }}{{ m.tool_calls | tojson if m.tool_calls }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-NOTHING = st.none() | st.booleans() | st.integers(-2, 30) | st.floats() | st.sampled_from(["", "the", " a\ud800", "🦆"])
+SCALAR = st.none() | st.booleans() | st.integers(-2, 30) | st.floats() | st.sampled_from(["", "the", " a\ud800", "🦆"])
 NAMES = st.sampled_from(["role", "content", "type", "text", "train", "weight", "begin_offset", "end_offset", "x"])
 JSON = st.recursive(
-    NOTHING, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=8
+    SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=8
 )
 TEXT = st.sampled_from(["the", "<think>a</think> b", "<|im_end|>", "", "  "]) | st.text(max_size=8)
 PART = st.fixed_dictionaries(
@@ -62,14 +62,14 @@ MANY = pytest.mark.parametrize("many", [15, pytest.param(400, marks=pytest.mark.
 
 @MANY
 @pytest.mark.parametrize("kind", COLUMNS)
-def test_a_row_is_an_example_or_one_error_with_its_place(bench: Any, kind: str, many: int) -> None:
+def test_a_row_is_an_example_or_one_error_with_its_place(make_bench: Any, kind: str, many: int) -> None:
     columns = COLUMNS[kind] | {"tools": JSON | st.just('[{"name": "f"}]')}
 
     @settings(deadline=None, max_examples=many, suppress_health_check=QUIET)
     @given(st.fixed_dictionaries({}, optional=columns))
     def check(record: Any) -> None:
         try:
-            (example,) = bench(THINKING, kind=kind, **OPTIONS[kind]).examples(record)
+            (example,) = make_bench(THINKING, kind=kind, **OPTIONS[kind]).examples(record)
         except DataError as error:
             (problem,) = error.problems
             unseen = "no message of chats.jsonl has a property" in problem.message
@@ -84,7 +84,9 @@ def test_a_row_is_an_example_or_one_error_with_its_place(bench: Any, kind: str, 
 
 @MANY
 @pytest.mark.parametrize("type", ["llama2_chat", "pygmalion", "metharme"])
-def test_a_row_of_a_plain_format_is_too(bench: Any, type: str, many: int) -> None:
+def test_a_row_of_a_plain_format_is_an_example_or_one_error_with_its_place(
+    make_bench: Any, type: str, many: int
+) -> None:
     role = st.sampled_from(["human", "gpt", "bot", "system"])
     message = st.fixed_dictionaries({}, optional={"from": role | JSON, "role": role | JSON, "value": TEXT | JSON})
     columns = {"conversations": st.lists(message, max_size=4) | JSON, "prompt": TEXT | JSON, "generation": TEXT | JSON}
@@ -93,32 +95,32 @@ def test_a_row_of_a_plain_format_is_too(bench: Any, type: str, many: int) -> Non
     @given(st.fixed_dictionaries({}, optional=columns))
     def check(record: Any) -> None:
         try:
-            assert len(bench(template=None, type=type).examples(record)) == 1
+            assert len(make_bench(template=None, type=type).examples(record)) == 1
         except DataError as error:
             assert [problem.where for problem in error.problems] == ["chats.jsonl:1"]
 
     check()
 
 
-WORDS = st.text("ab🦆 \n<", min_size=1, max_size=5)  # none of the tokenizer's merges: each byte is a token
+WORDS = st.text("ab🦆 \n<", min_size=1, max_size=5)  # without the tokenizer's merges, so each byte is a token
 PARTS = st.lists(st.tuples(WORDS, st.sampled_from([None, False, True])), min_size=1, max_size=4)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=QUIET)
 @given(st.lists(PARTS, min_size=1, max_size=3), st.booleans())
-def test_trained_characters_of_any_conversation_are_those_of_its_parts(bench: Any, turns: Any, last: bool) -> None:
-    """The messages are those of user and assistant in turn; a part without a mark goes by the role."""
+def test_trained_characters_of_any_conversation_are_those_of_its_parts(make_bench: Any, turns: Any, last: bool) -> None:
+    """Messages alternate between user and assistant. A part without a flag is trained if its role is."""
     end = "<|im_end|>"
     messages, expected = [], []
     for index, parts in enumerate(turns):
-        ours = index % 2 == 1
+        assistant = index % 2 == 1
         marked = [{"type": "text", "text": text} | ({} if train is None else {"train": train}) for text, train in parts]
-        messages.append({"role": "assistant" if ours else "user", "content": marked})
-        trained = "".join(text for text, train in parts if (ours if train is None else train))
+        messages.append({"role": "assistant" if assistant else "user", "content": marked})
+        trained = "".join(text for text, train in parts if (assistant if train is None else train))
         expected.append(trained)
-    wanted = [index for index, trained in enumerate(expected) if trained]
-    for index in wanted:
-        if not last or index == wanted[-1]:
+    trained_turns = [index for index, trained in enumerate(expected) if trained]
+    for index in trained_turns:
+        if not last or index == trained_turns[-1]:
             expected[index] += end
-    made = bench(THINKING, train_on_eos="last" if last else "turn")
-    assert "".join(made.trained(messages)) == "".join(expected)
+    bench = make_bench(THINKING, train_on_eos="last" if last else "turn")
+    assert "".join(bench.trained(messages)) == "".join(expected)

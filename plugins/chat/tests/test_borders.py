@@ -1,4 +1,4 @@
-"""Tokens are the tokenizer's, and those at the borders of trained text are those that all of its offsets give."""
+"""Tokens equal the tokenizer's, and the borders of trained text equal those computed from all offsets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PIECES = ["the", " the", "he ", " ", "  ", "\n", "🦆", "é", "x", "<|im_end|>"
 
 
 def expected(ids: list[int], offsets: list[tuple[int, int]], regions: list[Any], special: Any) -> tuple[Any, Any]:
-    """Weights and notes, by looking at every token."""
+    """Return weights and notes, computed from the offsets of every token."""
     weights = np.zeros(len(ids), np.float32)
     notes = []
     position = begin = 0
@@ -33,8 +33,8 @@ def expected(ids: list[int], offsets: list[tuple[int, int]], regions: list[Any],
     return weights, notes
 
 
-def test_borders_are_those_that_all_offsets_give(bench: Any) -> None:
-    tokenizer = bench().run.tokenizer
+def test_borders_equal_those_computed_from_all_offsets(make_bench: Any) -> None:
+    tokenizer = make_bench().run.tokenizer
     special = frozenset(tokenizer.all_special_ids)
     draw = random.Random(0)
     for _ in range(400):
@@ -42,13 +42,13 @@ def test_borders_are_those_that_all_offsets_give(bench: Any) -> None:
         ends = [*sorted(draw.choices(range(len(text) + 1), k=draw.randint(0, 5))), len(text)]
         regions = [(end, (f"to {end}", draw.choice([0.0, 0.5, 1.0]))) for end in ends]
         encoding = tokenizer([text], add_special_tokens=False).encodings[0]
-        found = weighted(encoding, regions, special)
+        tokens = weighted(encoding, regions, special)
         weights, notes = expected(encoding.ids, encoding.offsets, regions, special)
-        assert (found.weights.tolist(), found.notes) == (weights.tolist(), notes), (text, regions)
+        assert (tokens.weights.tolist(), tokens.notes) == (weights.tolist(), notes), (text, regions)
 
 
 class Shouting:
-    """A tokenizer whose own call is not what its backend does."""
+    """A tokenizer whose call returns different tokens than its backend."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer, self.backend_tokenizer = tokenizer, tokenizer.backend_tokenizer
@@ -57,12 +57,12 @@ class Shouting:
         return self.tokenizer([text.upper() for text in texts], **options)
 
 
-def test_the_tokenizers_own_call_says_what_the_tokens_are(bench: Any) -> None:
-    tokenizer = bench().run.tokenizer
+def test_tokens_equal_those_of_the_tokenizers_call(make_bench: Any) -> None:
+    tokenizer = make_bench().run.tokenizer
     tokenizer.backend_tokenizer.enable_truncation(2)
     texts = ["the end", "a<|im_end|>", ""]
-    assert [one.ids for one in encode(tokenizer, texts)] == tokenizer(texts)["input_ids"]
+    assert [encoding.ids for encoding in encode(tokenizer, texts)] == tokenizer(texts)["input_ids"]
     shouting = Shouting(tokenizer)
-    assert [one.ids for one in encode(shouting, texts)] == shouting(texts)["input_ids"]
+    assert [encoding.ids for encoding in encode(shouting, texts)] == shouting(texts)["input_ids"]
     del shouting.backend_tokenizer
-    assert [one.ids for one in encode(shouting, texts)] == shouting(texts)["input_ids"]
+    assert [encoding.ids for encoding in encode(shouting, texts)] == shouting(texts)["input_ids"]

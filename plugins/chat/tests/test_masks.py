@@ -1,4 +1,4 @@
-"""What is trained in a conversation, against expectations written by hand."""
+"""The trained text of a conversation equals expectations written by hand."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CHATML = (
 )
 
 
-def test_every_assistant_turn_is_trained_with_its_end_token_and_nothing_else(bench: Any) -> None:
-    assert bench().trained([SYSTEM, *TWO]) == ["Hello the you <|im_end|>", "🦆 the end<|im_end|>"]
+def test_every_assistant_turn_is_trained_with_its_end_token_and_nothing_else(make_bench: Any) -> None:
+    assert make_bench().trained([SYSTEM, *TWO]) == ["Hello the you <|im_end|>", "🦆 the end<|im_end|>"]
 
 
 @pytest.mark.parametrize(
@@ -40,56 +40,56 @@ def test_every_assistant_turn_is_trained_with_its_end_token_and_nothing_else(ben
         ("all", [END, END, "Hello the you " + END, END, "🦆 the end" + END]),
     ],
 )
-def test_train_on_eos_chooses_the_end_tokens(bench: Any, mode: str, expected: list[str]) -> None:
-    assert bench(train_on_eos=mode).trained([SYSTEM, *TWO]) == expected
+def test_train_on_eos_selects_the_end_tokens(make_bench: Any, mode: str, expected: list[str]) -> None:
+    assert make_bench(train_on_eos=mode).trained([SYSTEM, *TWO]) == expected
 
 
-def test_roles_to_train_may_name_the_user(bench: Any) -> None:
-    both = bench(roles_to_train=["user", "assistant"]).trained(TWO)
+def test_roles_to_train_may_name_the_user(make_bench: Any) -> None:
+    both = make_bench(roles_to_train=["user", "assistant"]).trained(TWO)
     assert both == ["Hi there" + END, "Hello the you " + END, "And 🦆?" + END, "🦆 the end" + END]
 
 
-def test_an_end_token_in_the_data_is_not_taken_for_the_turns_own(bench: Any) -> None:
+def test_an_end_token_in_the_data_does_not_end_the_turn(make_bench: Any) -> None:
     chat = [{"role": "user", "content": f"Say {END} now"}, {"role": "assistant", "content": f"a{END}b"}]
-    assert bench().trained(chat) == [f"a{END}b{END}"]
-    assert bench(train_on_eos="none").trained(chat) == [f"a{END}b"]
+    assert make_bench().trained(chat) == [f"a{END}b{END}"]
+    assert make_bench(train_on_eos="none").trained(chat) == [f"a{END}b"]
 
 
-def test_an_end_token_that_only_the_data_has_is_not_trained_as_one(bench: Any) -> None:
+def test_an_end_token_that_only_the_data_has_is_not_trained_as_one(make_bench: Any) -> None:
     template = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}\n"
     chat = [{"role": "user", "content": f"a{END}"}, {"role": "assistant", "content": "b"}]
-    assert bench(template + "{% endfor %}", train_on_eos="all").trained(chat) == ["b" + END]
+    assert make_bench(template + "{% endfor %}", train_on_eos="all").trained(chat) == ["b" + END]
 
 
-def test_a_space_before_a_masked_token_is_trained(bench: Any) -> None:
+def test_a_space_before_a_masked_token_is_trained(make_bench: Any) -> None:
     template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% if m['role'] == 'assistant' %}<|im_end|>"
     template += "{% endif %}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     chat = [TWO[0], {"role": "assistant", "content": "the "}]
-    assert bench(template, train_on_eos="none").trained(chat) == ["the "]
+    assert make_bench(template, train_on_eos="none").trained(chat) == ["the "]
 
 
-def test_generation_blocks_say_what_is_trained(bench: Any) -> None:
-    made = bench(GENERATION)
-    assert made.trained([SYSTEM, *TWO]) == ["Hello the you " + END, "🦆 the end" + END]
-    encoded = made.run.tokenizer.apply_chat_template(
+def test_generation_blocks_are_trained(make_bench: Any) -> None:
+    bench = make_bench(GENERATION)
+    assert bench.trained([SYSTEM, *TWO]) == ["Hello the you " + END, "🦆 the end" + END]
+    encoded = bench.run.tokenizer.apply_chat_template(
         [SYSTEM, *TWO], return_dict=True, return_assistant_tokens_mask=True
     )
-    (example,) = made.examples([SYSTEM, *TWO])
+    (example,) = bench.examples([SYSTEM, *TWO])
     assert list(example.segments[1].tokens) == encoded["input_ids"]
     assert list(example.segments[1].weights) == encoded["assistant_masks"]
-    assert bench(GENERATION, train_on_eos="last").trained(TWO) == ["Hello the you ", "🦆 the end" + END]
+    assert make_bench(GENERATION, train_on_eos="last").trained(TWO) == ["Hello the you ", "🦆 the end" + END]
 
 
-def test_generation_blocks_without_end_token_are_said_in_the_summary(bench: Any) -> None:
-    made = bench(GENERATION.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>"))
-    assert made.trained(TWO) == ["Hello the you ", "🦆 the end"]
-    assert "2 generation blocks" in str(made.notes)
+def test_generation_blocks_without_end_token_are_noted_in_the_summary(make_bench: Any) -> None:
+    bench = make_bench(GENERATION.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>"))
+    assert bench.trained(TWO) == ["Hello the you ", "🦆 the end"]
+    assert "2 generation blocks" in str(bench.notes)
 
 
-def test_generation_blocks_whose_place_can_not_be_told_are_refused(bench: Any) -> None:
+def test_generation_blocks_that_can_not_be_located_are_refused(make_bench: Any) -> None:
     template = "{% set t %}{% generation %} {{ messages[-1]['content'] }} {% endgeneration %}{% endset %}{{ t | trim }}"
     with pytest.raises(DataError, match="generation blocks"):
-        bench(template).examples(TWO)
+        make_bench(template).examples(TWO)
 
 
 @pytest.mark.parametrize(
@@ -100,78 +100,78 @@ def test_generation_blocks_whose_place_can_not_be_told_are_refused(bench: Any) -
     ],
 )
 def test_what_generation_blocks_can_not_express_is_found_by_rendering(
-    bench: Any, options: Any, expected: list[str]
+    make_bench: Any, options: Any, expected: list[str]
 ) -> None:
-    assert bench(GENERATION, **options).trained(TWO) == expected
+    assert make_bench(GENERATION, **options).trained(TWO) == expected
 
 
-def test_blocks_tell_turns_apart_where_rendering_can_not(bench: Any) -> None:
+def test_blocks_separate_turns_if_rendering_can_not(make_bench: Any) -> None:
     template = GENERATION.replace("{{ m['role'] }}", "{{ m['role'] }}{{ '!' if loop.last }}")
     first = [TWO[0], {**TWO[1], "train": True}, TWO[2], {**TWO[3], "train": False}]
-    assert bench(template, message_field_training="train").trained(first) == ["Hello the you " + END]
+    assert make_bench(template, message_field_training="train").trained(first) == ["Hello the you " + END]
     options = {"message_field_training": "train", "train_on_eos": "last"}
-    assert bench(template, **options).trained([*first[:3], TWO[3]]) == ["Hello the you ", "🦆 the end" + END]
-    for asked in ({"roles_to_train": ["user", "assistant"]}, {"train_on_eos": "all"}):
+    assert make_bench(template, **options).trained([*first[:3], TWO[3]]) == ["Hello the you ", "🦆 the end" + END]
+    for options in ({"roles_to_train": ["user", "assistant"]}, {"train_on_eos": "all"}):
         with pytest.raises(DataError, match="not prefix-stable"):
-            bench(template, **asked).examples(TWO)
+            make_bench(template, **options).examples(TWO)
 
 
-def test_a_template_that_is_not_prefix_stable_is_refused(bench: Any) -> None:
+def test_a_template_that_is_not_prefix_stable_is_refused(make_bench: Any) -> None:
     drops = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if loop.last %}<think>{% endif %}{{ m['content'] }}"
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    with pytest.raises(DataError, match=r"chats.jsonl:1: .*not prefix-stable: it writes message 1") as caught:
-        bench(drops).examples(TWO)
+    with pytest.raises(DataError, match=r"chats.jsonl:1: .*not prefix-stable: the text of message 1") as caught:
+        make_bench(drops).examples(TWO)
     assert "generation" in (caught.value.problems[0].help or "")
 
 
-def test_a_turn_that_ends_differently_when_it_is_the_last_is_refused(bench: Any) -> None:
+def test_a_turn_that_ends_differently_when_it_is_the_last_is_refused(make_bench: Any) -> None:
     template = CHATML.replace("<|im_end|>", "<|im_end|>{{ '!' if loop.last and m['role'] == 'assistant' }}")
-    with pytest.raises(DataError, match="not prefix-stable: it writes message 1"):
-        bench(template).examples(TWO)
-    assert bench(template).trained(TWO[:2]) == ["Hello the you " + END]
+    with pytest.raises(DataError, match="not prefix-stable: the text of message 1"):
+        make_bench(template).examples(TWO)
+    assert make_bench(template).trained(TWO[:2]) == ["Hello the you " + END]
 
 
-def test_a_generation_prompt_that_the_turn_does_not_begin_with_is_refused(bench: Any) -> None:
+def test_a_turn_that_does_not_begin_with_the_generation_prompt_is_refused(make_bench: Any) -> None:
     template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}<|im_end|>{% endfor %}"
     with pytest.raises(DataError, match="prefix-stable"):
-        bench(template + "{% if add_generation_prompt %}assistant:<think>{% endif %}").examples(TWO)
+        make_bench(template + "{% if add_generation_prompt %}assistant:<think>{% endif %}").examples(TWO)
 
 
-def test_a_turn_without_the_end_token_is_refused(bench: Any) -> None:
+def test_a_turn_without_the_end_token_is_refused(make_bench: Any) -> None:
     template = "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     template += "{% if add_generation_prompt %}assistant\n{% endif %}"
     with pytest.raises(DataError, match="would not learn to stop") as caught:
-        bench(template).examples(TWO)
+        make_bench(template).examples(TWO)
     assert "eos_token" in (caught.value.problems[0].help or "")
-    assert bench(template, train_on_eos="none").trained(TWO) == ["Hello the you ", "🦆 the end"]
+    assert make_bench(template, train_on_eos="none").trained(TWO) == ["Hello the you ", "🦆 the end"]
 
 
-def test_an_assistant_who_speaks_first_is_trained_after_its_header(bench: Any) -> None:
-    assert bench().trained([TWO[1]]) == ["Hello the you " + END]
+def test_an_assistant_message_at_the_beginning_is_trained_after_its_header(make_bench: Any) -> None:
+    assert make_bench().trained([TWO[1]]) == ["Hello the you " + END]
 
 
-def test_a_system_message_written_into_the_users_turn_goes_with_it(bench: Any) -> None:
+def test_a_system_message_inside_the_user_turn_belongs_to_it(make_bench: Any) -> None:
     template = (
         "{% if messages[-1]['role'] == 'system' %}{{ raise_exception('no user') }}{% endif %}"
         "{% for m in messages %}{% if m['role'] == 'system' %}{% elif m['role'] == 'user' %}<|im_start|>"
         "{% if messages[0]['role'] == 'system' and loop.index0 == 1 %}{{ messages[0]['content'] }} {% endif %}"
         "{{ m['content'] }}<|im_end|>{% else %}{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
     )
-    assert bench(template).trained([SYSTEM, *TWO[:2]]) == ["Hello the you " + END]
-    assert bench(template, train_on_eos="all").trained([SYSTEM, *TWO[:2]]) == [END + "Hello the you " + END]
+    assert make_bench(template).trained([SYSTEM, *TWO[:2]]) == ["Hello the you " + END]
+    assert make_bench(template, train_on_eos="all").trained([SYSTEM, *TWO[:2]]) == [END + "Hello the you " + END]
 
 
-def test_notes_cover_every_token_and_say_why(bench: Any) -> None:
-    made = bench()
-    (example,) = made.examples([SYSTEM, *TWO[:2]])
+def test_notes_give_a_reason_for_every_token(make_bench: Any) -> None:
+    bench = make_bench()
+    (example,) = bench.examples([SYSTEM, *TWO[:2]])
     completion = example.segments[1]
     ends = [end for end, _ in completion.notes]
     assert ends == sorted(ends) and ends[-1] == len(completion.tokens)
     shown, begin = [], 0
     for end, reason in completion.notes:
-        shown.append((made.run.tokenizer.decode(completion.tokens[begin:end]), reason))
+        shown.append((bench.run.tokenizer.decode(completion.tokens[begin:end]), reason))
         begin = end
     assert shown[1:] == [
         ("<|im_start|>assistant\n", "header"),
@@ -182,5 +182,5 @@ def test_notes_cover_every_token_and_say_why(bench: Any) -> None:
     assert shown[0][1] == "role system, user"
 
 
-def test_no_turn_to_train_is_no_error(bench: Any) -> None:
-    assert bench().trained(TWO[:1]) == []
+def test_a_conversation_without_trained_turns_is_accepted(make_bench: Any) -> None:
+    assert make_bench().trained(TWO[:1]) == []

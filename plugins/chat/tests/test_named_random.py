@@ -1,4 +1,4 @@
-"""What holds for every named template and any conversation: what is generated is what the model said, and its end."""
+"""In random conversations under every built-in template, generation blocks cover each answer and its end token only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tunesmith_chat.named import END_TOKENS, NAMES, read
 from tunesmith_chat.template import Template
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
-ASKED, SAID = "δθλ", "бжю"
-"""Letters that no template writes: of users and systems, and of the model."""
+INPUT, OUTPUT = "δθλ", "бжю"
+"""Letters that no template writes: those of user and system messages, and those of answers."""
 
 
 def text(letters: str) -> st.SearchStrategy[str]:
@@ -24,7 +24,7 @@ def text(letters: str) -> st.SearchStrategy[str]:
 
 
 def turns() -> st.SearchStrategy[list[dict[str, Any]]]:
-    turn = st.tuples(text(ASKED), text(SAID))
+    turn = st.tuples(text(INPUT), text(OUTPUT))
     return st.lists(turn, min_size=1, max_size=4).map(
         lambda pairs: [
             {"role": role, "content": content}
@@ -36,8 +36,8 @@ def turns() -> st.SearchStrategy[list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40, deadline=None)
-@given(chat=turns(), system=st.none() | text(ASKED))
-def test_each_answer_and_its_end_are_generated_and_nothing_else_is(
+@given(chat=turns(), system=st.none() | text(INPUT))
+def test_exactly_the_answers_and_their_end_tokens_are_generated(
     name: str, chat: list[dict[str, Any]], system: str | None
 ) -> None:
     if system is not None and name != "gemma":
@@ -51,27 +51,25 @@ def test_each_answer_and_its_end_are_generated_and_nothing_else_is(
     for (start, stop), answer in zip(spans, answers, strict=True):
         assert answer.strip() in rendered[start:stop]
         assert rendered[start:stop].endswith(end)
-        assert not set(ASKED) & set(rendered[start:stop])
+        assert not set(INPUT) & set(rendered[start:stop])
         rest, position = rest + rendered[position:start], stop
-    assert not set(SAID) & set(rest + rendered[position:])
-    asked = [message["content"] for message in chat if message["role"] != "assistant"]
-    assert all(content.strip() in rendered for content in asked)
+    assert not set(OUTPUT) & set(rest + rendered[position:])
+    inputs = [message["content"] for message in chat if message["role"] != "assistant"]
+    assert all(content.strip() in rendered for content in inputs)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20, deadline=None)
 @given(chat=turns())
-def test_what_a_finished_conversation_says_last_is_what_its_prompt_asks_for(
-    name: str, chat: list[dict[str, Any]]
-) -> None:
-    assume(name != "exaone4" or chat[-1]["content"])  # its empty answer has no think tags
+def test_the_last_answer_begins_where_the_prompt_ends(name: str, chat: list[dict[str, Any]]) -> None:
+    assume(name != "exaone4" or chat[-1]["content"])  # an empty answer has no think tags
     template = Template(read(name), SPECIAL, {"enable_thinking": False})
     rendered, spans = template.render_generated(chat)
     assert rendered[: spans[-1][0]] == template.render(chat[:-1], prompt=True)
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama3", "qwen3", "gemma3", "mistral_v7_tekken", "phi_4"])
-def test_real_conversations_train_every_answer_with_its_end_and_nothing_else(name: str) -> None:
+def test_exactly_the_answers_of_real_conversations_and_their_end_tokens_are_generated(name: str) -> None:
     folder = os.environ.get("TUNESMITH_TEST_DATA")
     if not folder:
         pytest.skip("TUNESMITH_TEST_DATA is not set: no conversations")
@@ -80,6 +78,6 @@ def test_real_conversations_train_every_answer_with_its_end_and_nothing_else(nam
     for chat in (json.loads(row)["messages"] for row in rows):
         rendered, spans = template.render_generated(chat)
         expected = [message["content"].strip() + end for message in chat if message["role"] == "assistant"]
-        if name == "qwen3":  # the last answer has a thought, if an empty one
+        if name == "qwen3":  # the last answer has think tags, even if they are empty
             expected[-1] = "<think>\n\n</think>\n\n" + expected[-1]
         assert [rendered[start:stop] for start, stop in spans] == expected

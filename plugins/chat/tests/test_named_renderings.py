@@ -1,4 +1,4 @@
-"""Each named template's text of one small conversation, written by hand; «» enclose what the model writes."""
+"""Every built-in template renders a small conversation as written by hand. «» enclose the text of the model."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ PROMPTS = {
 
 
 def marked(name: str) -> str:
-    """The text of the conversation under a template, with its generated spans in «»."""
+    """Return the text of the conversation under a template, with its generated spans in «»."""
     chat = CHAT if name in WITHOUT_SYSTEM else SYSTEM + CHAT
     text, spans = Template(read(name), SPECIAL).render_generated(chat)
     for start, end in reversed(spans):
@@ -167,12 +167,12 @@ def marked(name: str) -> str:
     return text
 
 
-def test_every_template_has_an_expectation() -> None:
+def test_every_template_has_an_expected_text() -> None:
     assert sorted(TEXTS) == sorted(PROMPTS) == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_text_and_what_is_generated_in_it_are_the_familys(name: str) -> None:
+def test_text_and_generated_spans_equal_the_expected_ones(name: str) -> None:
     assert marked(name) == TEXTS[name]
 
 
@@ -182,16 +182,16 @@ def test_a_prompt_ends_with_the_header_of_an_answer(name: str) -> None:
     template = Template(read(name), SPECIAL)
     prompt = template.render(chat[:-1], prompt=True)
     finished = template.render(chat[:-1])
-    if name in ("phi_3", "phi_35"):  # a finished text ends with an end token
+    if name in ("phi_3", "phi_35"):  # a finished conversation ends with an end token
         finished = finished.removesuffix("</s>")
     assert prompt == finished + PROMPTS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_answer_is_trained_from_where_the_prompt_ends(name: str) -> None:
+def test_the_generated_span_begins_where_the_prompt_ends(name: str) -> None:
     chat = CHAT if name in WITHOUT_SYSTEM else SYSTEM + CHAT
     template = Template(read(name), SPECIAL)
     text, spans = template.render_generated(chat)
-    if name == "nemotron_h":  # an answer without reasoning is what the prompt without reasoning asks for
+    if name == "nemotron_h":  # an answer without reasoning follows the prompt without reasoning
         template = Template(read(name), SPECIAL, {"enable_thinking": False})
     assert text[: spans[-1][0]] == template.render(chat[:-1], prompt=True)

@@ -1,4 +1,4 @@
-"""Named templates against templates and tokenizers of independent sources, where they are installed."""
+"""Built-in templates equal templates and tokenizers of independent sources, if those are installed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def said(text: str, *calls: dict[str, Any], **more: Any) -> dict[str, Any]:
+def assistant(text: str, *calls: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **({"tool_calls": list(calls)} if calls else {}), **more}
 
 
@@ -63,36 +63,46 @@ def thinking(text: str) -> dict[str, str]:
 
 
 PLAIN: dict[str, list[Any]] = {
-    "one turn": [user("One?"), said("1.")],
-    "turns": [user(" One? "), said(" 1. \n"), user("Two?\n"), said("\n2.")],
-    "unfinished": [user("One?"), said("1."), user("Two?")],
+    "one turn": [user("One?"), assistant("1.")],
+    "turns": [user(" One? "), assistant(" 1. \n"), user("Two?\n"), assistant("\n2.")],
+    "unfinished": [user("One?"), assistant("1."), user("Two?")],
 }
 SYSTEM: dict[str, list[Any]] = {
-    "system": [system(" Be brief. \n"), user("One?"), said("1."), user("Two?"), said("2.")],
-    "empty system": [system(""), user("One?"), said("1.")],
+    "system": [system(" Be brief. \n"), user("One?"), assistant("1."), user("Two?"), assistant("2.")],
+    "empty system": [system(""), user("One?"), assistant("1.")],
 }
 REASONING: dict[str, list[Any]] = {
-    "reasoning": [user("One?"), said("1.", **thinking("It is one.\n")), user("Two?"), said("2.", **thinking("two"))],
-    "reasoning in the text": [user("a"), said("<think>\nx\n</think>\n\n1."), user("b"), said("<think>y</think>2.")],
-    "reasoning with newlines": [user("a"), said("\n1.", **thinking("\nx\n\n"))],
-    "reasoning with newlines in the text": [user("a"), said("<think>\n\nx\n\n</think>\n\n\n1.")],
+    "reasoning": [
+        user("One?"),
+        assistant("1.", **thinking("It is one.\n")),
+        user("Two?"),
+        assistant("2.", **thinking("two")),
+    ],
+    "reasoning in the text": [
+        user("a"),
+        assistant("<think>\nx\n</think>\n\n1."),
+        user("b"),
+        assistant("<think>y</think>2."),
+    ],
+    "reasoning with newlines": [user("a"), assistant("\n1.", **thinking("\nx\n\n"))],
+    "reasoning with newlines in the text": [user("a"), assistant("<think>\n\nx\n\n</think>\n\n\n1.")],
 }
-ASKS = said("", call(1, "get_time", city="Oslo", days=[1]))
+ASKS = assistant("", call(1, "get_time", city="Oslo", days=[1]))
 BARE = {key: value for key, value in ASKS.items() if key != "content"}
-REASONS = said("", call(1, "get_time", city="Oslo", now=True), **thinking("need it"))
-LOOKS = said("Look.", call(1, "get_time", place={"lat": 1.5}), call(2, "ping"))
-PINGS = said("", call(2, "ping"))
+REASONS = assistant("", call(1, "get_time", city="Oslo", now=True), **thinking("need it"))
+LOOKS = assistant("Look.", call(1, "get_time", place={"lat": 1.5}), call(2, "ping"))
+PINGS = assistant("", call(2, "ping"))
 NOON = result(1, "12:00")
 CALLS: dict[str, list[Any]] = {
-    "call": [system("Be brief."), user("Time?"), BARE, NOON, said("Noon."), user("Thanks."), said("Ok.")],
+    "call": [system("Be brief."), user("Time?"), BARE, NOON, assistant("Noon."), user("Thanks."), assistant("Ok.")],
     "call at the end": [user("Time?"), ASKS],
     "result at the end": [user("Time?"), ASKS, NOON],
 }
 MORE_CALLS: dict[str, list[Any]] = {
-    "two calls": [user("q"), LOOKS, NOON, result(2, '{"t": 1}'), said("Noon.")],
-    "rounds": [user("q"), ASKS, result(1, "1"), PINGS, result(2, "-2.5"), said("Done.")],
-    "a call without an answer": [user("q"), ASKS, NOON, user("And?"), said("Noon.")],
-    "reasoned calls": [user("q"), REASONS, NOON, said("Noon.", **thinking("got it"))],
+    "two calls": [user("q"), LOOKS, NOON, result(2, '{"t": 1}'), assistant("Noon.")],
+    "rounds": [user("q"), ASKS, result(1, "1"), PINGS, result(2, "-2.5"), assistant("Done.")],
+    "a call without an answer": [user("q"), ASKS, NOON, user("And?"), assistant("Noon.")],
+    "reasoned calls": [user("q"), REASONS, NOON, assistant("Noon.", **thinking("got it"))],
 }
 WITH_TOOLS = SYSTEM | REASONING | CALLS | MORE_CALLS
 
@@ -113,7 +123,10 @@ FROM_TRL: dict[str, tuple[str, dict[str, list[Any]]]] = {
     "qwen3_5": ("qwen3_5_think", PLAIN | WITH_TOOLS),
     "qwen_25": ("qwen2_5", PLAIN | SYSTEM | CALLS | {"two calls": MORE_CALLS["two calls"]}),
 }
-"""Ours -> theirs, and the conversations that both take; what ours refuses and theirs drops in silence is left out."""
+"""Built-in template -> template of TRL, and the conversations that both accept.
+
+Conversations that the built-in template refuses and TRL's silently changes are left out.
+"""
 
 KWARGS: dict[str, list[dict[str, Any]]] = {
     "gemma4": [{}, {"enable_thinking": True}, {"preserve_thinking": True}],
@@ -125,9 +138,9 @@ KWARGS: dict[str, list[dict[str, Any]]] = {
 
 
 def trl(name: str) -> str:
-    spec = importlib.util.find_spec("trl")  # its files alone: importing it takes seconds
+    spec = importlib.util.find_spec("trl")  # its files only, because importing it takes seconds
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("trl is not installed, whose templates these are compared with")
+        pytest.skip("trl is not installed, so its templates can't be compared")
     path = Path(spec.submodule_search_locations[0]) / "chat_templates" / f"{name}.jinja"
     if not path.is_file():
         pytest.skip(f"this trl has no template {name}")
@@ -135,13 +148,13 @@ def trl(name: str) -> str:
 
 
 def with_tools(chats: dict[str, list[Any]]) -> list[Any]:
-    """Each conversation without tools, and with them where one of its family has calls."""
-    takes = "call" in chats
-    return [(chat, tools) for chat in chats.values() for tools in ([None, TOOLS] if takes else [None])]
+    """Return each conversation without tools, and also with tools if the family supports tool calls."""
+    has_calls = "call" in chats
+    return [(chat, tools) for chat in chats.values() for tools in ([None, TOOLS] if has_calls else [None])]
 
 
 @pytest.mark.parametrize("name", FROM_TRL)
-def test_the_text_is_that_of_trls_copy(name: str) -> None:
+def test_the_text_equals_that_of_trls_template(name: str) -> None:
     theirs, chats = FROM_TRL[name]
     source = trl(theirs)
     for kwargs in KWARGS.get(name, [{}]):
@@ -149,7 +162,7 @@ def test_the_text_is_that_of_trls_copy(name: str) -> None:
         for chat, tools in with_tools(chats):
             assert ours.render(chat, tools) == reference.render(chat, tools)
             prompt = reference.render(chat, tools, prompt=True)
-            if name == "deepseek_v3":  # their prompt is that of R1, which opens a tag
+            if name == "deepseek_v3":  # TRL's prompt is that of R1, which opens a tag
                 prompt = prompt.removesuffix("<think>\n")
             assert ours.render(chat, tools, prompt=True) == prompt
 
@@ -160,18 +173,18 @@ HEADERS = {
     "qwen3_5": "<think>\n",
     "qwen_25": "\n",
 }
-"""What theirs trains and ours does not, since the prompt writes it: it stands before what the model writes."""
+"""Text before the answer that TRL trains and the built-in template does not, because it is part of the prompt."""
 
 
 @pytest.mark.parametrize("name", [name for name in FROM_TRL if name not in ("gemma4", "llama3_2_vision")])
-def test_what_is_generated_is_what_trls_training_copy_marks(name: str) -> None:
-    """But for the header, and what stands after the end token: newlines, and the last end token of Phi-3."""
+def test_generated_spans_equal_those_of_trls_training_template(name: str) -> None:
+    """Ignore the header and the text after the end token: newlines, and the last end token of Phi-3."""
     theirs, chats = FROM_TRL[name]
     ours, reference = Template(read(name), SPECIAL), Template(trl(theirs + "_training"), SPECIAL)
     compared = 0
     for chat, tools in with_tools(chats):
         (text, spans), (other, marked) = ours.render_generated(chat, tools), reference.render_generated(chat, tools)
-        if text != other:  # theirs writes reasoning in every turn
+        if text != other:  # TRL's template writes reasoning in every turn
             assert name in ("qwen3", "qwen3_5")
             continue
         expected = []
@@ -186,12 +199,14 @@ def test_what_is_generated_is_what_trls_training_copy_marks(name: str) -> None:
     assert compared >= 3
 
 
-def test_the_text_of_llama4_is_that_of_transformers_processor() -> None:
-    spec = importlib.util.find_spec("transformers")  # read, not imported: that takes seconds
+def test_the_text_of_llama4_equals_that_of_transformers_processor() -> None:
+    spec = importlib.util.find_spec("transformers")  # read the file, because importing it takes seconds
     assert spec is not None and spec.submodule_search_locations
     path = Path(spec.submodule_search_locations[0]) / "models" / "llama4" / "processing_llama4.py"
-    found = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Assign)]
-    (source,) = [ast.literal_eval(node.value) for node in found if ast.unparse(node.targets[0]) == "chat_template"]
+    assignments = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.Assign)]
+    (source,) = [
+        ast.literal_eval(node.value) for node in assignments if ast.unparse(node.targets[0]) == "chat_template"
+    ]
     for kwargs in ({}, {"tools_in_user_message": False}):
         ours, reference = Template(read("llama4"), SPECIAL, kwargs), Template(source, SPECIAL, kwargs)
         for chat, tools in with_tools(PLAIN | SYSTEM | CALLS | MORE_CALLS):
@@ -209,8 +224,8 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_the_text_is_that_of_mistrals_own_tokenizer(name: str, tmp_path: Path) -> None:
-    common = pytest.importorskip("mistral_common", reason="mistral_common is not installed, which these follow")
+def test_the_text_equals_that_of_mistrals_tokenizer(name: str, tmp_path: Path) -> None:
+    common = pytest.importorskip("mistral_common", reason="mistral_common is not installed, so it can't be compared")
     from mistral_common.protocol.instruct.request import ChatCompletionRequest
     from mistral_common.protocol.instruct.tool_calls import Tool
     from mistral_common.protocol.instruct.validator import ValidationMode
@@ -233,16 +248,16 @@ def test_the_text_is_that_of_mistrals_own_tokenizer(name: str, tmp_path: Path) -
         chats |= {"call": CALLS["call"], "two calls": MORE_CALLS["two calls"], "rounds": MORE_CALLS["rounds"]}
     for key, chat in chats.items():
         tools = TOOLS if "call" in chats and key not in PLAIN else None
-        stated = json.loads(json.dumps(chat))
-        for made in (made for message in stated for made in message.get("tool_calls", ())):
-            made["function"]["arguments"] = json.dumps(made["function"]["arguments"])
-        request: Any = {"messages": stated, "tools": [Tool(**tool) for tool in tools] if tools else None}
+        messages = json.loads(json.dumps(chat))
+        for tool_call in (tool_call for message in messages for tool_call in message.get("tool_calls", ())):
+            tool_call["function"]["arguments"] = json.dumps(tool_call["function"]["arguments"])
+        request: Any = {"messages": messages, "tools": [Tool(**tool) for tool in tools] if tools else None}
         text = tokenizer.encode_chat_completion(ChatCompletionRequest(**request)).text
         text = text.replace("▁", " ").replace("<0x0A>", "\n")
         assert Template(read(name), SPECIAL).render(chat, tools) == text
 
 
-def test_chatml_is_the_template_of_a_tokenizer_in_use(real: Any) -> None:
+def test_chatml_equals_the_template_of_a_real_tokenizer(real: Any) -> None:
     tokenizer, _ = real
     ours, reference = Template(read("chatml"), SPECIAL), Template(tokenizer.chat_template, SPECIAL)
     for chat in (PLAIN | SYSTEM).values():
@@ -250,7 +265,7 @@ def test_chatml_is_the_template_of_a_tokenizer_in_use(real: Any) -> None:
             assert ours.render(chat, prompt=prompt) == reference.render(chat, prompt=prompt)
 
 
-def test_the_page_says_what_each_template_was_compared_with() -> None:
+def test_the_page_lists_the_source_that_each_template_is_compared_with() -> None:
     page = (Path(__file__).parents[3] / "docs" / "chat-templates.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| `.+?` \| ([^|]+) \| ", page, re.MULTILINE))
     known = {name: f"TRL 1.16 `{theirs}`" for name, (theirs, _) in FROM_TRL.items()}

@@ -1,4 +1,4 @@
-"""Tools, reasoning, documents and images of named templates that no installed source has; and what they refuse."""
+"""Tools, reasoning, documents and images are rendered as written by hand, and unsupported messages are refused."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ FLAT = '{"type": "function", "function": {"name": "now", "description": "The tim
 CALL = {"id": "abcdef123", "type": "function", "function": {"name": "now", "arguments": {"zone": "CET"}}}
 USER = {"role": "user", "content": "Time?"}
 ASKS = {"role": "assistant", "content": "", "tool_calls": [CALL]}
-TOLD = {"role": "tool", "tool_call_id": "abcdef123", "name": "now", "content": "12:00"}
+RESULT = {"role": "tool", "tool_call_id": "abcdef123", "name": "now", "content": "12:00"}
 NOON = {"role": "assistant", "content": "Noon."}
-CHAT = [USER, ASKS, TOLD, NOON]
+CHAT = [USER, ASKS, RESULT, NOON]
 WITH_CALLS = {
     "command_a_tool_use", "deepseek_v3", "exaone4", "gemma4", "gemma4_unified", "jamba", "llama3_2_vision", "llama4",
     "mistral_v2v3", "mistral_v3_tekken", "mistral_v7_tekken", "nemotron_h", "pixtral", "qwen3", "qwen3_5", "qwen_25",
 }  # fmt: skip
 BY_RAG = {"command_a_rag"}
-"""Has calls, of documents, and no place for tools."""
+"""Templates with tool calls for documents, but without tools."""
 
 
 def marked(name: str, chat: list[Any], tools: Any = None, **kwargs: Any) -> str:
-    """The text of a conversation with its generated spans in «»."""
+    """Return the text of a conversation with its generated spans in «»."""
     text, spans = Template(read(name), SPECIAL, kwargs).render_generated(chat, tools)
     for start, end in reversed(spans):
         text = f"{text[:start]}«{text[start:end]}»{text[end:]}"
@@ -87,33 +87,33 @@ def test_calls_are_generated_and_results_are_not(name: str, expected: str) -> No
     assert after(text, expected[:10]) == expected
 
 
-def test_results_in_a_row_are_put_together() -> None:
+def test_consecutive_tool_results_are_joined() -> None:
     second = CALL | {"id": "abcdef124"}
-    chat = [USER, ASKS | {"tool_calls": [CALL, second]}, TOLD, TOLD | {"tool_call_id": "abcdef124"}, NOON]
-    made = '<tool_call>{"name": "now", "arguments": {"zone": "CET"}}</tool_call>'
+    chat = [USER, ASKS | {"tool_calls": [CALL, second]}, RESULT, RESULT | {"tool_call_id": "abcdef124"}, NOON]
+    call = '<tool_call>{"name": "now", "arguments": {"zone": "CET"}}</tool_call>'
     shown = '<tool_result>{"result": "12:00"}</tool_result>'
     text = marked("exaone4", chat)
-    assert f"«{made}\n{made}[|endofturn|]»\n[|tool|]\n{shown}\n{shown}[|endofturn|]\n" in text
+    assert f"«{call}\n{call}[|endofturn|]»\n[|tool|]\n{shown}\n{shown}[|endofturn|]\n" in text
     text = marked("command_a_tool_use", chat)
-    one = '"tool_call_id": "{}",\n        "results": {{\n            "0": "12:00"\n        }},\n'
-    one += '        "is_error": null\n    }}'
-    results = "    {\n        " + one.format(0) + ",\n    {\n        " + one.format(1)
+    result = '"tool_call_id": "{}",\n        "results": {{\n            "0": "12:00"\n        }},\n'
+    result += '        "is_error": null\n    }}'
+    results = "    {\n        " + result.format(0) + ",\n    {\n        " + result.format(1)
     assert f"<|START_TOOL_RESULT|>[\n{results}\n]<|END_TOOL_RESULT|>" in text
     assert '"tool_call_id": "1", "tool_name": "now"' in text
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3"])
 def test_calls_of_deepseek_are_generated_and_the_tags_around_results_are_not(name: str) -> None:
-    """In each round alike, where the models' own template leaves the tags of the second out."""
+    """Write the tags in every round. The models' own template omits those of the second round."""
     asks = "«<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n```json\n" + '{"zone": "CET"}'
     asks += "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>»"
-    told = "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>12:00<｜tool▁output▁end｜>"
-    text = marked(name, [USER, ASKS, TOLD, NOON, *CHAT])
-    one = f"<｜User｜>Time?<｜Assistant｜>{asks}{told}<｜tool▁outputs▁end｜>«Noon.<｜end▁of▁sentence｜>»"
-    assert text == "<s>" + one + one
+    result = "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>12:00<｜tool▁output▁end｜>"
+    text = marked(name, [USER, ASKS, RESULT, NOON, *CHAT])
+    turns = f"<｜User｜>Time?<｜Assistant｜>{asks}{result}<｜tool▁outputs▁end｜>«Noon.<｜end▁of▁sentence｜>»"
+    assert text == "<s>" + turns + turns
 
 
-def test_tools_stand_in_the_system_message() -> None:
+def test_tools_are_written_into_the_system_message() -> None:
     assert "\n<tool>" + FLAT + "</tool>\n" in marked("exaone4", CHAT, [TOOL])
     assert "<tools>\n[" + FLAT + "]\n</tools>" in marked("falcon_h1", [USER, NOON], [TOOL])
     listed = (
@@ -123,7 +123,7 @@ def test_tools_stand_in_the_system_message() -> None:
     assert '## Functions\n\n{\n  "name": "now",' in marked("jamba", CHAT, [TOOL])
 
 
-def test_reasoning_of_exaone4_is_generated_after_the_tag_that_the_prompt_opens() -> None:
+def test_reasoning_of_exaone4_is_generated_after_the_opening_tag_of_the_prompt() -> None:
     chat = [USER, NOON | {"reasoning_content": "Look up."}]
     ends = "[|user|]\nTime?[|endofturn|]\n[|assistant|]\n"
     assert marked("exaone4", chat) == ends + "<think>\n\n</think>\n\n«Noon.[|endofturn|]»\n"
@@ -131,7 +131,7 @@ def test_reasoning_of_exaone4_is_generated_after_the_tag_that_the_prompt_opens()
     assert thinks == ends + "<think>\n«Look up.\n</think>\n\nNoon.[|endofturn|]»\n"
 
 
-def test_documents_stand_after_the_question_and_are_not_generated() -> None:
+def test_documents_are_written_with_the_question_and_not_generated() -> None:
     documents = [{"title": "Clock", "text": "It is noon."}]
     text = marked("command_a_rag", [USER, NOON], documents=documents)
     assert '"results": {\n            "0": {"title": "Clock", "text": "It is noon."}\n        },' in text
@@ -149,7 +149,7 @@ def test_documents_stand_after_the_question_and_are_not_generated() -> None:
         ("qwen3_5", "<|vision_start|><|image_pad|><|vision_end|>What?"),
     ],
 )  # fmt: skip
-def test_an_image_is_its_placeholder(name: str, placeholder: str) -> None:
+def test_an_image_is_written_as_its_placeholder(name: str, placeholder: str) -> None:
     parts = [{"type": "image"}, {"type": "text", "text": "What?"}]
     assert placeholder in marked(name, [{"role": "user", "content": parts}, NOON])
 
@@ -167,11 +167,11 @@ KEPT = {
     "alpaca", "chatml", "command_a", "command_a_rag", "command_a_tool_use", "deepseek_v2", "exaone", "exaone4",
     "falcon_h1", "jamba", "llava", "phi_4",
 }  # fmt: skip
-"""Unverified families that keep the space around contents; the others strip it."""
+"""Unverified families that keep white space around contents. The others strip it."""
 
 
 @pytest.mark.parametrize("name", ["gemma3n", "gemma4_unified", "metharme", *sorted(KEPT)])
-def test_space_around_contents_is_kept_or_stripped_as_the_family_does(name: str) -> None:
+def test_white_space_around_contents_is_kept_or_stripped_as_in_the_family(name: str) -> None:
     text = marked(name, [{"role": "user", "content": " Time? "}, {"role": "assistant", "content": " Noon. "}])
     for content in ("Time?", "Noon."):
         assert (f" {content} " in text) == (name in KEPT)
@@ -179,14 +179,14 @@ def test_space_around_contents_is_kept_or_stripped_as_the_family_does(name: str)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WITH_CALLS - BY_RAG))
-def test_calls_that_a_family_can_not_write_are_refused_not_dropped(name: str) -> None:
+def test_unsupported_tool_calls_are_refused_not_dropped(name: str) -> None:
     with pytest.raises(RenderError, match=name):
         Template(read(name), SPECIAL).render(CHAT)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WITH_CALLS - {"falcon_h1"} | {"deepseek_v3"}))
-def test_tools_that_a_family_has_no_place_for_are_refused_not_dropped(name: str) -> None:
-    with pytest.raises(RenderError, match=f"{name} .*no place for"):
+def test_unsupported_tools_are_refused_not_dropped(name: str) -> None:
+    with pytest.raises(RenderError, match=f"{name} does not support tool"):
         Template(read(name), SPECIAL).render([USER, NOON], [TOOL])
 
 
@@ -195,25 +195,25 @@ def test_tools_that_a_family_has_no_place_for_are_refused_not_dropped(name: str)
              "mistral_v7_tekken", "pixtral"]
 )  # fmt: skip
 def test_roles_that_do_not_alternate_are_refused(name: str) -> None:
-    with pytest.raises(RenderError, match=f"{name} wants user and assistant in turn"):
+    with pytest.raises(RenderError, match=f"{name} expects alternating user and assistant messages"):
         Template(read(name), SPECIAL).render([USER, NOON, NOON])
-    with pytest.raises(RenderError, match=f"{name} wants user and assistant in turn"):
+    with pytest.raises(RenderError, match=f"{name} expects alternating user and assistant messages"):
         Template(read(name), SPECIAL).render([NOON])
 
 
-def test_a_system_message_that_a_family_has_not_is_refused() -> None:
-    with pytest.raises(RenderError, match="gemma has no system message"):
+def test_an_unsupported_system_message_is_refused() -> None:
+    with pytest.raises(RenderError, match="gemma does not support a system message"):
         Template(read("gemma"), SPECIAL).render([{"role": "system", "content": "Be brief."}, USER])
 
 
 @pytest.mark.parametrize("name", ["gemma4", "gemma4_unified", "nemotron_h", "qwen3_5"])
-def test_arguments_that_are_text_are_refused_where_a_family_writes_them_one_by_one(name: str) -> None:
+def test_text_arguments_are_refused_if_the_family_writes_each_argument(name: str) -> None:
     asks = {"role": "assistant", "tool_calls": [{"function": {"name": "now", "arguments": '{"zone": "CET"}'}}]}
-    with pytest.raises(RenderError, match=f"{name} wants the arguments of a tool call as a mapping"):
+    with pytest.raises(RenderError, match=f"{name} expects the arguments of a tool call as a mapping"):
         Template(read(name), SPECIAL).render([USER, asks])
 
 
 @pytest.mark.parametrize("name", sorted(WITH_CALLS - {"gemma4", "gemma4_unified", "nemotron_h", "qwen3_5"}))
-def test_arguments_are_the_same_as_text_and_as_a_mapping(name: str) -> None:
-    made = CALL | {"function": {"name": "now", "arguments": '{"zone": "CET"}'}}
-    assert marked(name, [USER, ASKS | {"tool_calls": [made]}]) == marked(name, [USER, ASKS])
+def test_text_arguments_render_like_a_mapping(name: str) -> None:
+    call = CALL | {"function": {"name": "now", "arguments": '{"zone": "CET"}'}}
+    assert marked(name, [USER, ASKS | {"tool_calls": [call]}]) == marked(name, [USER, ASKS])

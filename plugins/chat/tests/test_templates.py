@@ -1,4 +1,4 @@
-"""Where a template comes from, and what is refused before a row is read."""
+"""Templates come from the YAML, a file or the tokenizer, and invalid ones are refused before rows are read."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def test_wiring_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("where", ["top", "entry", "inline"])
-def test_an_own_template_is_used(bench: Any, tmp_path: Path, where: str) -> None:
+def test_a_template_of_the_yaml_is_used(make_bench: Any, tmp_path: Path, where: str) -> None:
     (tmp_path / "chat.jinja").write_text(OWN)
     keys = {"chat_template": "jinja", "chat_template_jinja": OWN if where == "inline" else "./chat.jinja"}
-    made = bench(**keys) if where == "entry" else bench(top=ChatSettings(**keys))
-    validate(made.run)
-    inspect(made.run)
-    (example,) = made.examples(CHAT)
-    assert made.run.tokenizer.decode(example.segments[1].tokens) == "user:a<|im_end|>assistant:b<|im_end|>"
+    bench = make_bench(**keys) if where == "entry" else make_bench(top=ChatSettings(**keys))
+    validate(bench.run)
+    inspect(bench.run)
+    (example,) = bench.examples(CHAT)
+    assert bench.run.tokenizer.decode(example.segments[1].tokens) == "user:a<|im_end|>assistant:b<|im_end|>"
 
 
-def test_prepared_data_depends_on_what_an_entrys_template_file_says(bench: Any, tmp_path: Path) -> None:
+def test_the_text_of_an_entrys_template_file_is_part_of_its_options(make_bench: Any, tmp_path: Path) -> None:
     (tmp_path / "chat.jinja").write_text(OWN)
-    made = bench(chat_template_jinja="./chat.jinja")
-    inspect(made.run)
-    assert made.run.config.entries[0].options.chat_template_jinja == OWN
+    bench = make_bench(chat_template_jinja="./chat.jinja")
+    inspect(bench.run)
+    assert bench.run.config.entries[0].options.chat_template_jinja == OWN
 
 
-def test_the_tokenizer_is_saved_with_the_runs_own_template(bench: Any) -> None:
-    made = bench(top=ChatSettings(chat_template="jinja", chat_template_jinja=OWN))
-    wrapper = tunesmith_chat.load_tokenizer(made.run)
+def test_the_tokenizer_is_saved_with_the_runs_own_template(make_bench: Any) -> None:
+    bench = make_bench(top=ChatSettings(chat_template="jinja", chat_template_jinja=OWN))
+    wrapper = tunesmith_chat.load_tokenizer(bench.run)
     next(wrapper)
     with pytest.raises(StopIteration) as done:
-        wrapper.send(made.run.tokenizer)
+        wrapper.send(bench.run.tokenizer)
     assert done.value.value.chat_template == OWN
 
 
@@ -57,44 +57,44 @@ def test_the_tokenizer_is_saved_with_the_runs_own_template(bench: Any) -> None:
     ("top", "entry", "message"),
     [
         ({"chat_template": "chat_ml"}, {}, "(?s)'chat_ml'; known: tokenizer_default, jinja, .*mean 'chatml'"),
-        ({"chat_template": "jinja"}, {}, "chat_template_jinja gives no template"),
+        ({"chat_template": "jinja"}, {}, "chat_template_jinja is not set"),
         ({"chat_template": "tokenizer_default", "chat_template_jinja": "{{ a }}"}, {}, "no effect"),
         ({}, {"chat_template": "lama3"}, "(?s)'lama3'; known.*did you mean 'llama3'"),
-        ({"chat_template_jinja": "{{ a }}"}, {"chat_template": "tokenizer_default"}, "goes against"),
+        ({"chat_template_jinja": "{{ a }}"}, {"chat_template": "tokenizer_default"}, "contradicts"),
         ({}, {"roles_to_train": ["gpt"]}, "(?s)'gpt'; roles: .*did you mean 'assistant'"),
-        ({}, {"roles_to_train": []}, "names no role"),
+        ({}, {"roles_to_train": []}, "is empty"),
         ({}, {"roles": {"user": ["x"], "tool": ["x"]}}, "both user and tool"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(bench: Any, top: Any, entry: Any, message: str) -> None:
+def test_contradicting_settings_are_refused(make_bench: Any, top: Any, entry: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        validate(bench(top=ChatSettings(**top), **entry).run)
+        validate(make_bench(top=ChatSettings(**top), **entry).run)
 
 
-@pytest.mark.parametrize(("jinja", "message"), [("./no.jinja", "can't be read"), ("{% for %}", "no Jinja template")])
-def test_a_template_that_is_absent_or_broken_is_refused(bench: Any, jinja: str, message: str) -> None:
+@pytest.mark.parametrize(("jinja", "message"), [("./no.jinja", "can't be read"), ("{% for %}", "is not valid Jinja")])
+def test_a_missing_or_invalid_template_is_refused(make_bench: Any, jinja: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        inspect(bench(chat_template_jinja=jinja).run)
+        inspect(make_bench(chat_template_jinja=jinja).run)
 
 
-def test_a_tokenizer_folder_without_template_is_refused(bench: Any, tmp_path: Path) -> None:
+def test_a_tokenizer_folder_without_template_is_refused(make_bench: Any, tmp_path: Path) -> None:
     config = tmp_path / "tokenizer_config.json"
     config.write_text(json.dumps({"eos_token": "x"}))
     with pytest.raises(ModelError, match="no chat template"):
-        inspect(bench().run)
+        inspect(make_bench().run)
     config.write_text(json.dumps({"chat_template": OWN}))
-    inspect(bench().run)
+    inspect(make_bench().run)
     (tmp_path / "chat_template.jinja").write_text("{% endfor %}")
-    with pytest.raises(ModelError, match="no Jinja template"):
-        inspect(bench().run)
+    with pytest.raises(ModelError, match="is not valid Jinja"):
+        inspect(make_bench().run)
 
 
-def test_a_tokenizer_without_template_is_refused_when_data_is_built(bench: Any) -> None:
+def test_a_tokenizer_without_template_is_refused_when_data_is_built(make_bench: Any) -> None:
     with pytest.raises(ModelError, match="no chat template"):
-        bench(template=None).examples(CHAT)
+        make_bench(template=None).examples(CHAT)
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

@@ -1,4 +1,4 @@
-"""Conversations through the chat template, with exact loss masks."""
+"""Render conversations through the chat template, with exact loss masks."""
 
 from __future__ import annotations
 
@@ -15,64 +15,65 @@ Ends = Literal["all", "turn", "last", "none"]
 
 class ChatSettings(Settings):
     chat_template: str | None = None
-    """The chat template: tokenizer_default (where not set), the name of one (chatml, llama3, ...),
-    tokenizer_default_fallback_<name> for one only where the tokenizer has none, or jinja for chat_template_jinja."""
+    """The chat template: tokenizer_default (used if not set), a built-in template by name (chatml, llama3, ...),
+    tokenizer_default_fallback_<name> for a built-in template used only if the tokenizer has none, or jinja for the
+    template in chat_template_jinja."""
     chat_template_jinja: str | None = None
-    """A template of one's own: Jinja text, or the path of a .jinja file relative to this YAML."""
+    """Your own template: Jinja text, or the path of a .jinja file relative to this YAML."""
     chat_template_kwargs: dict[str, Any] = {}
-    """Variables given to the template, e.g. {enable_thinking: false}."""
+    """Variables passed to the template, e.g. {enable_thinking: false}."""
     eot_tokens: list[str] = []
-    """Tokens that end a turn, beside the tokenizer's end token; those of a named template where not set."""
+    """Tokens that end a turn, in addition to the tokenizer's end token. If not set, those of the named template."""
     default_system_message: str | None = None
-    """The system message of conversations that have none."""
+    """System message for conversations that have none."""
 
 
 class ChatDataset(Settings):
-    """Further keys of a `datasets:` entry of one of these types."""
+    """Additional keys of a `datasets:` entry that this plugin reads."""
 
     chat_template: str | None = None
-    """For this entry: as the top-level key, which holds where this is not set."""
+    """Chat template of this entry. If not set, the top-level chat_template applies."""
     chat_template_jinja: str | None = None
-    """For this entry: Jinja text, or the path of a .jinja file relative to this YAML."""
+    """Template of this entry: Jinja text, or the path of a .jinja file relative to this YAML."""
     chat_template_kwargs: dict[str, Any] = {}
-    """For this entry: variables given to the template, beside the top-level ones."""
+    """Variables passed to the template for this entry, in addition to the top-level ones."""
     default_system_message: str | None = None
-    """For this entry: the system message of conversations that have none."""
+    """System message for conversations of this entry that have none."""
     drop_system_message: bool = False
-    """Leave out the system message that a conversation begins with."""
+    """Drop the system message at the beginning of a conversation."""
     field_messages: str = "messages"
     """Column with the messages: a list of mappings of a role and content."""
     field_tools: str = "tools"
-    """Column with the JSON schemas of tools, where rows have any."""
+    """Column with the JSON schemas of tools; rows may leave it out."""
     message_property_mappings: dict[str, str] = {}
-    """Names that the messages use, by what the template calls them, e.g. {role: from, content: value}."""
+    """Property name in the template -> property name in the data, e.g. {role: from, content: value}."""
     roles: dict[str, list[str]] = {"assistant": ["gpt", "model"], "user": ["human"]}
-    """Role -> other names that the data has for it."""
+    """Role -> other names for it in the data."""
     field_thinking: str | None = None
-    """Property of a message with its reasoning; reasoning_content, thinking and reasoning are known without it."""
+    """Property of a message with its reasoning. reasoning_content, thinking and reasoning are recognized without it."""
     template_thinking_key: str | None = None
-    """What the template calls the reasoning, where that is neither reasoning_content nor thinking."""
+    """Name of the reasoning in the template, if it is neither reasoning_content nor thinking."""
     split_thinking: bool = False
-    """Take reasoning out of <think>...</think> at the beginning of what the assistant says."""
+    """Move <think>...</think> at the beginning of an assistant message into its reasoning."""
     roles_to_train: list[str] = ["assistant"]
-    """Roles whose messages are trained."""
+    """Roles whose messages are trained on."""
     train_on_eos: Ends = "turn"
-    """Which end tokens are trained: of all turns, of trained turns, of the last trained turn, or none."""
+    """End tokens to train on: of all turns, of each trained turn, of the last trained turn, or none."""
     train_on_eot: Ends | None = None
-    """The same for eot_tokens; as train_on_eos where not set."""
+    """The same for eot_tokens. If not set, the value of train_on_eos."""
     message_field_training: str | None = None
-    """Property of a message, true or false, that says whether it is trained, whatever its role."""
+    """Property of a message, true or false, that decides if it is trained on, regardless of its role."""
     message_field_training_detail: str | None = None
-    """Property of a message with the characters of its content that are trained: a list of mappings of begin_offset,
-    end_offset (the last character, not the one after it) and train."""
+    """Property of a message with the spans of its content to train on: a list of mappings with begin_offset, end_offset
+    (inclusive) and train."""
     field_chosen: str = "chosen"
-    """Column with the better answer, for methods that train on pairs."""
+    """Column with the preferred answer, for methods that train on pairs."""
     field_rejected: str = "rejected"
-    """Column with the worse answer."""
+    """Column with the rejected answer, for methods that train on pairs."""
     field_completion: str = "completion"
-    """Column with the answer, for methods that train on labelled answers."""
+    """Column with the answer, for methods that train on labeled answers."""
     field_label: str = "label"
-    """Column that says whether the answer is good: true or false."""
+    """Column with the label of the answer: true if it is good, false if not."""
 
 
 PAIRS = ("chat_template.default", "chat_template.argilla_chat")
@@ -97,7 +98,7 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def inspect(run: Run) -> None:
-    """Every template exists and compiles, as far as that can be seen without the hub."""
+    """Check that the templates exist and compile, as far as that is possible without downloading anything."""
     from tunesmith_chat.inspection import read_templates
 
     read_templates(run)
@@ -105,7 +106,7 @@ def inspect(run: Run) -> None:
 
 @hookimpl(wrapper=True)
 def load_tokenizer(run: Run) -> Generator[None, Any, Any]:
-    """Give the tokenizer the run's own template, so that the trained model is saved with what it was trained on."""
+    """Set the tokenizer's template to the run's, so that the model is saved with the template it was trained on."""
     from tunesmith_chat.tokenizer import prepare
 
     tokenizer = yield

@@ -1,8 +1,8 @@
-"""What the child answers: texts and their regions, packed close by the child, read with suspicion by the run.
+"""Encode and validate the answers of the rendering process: texts and their regions.
 
-{"outlines": [[[why, weight], ...], ...], "items": [...]}, and the texts end to end. An item is [characters, unmarked,
-number of its outline, end, end, ...], or [message, help, code] of a row that is refused. Chats of one shape share an
-outline.
+An answer is {"outlines": [[[reason, weight], ...], ...], "items": [...]}, followed by the texts end to end. An item is
+[characters, unmarked, index of its outline, end, end, ...], or [message, help, code] for a row that is refused.
+Conversations of the same shape share an outline. The run does not trust the process, so it checks every value.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import math
 from typing import Any, NamedTuple
 
 from tunesmith_chat import wire
-from tunesmith_chat.spans import Found
+from tunesmith_chat.spans import MarkedText
 
 Outline = tuple[tuple[str, float], ...]
-"""Of each region of a text: why its characters are trained or not, and their loss weight."""
+"""For each region of a text: why its characters are trained or not, and their loss weight."""
 CODES = ("row", "template-unstable")
 
 
 class Rendered(NamedTuple):
-    """A text, where its regions end, their outline, and how many generation blocks have no end token (see spans.py)."""
+    """A text, the ends of its regions, their outline, and the number of generation blocks without an end token."""
 
     text: str
     ends: tuple[int, ...]
@@ -28,7 +28,7 @@ class Rendered(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a row can't be used, what to do, and the error's code."""
+    """Why a row can't be used, what to do about it, and the error code."""
 
     message: str
     help: str | None
@@ -36,21 +36,21 @@ class Refusal(NamedTuple):
 
 
 class Packer:
-    """Gathers answers until they are sent."""
+    """Collects answers until they are sent."""
 
     def __init__(self) -> None:
         self.size = 0
-        """Bytes of the texts."""
+        """Number of bytes of the texts."""
         self.items: list[Any] = []
         self._texts: list[bytes] = []
         self._outlines: dict[Outline, int] = {}
 
-    def add(self, found: Found) -> None:
-        """Raises UnicodeEncodeError for a text that UTF-8 has no bytes for."""
-        text = found.text.encode("utf-8")
-        outline = tuple([(region.reason, region.weight) for region in found.regions])
+    def add(self, marked: MarkedText) -> None:
+        """Add an answer. Raise UnicodeEncodeError for a text with a lone surrogate, which UTF-8 can't encode."""
+        text = marked.text.encode("utf-8")
+        outline = tuple([(region.reason, region.weight) for region in marked.regions])
         number = self._outlines.setdefault(outline, len(self._outlines))
-        self.items.append([len(found.text), found.unmarked, number, *[region.end for region in found.regions]])
+        self.items.append([len(marked.text), marked.unmarked, number, *[region.end for region in marked.regions]])
         self._texts.append(text)
         self.size += len(text)
 
@@ -58,36 +58,39 @@ class Packer:
         self.items.append((message, help, code))
 
     def packed(self) -> tuple[str, bytes]:
-        """JSON and texts."""
+        """Return the answers as JSON, and the bytes of their texts."""
         return wire.packed({"outlines": list(self._outlines), "items": self.items}), b"".join(self._texts)
 
 
-def read(said: Any, text: str, most: int) -> list[Rendered | Refusal]:
-    """The answers in a message, of which there are at least one and at most `most`. Raises wire.Broken."""
+def read(message: Any, text: str, limit: int) -> list[Rendered | Refusal]:
+    """Return the answers in a message: at least one and at most `limit`. Raise wire.ProtocolError if it is malformed.
+
+    message: its JSON value. text: the texts of its answers, end to end.
+    """
     try:
-        outlines = [tuple([(why, weight) for why, weight in outline]) for outline in said["outlines"]]
-        items = said["items"]
-        known = all(
-            type(why) is str and type(weight) is float and 0 <= weight < math.inf
+        outlines = [tuple([(reason, weight) for reason, weight in outline]) for outline in message["outlines"]]
+        items = message["items"]
+        valid = all(
+            type(reason) is str and type(weight) is float and 0 <= weight < math.inf
             for outline in outlines
-            for why, weight in outline
+            for reason, weight in outline
         )
-        if not (known and type(items) is list and 0 < len(items) <= most):
-            raise wire.Broken("no answer")
-        found: list[Rendered | Refusal] = []
+        if not (valid and type(items) is list and 0 < len(items) <= limit):
+            raise wire.ProtocolError("malformed answer")
+        answers: list[Rendered | Refusal] = []
         position = 0
         for item in items:
             if type(item[0]) is str:
-                message, help, code = item
-                found.append(Refusal(message, help and str(help), code if code in CODES else "row"))
+                problem, help, code = item
+                answers.append(Refusal(problem, help and str(help), code if code in CODES else "row"))
                 continue
             if set(map(type, item)) != {int} or min(item) < 0:
-                raise wire.Broken("no answer")
+                raise wire.ProtocolError("malformed answer")
             stop, outline = position + item[0], outlines[item[2]]
             if stop > len(text) or len(item) != 3 + len(outline):
-                raise wire.Broken("no answer")
-            found.append(Rendered(text[position:stop], tuple(item[3:]), outline, item[1]))
+                raise wire.ProtocolError("malformed answer")
+            answers.append(Rendered(text[position:stop], tuple(item[3:]), outline, item[1]))
             position = stop
-        return found
+        return answers
     except (TypeError, ValueError, LookupError) as error:
-        raise wire.Broken("no answer") from error
+        raise wire.ProtocolError("malformed answer") from error

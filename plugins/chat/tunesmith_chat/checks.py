@@ -1,4 +1,4 @@
-"""What can be known to be wrong from the YAML alone: keys that do not go together, or have no effect."""
+"""Check the chat keys of the YAML: keys that contradict each other or have no effect."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RESERVED = ("messages", "tools", "add_generation_prompt")
 
 
 def check_settings(run: Run) -> None:
-    """Raise ConfigError with every problem of the chat keys that needs no file."""
+    """Raise ConfigError with all problems of the chat keys that can be found without reading files."""
     top = run.settings(ChatSettings)
     problems = list(_template_keys(run, top, ()))
     problems += _kwargs(run, top, ())
@@ -40,13 +40,13 @@ def check_settings(run: Run) -> None:
             problems += _entry(run, spec, spec.options, top)
     if not any(chats(run)):
         for key in sorted(top.model_fields_set - {"chat_template", "chat_template_jinja"}):
-            problems += run.config.error(key, "has no effect: no dataset goes through a chat template").problems
+            problems += run.config.error(key, "has no effect: no dataset uses a chat template").problems
     if problems:
         raise ConfigError(problems)
 
 
 def chats(run: Run) -> Iterator[tuple[Place, ChatDataset]]:
-    """The entries that go through a chat template, with their place."""
+    """Yield the entries that use a chat template, with their place."""
     for spec in run.config.entries:
         if isinstance(spec.options, ChatDataset) and spec.type not in FORMATS:
             yield (spec.group, spec.index), spec.options
@@ -55,7 +55,7 @@ def chats(run: Run) -> Iterator[tuple[Place, ChatDataset]]:
 def _entry(run: Run, spec: DatasetSpec, entry: ChatDataset, top: ChatSettings) -> list[Problem]:
     path: Place = (spec.group, spec.index)
     problems: list[Problem] = []
-    for key in sorted(entry.model_fields_set & _idle(spec)):
+    for key in sorted(entry.model_fields_set & _unused_keys(spec)):
         message = f"has no effect with type: {spec.type} and a method that trains on {spec.row_kind} rows"
         problems += run.config.error((*path, key), message, "drop it").problems
     if problems:
@@ -65,47 +65,45 @@ def _entry(run: Run, spec: DatasetSpec, entry: ChatDataset, top: ChatSettings) -
     problems += _roles(run, entry, path)
     problems += _properties(run, entry, path)
     if entry.train_on_eot is not None and not top.eot_tokens and not (name_of(entry) or name_of(top)):
-        message = "has no effect without eot_tokens, the tokens that it is about"
-        problems += run.config.error(
-            (*path, "train_on_eot"), message, "write eot_tokens: [...] at the top level"
-        ).problems
+        help = "write eot_tokens: [...] at the top level"
+        problems += run.config.error((*path, "train_on_eot"), "has no effect without eot_tokens", help).problems
     return problems
 
 
-def _idle(spec: DatasetSpec) -> set[str]:
-    """Keys that say nothing to the type and the row kind of an entry."""
+def _unused_keys(spec: DatasetSpec) -> set[str]:
+    """Return the keys that have no effect with the type and the row kind of an entry."""
     if spec.type in FORMATS:
         return set(ChatDataset.model_fields) - FORMATS[spec.type].keys
-    idle = _ANY_COLUMN - _COLUMNS.get(spec.row_kind, set())
+    unused = _ANY_COLUMN - _COLUMNS.get(spec.row_kind, set())
     if spec.row_kind != "conversation":
-        idle |= _TRAINING
+        unused |= _TRAINING
     if spec.type.startswith("bradley_terry."):
-        idle |= {"field_messages"}
-    return idle
+        unused |= {"field_messages"}
+    return unused
 
 
 def _template_keys(
     run: Run, settings: ChatSettings | ChatDataset, path: Place, top: ChatSettings | None = None
 ) -> list[Problem]:
     name, own = settings.chat_template, settings.chat_template_jinja
-    key, other = (*path, "chat_template"), (*path, "chat_template_jinja")
+    key, jinja_key = (*path, "chat_template"), (*path, "chat_template_jinja")
     if name is not None and name not in known():
         close = nearest(name, list(known()))
         help = f"did you mean {close!r}? " if close else ""
-        help += "tokenizer_default is the model's own template; jinja is that of chat_template_jinja"
-        shown = [one for one in known() if not one.startswith(FALLBACK)]
-        message = f"is {name!r}; known: {', '.join(shown)}, {FALLBACK}<name>"
+        help += "tokenizer_default is the model's own template; jinja is the one in chat_template_jinja"
+        shown = [value for value in known() if not value.startswith(FALLBACK)]
+        message = f"unknown value {name!r}; known: {', '.join(shown)}, {FALLBACK}<name>"
         return run.config.error(key, message, help).problems
     if name == JINJA and not own and not (top and top.chat_template_jinja):
-        help = "write chat_template_jinja: the path of a .jinja file, or the template itself"
-        return run.config.error(key, "is jinja, and chat_template_jinja gives no template", help).problems
+        help = "write chat_template_jinja: PATH of a .jinja file, or the template itself"
+        return run.config.error(key, "is jinja, but chat_template_jinja is not set", help).problems
     if name not in (None, JINJA) and own:
-        return run.config.error(other, f"has no effect with chat_template: {name}", "drop one").problems
-    brought = top and (top.chat_template_jinja or top.chat_template not in (None, DEFAULT))
-    if (name == DEFAULT or fallback_name(settings)) and brought:
-        # The tokenizer is saved with the run's template, so its former one is no longer its default
-        help = "drop the entry's chat_template, or give each entry its own"
-        return run.config.error(key, "goes against the template that the run gives its tokenizer", help).problems
+        return run.config.error(jinja_key, f"has no effect with chat_template: {name}", "drop one of them").problems
+    run_has_template = top and (top.chat_template_jinja or top.chat_template not in (None, DEFAULT))
+    if (name == DEFAULT or fallback_name(settings)) and run_has_template:
+        # The run's template replaces that of the tokenizer, so the tokenizer's original one is no longer its default
+        help = "drop chat_template from the entry, or set it only in entries"
+        return run.config.error(key, "contradicts the top-level template, which replaces this one", help).problems
     return []
 
 
@@ -114,32 +112,32 @@ def _kwargs(run: Run, settings: ChatSettings | ChatDataset, path: Place) -> list
     for name, value in settings.chat_template_kwargs.items():
         key = (*path, "chat_template_kwargs", name)
         if name in _RESERVED:
-            message = "is given to the template by the row, and can't be set"
+            message = "can't be set: its value comes from the row"
             problems += run.config.error(key, message, "drop it").problems
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
-            problems += run.config.error(key, f"is no JSON value: {error}").problems
+            problems += run.config.error(key, f"is not a JSON value: {error}").problems
     return problems
 
 
 def _properties(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
-    """Problems of keys that name properties of messages: one name with two meanings."""
+    """Return the problems of keys that name properties of messages: a name with two meanings."""
     problems: list[Problem] = []
     sources = {"role": "role", "content": "content"} | entry.message_property_mappings
-    taken = {source: f"message_property_mappings.{target}" for target, source in sources.items()}
+    owners = {source: f"message_property_mappings.{target}" for target, source in sources.items()}
     for key in ("field_thinking", "message_field_training", "message_field_training_detail"):
         name = getattr(entry, key)
         if name is None:
             continue
-        if name in taken:
-            message = f"is {name!r}, which {taken[name]} names too"
+        if name in owners:
+            message = f"is {name!r}, which is also the value of {owners[name]}"
             problems += run.config.error((*path, key), message).problems
-        taken.setdefault(name, key)
+        owners.setdefault(name, key)
     if entry.template_thinking_key in (*_PROPERTIES, *REASONING_NAMES[:2]):
         message = f"is {entry.template_thinking_key!r}"
-        message += ", which every template is given" if entry.template_thinking_key in REASONING_NAMES else ""
-        help = "name the property that the template reads reasoning from"
+        message += ", which is always passed to templates" if entry.template_thinking_key in REASONING_NAMES else ""
+        help = "write the name of the property from which the template reads the reasoning"
         problems += run.config.error((*path, "template_thinking_key"), message, help).problems
     return problems
 
@@ -148,37 +146,35 @@ def _roles(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
     names = role_names(entry.roles)
     problems: list[Problem] = []
     if not entry.roles_to_train and not entry.message_field_training and not entry.message_field_training_detail:
-        problems += run.config.error((*path, "roles_to_train"), "names no role", "write [assistant]").problems
+        problems += run.config.error((*path, "roles_to_train"), "is empty", "write [assistant]").problems
     for index, role in enumerate(entry.roles_to_train):
         roles = {*BUILT_IN, *entry.roles}
         if role not in roles:
             close = names.get(role) or nearest(role, roles)
-            help = f"did you mean {close!r}?" if close else "name it in roles: too"
-            message = f"is {role!r}; roles: {', '.join(sorted(roles))}"
+            help = f"did you mean {close!r}?" if close else "add it to roles: too"
+            message = f"unknown role {role!r}; roles: {', '.join(sorted(roles))}"
             problems += run.config.error((*path, "roles_to_train", index), message, help).problems
     owner: dict[str, str] = {}
     for role, aliases in entry.roles.items():
         for alias in aliases:
             if owner.setdefault(alias, role) != role:
-                message = f"gives the name {alias!r} to both {owner[alias]} and {role}"
+                message = f"maps the name {alias!r} to both {owner[alias]} and {role}"
                 problems += run.config.error((*path, "roles", role), message).problems
     return problems
 
 
 def unread(run: Run, settings: ChatSettings | ChatDataset, path: Place, variables: frozenset[str]) -> list[Problem]:
-    """Problems of variables that these settings give to templates, which read only `variables`."""
+    """Return the problems of template variables in these settings that are not in `variables`, those that are read."""
     problems: list[Problem] = []
     for name in settings.chat_template_kwargs.keys() - variables:
         close = nearest(name, set(variables))
-        help = f"did you mean {close!r}?" if close else f"it reads {', '.join(sorted(variables))}"
-        message = "has no effect: the chat template reads no such variable"
+        help = f"did you mean {close!r}?" if close else f"the template reads {', '.join(sorted(variables))}"
+        message = "has no effect: the chat template does not read this variable"
         problems += run.config.error((*path, "chat_template_kwargs", name), message, help).problems
     return problems
 
 
 def no_template(where: str) -> ModelError:
-    """The error for a tokenizer without a template."""
-    help = (
-        "write chat_template: with the name of its family (chatml, llama3, ...), or jinja and chat_template_jinja: FILE"
-    )
+    """Return the error for a tokenizer without a template."""
+    help = "write chat_template: with the name of its family (chatml, llama3, ...), or set chat_template_jinja: FILE"
     return ModelError("the tokenizer has no chat template", where=where, help=help, code="chat-template")

@@ -1,6 +1,6 @@
-"""Run as a file, with the folders of jinja2 and markupsafe: the process that renders chat templates (see server.py).
+"""Start the process that renders chat templates (server.py). Its arguments are the folders of jinja2 and markupsafe.
 
-`python -I -S` gives it a bare interpreter: no packages but the standard library's, no .pth files, no environment.
+`python -I -S` runs this file in an isolated interpreter: only the standard library, no .pth files, no environment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import types
 
 
 def main() -> None:
-    # This package without its __init__, which would bring in the framework: what is not here can't be reached
+    # Skip this package's __init__, which imports the framework: a template can't reach code that is not loaded
     package = types.ModuleType("tunesmith_chat")
     package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["tunesmith_chat"] = package

@@ -1,4 +1,4 @@
-"""From a raw row to a conversation as a chat template reads it."""
+"""Read the conversation of a raw row in the form that a chat template takes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Plans = list[Any]
 
 
 class Conversation(NamedTuple):
-    """A row's messages, each with a role and (but for pure tool calls) a text `content`; its tools; and the row.
+    """A row, its messages, and its tools.
 
-    plans: of each message what is trained, where some say it themselves (marks.plan_of); field: the column to blame.
+    A message has a role and a text `content`; the content may be missing next to tool calls. plans: the training plan
+    of each message (marks.plan_of), or None if no message sets one. field: the column to name in errors.
     """
 
     row: Row
@@ -27,7 +28,10 @@ class Conversation(NamedTuple):
 
 
 class Reader:
-    """Reads the conversations of one dataset entry. `default_system`: for those without a system message."""
+    """A reader of the conversations of one dataset entry.
+
+    default_system: the system message of conversations that have none, unless the entry sets its own.
+    """
 
     def __init__(self, options: ChatDataset, default_system: str | None = None):
         self.options = options
@@ -38,7 +42,7 @@ class Reader:
         self._system = default_system if options.default_system_message is None else options.default_system_message
 
     def read(self, row: Row) -> Conversation:
-        """The conversation of a row. Raises DataError naming the message and the property that can't be used."""
+        """Return the conversation of a row. Raise DataError with the message and the property that can't be used."""
         raw = row.get(self.field)
         if not isinstance(raw, list):
             row.require(self.field, list)
@@ -46,40 +50,40 @@ class Reader:
         return self.conversation(row, self.field, messages, plans)
 
     def messages(self, row: Row, place: str, raw: Sequence[Any]) -> tuple[list[Message], Plans | None]:
-        """The messages of a list, and what is trained of each where any says that itself. Raises DataError."""
+        """Return the messages of a list, and their training plans if any message sets one. Raise DataError."""
         if not raw:
             raise row.error(place, "has no messages")
         messages: list[Message] = []
         plans: Plans = []
         marked = False
-        for index, one in enumerate(raw):
-            message, plan = self.message.read(row, f"{place}[{index}]", one)
+        for index, record in enumerate(raw):
+            message, plan = self.message.read(row, f"{place}[{index}]", record)
             messages.append(message)
             plans.append(plan)
             marked = marked or plan is not None
         return messages, plans if marked else None
 
     def conversation(self, row: Row, field: str, messages: list[Message], plans: Plans | None = None) -> Conversation:
-        """Messages with the row's tools and the system message that the entry wants. Raises DataError."""
+        """Add the row's tools and apply the entry's system message options. Raise DataError."""
         if self._drop_system and messages[0]["role"] == "system":
             messages, plans = messages[1:], plans and plans[1:]
             if not messages:
-                raise row.error(field, "has no message but the system's, and drop_system_message leaves that out")
+                raise row.error(field, "has only a system message, which drop_system_message removes")
         if self._system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system}, *messages]
             plans = plans and [None, *plans]
         return Conversation(row, messages, self._tools(row) if self.field_tools in row else None, plans, field)
 
     def _tools(self, row: Row) -> list[Any] | None:
-        """The row's tools: a list of JSON schemas, or the same as JSON text (columns of Parquet files hold that)."""
+        """Return the row's tools: a list of JSON schemas, or the same as JSON text, as in columns of Parquet files."""
         value = row[self.field_tools]
         if isinstance(value, str):
             try:
                 value = json.loads(value) if value.strip() else None
             except ValueError as error:
-                raise row.error(self.field_tools, f"is no JSON: {error}") from error
+                raise row.error(self.field_tools, f"is not valid JSON: {error}") from error
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
-            raise row.error(self.field_tools, "has to be a list of JSON schemas")
+            raise row.error(self.field_tools, "must be a list of JSON schemas")
         return [plain(tool) for tool in value]

@@ -1,4 +1,4 @@
-"""Conversation formats that are plain text and no template: llama2_chat, pygmalion, metharme."""
+"""Conversation formats that are written without a chat template: llama2_chat, pygmalion, metharme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Format(NamedTuple):
-    """How rows become pieces of text, and the keys of an entry that say something to it."""
+    """The function that turns a row into pieces of text, and the keys of an entry that the format reads."""
 
     pieces: Callable[[Any, Row, ChatDataset], list[Piece]]
     keys: frozenset[str]
@@ -24,33 +24,34 @@ def _column(options: ChatDataset) -> str:
 
 
 def _turns(row: Row, options: ChatDataset, name: str, text: str, roles: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(role, text) of each message of a row; `name` and `text`: its properties; roles: those of the data.
+    """Return (role, text) of each message of a row. Raise DataError for a message of another shape.
 
-    Raises DataError.
+    name, text: the properties with the role and the text. roles: role in the data -> role.
     """
     column = _column(options)
     messages = row.require(column, list)
     if not messages:
         raise row.error(column, "has no messages")
-    found = []
+    turns = []
     for index, message in enumerate(messages):
         place = f"{column}[{index}]"
         if not isinstance(message, Mapping):
-            raise row.error(place, f"is {type(message).__name__}, not a mapping")
-        one = Row(message, row.where)
+            raise row.error(place, f"must be a mapping, got {type(message).__name__}")
         role = message.get(name)
         if not isinstance(role, str) or role not in roles:
             raise row.error(f"{place}.{name}", f"is {str(role)[:40]!r}; known: {', '.join(roles)}")
         if not isinstance(message.get(text), str):
-            raise row.error(f"{place}.{text}", f"is {type(message.get(text)).__name__}, not a text")
-        found.append((roles[role], str(one.require(text))))
-    return found
+            raise row.error(f"{place}.{text}", f"must be a string, got {type(message.get(text)).__name__}")
+        turns.append((roles[role], str(Row(message, row.where).require(text))))
+    return turns
 
 
 def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
-    """Turns of user and assistant in [INST] marks, each pair a text of its own; a system message in the first.
+    """Return the pieces of a row for `llama2_chat`.
 
-    As in Llama 2's reference code (github.com/meta-llama/llama, generation.py).
+    Each pair of a user and an assistant turn is a text of its own, with the user turn between [INST] and [/INST]. The
+    system message is part of the first pair. Source: Llama 2's reference code (github.com/meta-llama/llama,
+    generation.py).
     """
     from tunesmith import Piece
 
@@ -60,9 +61,9 @@ def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
     if turns[0][0] == "system":
         system = f"<<SYS>>\n{turns[0][1]}\n<</SYS>>\n\n"
         turns = turns[1:]
-    wanted = [("user", "assistant")[i % 2] for i in range(len(turns))]
-    if not turns or [role for role, _ in turns] != wanted or len(turns) % 2:
-        raise row.error(_column(options), "has to be turns of human and gpt, one after the other, that end with gpt")
+    alternating = [("user", "assistant")[i % 2] for i in range(len(turns))]
+    if not turns or [role for role, _ in turns] != alternating or len(turns) % 2:
+        raise row.error(_column(options), "must be alternating turns of human and gpt, with gpt last")
     pieces = []
     for number, ((_, question), (_, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
         begin = (tokenizer.bos_token or "") if number else ""
@@ -74,7 +75,7 @@ def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
 
 
 def pygmalion(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
-    """Persona, user and model after their marks; what the model says is trained."""
+    """Return the pieces of a row for `pygmalion`: turns after their marks, of which those of the model are trained."""
     from tunesmith import Piece
 
     roles = {"system": "system", "human": "user", "user": "user", "bot": "model", "model": "model"}
@@ -94,7 +95,7 @@ def pygmalion(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
 
 
 def metharme(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
-    """A prompt and what is generated from it, which is trained."""
+    """Return the pieces of a row for `metharme`: a prompt and its generation, which is trained."""
     from tunesmith import Piece
 
     prompt, generation = row.require("prompt"), row.require("generation")
@@ -106,4 +107,4 @@ FORMATS = {
     "pygmalion": Format(pygmalion, frozenset({"field_messages"})),
     "metharme": Format(metharme, frozenset()),
 }
-"""The types that go through no chat template."""
+"""Type -> format, for the types that use no chat template."""

@@ -1,4 +1,4 @@
-"""Templates before a row is read: they exist, they compile, and they read the variables that they are given."""
+"""Check chat templates before rows are read: they exist, compile, and read the variables passed to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tunesmith import ConfigError, ModelError, Problem
 from tunesmith_chat import ChatDataset, ChatSettings
 from tunesmith_chat.checks import Place, chats, no_template, unread
-from tunesmith_chat.renderer import BadTemplate, Form, Renderer
+from tunesmith_chat.renderer import BadTemplate, Renderer, TemplateSpec
 from tunesmith_chat.sources import (
     Templates,
     fallback_name,
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 
 def read_templates(run: Run) -> None:
-    """Check every template, and put the text of an entry's own one in its options.
+    """Check every template, and store the text of an entry's template in its options.
 
-    So it is read once, and prepared data depends on what it says (the run's own one is part of its tokenizer).
-    Raises ConfigError for a template of the YAML, ModelError for one of the tokenizer, that is absent or no Jinja.
+    Each file is thus read once, and the fingerprint of prepared data includes the text. The run's template is part of
+    its tokenizer. Raise ConfigError for a missing or invalid template of the YAML, ModelError for one of the tokenizer.
     """
     top, base = run.settings(ChatSettings), run.config.base
     folder = Path(run.core.tokenizer_path)
     entries = list(chats(run))
     with Renderer() as renderer:
-        problems = _own(run, renderer, top, ())
+        problems = _yaml_template(run, renderer, top, ())
         for path, entry in entries:
-            problems += _own(run, renderer, entry, path)
+            problems += _yaml_template(run, renderer, entry, path)
         if problems:
             raise ConfigError(problems)
         theirs: Templates | None = None
-        if folder.is_dir() and not all(own_template(one, base) or own_template(top, base) for _, one in entries):
+        if folder.is_dir() and not all(own_template(entry, base) or own_template(top, base) for _, entry in entries):
             fallback = fallback_name(top) or all(fallback_name(entry) for _, entry in entries)
             theirs = _stored(renderer, folder, required=not fallback)
         problems = _variables(run, renderer, entries, theirs)
@@ -51,7 +51,7 @@ def read_templates(run: Run) -> None:
 
 
 def _with_text(run: Run, spec: DatasetSpec) -> DatasetSpec:
-    """The entry with the text of its template in place of a path or name."""
+    """Return the entry with the text of its template in place of a path or name."""
     options = spec.options
     if not isinstance(options, ChatDataset):
         return spec
@@ -64,26 +64,26 @@ def _with_text(run: Run, spec: DatasetSpec) -> DatasetSpec:
     return dataclasses.replace(spec, options=options.model_copy(update={"chat_template_jinja": text}))
 
 
-def _own(run: Run, renderer: Renderer, settings: ChatSettings | ChatDataset, path: Place) -> list[Problem]:
-    """Problems of a template that the YAML gives."""
+def _yaml_template(run: Run, renderer: Renderer, settings: ChatSettings | ChatDataset, path: Place) -> list[Problem]:
+    """Return the problems of the chat_template_jinja of the run or of an entry."""
     key = (*path, "chat_template_jinja")
     if not settings.chat_template_jinja:
         return []
     try:
         template = read_template(settings.chat_template_jinja, run.config.base)
-        renderer.open(Form(template))
+        renderer.open(TemplateSpec(template))
     except (OSError, UnicodeDecodeError) as error:
-        help = f"the path is relative to the folder of the YAML, {run.config.base}; or write the template itself"
+        help = f"write a path relative to the folder of the YAML, {run.config.base}, or the template itself"
         return run.config.error(key, f"can't be read: {error}", help).problems
     except BadTemplate as bad:
         return run.config.error(key, str(bad), bad.help).problems
-    return [] if "{" in template else run.config.error(key, "is a file without any Jinja in it").problems
+    return [] if "{" in template else run.config.error(key, "is a file that contains no Jinja").problems
 
 
 def _variables(
     run: Run, renderer: Renderer, entries: list[tuple[Place, ChatDataset]], theirs: Templates | None
 ) -> list[Problem]:
-    """Problems of variables that no template reads, as far as the templates are known yet."""
+    """Return the problems of variables that no template reads, for templates that are known at this point."""
     top = run.settings(ChatSettings)
     problems: list[Problem] = []
     by_any: frozenset[str] = frozenset()
@@ -94,22 +94,22 @@ def _variables(
         if not templates or (theirs is None and (fallback_name(entry) or fallback_name(top))):
             all_known = False
         elif kwargs:
-            forms = [Form(text, kwargs=kwargs) for text in templates.values()]
-            read = frozenset(name for form in forms for name in renderer.open(form).variables)
+            specs = [TemplateSpec(text, kwargs=kwargs) for text in templates.values()]
+            read = frozenset(name for spec in specs for name in renderer.open(spec).variables)
             problems += unread(run, entry, path, read)
             by_any |= read
     return problems + (unread(run, top, (), by_any) if all_known and entries else [])
 
 
 def _stored(renderer: Renderer, folder: Path, required: bool) -> Templates:
-    """The templates of a tokenizer's folder, which compile. Raises ModelError."""
+    """Return the templates of a tokenizer's folder. Raise ModelError if one can't be read or does not compile."""
     try:
         templates = stored_templates(folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the tokenizer's chat template can't be read: {error}", where=str(folder)) from error
     for text in templates.values():
         try:
-            renderer.open(Form(text))
+            renderer.open(TemplateSpec(text))
         except BadTemplate as bad:
             message = f"the tokenizer's chat template {bad}"
             raise ModelError(message, where=str(folder), code=bad.code, help=bad.help) from bad

@@ -1,9 +1,9 @@
-"""What a chat template may take, and how the process that renders is held to it. Standard library only.
+"""Limit the CPU time and memory of the process that renders chat templates. Standard library only.
 
-Time is CPU time, so a slow or busy machine is no fault of a template. The limits are for templates in the sandbox; they
-are no cage for one that broke out of it, which would find an empty environment, and could write to no file and start no
-process, but runs as the user. Where there is no `resource` (Windows), time is held by the parent alone, which ends the
-child at `deadline`. Memory is held where there is /proc/self/statm (Linux).
+Time is CPU time, so a slow or busy machine does not count against a template. The limits apply to templates inside the
+sandbox. Code that escapes the sandbox finds an empty environment and can't write files or start processes, but it runs
+as the user. Memory is limited if /proc/self/statm exists (Linux). Without the module `resource` (Windows), only the
+parent limits time: it ends the child at `deadline`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ except ImportError:
     resource = None  # type: ignore[assignment]
 
 OUT_OF_MEMORY = 77
-"""Exit status of a child that ran into its memory limit."""
+"""Exit status of a child that exceeded its memory limit."""
 MEGABYTE = 1 << 20
-_FILES = 8  # the three pipes, and what Python opens to import a module
+_FILES = 8  # the three pipes, and the files that Python opens to import a module
 
 
 def seconds(messages: int, size: int) -> int:
-    """CPU seconds for a conversation: 2, and more for a long one, which is rendered once or twice for each turn."""
+    """Return the CPU seconds for a conversation: 2, and more for a long one, rendered once or twice for each turn."""
     return 2 * (1 + messages // 100 + size // (10 * MEGABYTE))
 
 
 def deadline(messages: int, size: int) -> int:
-    """Seconds of real time until the parent stops waiting: of a child that sleeps, or that has no CPU limit."""
+    """Return the seconds of real time after which the parent ends a child that sleeps or has no CPU limit."""
     return 15 * seconds(messages, size)
 
 
 def room(size: int) -> int:
-    """Bytes of memory for a request of `size` bytes: 16 MB, and 16 copies of it at 4 bytes a character."""
+    """Return the bytes of memory for a request of `size` bytes: 16 MB, plus 16 copies of it at 4 bytes a character."""
     return 16 * MEGABYTE + 64 * size
 
 
 class Limits:
-    """The limits of this process; made once everything is imported."""
+    """The limits of this process. Create them after all imports."""
 
     def __init__(self) -> None:
         self._own = _address_space() if resource else 0
@@ -49,14 +49,14 @@ class Limits:
                 if kind is not None:
                     resource.setrlimit(kind, (most, most))
         if hasattr(signal, "setitimer"):
-            # Whatever the parent does with this signal, here it ends the process, also amid one long call in C
+            # The default action ends the process even during a long call in C, where no Python handler would run
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
 
     def memory(self, size: int) -> None:
-        """Hold what the process maps to what it had before the first request, and room for one of `size` bytes.
+        """Limit the address space to its size before the first request, plus room for a request of `size` bytes.
 
-        Or for the largest so far: what that one took is not all given back.
+        The room never shrinks, because memory of a large request may not be returned to the system.
         """
         if self._own:
             self._room = max(self._room, room(size))
@@ -67,13 +67,13 @@ class Limits:
             )
 
     def time(self, messages: int, size: int) -> None:
-        """End the process unless this is called again within the CPU time of a conversation."""
+        """Restart the CPU timer, which ends the process if it expires before the next call."""
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_PROF, seconds(messages, size))
 
 
 def _address_space() -> int:
-    """Bytes that this process has mapped; 0 where that can't be known."""
+    """Return the number of bytes that this process has mapped, or 0 if it is unknown."""
     try:
         return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     except OSError:

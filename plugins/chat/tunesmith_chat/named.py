@@ -1,4 +1,4 @@
-"""Chat templates by the names that a YAML gives them, and the tokens they are made of. Neither torch nor jinja2."""
+"""Read the built-in chat templates by name, and list their tokens. Imports neither torch nor jinja2."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent / "templates"
 
 NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.jinja")))
-"""Every name, in alphabetical order."""
+"""The names of all built-in templates, in alphabetical order."""
 
 
 def read(name: str) -> str:
-    """The Jinja text of a named template. Raises KeyError for a name that is not in NAMES."""
+    """Return the Jinja text of a named template. Raise KeyError for a name that is not in NAMES."""
     if name not in NAMES:
         raise KeyError(name)
     return (_FOLDER / f"{name}.jinja").read_text("utf-8")
 
 
-def lacking(name: str, vocabulary: Container[str]) -> tuple[str, ...]:
-    """The tokens of a template that a vocabulary does not have, end tokens first. Raises KeyError."""
+def missing_tokens(name: str, vocabulary: Container[str]) -> tuple[str, ...]:
+    """Return the tokens of a template that are missing in a vocabulary, end tokens first. Raise KeyError."""
     return tuple(token for token in END_TOKENS[name] + NEEDS[name] if token not in vocabulary)
 
 
@@ -61,7 +61,7 @@ END_TOKENS: dict[str, tuple[str, ...]] = {
     "qwen3_5": ("<|im_end|>",),
     "qwen_25": ("<|im_end|>",),
 }
-"""Tokens that the model ends a turn with, an answer with the first; none where it is the tokenizer's own end token."""
+"""Tokens that end a turn of the model. The first ends an answer. Empty if the tokenizer's end token is used."""
 
 _COHERE = ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
 _COMMAND_A = (*_COHERE, "<|SYSTEM_TOKEN|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")
@@ -104,4 +104,4 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "qwen3_5": ("<|im_start|>",),
     "qwen_25": ("<|im_start|>",),
 }
-"""Further tokens that stand in every conversation, each one of the vocabulary: none of tools, reasoning or images."""
+"""Further special tokens of every conversation, without those for tools, reasoning or images."""

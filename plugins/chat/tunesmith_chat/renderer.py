@@ -1,7 +1,7 @@
-"""Renders conversations in a process of its own, one batch ahead, and names the row that breaks its limits.
+"""Render conversations in a child process, one batch ahead, and name the row that exceeds the limits.
 
-What the child says is not trusted: its JSON is checked before it is used. Where the child dies, the rows that it owed
-are given to a new one, one by one, and the guilty row is refused.
+The child is not trusted: its JSON is checked before use. If it dies, a new child gets the unanswered rows one by one,
+and the row that ends that child too is refused.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from tunesmith import DataError
 from tunesmith_chat import wire
 from tunesmith_chat.answers import Refusal, Rendered, read
 from tunesmith_chat.conversation import Conversation
-from tunesmith_chat.process import Child, Died
+from tunesmith_chat.process import Child, ChildDied
 
 BATCH = 512
-"""Rows of one request and of one tokenizer call: enough to use its threads, few enough to stay lazy."""
-_SIZE = 1 << 20  # bytes of a request, and characters of answers handed on together, or a little more
-_LONGEST = 400  # characters of what a template says of a row
+"""The number of rows of a request and of a tokenizer call: enough to use its threads, few enough to stay lazy."""
+_SIZE = 1 << 20  # approximate bytes of a request, and characters of the texts that are yielded together
+_LONGEST = 400  # characters of a template's message that are shown
 _HELP = (
-    "a template that loops or grows without end is broken or hostile: write chat_template: jinja and "
-    "chat_template_jinja: ./chat.jinja with one that you trust"
+    "a template that loops or grows without end is broken or hostile; to use one that you trust, write "
+    "chat_template: jinja and chat_template_jinja: ./chat.jinja"
 )
 
 
-class Form(NamedTuple):
-    """A template, and what finding the trained text under it depends on.
+class TemplateSpec(NamedTuple):
+    """A template and the options under which its trained text is found.
 
-    ends: the end tokens, each with the option that says which of them are trained, and its value. kwargs: further
-    variables of the template. prompt: render what a model is given to answer, and train nothing.
+    ends: for each end token its text, the option that applies to it, and the value of that option. roles: the roles
+    that are trained. kwargs: further variables of the template. prompt: render a prompt for the model to answer, with
+    nothing trained.
     """
 
     source: str
@@ -42,9 +43,10 @@ class Form(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The number of a form, for jobs; whether its template has generation blocks; which variables it reads.
+    """A compiled template.
 
-    The last only where the form has any.
+    number: identifies it in jobs. marks_generation: it has generation blocks. variables: the names that it reads;
+    empty if its TemplateSpec has no kwargs.
     """
 
     number: int
@@ -53,7 +55,7 @@ class Opened(NamedTuple):
 
 
 class BadTemplate(Exception):
-    """A template that does not compile, or not within the limits: what to say of it, and the error's code and help."""
+    """A template that does not compile, or not within the limits. The message continues "the chat template"."""
 
     def __init__(self, message: str, code: str | None = None, help: str | None = None):
         super().__init__(message)
@@ -61,15 +63,15 @@ class BadTemplate(Exception):
 
 
 Job = tuple[str, str, str, int]
-"""A conversation to render: place of its row, its column, what is sent (JSON), and how many messages it has.
+"""A conversation to render: the place of its row, its column, the JSON to send, and its number of messages.
 
-Not the row itself, and no class: many are alive at a time, and the garbage collector looks at neither texts nor plain
-tuples of them.
+It is a plain tuple and does not refer to the row, because many jobs are alive at a time and the garbage collector skips
+plain tuples of strings.
 """
 
 
 class _Batch(NamedTuple):
-    """Jobs of one request, and the number of messages of the longest."""
+    """The jobs of one request, and the number of messages of the longest."""
 
     jobs: Sequence[Job]
     request: str
@@ -77,10 +79,10 @@ class _Batch(NamedTuple):
 
 
 class Renderer:
-    """Has one child, started when first needed, and again after it died or this process forked."""
+    """A renderer with one child process, which is started on demand, also after it died or after a fork."""
 
     def __init__(self) -> None:
-        self._forms: list[Form] = []
+        self._templates: list[TemplateSpec] = []
         self._child: Child | None = None
 
     def __enter__(self) -> Renderer:
@@ -94,138 +96,138 @@ class Renderer:
         if child is not None:
             child.close()
 
-    def open(self, form: Form) -> Opened:
-        """Compile the template of a form; to be called before `render`. Raises BadTemplate."""
+    def open(self, template: TemplateSpec) -> Opened:
+        """Compile a template. Call this before `render`. Raise BadTemplate."""
         try:
-            marks, names = self._open(self._started(), form)
-        except Died as death:
+            marks, names = self._open(self._running_child(), template)
+        except ChildDied as death:
             self.close()
             raise BadTemplate(f"{death} to compile", code="template-limit", help=_HELP) from None
-        self._forms.append(form)
-        return Opened(len(self._forms) - 1, marks, names)
+        self._templates.append(template)
+        return Opened(len(self._templates) - 1, marks, names)
 
     def job(self, chat: Conversation, number: int) -> Job:
-        """The job of rendering a conversation with a form. Raises DataError for values that are no JSON."""
-        given: tuple[Any, ...] = (number, chat.messages, chat.tools)
+        """Return the job of rendering a conversation with template `number`. Raise DataError if it is not JSON."""
+        request: tuple[Any, ...] = (number, chat.messages, chat.tools)
         try:
-            body = wire.packed(given if chat.plans is None else (*given, chat.plans))
+            body = wire.packed(request if chat.plans is None else (*request, chat.plans))
             return chat.row.where, chat.field, body, len(chat.messages)
         except (RecursionError, TypeError, ValueError) as error:
-            raise chat.row.error(chat.field, f"can't be given to a chat template: {error}") from error
+            raise chat.row.error(chat.field, f"can't be passed to a chat template: {error}") from error
 
     def render(self, jobs: Iterable[Job]) -> Iterator[list[Rendered]]:
-        """What comes of each job, in order, many at a time; the child goes on while the caller uses them.
+        """Yield the rendered text of each job, in order and in groups. The child works while the caller uses them.
 
-        Jobs are read a batch ahead, and an error of reading one is raised in its turn. Raises DataError.
+        Jobs are read a batch ahead. An error from reading a job is raised after the results of the jobs before it.
+        Raise DataError for a row that can't be rendered.
         """
-        failed: list[Exception] = []
-        batches = _batches(jobs, failed)
+        failures: list[Exception] = []
+        batches = _batches(jobs, failures)
         batch = next(batches, None)
         if batch:
-            self._ask(batch)
+            self._send(batch)
         while batch:
             following = next(batches, None)
             group: list[Rendered] = []
-            for some in self._answers(batch):
-                group += some
+            for answers in self._answers(batch):
+                group += answers
                 if sum(len(rendered.text) for rendered in group) > _SIZE:
                     yield group
                     group = []
             if following:
-                self._ask(following)
+                self._send(following)
             if group:
                 yield group
             batch = following
-        if failed:
-            raise failed[0]
+        if failures:
+            raise failures[0]
 
-    # the child
-
-    def _started(self) -> Child:
-        """The child, which knows every form. Raises Died."""
-        if self._child is None or not self._child.ours:
+    def _running_child(self) -> Child:
+        """Return the child, with every template opened. Start it if needed. Raise ChildDied."""
+        if self._child is None or not self._child.usable:
             self._child = Child()
-            for form in self._forms:
-                self._open(self._child, form)
+            for template in self._templates:
+                self._open(self._child, template)
         return self._child
 
-    def _open(self, child: Child, form: Form) -> tuple[bool, frozenset[str]]:
-        request = wire.packed(("open", form._asdict()))
-        child.ask(request)
-        answer = child.hear(len(request))[0]
+    def _open(self, child: Child, template: TemplateSpec) -> tuple[bool, frozenset[str]]:
+        request = wire.packed(("open", template._asdict()))
+        child.send(request)
+        answer = child.receive(len(request))[0]
         try:
             ((line, message),) = answer
             if isinstance(line, bool):
                 return line, frozenset(map(str, message))
-            raise BadTemplate(f"is no Jinja template: line {int(line)}: {_shown(message)}")
+            raise BadTemplate(f"is not valid Jinja: line {int(line)}: {_printable(message)}")
         except (TypeError, ValueError):
-            raise Died("gives no proper answer") from None
+            raise ChildDied("returns a malformed answer") from None
 
-    def _ask(self, batch: _Batch) -> None:
+    def _send(self, batch: _Batch) -> None:
         try:
-            self._started().ask(batch.request, batch.longest)
-        except Died:
-            self.close()  # which is noticed where its answers are waited for
+            self._running_child().send(batch.request, batch.longest)
+        except ChildDied:
+            self.close()  # _answers starts a new child
 
     def _answers(self, batch: _Batch) -> Iterator[list[Rendered]]:
-        """The answers to a batch that was asked for; what a child owes that dies is asked of a new one, row by row."""
+        """Yield the answers to a batch that was sent. If the child dies, send the other rows singly to a new one."""
         done = 0
         try:
             child = self._child
-            if child is None or not child.ours:
-                child = self._started()
-                child.ask(batch.request, batch.longest)
-            for some in self._hear(child, batch):
-                done += len(some)
-                yield some
-        except Died as death:
+            if child is None or not child.usable:
+                child = self._running_child()
+                child.send(batch.request, batch.longest)
+            for answers in self._receive(child, batch):
+                done += len(answers)
+                yield answers
+        except ChildDied as death:
             self.close()
             if len(batch.jobs) == 1:
                 where, field, *_ = batch.jobs[0]
-                raise _refuse(where, field, f"the chat template {death} on it", _HELP, "template-limit") from None
-        for one in batch.jobs[done:]:
-            alone = _batch([one])
-            self._ask(alone)
-            yield from self._answers(alone)
+                message = f"the chat template {death} on this row"
+                raise _row_error(where, field, message, _HELP, "template-limit") from None
+        for job in batch.jobs[done:]:
+            single = _batch([job])
+            self._send(single)
+            yield from self._answers(single)
 
-    def _hear(self, child: Child, batch: _Batch) -> Iterator[list[Rendered]]:
-        """What the child answers to a batch, a message at a time. Raises Died, DataError."""
-        owed = deque(batch.jobs)
-        while owed:
-            said, text = child.hear(len(batch.request), batch.longest)
-            some: list[Rendered] = []
+    def _receive(self, child: Child, batch: _Batch) -> Iterator[list[Rendered]]:
+        """Yield the child's answers to a batch, one message at a time. Raise ChildDied, DataError."""
+        pending = deque(batch.jobs)
+        while pending:
+            message, text = child.receive(len(batch.request), batch.longest)
+            rendered: list[Rendered] = []
             try:
-                answers = read(said, text, len(owed))
-            except wire.Broken:
-                raise Died("gives no proper answer") from None
+                answers = read(message, text, len(pending))
+            except wire.ProtocolError:
+                raise ChildDied("returns a malformed answer") from None
             for answer in answers:
-                where, field, *_ = owed.popleft()
+                where, field, *_ = pending.popleft()
                 if isinstance(answer, Refusal):
-                    message, help, code = answer
-                    raise _refuse(where, field, _shown(message), help and _shown(help), code)
-                some.append(answer)
-            yield some
+                    problem, help, code = answer
+                    raise _row_error(where, field, _printable(problem), help and _printable(help), code)
+                rendered.append(answer)
+            yield rendered
 
 
-def _refuse(where: str, field: str, message: str, help: str | None, code: str) -> DataError:
+def _row_error(where: str, field: str, message: str, help: str | None, code: str) -> DataError:
     return DataError(f"{field}: {message}", where=where, help=help, code=code)
 
 
-def _batches(jobs: Iterable[Job], failed: list[Exception]) -> Iterator[_Batch]:
-    """Jobs in batches of BATCH rows or about _SIZE bytes; an error of reading one ends them, and is put in `failed`."""
-    gathered: list[Job] = []
+def _batches(jobs: Iterable[Job], failures: list[Exception]) -> Iterator[_Batch]:
+    """Yield batches of BATCH rows or about _SIZE bytes. If reading a job fails, add the error to `failures`."""
+    batch: list[Job] = []
     size = 0
     try:
-        for one in jobs:
-            gathered.append(one)
-            size += len(one[2])
-            if len(gathered) == BATCH or size > _SIZE:
-                yield _batch(gathered)
-                gathered, size = [], 0
+        for job in jobs:
+            batch.append(job)
+            size += len(job[2])
+            if len(batch) == BATCH or size > _SIZE:
+                yield _batch(batch)
+                batch, size = [], 0
     except Exception as error:
-        failed.append(error)
-    if gathered:
-        yield _batch(gathered)
+        failures.append(error)
+    if batch:
+        yield _batch(batch)
 
 
 def _batch(jobs: Sequence[Job]) -> _Batch:
@@ -233,8 +235,8 @@ def _batch(jobs: Sequence[Job]) -> _Batch:
     return _Batch(jobs, f'["find",[{bodies}]]', max(messages for *_, messages in jobs))
 
 
-def _shown(said: object) -> str:
-    """What a template says, short, and without what would steer a terminal."""
-    text = str(said)
+def _printable(message: object) -> str:
+    """Return a template's message cut short, with control characters escaped so that it can't steer a terminal."""
+    text = str(message)
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -1,9 +1,9 @@
-"""The child's side of rendering: answers requests until its input ends, under limits. Standard library and jinja2 only.
+"""Answer requests in the child process, within limits, until its input ends. Standard library and jinja2 only.
 
-Requests are ["open", form] and ["find", [[number of the form, messages, tools, plans], ...]], where plans may be left
-out. "open" is answered with [[true or false, names]]: whether the template has generation blocks, and what it reads of
-the form's kwargs and the rest; or [[line, message]] if it is none. "find" is answered for each conversation in turn, in
-one or more messages (answers.py). Where a limit is met, it ends without an answer.
+Requests are ["open", template] and ["find", [[number of the template, messages, tools, plans], ...]]; plans are
+optional. The answer to "open" is [[has generation blocks, names of its variables]], or [[line, message]] for an invalid
+template. The answers to "find" come in the order of the conversations, in one or more messages (answers.py). If a limit
+is exceeded, the process ends without an answer.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tunesmith_chat.spans import Chat, Refused, SpanFinder
 from tunesmith_chat.template import Template, variables
 
 _PART = 1 << 18
-"""Bytes of text after which answers are sent; those of a second go out anyway, so that the parent sees progress."""
+"""Bytes of text after which answers are sent. They are also sent every second, so that the parent sees progress."""
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until there are no more; [] first, to say that the process stands."""
+    """Answer requests until there are no more. The first answer is [], which reports that the process is ready."""
     _warm_up()
     finders: list[SpanFinder] = []
     limits = Limits()
@@ -46,25 +46,25 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, BrokenPipeError):
-        os._exit(0)  # the run is gone, or done
+        os._exit(0)  # the run has ended or closed the pipe
 
 
 def _warm_up() -> None:
-    """Compile and render once, so that what this needs is there before limits; the clock reads its time zone."""
+    """Compile and render once, so that modules and the time zone are loaded before limits apply."""
     Template("{{ strftime_now('%Y') }}", {}).render([])
     variables("")
 
 
-def _open(finders: list[SpanFinder], form: dict[str, Any]) -> tuple[bool | int, Any]:
-    """Compile a template and keep it under the next number."""
+def _open(finders: list[SpanFinder], spec: dict[str, Any]) -> tuple[bool | int, Any]:
+    """Compile a template and store it under the next number. Return the answer to "open"."""
     try:
-        template = Template(form["source"], form["special_tokens"], form["kwargs"])
-        names = sorted(variables(form["source"])) if form["kwargs"] else []
+        template = Template(spec["source"], spec["special_tokens"], spec["kwargs"])
+        names = sorted(variables(spec["source"])) if spec["kwargs"] else []
     except TemplateSyntaxError as error:
         return error.lineno, str(error.message)
-    except (RecursionError, SyntaxError, ValueError) as error:  # Jinja that makes no Python, as loops nested 30 deep
+    except (RecursionError, SyntaxError, ValueError) as error:  # e.g. 30 nested loops, which Python rejects
         return getattr(error, "lineno", None) or 1, str(error)
-    finders.append(SpanFinder(template, Ends(form["ends"]), form["roles"], form["prompt"]))
+    finders.append(SpanFinder(template, Ends(spec["ends"]), spec["roles"], spec["prompt"]))
     return template.marks_generation, names
 
 
@@ -77,8 +77,8 @@ def _find(finders: list[SpanFinder], chats: list[Any], size: int, limits: Limits
         except Refused as refusal:
             packer.refuse(refusal.message, refusal.help, refusal.code)
         except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            packer.refuse(f"the chat template writes {half!a}, half of a character, which no tokenizer takes")
+            surrogate = error.object[error.start]
+            packer.refuse(f"the chat template writes {surrogate!a}, half of a surrogate pair, which can't be tokenized")
         if packer.size > _PART or time.monotonic() - sent > 1:
             wire.send(answers, *packer.packed())
             packer, sent = Packer(), time.monotonic()

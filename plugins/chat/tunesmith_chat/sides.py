@@ -1,4 +1,4 @@
-"""Rows with a prompt and answers to it: pairs, labelled answers, and prompts alone."""
+"""Read rows with a prompt and its answers: pairs, labeled answers, and prompts alone."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from tunesmith_chat.marks import NOT_TRAINED
 from tunesmith_chat.messages import Message
 
 SYSTEM, PROMPT, INPUT = "system", "prompt", "input"
-"""Columns with texts: of the system, of the user, and of the user in rows for reward models."""
+"""Columns with plain text: the system message, the user message, and the user message in rows for reward models."""
 
-HELP = "tunesmith lint names all such rows: mend them or leave them out"
+HELP = "tunesmith lint names all such rows: fix or remove them"
 
 
 def check_answer(row: Row, column: str, answer: list[Message]) -> None:
-    """Raises DataError for an answer in which the assistant neither says nor does anything."""
+    """Raise DataError if the assistant messages of an answer have neither text nor tool calls."""
     own = [message for message in answer if message["role"] == "assistant"]
     if own and not any(str(value).strip() for m in own for key, value in m.items() if key != "role" and value):
-        message = f"{column}: is empty or white space, and no answer"
+        message = f"{column}: is empty or white space"
         raise DataError(message, where=row.where, code="empty-answer", help=HELP)
 
 
 class RowReader(Protocol):
-    """Reads rows of one kind. field: the column to blame where it can't be said which."""
+    """A reader of rows of one kind. field: the column to name in errors that belong to no other column."""
 
     field: str
 
     def read(self, row: Row) -> tuple[list[Conversation], dict[str, Any]]:
-        """Whole conversations, in the order of the example's completions, and what else the example has.
+        """Return a conversation for each completion of the example, and further attributes of the example.
 
-        Raises DataError.
+        Raise DataError for a row that can't be used.
         """
 
 
-class _Sides:
-    """Reads the prompt and answers of the rows of one type."""
+class _AnswerReader:
+    """A reader of the prompt and the answers of rows of one type."""
 
     def __init__(self, reader: Reader, type: str):
         self.reader = reader
@@ -48,7 +48,7 @@ class _Sides:
         self.prompts = (INPUT,) if type.startswith("bradley_terry.") else (reader.field, PROMPT)
 
     def prompt(self, row: Row) -> tuple[str, list[Message]] | None:
-        """The column of the prompt and its messages; None where a row has no such column."""
+        """Return the column of the prompt and its messages, or None if the row has no such column."""
         if self.explicit and self.prompts[0] not in row:
             row.require(self.prompts[0], list)
         column = next((name for name in self.prompts if row.get(name) is not None), None)
@@ -59,7 +59,7 @@ class _Sides:
         return column, [{"role": "user", "content": row.require(column)}]
 
     def answer(self, row: Row, column: str) -> list[Message]:
-        """An answer: a text, a message, messages, or a whole conversation."""
+        """Return the messages of an answer, which is a text, a message, a list of messages, or a whole conversation."""
         value = row.get(column)
         if isinstance(value, Mapping):
             return [self.reader.message.read(row, column, value)[0]]
@@ -67,67 +67,70 @@ class _Sides:
             return self.reader.messages(row, column, value)[0]
         return [{"role": "assistant", "content": row.require(column)}]
 
-    def whole(self, row: Row, column: str) -> tuple[list[Message], int | None]:
-        """The conversation up to and with an answer, and where the answer begins if a prompt beside it says so."""
+    def conversation(self, row: Row, column: str) -> tuple[list[Message], int | None]:
+        """Return the conversation including the answer, and the index of the answer's first message.
+
+        The index is None if the column is a whole conversation, which does not mark where the answer begins. Raise
+        DataError if there is no prompt, or if it does not fit the answer.
+        """
         answer = self.answer(row, column)
-        alone = answer[0]["role"] not in ("assistant", "tool")
-        prompt = None if alone and not self.explicit else self.prompt(row)
-        if not alone:
+        has_prompt = answer[0]["role"] not in ("assistant", "tool")
+        prompt = None if has_prompt and not self.explicit else self.prompt(row)
+        if not has_prompt:
             if prompt is None:
-                names = " or ".join(self.prompts)
-                found = ", ".join(map(str, row))
+                names, columns = " or ".join(self.prompts), ", ".join(map(str, row))
                 raise row.error(
-                    column, f"begins with the answer, and no column has the prompt ({names}); found: {found}"
+                    column, f"has only the answer, and there is no column with the prompt ({names}); found: {columns}"
                 )
             if prompt[1][-1]["role"] == "assistant":
-                help = "field_messages: names the column with the messages before the answer"
-                raise row.error(prompt[0], "ends with what the assistant says, and the answer comes after it", help)
-            return self.opened(row, [*prompt[1], *answer]), len(self.opened(row, prompt[1]))
+                help = "set field_messages: to the column with the messages before the answer"
+                raise row.error(prompt[0], "ends with an assistant message, but the answer comes after it", help)
+            return self.with_system(row, [*prompt[1], *answer]), len(self.with_system(row, prompt[1]))
         if prompt is not None and answer[: len(prompt[1])] != prompt[1]:
-            raise row.error(column, f"is a whole conversation, which does not begin with {prompt[0]}")
-        return self.opened(row, answer), None
+            raise row.error(column, f"is a whole conversation, but does not begin with {prompt[0]}")
+        return self.with_system(row, answer), None
 
-    def opened(self, row: Row, messages: list[Message]) -> list[Message]:
-        """The messages after the system's text, where the row has a column for that."""
+    def with_system(self, row: Row, messages: list[Message]) -> list[Message]:
+        """Return the messages, preceded by the text of the system column if the row has one."""
         if messages[0]["role"] == "system" or row.get(SYSTEM) in (None, ""):
             return messages
         return [{"role": "system", "content": row.require(SYSTEM)}, *messages]
 
     def trained_from(self, row: Row, column: str, messages: list[Message], first: int) -> Conversation:
-        """A conversation of which the answer, from message `first` on, is trained. Raises DataError."""
+        """Return a conversation in which only the answer, from message `first` on, is trained. Raise DataError."""
         if first == 0 or messages[first]["role"] != "assistant":
-            who = messages[first]["role"]
-            problem = "has nothing before the answer" if first == 0 else f"has {who} where the answer should begin"
-            raise row.error(column, problem, "a prompt comes before what the assistant says")
+            role = messages[first]["role"]
+            problem = "has no prompt before the answer" if first == 0 else f"has a {role} message instead of the answer"
+            raise row.error(column, problem, "write the prompt before the assistant message")
         plans = [NOT_TRAINED] * first + [None] * (len(messages) - first)
         return self.reader.conversation(row, column, messages, plans)
 
 
 class Pairs:
-    """Rows with a better and a worse answer, and perhaps by how much it is better (column margin)."""
+    """A reader of rows with a chosen and a rejected answer, and an optional column `margin` between them."""
 
     def __init__(self, reader: Reader, type: str):
-        self._sides = _Sides(reader, type)
+        self._answers = _AnswerReader(reader, type)
         self.columns = (reader.options.field_chosen, reader.options.field_rejected)
         self.field = self.columns[0]
         self._margins: bool | None = None
 
     def read(self, row: Row) -> tuple[list[Conversation], dict[str, Any]]:
-        (chosen, first), (rejected, second) = (self._sides.whole(row, column) for column in self.columns)
+        (chosen, first), (rejected, second) = (self._answers.conversation(row, column) for column in self.columns)
         if first is None or second is None:
             common = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
-            # Where one is the beginning of the other, or its equal, the last message of the shorter is the answer
+            # If one conversation is a prefix of the other, the last message of the shorter one is the answer
             first = second = min(len(chosen), len(rejected)) - 1 if common is None else common
             if common is not None and not chosen[common]["role"] == rejected[common]["role"] == "assistant":
-                what = f"{self.columns[1]}: differs from {self.columns[0]} before what the assistant answers"
-                raise DataError(what, where=row.where, code="row", help="only the answers of a pair may differ")
+                message = f"{self.columns[1]}: differs from {self.columns[0]} before the assistant's answer"
+                raise DataError(message, where=row.where, code="row", help="only the answers of a pair may differ")
         check_answer(row, self.columns[0], chosen[first:])
         check_answer(row, self.columns[1], rejected[second:])
         if chosen == rejected:
-            what = f"{self.columns[1]}: says the same as {self.columns[0]}, and there is nothing to prefer"
-            raise DataError(what, where=row.where, code="chosen-is-rejected", help=HELP)
+            message = f"{self.columns[1]}: is the same as {self.columns[0]}, so neither is preferred"
+            raise DataError(message, where=row.where, code="chosen-is-rejected", help=HELP)
         chats = [
-            self._sides.trained_from(row, column, messages, start)
+            self._answers.trained_from(row, column, messages, start)
             for column, messages, start in zip(self.columns, (chosen, rejected), (first, second), strict=True)
         ]
         return chats, {"columns": self._margin(row)}
@@ -137,58 +140,58 @@ class Pairs:
         if self._margins is None:
             self._margins = margin is not None
         if (margin is not None) != self._margins:
-            others = "the rows before have one" if self._margins else "the rows before have none"
-            raise row.error("margin", f"is {'missing' if margin is None else 'there'}, and {others}")
+            previous = "have one" if self._margins else "have none"
+            raise row.error("margin", f"is {'missing' if margin is None else 'set'}, but the rows before {previous}")
         if margin is None:
             return {}
         if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
-            raise row.error("margin", f"is {str(margin)[:40]!r}, not a number")
+            raise row.error("margin", f"must be a finite number, got {str(margin)[:40]!r}")
         return {"margin": float(margin)}
 
 
 class Labelled:
-    """Rows with one answer and whether it is good."""
+    """A reader of rows with one answer and its label: true if it is good, false if not."""
 
     def __init__(self, reader: Reader, type: str):
-        self._sides = _Sides(reader, type)
+        self._answers = _AnswerReader(reader, type)
         self.field, self._label = reader.options.field_completion, reader.options.field_label
 
     def read(self, row: Row) -> tuple[list[Conversation], dict[str, Any]]:
-        messages, first = self._sides.whole(row, self.field)
+        messages, first = self._answers.conversation(row, self.field)
         first = len(messages) - 1 if first is None else first
         check_answer(row, self.field, messages[first:])
-        chat = self._sides.trained_from(row, self.field, messages, first)
+        chat = self._answers.trained_from(row, self.field, messages, first)
         if self._label not in row:
             row.require(self._label, bool)
         label = row[self._label]
         if label not in (0, 1) or not isinstance(label, bool | int):
-            shown = "null" if label is None else f"{str(label)[:40]!r}"
-            raise row.error(self._label, f"is {shown}, not true or false")
+            actual = "null" if label is None else f"{str(label)[:40]!r}"
+            raise row.error(self._label, f"must be true or false, got {actual}")
         return [chat], {"columns": {"label": float(label)}}
 
 
 class Prompts:
-    """Rows that a model is to answer: the conversation up to the last turn of the user, and what rewards need."""
+    """A reader of prompts: the conversation up to the last user message, and the other columns for rewards."""
 
     def __init__(self, reader: Reader, type: str):
-        self._sides = _Sides(reader, type)
+        self._answers = _AnswerReader(reader, type)
         self.field = reader.field
 
     def read(self, row: Row) -> tuple[list[Conversation], dict[str, Any]]:
-        found = self._sides.prompt(row)
-        if found is None:
+        prompt = self._answers.prompt(row)
+        if prompt is None:
             row.require(self.field, list)
             raise AssertionError
-        column, messages = found
+        column, messages = prompt
         last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
         if last is None:
-            raise row.error(column, "has no message of the user")
-        chat = self._sides.reader.conversation(row, column, self._sides.opened(row, messages[: last + 1]))
-        used = {column, SYSTEM, self._sides.reader.field_tools}
+            raise row.error(column, "has no user message")
+        chat = self._answers.reader.conversation(row, column, self._answers.with_system(row, messages[: last + 1]))
+        used = {column, SYSTEM, self._answers.reader.field_tools}
         fields = {key: value for key, value in row.items() if key not in used}
         for key, value in fields.items():
             try:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
-                raise row.error(key, f"can't be kept for the rewards: {error}", "JSON values can") from error
+                raise row.error(key, f"can't be passed to rewards: {error}", "columns must be JSON values") from error
         return [chat], {"fields": fields}

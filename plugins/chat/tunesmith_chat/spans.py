@@ -1,7 +1,8 @@
-"""Which characters of a rendered conversation are trained, exactly; a row where that can't be said is refused.
+"""Find the characters of a rendered conversation that are trained. Refuse a row for which they can't be determined.
 
-A template with generation blocks says it itself (here), unless options ask for what blocks can't express; for any other
-it is found from incremental rendering (turns.py). Runs in the child (server.py).
+In a template with generation blocks, the blocks are trained (this module), unless the options ask for something that
+blocks can't express. For other templates, trained text is found by incremental rendering (turns.py). Runs in the child
+process (server.py).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from tunesmith_chat.ends import Ends
 from tunesmith_chat.template import Messages, RenderError, Template
 
 Pieces = Sequence[tuple[int, float]]
-"""Of each stretch of a property's text: the character after its last, and its loss weight."""
+"""For each piece of a property's text: its end (exclusive, in characters) and its loss weight."""
 
 
 class Plan(NamedTuple):
-    """What becomes of a message that says so itself: loss weights of its content, of its reasoning, and of the rest."""
+    """The loss weights of a message that sets its own training: of its content, of its reasoning, and of the rest."""
 
     rest: float
     content: Pieces | None = None
@@ -25,15 +26,15 @@ class Plan(NamedTuple):
 
     @property
     def end(self) -> float:
-        """The weight of its end token: that of the last characters that are trained."""
+        """The weight of the end token: the weight of the last trained characters."""
         weights = [weight for pieces in (self.reasoning, self.content) for _, weight in pieces or ()]
         return next((weight for weight in reversed(weights) if weight), self.rest or 1.0)
 
 
 class Chat(NamedTuple):
-    """The messages of a row, its tools, and a plan for each message where some have one of their own.
+    """The messages of a row, its tools, and a training plan for each message if any message sets one.
 
-    Of a message without a plan its role says whether it is trained; of one with the plan 0 nothing is.
+    A message with the plan None is trained if its role is. A message with the plan 0 is not trained.
     """
 
     messages: Messages
@@ -41,21 +42,21 @@ class Chat(NamedTuple):
     plans: Sequence[Any] | None = None
 
     def plan(self, index: int) -> Plan | None:
-        """The plan of a message that is trained."""
+        """Return the plan of a trained message, or None if it has none."""
         plan = self.plans[index] if self.plans else None
         return None if plan is None else Plan(*plan)
 
 
 class Region(NamedTuple):
-    """Characters up to `end` (from where the region before ends), why they are trained or not, and their weight."""
+    """Characters from the end of the previous region to `end`, why they are trained or not, and their loss weight."""
 
     end: int
     reason: str
     weight: float
 
 
-class Found(NamedTuple):
-    """A rendered text, its regions, the last of which ends with it, and its generation blocks without an end token."""
+class MarkedText(NamedTuple):
+    """A rendered text, the regions that cover it, and the number of its generation blocks without an end token."""
 
     text: str
     regions: list[Region]
@@ -63,7 +64,7 @@ class Found(NamedTuple):
 
 
 class Refused(Exception):
-    """A row for which it can't be said what is trained."""
+    """A row whose trained text can't be determined."""
 
     def __init__(self, message: str, help: str | None = None, code: str = "row"):
         super().__init__(message)
@@ -73,9 +74,9 @@ class Refused(Exception):
 
 
 class SpanFinder:
-    """Finds the trained text of conversations under one template and one set of options.
+    """A finder of the trained text of conversations under one template and one set of options.
 
-    prompt: nothing is trained; the text is what a model is given to answer.
+    prompt: the text is a prompt for the model to answer, and nothing is trained.
     """
 
     def __init__(self, template: Template, ends: Ends, roles_to_train: Sequence[str], prompt: bool = False):
@@ -87,61 +88,63 @@ class SpanFinder:
         self._by_blocks = template.marks_generation and not ends.of_all_turns and list(roles_to_train) == ["assistant"]
         self._turns = TurnFinder(template, ends, roles_to_train)
 
-    def find(self, chat: Chat) -> Found:
-        """Render a conversation and say what is trained. Raises Refused, MemoryError."""
+    def find(self, chat: Chat) -> MarkedText:
+        """Render a conversation and find its trained text. Raise Refused, MemoryError."""
         try:
             if self._by_blocks and not chat.plans and not self.prompt:
                 text, blocks = self.template.render_generated(chat.messages, chat.tools)
-                return self._marked(text, blocks, [True] * len(blocks))
+                return self._from_blocks(text, blocks, [True] * len(blocks))
             text = self.template.render(chat.messages, chat.tools, self.prompt)
             if self.prompt:
-                return Found(text, [Region(len(text), "prompt", 0.0)])
+                return MarkedText(text, [Region(len(text), "prompt", 0.0)])
             try:
-                return Found(text, list(self._turns.regions(chat, text)))
+                return MarkedText(text, list(self._turns.regions(chat, text)))
             except Refused:
-                found = self._chosen(chat) if self.template.marks_generation else None
-                if found is None:
+                marked = self._from_some_blocks(chat) if self.template.marks_generation else None
+                if marked is None:
                     raise
-                return found
+                return marked
         except RenderError as error:
-            raise Refused(f"the chat template fails on it: {error}") from error
+            raise Refused(f"the chat template fails on this row: {error}") from error
 
-    def _chosen(self, chat: Chat) -> Found | None:
-        """Regions from some of the generation blocks, where those are the messages of the assistant, one by one.
+    def _from_some_blocks(self, chat: Chat) -> MarkedText | None:
+        """Find the trained text from those generation blocks whose assistant message is trained.
 
-        None where that can't be said, or where more is asked for than whole messages of the assistant.
+        Return None if the number of blocks differs from that of assistant messages, or if anything other than complete
+        assistant messages is to be trained.
         """
         trained = [self._turns.is_trained(chat, index) for index in range(len(chat.messages))]
-        ours = [message["role"] == "assistant" for message in chat.messages]
+        assistant = [message["role"] == "assistant" for message in chat.messages]
         pieces = any(plan and plan[1:] != [None, None] for plan in chat.plans or ())
-        if self.ends.of_all_turns or pieces or any(on and not our for on, our in zip(trained, ours, strict=True)):
+        other_roles = any(train and not own for train, own in zip(trained, assistant, strict=True))
+        if self.ends.of_all_turns or pieces or other_roles:
             return None
         text, blocks = self.template.render_generated(chat.messages, chat.tools)
-        wanted = [on for on, our in zip(trained, ours, strict=True) if our]
-        return self._marked(text, blocks, wanted) if len(blocks) == len(wanted) else None
+        block_trained = [train for train, own in zip(trained, assistant, strict=True) if own]
+        return self._from_blocks(text, blocks, block_trained) if len(blocks) == len(block_trained) else None
 
-    def _marked(self, text: str, blocks: list[tuple[int, int]], wanted: list[bool]) -> Found:
-        """Regions from generation blocks; `wanted`: of each, whether it is trained."""
+    def _from_blocks(self, text: str, blocks: list[tuple[int, int]], trained: list[bool]) -> MarkedText:
+        """Find the trained text from generation blocks. trained: for each block, True if it is trained."""
         regions = []
         unmarked = 0
         for turn, (start, end) in enumerate(blocks, 1):
             regions.append(Region(start, "outside generation blocks", 0.0))
-            reason, last = f"assistant turn {turn}", not any(wanted[turn:])
-            if not wanted[turn - 1]:
+            reason, last = f"assistant turn {turn}", not any(trained[turn:])
+            if not trained[turn - 1]:
                 regions.append(Region(end, f"{reason}, not to be trained", 0.0))
                 continue
-            run = self.ends.last(text, start, end)
-            if not run or text[run[-1].stop : end].strip():
+            ends = self.ends.last(text, start, end)
+            if not ends or text[ends[-1].stop : end].strip():
                 unmarked += 1
                 regions.append(Region(end, reason, 1.0))
                 continue
-            regions.append(Region(run[0].at, reason, 1.0))
-            keep, stop = False, run[0].at
-            for one in run:
-                if one.at > stop:
-                    regions.append(Region(one.at, "between end tokens", 0.0))
-                keep, stop = self.ends.kept(one.token, last), one.stop
-                regions.append(Region(stop, one.reason, float(keep)))
+            regions.append(Region(ends[0].at, reason, 1.0))
+            keep, stop = False, ends[0].at
+            for end_token in ends:
+                if end_token.at > stop:
+                    regions.append(Region(end_token.at, "between end tokens", 0.0))
+                keep, stop = self.ends.kept(end_token.token, last), end_token.stop
+                regions.append(Region(stop, end_token.reason, float(keep)))
             regions.append(Region(end, "generation block after the end token", float(keep)))
         regions.append(Region(len(text), "outside generation blocks", 0.0))
-        return Found(text, regions, unmarked)
+        return MarkedText(text, regions, unmarked)

@@ -1,9 +1,9 @@
-"""Rows to examples: rendered in another process, tokenised many at a time, trained where their spans say."""
+"""Turn rows into examples: render in a child process, tokenize in batches, and train the spans that were found."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from tunesmith import DataError, Example, Row, Segment, tokenized
 from tunesmith_chat import ChatDataset, ChatSettings
 from tunesmith_chat.branches import branched
 from tunesmith_chat.conversation import Conversation, Reader
+from tunesmith_chat.entry_templates import EntryTemplates
 from tunesmith_chat.formats import FORMATS
-from tunesmith_chat.forms import Forms
 from tunesmith_chat.renderer import Renderer
 from tunesmith_chat.sides import Labelled, Pairs, Prompts, RowReader
 from tunesmith_chat.tokens import Tokens, check_fast, encode, weighted
@@ -26,9 +26,9 @@ _READERS: dict[str, Callable[[Reader, str], RowReader]] = {"pair": Pairs, "label
 
 
 def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
-    """One example for each row, in order, as the method's kind of rows wants it.
+    """Yield an example for each row, in order, in the shape of the method's row kind.
 
-    Raises DataError for a row that can't be used, ModelError for a tokenizer without a template or without offsets.
+    Raise DataError for a row that can't be used, ModelError for a tokenizer without a template or without offsets.
     """
     options = spec.option(ChatDataset)
     if spec.type in FORMATS:
@@ -38,66 +38,64 @@ def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterat
     reader = Reader(options, run.settings(ChatSettings).default_system_message)
     if spec.row_kind == "conversation":
         return _conversations(run, spec, reader, rows)
-    return _sides(run, spec, reader, rows)
+    return _prompts_and_answers(run, spec, reader, rows)
 
 
 def _conversations(run: Run, spec: DatasetSpec, reader: Reader, rows: Iterable[Row]) -> Iterator[Example]:
-    """Of each row the whole conversation; the ids are those of `tokenizer.apply_chat_template(messages)`."""
+    """Yield an example of each complete conversation. Its ids equal `tokenizer.apply_chat_template(messages)`."""
     special = _special(run)
     unmarked = 0
     with Renderer() as renderer:
-        forms = Forms(run, spec, renderer)
+        templates = EntryTemplates(run, spec, renderer)
         chats = (read_safely(reader.read, row, reader.field) for row in rows)
-        jobs = (renderer.job(chat, forms.number_for(chat)) for chat in chats)
+        jobs = (renderer.job(chat, templates.number_for(chat)) for chat in chats)
         for group in renderer.render(jobs):
             encodings = encode(run.tokenizer, [rendered.text for rendered in group])
             for encoding, rendered in zip(encodings, group, strict=True):
                 unmarked += rendered.unmarked
                 ids, weights, notes = weighted(encoding, zip(rendered.ends, rendered.outline, strict=True), special)
-                # As Example.text makes it, but for an empty prompt of its own each time
+                # Equals Example.text(...), but all examples share one empty prompt
                 yield Example([Segment(_NO_TOKENS, _NO_WEIGHTS), Segment(ids, weights, notes=notes)])
     if unmarked and spec.option(ChatDataset).train_on_eos != "none":
-        # The model will not learn to stop
-        message = f"{unmarked} generation blocks of the chat template hold no end token, so none is trained there"
+        message = f"{unmarked} generation blocks contain no end token, so the model does not learn to stop there"
         run.note(f"chat_template ({spec.where})", message)
     _check_seen(spec, reader)
 
 
-def _sides(run: Run, spec: DatasetSpec, reader: Reader, rows: Iterable[Row]) -> Iterator[Example]:
-    """Of each row a prompt and the answers to it: none, one, or a better and a worse one."""
-    read = _READERS[spec.row_kind](reader, spec.type)
+def _prompts_and_answers(run: Run, spec: DatasetSpec, reader: Reader, rows: Iterable[Row]) -> Iterator[Example]:
+    """Yield an example of each prompt and its answers: none, one, or a chosen and a rejected one."""
+    row_reader = _READERS[spec.row_kind](reader, spec.type)
     waiting: deque[tuple[Row, list[str], dict[str, Any]]] = deque()
     special = _special(run)
 
     def chats() -> Iterator[Conversation]:
         for row in rows:
-            found, named = read_safely(read.read, row, read.field)
-            waiting.append((row, [chat.field for chat in found], named))
-            yield from found
+            conversations, attributes = read_safely(row_reader.read, row, row_reader.field)
+            waiting.append((row, [chat.field for chat in conversations], attributes))
+            yield from conversations
 
     with Renderer() as renderer:
-        forms = Forms(run, spec, renderer)
-        jobs = (renderer.job(chat, forms.number_for(chat)) for chat in chats())
+        templates = EntryTemplates(run, spec, renderer)
+        jobs = (renderer.job(chat, templates.number_for(chat)) for chat in chats())
         texts: list[Tokens] = []
         for group in renderer.render(jobs):
             encodings = encode(run.tokenizer, [rendered.text for rendered in group])
             for encoding, rendered in zip(encodings, group, strict=True):
                 texts.append(weighted(encoding, zip(rendered.ends, rendered.outline, strict=True), special))
-                row, fields, named = waiting[0]
+                row, fields, attributes = waiting[0]
                 if len(texts) == len(fields):
                     waiting.popleft()
-                    yield branched(row, fields, texts, named) if spec.row_kind != "prompt" else _prompt(texts, named)
+                    if spec.row_kind == "prompt":
+                        ((ids, weights, notes),) = texts
+                        yield Example([Segment(ids, weights, notes=notes)], **attributes)
+                    else:
+                        yield branched(row, fields, texts, attributes)
                     texts = []
     _check_seen(spec, reader)
 
 
-def _prompt(texts: Sequence[Tokens], named: dict[str, Any]) -> Example:
-    ((ids, weights, notes),) = texts
-    return Example([Segment(ids, weights, notes=notes)], **named)
-
-
 def read_safely(read: Callable[[Row], Any], row: Row, field: str) -> Any:
-    """What `read` makes of a row. Raises DataError, also for one whose nesting Python can't follow."""
+    """Return `read(row)`. Raise DataError, also for a row that is nested too deeply for Python."""
     try:
         return read(row)
     except RecursionError as error:
@@ -109,7 +107,7 @@ def _special(run: Run) -> frozenset[int]:
 
 
 def _check_seen(spec: DatasetSpec, reader: Reader) -> None:
-    """Raise DataError where an option names a property that no message has, so that it had no effect."""
+    """Raise DataError if an option names a property that no message has."""
     for name, key in reader.message.unseen.items():
         message = f"{key}: no message of {spec.settings.path} has a property {name!r}"
-        raise DataError(message, where=spec.where, code="row", help="name the property as the messages do")
+        raise DataError(message, where=spec.where, code="row", help="write the name of the property as in the messages")

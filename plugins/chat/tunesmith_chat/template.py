@@ -1,8 +1,8 @@
-"""Chat templates: compiled as transformers compiles them, in a sandbox, with the spans of generation blocks.
+"""Compile and render chat templates in a sandbox, as transformers does, and find their generation blocks.
 
-Text rendered here equals `tokenizer.apply_chat_template(messages, tokenize=False)`: the same environment, filters and
-globals (transformers/utils/chat_template_utils.py, 5.23), the same treatment of messages. A template is code that came
-with a model: it is compiled and rendered in the child process only (server.py).
+Rendered text equals `tokenizer.apply_chat_template(messages, tokenize=False)`: the environment, filters, globals and
+the treatment of messages are the same (transformers/utils/chat_template_utils.py, 5.23). A template is code from a
+model download, so it is compiled and rendered only in the child process (server.py).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class RenderError(Exception):
-    """What a template raised on a row that it was not written for."""
+    """An error that a template raised while it rendered a row."""
 
 
-# Marks that no data can hold, since they are drawn anew by each process; they are gone from every rendered text.
+# Each process draws new marks, so data can't contain them. They are removed from every rendered text.
 _OPEN, _CLOSE = (f"\x02{kind}{secrets.token_hex(8)}\x03" for kind in "gG")
 _MARKS = re.compile(f"({_OPEN}|{_CLOSE})")
 _MARKING = "_tunesmith_marking"
 
 
 class GenerationBlocks(Extension):
-    """`{% generation %}...{% endgeneration %}`: what the model writes. Renders as its content, in marks if asked."""
+    """The tag `{% generation %}...{% endgeneration %}` around text of the model. It renders its content."""
 
     tags = {"generation"}
 
@@ -53,7 +53,7 @@ class GenerationBlocks(Extension):
 
 
 class _PlainDict:
-    """`dict` for templates: makes dicts and shows nothing of the class."""
+    """A `dict` for templates that creates dicts without exposing the class."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -63,21 +63,21 @@ class _PlainDict:
 
 
 class _PlainNamespace(Namespace):
-    """`namespace` for templates: no names that begin with an underscore, which could reach Python's internals."""
+    """A `namespace` for templates that refuses names with a leading underscore, a way to Python's internals."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, *rest = args  # so that namespace(self=...) works
         values = dict(*rest, **kwargs)
         for name in values:
-            _public(name)
+            _check_public(name)
         Namespace.__init__(self, values)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        _public(name)
+        _check_public(name)
         super().__setitem__(name, value)
 
 
-def _public(name: Any) -> None:
+def _check_public(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
         raise SecurityError(f"a chat template can't store the attribute {name!r} in a namespace")
 
@@ -85,7 +85,7 @@ def _public(name: Any) -> None:
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    # Jinja's own filter escapes HTML characters
+    # Like transformers: Jinja's own filter would escape HTML characters
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -114,35 +114,41 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 @functools.lru_cache(32)
 def compiled(source: str) -> tuple[jinja2.Template, bool]:
-    """A template, and whether it has generation blocks. Raises TemplateSyntaxError and what else compiling raises."""
+    """Compile a template. Return it, and True if it has generation blocks.
+
+    Raise TemplateSyntaxError, or RecursionError, SyntaxError or ValueError for Jinja that Python can't compile.
+    """
     environment = _environment()
     template = environment.from_string(source)
-    # A ChainMap, which each rendering goes through: as a dict, short chats render three times as fast
+    # Jinja uses a ChainMap here. With a dict, short conversations render three times as fast
     template.globals = dict(template.globals)
     return template, environment.has_generation  # type: ignore[attr-defined]
 
 
 def variables(source: str) -> set[str]:
-    """The names that a template reads and does not make itself."""
+    """Return the names that a template reads but does not define."""
     environment = _environment()
     environment.globals.clear()
     return meta.find_undeclared_variables(environment.parse(source))
 
 
 class Template:
-    """A compiled chat template with the tokenizer's special tokens (`bos_token`, ...) and variables of the user's."""
+    """A compiled chat template with the tokenizer's special tokens (`bos_token`, ...) and variables set by the user."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], kwargs: Mapping[str, Any] | None = None):
         self._template, self.marks_generation = compiled(source)
-        self._known = {**self._template.globals, **special_tokens, "documents": None, **(kwargs or {})}
+        self._variables = {**self._template.globals, **special_tokens, "documents": None, **(kwargs or {})}
 
     def render(self, messages: Messages, tools: Any = None, prompt: bool = False, marking: bool = False) -> str:
-        """The text of messages, with `prompt` ready for the assistant to answer. Raises RenderError, MemoryError."""
+        """Return the text of messages. Raise RenderError, MemoryError.
+
+        prompt: add the generation prompt, for the assistant to answer. marking: enclose generation blocks in marks.
+        """
         try:
-            values = self._known | {"messages": messages, "tools": tools, "add_generation_prompt": prompt}
+            values = self._variables | {"messages": messages, "tools": tools, "add_generation_prompt": prompt}
             if marking:
                 values[_MARKING] = True
-            # What jinja's own render does, but for a copy of the variables and of the globals
+            # Equals jinja2.Template.render, but without copies of the variables and of the globals
             return "".join(self._template.root_render_func(self._template.new_context(values, shared=True)))
         except MemoryError:
             raise
@@ -150,10 +156,10 @@ class Template:
             raise RenderError(str(error)) from error
 
     def render_generated(self, messages: Messages, tools: Any = None) -> tuple[str, list[tuple[int, int]]]:
-        """The text of messages, and the spans of its generation blocks: [start, end) in characters.
+        """Return the text of messages and the spans [start, end) of its generation blocks, in characters.
 
-        Raises RenderError, also if marking a block changes the text around it, as where a template trims or measures
-        what it has put into a variable.
+        Raise RenderError, also if the marks change the rest of the text. This happens if a template trims or measures
+        a variable that contains a block.
         """
         spans: list[tuple[int, int]] = []
         pieces: list[str] = []
@@ -171,5 +177,5 @@ class Template:
                 length += len(piece)
         text = "".join(pieces)
         if depth != 0 or text != self.render(messages, tools):
-            raise RenderError("the template changes what its generation blocks wrote, so they can't be placed")
+            raise RenderError("the template changes the text of its generation blocks, so they can't be located")
         return text, spans

@@ -1,8 +1,8 @@
-"""Which characters of a rendered conversation are trained, found from incremental rendering.
+"""Find the characters of a rendered conversation that are trained, by incremental rendering.
 
-A turn to train is what the conversation up to and with it has beyond the header, the conversation before it rendered
-with add_generation_prompt=True, which is what the model is given when it is used. Both have to begin the whole text,
-letter by letter. Runs in the child (server.py).
+The trained text of a turn is the difference between two renderings: the conversation including the turn, and the
+conversation before it with add_generation_prompt=True, which is what the model gets at inference. Both must be prefixes
+of the full text. Runs in the child process (server.py).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tunesmith_chat.spans import Chat, Pieces, Plan, Refused, Region
 from tunesmith_chat.template import RenderError, Template
 
 _STAND_IN = "\ue000stand-in\ue001"
-"""Content put in place of a message's, to see what the template writes around it; private-use characters."""
-_BLOCKS = "a template with {% generation %} blocks says itself what is trained (chat_template: jinja)"
+"""Stand-in for the content of a message, to find what the template writes around it. Uses private-use characters."""
+_BLOCKS = "use a template with {% generation %} blocks, which mark the trained text (chat_template: jinja)"
 
 
 class TurnFinder:
-    """Finds the regions of conversations under one template and one set of options."""
+    """A finder of the regions of conversations under one template and one set of options."""
 
     def __init__(self, template: Template, ends: Ends, roles_to_train: Sequence[str]):
         self.template = template
@@ -29,9 +29,12 @@ class TurnFinder:
         self._header = ""
 
     def regions(self, chat: Chat, text: str) -> Iterator[Region]:
-        """Two renderings for each trained turn, one fewer for the last message. Raises Refused, RenderError."""
+        """Yield the regions of a conversation with the rendered text `text`. Raise Refused, RenderError.
+
+        This renders twice for each trained turn, and once less if the last message is trained.
+        """
         messages = chat.messages
-        if chat.plans is None:  # as nearly always
+        if chat.plans is None:  # the usual case
             trained = [index for index, message in enumerate(messages) if message["role"] in self.roles]
         else:
             trained = [index for index in range(len(messages)) if self.is_trained(chat, index)]
@@ -49,12 +52,12 @@ class TurnFinder:
         yield from self._context(chat, text, done, len(messages), position, len(text))
 
     def is_trained(self, chat: Chat, index: int) -> bool:
-        """Whether anything of a message is trained."""
+        """Return True if any text of a message is trained."""
         plan = chat.plans[index] if chat.plans else None
         return chat.messages[index]["role"] in self.roles if plan is None else bool(plan)
 
     def _end_of(self, chat: Chat, text: str, index: int) -> int:
-        """Where message `index` ends: the conversation up to and with it, which has to begin the whole text."""
+        """Return the end of message `index`: the length of the conversation including it, a prefix of the full text."""
         if index == len(chat.messages) - 1:
             return len(text)
         part = self.template.render(chat.messages[: index + 1], chat.tools)
@@ -63,9 +66,9 @@ class TurnFinder:
         return len(part)
 
     def _start_of(self, chat: Chat, text: str, index: int, end: int) -> int:
-        """Where the trained text of message `index` begins: after the header that the template writes before it."""
+        """Return the start of the trained text of message `index`, after the header that the template writes."""
         if chat.messages[index]["role"] != "assistant" or index == 0:
-            # There is no generation prompt for other roles, nor a conversation before the first message
+            # Other roles have no generation prompt, and there is no conversation before the first message
             return self._place(chat, text, index, end)[0]
         head = self.template.render(chat.messages[:index], chat.tools, prompt=True)
         if not text.startswith(head, 0, end):
@@ -73,10 +76,10 @@ class TurnFinder:
         return len(head)
 
     def _header_of(self, chat: Chat, text: str, index: int, start: int, position: int) -> int:
-        """Where the header before `start` begins: between the end of the message before and the generation prompt.
+        """Return the start of the header that ends at `start`: the end of the message before it.
 
-        It parts two masked regions, so nothing that is trained hangs on it. A header seen before is not looked for
-        anew, which saves a rendering.
+        This only separates two masked regions, so the trained text does not depend on it. If the text before `start`
+        equals the last header, that is used again, which saves a rendering.
         """
         if index == 0 or (self._header and text.endswith(self._header, position, start) and not self.ends.of_all_turns):
             return start - len(self._header) if index else 0
@@ -90,59 +93,62 @@ class TurnFinder:
         self, chat: Chat, text: str, index: int, turn: int, last: bool, start: int, end: int
     ) -> Iterator[Region]:
         reason = f"{chat.messages[index]['role']} turn {turn}"
-        run = self._ends(chat, text, index, start, end)
-        if not run and self.ends.wanted(last):
-            raise self._endless(index, text[start:end])
-        stop = run[0].at if run else self._place(chat, text, index, end)[1]
+        ends = self._ends(chat, text, index, start, end)
+        if not ends and self.ends.wanted(last):
+            raise self._no_end_token(index, text[start:end])
+        stop = ends[0].at if ends else self._place(chat, text, index, end)[1]
         plan = chat.plan(index)
         if plan is None:
             yield Region(stop, reason, 1.0)
         else:
-            yield from self._planned(plan, reason, start, stop, self._stretches(chat, text, index, end, plan))
+            yield from self._planned(plan, reason, start, stop, self._locate_pieces(chat, text, index, end, plan))
         weight = 1.0 if plan is None else plan.end
-        for one in run:
-            if one.at > stop:
-                yield Region(one.at, "between end tokens", 0.0)
-            stop = one.stop
-            yield Region(one.stop, one.reason, weight if self.ends.kept(one.token, last) else 0.0)
-        yield Region(end, "after the end token" if run else "after the content", 0.0)
+        for end_token in ends:
+            if end_token.at > stop:
+                yield Region(end_token.at, "between end tokens", 0.0)
+            stop = end_token.stop
+            yield Region(stop, end_token.reason, weight if self.ends.kept(end_token.token, last) else 0.0)
+        yield Region(end, "after the end token" if ends else "after the content", 0.0)
 
-    def _endless(self, index: int, turn: str) -> Refused:
+    def _no_end_token(self, index: int, turn: str) -> Refused:
         tokens = " or ".join(map(repr, self.ends.tokens)) or "none"
         return Refused(
-            f"the template writes {turn[-24:]!r} at the end of message {index}, and no end token ({tokens}) is in it, "
-            "so the model would not learn to stop",
+            f"message {index} ends with {turn[-24:]!r} and has no end token ({tokens}), so the model would not learn "
+            "to stop",
             "name the token that ends a turn: special_tokens: {eos_token: ...}, or eot_tokens: [...]; "
-            "or train_on_eos: none",
+            "or write train_on_eos: none",
         )
 
     def _planned(
-        self, plan: Plan, reason: str, start: int, stop: int, found: list[tuple[int, Pieces]]
+        self, plan: Plan, reason: str, start: int, stop: int, located: list[tuple[int, Pieces]]
     ) -> Iterator[Region]:
-        """The regions in [start, stop) of a message that says itself what is trained."""
+        """Yield the regions in [start, stop) of a message with a training plan."""
         around = f"{reason}, around its text"
         position = start
-        for at, stretches in found:
-            if at < position or stretches[-1][0] > stop:
-                raise Refused("the template does not write the pieces of a message in its turn", _BLOCKS)
+        for at, pieces in located:
+            if at < position or pieces[-1][0] > stop:
+                raise Refused("the template writes pieces of a message outside its turn", _BLOCKS)
             yield Region(at, around, plan.rest)
-            for position, weight in stretches:
+            for position, weight in pieces:
                 yield Region(position, reason if weight == 1 else f"{reason}, weight {weight:g}", weight)
-        yield Region(stop, around if found else reason, plan.rest)
+        yield Region(stop, around if located else reason, plan.rest)
 
-    def _stretches(self, chat: Chat, text: str, index: int, end: int, plan: Plan) -> list[tuple[int, Pieces]]:
-        """Where content and reasoning of a message begin in the text, and the pieces of each by where they end."""
-        found = []
+    def _locate_pieces(self, chat: Chat, text: str, index: int, end: int, plan: Plan) -> list[tuple[int, Pieces]]:
+        """Return the start of content and reasoning of a message in the text, each with its pieces."""
+        located = []
         for key, pieces in ((REASONING, plan.reasoning), ("content", plan.content)):
             if pieces:
                 at, stop = self._place(chat, text, index, end, key)
-                # Templates may trim what they write
+                # Templates may trim white space
                 shift = at + _indent(text[at:stop]) - _indent(chat.messages[index][key])
-                found.append((at, [(min(max(place + shift, at), stop), weight) for place, weight in pieces]))
-        return sorted(found)
+                located.append((at, [(min(max(place + shift, at), stop), weight) for place, weight in pieces]))
+        return sorted(located)
 
     def _context(self, chat: Chat, text: str, first: int, stop: int, position: int, limit: int) -> Iterator[Region]:
-        """Messages first..stop-1, which are not trained, between `position` and `limit`; but see train_on_eos: all."""
+        """Yield the regions of untrained messages first..stop-1, which lie between `position` and `limit`.
+
+        With train_on_eos: all, their end tokens are trained.
+        """
         if first == stop:
             if position < limit:
                 yield Region(limit, "between turns", 0.0)
@@ -152,70 +158,70 @@ class TurnFinder:
             waiting.append(chat.messages[index]["role"])
             if not self.ends.of_all_turns:
                 continue
-            end = limit if index == stop - 1 else self._end_if_alone(chat, text, index)
+            end = limit if index == stop - 1 else self._end_or_none(chat, text, index)
             if end is None:
-                continue  # such as a system message that the template writes into the user's turn
+                continue  # for example a system message that the template writes into the user's turn
             reason = f"role {', '.join(waiting)}"
-            run = self._ends(chat, text, index, position, end)
-            if len(waiting) > 1 and self.ends.number(text, position, end) > max(len(run), 1):
-                raise Refused(f"messages {index - len(waiting) + 1} to {index} can't be told apart")
-            for one in run:
-                yield Region(one.at, reason, 0.0)
-                yield Region(one.stop, one.reason, float(self.ends.modes[one.token] == "all"))
+            ends = self._ends(chat, text, index, position, end)
+            if len(waiting) > 1 and self.ends.count(text, position, end) > max(len(ends), 1):
+                raise Refused(f"the border between messages {index - len(waiting) + 1} and {index} can't be found")
+            for end_token in ends:
+                yield Region(end_token.at, reason, 0.0)
+                yield Region(end_token.stop, end_token.reason, float(self.ends.modes[end_token.token] == "all"))
                 reason = "after the end token"
             yield Region(end, reason, 0.0)
             position, waiting = end, []
         if waiting:
             yield Region(limit, f"role {', '.join(dict.fromkeys(waiting))}", 0.0)
 
-    def _end_if_alone(self, chat: Chat, text: str, index: int) -> int | None:
-        """Where message `index` ends, or None where the template does not take the conversation up to it."""
+    def _end_or_none(self, chat: Chat, text: str, index: int) -> int | None:
+        """Return the end of message `index`, or None if the template fails on the conversation up to it."""
         try:
             return self._end_of(chat, text, index)
         except RenderError:
             return None
 
     def _ends(self, chat: Chat, text: str, index: int, start: int, end: int) -> list[End]:
-        """The end tokens that the template wrote for message `index` in [start, end), not those of the data."""
-        run = self.ends.last(text, start, end)
-        if run and self.ends.within(chat.messages[index].get("content", "")):
+        """Return the end tokens in [start, end) that the template wrote for message `index`, not those of the data."""
+        ends = self.ends.last(text, start, end)
+        if ends and self.ends.within(chat.messages[index].get("content", "")):
             content = self._place(chat, text, index, end)[1]
-            run = [one for one in run if one.at >= content]
-        return run
+            ends = [end_token for end_token in ends if end_token.at >= content]
+        return ends
 
     def _place(self, chat: Chat, text: str, index: int, end: int, key: str = "content") -> tuple[int, int]:
-        """Where a property of message `index` stands in text[:end], found by rendering another text in its place."""
+        """Return the span of a property of message `index` in text[:end]. It is found by rendering a stand-in."""
         message = chat.messages[index]
-        given = message.get(key)
-        if not isinstance(given, str) or _STAND_IN in text:
+        value = message.get(key)
+        if not isinstance(value, str) or _STAND_IN in text:
             raise Refused(f"message {index} has no {key} to find in the text")
-        named = [name for name in message if name == key or (key == REASONING and message[name] == given)]
-        other = {**message, **{name: _STAND_IN for name in named if name not in ("role", "content") or name == key}}
-        rendered = self.template.render([*chat.messages[:index], other], chat.tools)
-        before, found, after = rendered.partition(_STAND_IN)
+        names = [name for name in message if name == key or (key == REASONING and message[name] == value)]
+        changed = {**message, **{name: _STAND_IN for name in names if name not in ("role", "content") or name == key}}
+        rendered = self.template.render([*chat.messages[:index], changed], chat.tools)
+        before, mark, after = rendered.partition(_STAND_IN)
         part = text[:end]
         start, stop = len(before), end - len(after)
-        known = found and _STAND_IN not in after and start <= stop and part.startswith(before) and part.endswith(after)
-        if not known or part[start:stop].strip() != given.strip():
-            raise Refused(f"the template changes more than the {key} of message {index} with it", _BLOCKS)
+        unique = mark and _STAND_IN not in after and start <= stop and part.startswith(before) and part.endswith(after)
+        if not unique or part[start:stop].strip() != value.strip():
+            raise Refused(f"other text of the template depends on the {key} of message {index}", _BLOCKS)
         return start, stop
 
 
 def _indent(text: str) -> int:
-    """How many characters of white space a text begins with."""
+    """Return the number of white space characters at the beginning of a text."""
     return len(text) - len(text.lstrip())
 
 
 def _unstable(index: int, at: int) -> Refused:
     return Refused(
-        f"the chat template is not prefix-stable: it writes message {index} differently (from character {at} on) "
-        "depending on what follows, so what the model says in its turn is not what would be trained",
-        "one trained turn a row, as the last message; or a template with {% generation %} blocks "
+        f"the chat template is not prefix-stable: the text of message {index} (from character {at} on) depends on the "
+        "messages after it, so training would differ from inference",
+        "keep one trained turn in each row, as the last message, or use a template with {% generation %} blocks "
         "(chat_template: jinja)",
         code="template-unstable",
     )
 
 
 def _common(a: str, b: str) -> int:
-    """Length of the common beginning of two texts."""
+    """Return the length of the common prefix of two texts."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

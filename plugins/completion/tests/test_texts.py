@@ -1,4 +1,4 @@
-"""Texts are trained whole, begin as the tokenizer begins them, and end with one end token."""
+"""All tokens of a text are trained. It begins with the tokenizer's special tokens and ends with one end token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunesmith import ConfigError, DataError, ModelError, Row
 
 
 def tokenizer(pattern: str = "$A", eos: str | None = "</s>") -> PreTrainedTokenizerFast:
-    """Words a, b, c = 0, 1, 2; <s>, </s> = 3, 4; `pattern` is what it adds itself."""
+    """Return a word-level tokenizer: a, b, c = 0, 1, 2; <s>, </s> = 3, 4. pattern: its post-processing template."""
     core = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.add_special_tokens(["<s>", "</s>"])
@@ -27,22 +27,22 @@ def tokenizer(pattern: str = "$A", eos: str | None = "</s>") -> PreTrainedTokeni
 
 
 def entry(type: str = "completion", **options: Any) -> Any:
-    given = TextDataset(**options)
-    return SimpleNamespace(type=type, options=given, option=lambda model: given, group="datasets", index=0)
+    keys = TextDataset(**options)
+    return SimpleNamespace(type=type, options=keys, option=lambda model: keys, group="datasets", index=0)
 
 
 def tokens(rows: list[Any], spec: Any, **kind: Any) -> list[list[int]]:
     run: Any = SimpleNamespace(tokenizer=tokenizer(**kind))
-    made = list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(rows, 1)]))
-    assert all(list(e.segments[1].weights) == [1.0] * len(e.segments[1].tokens) for e in made)
-    assert all(len(e.segments[0].tokens) == 0 for e in made)
-    return [e.path_tokens(1) for e in made]
+    examples = list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(rows, 1)]))
+    assert all(list(e.segments[1].weights) == [1.0] * len(e.segments[1].tokens) for e in examples)
+    assert all(len(e.segments[0].tokens) == 0 for e in examples)
+    return [e.path_tokens(1) for e in examples]
 
 
 @pytest.mark.parametrize(
     ("pattern", "expected"), [("$A", [0, 1, 4]), ("<s> $A", [3, 0, 1, 4]), ("<s> $A </s>", [3, 0, 1, 4])]
 )
-def test_a_text_has_the_tokenizers_own_bos_and_exactly_one_end_token(pattern: str, expected: list[int]) -> None:
+def test_a_text_has_the_tokenizers_bos_and_exactly_one_end_token(pattern: str, expected: list[int]) -> None:
     assert tokens([{"text": "a b"}], entry(), pattern=pattern) == [expected]
 
 
@@ -67,7 +67,7 @@ def test_the_key_of_the_other_type_is_refused() -> None:
     ]
 
 
-def test_rows_are_read_as_they_are_needed_and_none_is_lost() -> None:
+def test_rows_are_read_lazily_and_none_is_lost() -> None:
     read = 0
 
     def rows() -> Iterator[Row]:
@@ -93,7 +93,7 @@ def test_a_tokenizer_without_end_token_is_refused() -> None:
         tokens([{"text": "a"}], entry(), eos=None)
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

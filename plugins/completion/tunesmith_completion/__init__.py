@@ -1,4 +1,4 @@
-"""Plain texts: every token is trained. Also the strategy of the streamed `pretraining_dataset`."""
+"""Plain texts in which every token is trained, also for the streamed `pretraining_dataset`."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ if TYPE_CHECKING:
 
 
 class TextDataset(Settings):
-    """Further keys of a `datasets:` entry of type completion, or a `pretraining_dataset:` entry of type pretrain."""
+    """Additional keys of a `datasets:` entry of type completion or a `pretraining_dataset:` entry of type pretrain."""
 
     field: str = "text"
-    """Column with the text (type: completion)."""
+    """Column with the text, for type: completion."""
     text_column: str = "text"
-    """Column with the text (type: pretrain)."""
+    """Column with the text, for type: pretrain."""
 
 
 COLUMN_KEY = {"completion": "field", "pretrain": "text_column"}
-"""Which key names the column, by `type:`."""
+"""`type:` -> the key that names the column."""
 
 plugin = Plugin(strategies={"text": tuple(COLUMN_KEY)}, dataset_settings=TextDataset)
 
 
 @hookimpl
 def validate(run: Run) -> None:
-    """Refuse the key of the other type: it would have no effect."""
+    """Raise ConfigError if the key of the other type is set, which has no effect."""
     problems: list[Problem] = []
     for spec in run.config.entries:
         if not isinstance(spec.options, TextDataset):
             continue
         key = COLUMN_KEY[spec.type]
-        for other in sorted(spec.options.model_fields_set - {key}):
+        for unused in sorted(spec.options.model_fields_set - {key}):
             message = f"has no effect with type: {spec.type}"
-            problems += run.config.error((spec.group, spec.index, other), message, f"write {key}: ...").problems
+            problems += run.config.error((spec.group, spec.index, unused), message, f"write {key}: ...").problems
     if problems:
         raise ConfigError(problems)
 
 
 @hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
-    """The tokenizer's own special tokens, the text, and one end token; the core cuts what is too long."""
+    """Yield an example of each text with the tokenizer's special tokens and one end token. The core cuts long texts."""
     from tunesmith import Piece, tokenized
 
     column = getattr(spec.option(TextDataset), COLUMN_KEY[spec.type])

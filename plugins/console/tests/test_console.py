@@ -1,3 +1,5 @@
+"""The console shows steps and evaluations on terminals and in log files, and prints a summary."""
+
 from __future__ import annotations
 
 import io
@@ -31,7 +33,7 @@ def run(step: int = 0, main: bool = True) -> Any:
     )
 
 
-def test_a_log_file_gets_a_plain_line_for_each_logged_step_and_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_gets_a_line_for_each_logged_step_and_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     this = run()
     tunesmith_console.on_start(this)
     tunesmith_console.on_step(this, record(9, log=False))
@@ -42,7 +44,7 @@ def test_a_log_file_gets_a_plain_line_for_each_logged_step_and_evaluation(capsys
     ]
 
 
-def test_the_summary_tells_notes_muted_plugins_the_reason_and_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_has_notes_muted_plugins_the_reason_and_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
     this = run(step=40)
     tunesmith_console.on_start(this)
     this.notes["rows [dropped]"] = 3
@@ -50,23 +52,25 @@ def test_the_summary_tells_notes_muted_plugins_the_reason_and_the_folder(capsys:
     this.stopped = "loss rose"
     tunesmith_console.on_end(this)
     out = capsys.readouterr().out
-    for words in ("rows [dropped]: 3", "tensorboard", "disk full", "loss rose", "40 of 100", "output: out"):
-        assert words in out
+    for text in ("rows [dropped]: 3", "tensorboard", "disk full", "loss rose", "40 of 100", "output: out"):
+        assert text in out
 
 
-def test_a_terminal_gets_a_bar_with_the_numbers_and_evaluations_above_it() -> None:
+def test_a_terminal_gets_a_bar_with_numbers_and_evaluations_above_it() -> None:
     file = io.StringIO()
     display = Display(20, done=8, console=Console(file=file, force_terminal=True, width=80, color_system=None))
     display.step(record(9, log=False))
     display.step(record(20, evaluation={"eval_loss": 2.25}))
     out = file.getvalue()
-    assert "going on after step 8" in out and "eval  step 20  eval_loss 2.25" in out
+    assert "resuming after step 8" in out and "eval  step 20  eval_loss 2.25" in out
     assert "20/20" in out and "loss 2.341" in out and "1234 tok/s" in out and "ETA 0:00:00" in out and "…" not in out
     assert "step 20/20" not in out
-    assert display.progress is None and out.count("\x1b[?25l") == out.count("\x1b[?25h") == 1  # the cursor is back
+    assert (
+        display.progress is None and out.count("\x1b[?25l") == out.count("\x1b[?25h") == 1
+    )  # the cursor is visible again
 
 
-def test_only_the_main_process_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_main_process_prints(capsys: pytest.CaptureFixture[str]) -> None:
     this = run(main=False)
     tunesmith_console.on_start(this)
     tunesmith_console.on_step(this, record(1))
@@ -74,10 +78,10 @@ def test_only_the_main_process_speaks(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == ""
 
 
-def test_steps_that_are_not_logged_read_no_metric() -> None:
+def test_the_metrics_of_steps_that_are_not_logged_are_not_read() -> None:
     class Unread(dict[str, Any]):
         def items(self) -> Any:
-            raise AssertionError("a tensor was read, which waits for the device")
+            raise AssertionError("reading a tensor synchronizes with the device")
 
     display = Display(20, console=Console(file=io.StringIO(), force_terminal=True))
     display.step(StepRecord(1, 0.1, Unread(), log=False))

@@ -1,4 +1,4 @@
-"""Progress and a summary, for people."""
+"""Print progress and a summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tunesmith_console.display import Display
 
 plugin = Plugin(best_effort=True)
-# By id of the run: hooks are functions, and a progress bar lives between their calls.
+# Displays by id of the run, because hooks are functions and a progress bar stays open between their calls.
 _displays: dict[int, Display] = {}
 
 
@@ -36,4 +36,4 @@ def on_end(run: Run) -> None:
     if run.world.main:
         display = _displays.pop(id(run), None) or Display(run.total_steps, run.step)  # interrupted before on_start
         display.close()
-        display.say(summary(run))
+        display.print(summary(run))

@@ -1,3 +1,5 @@
+"""Fixtures: the plugin applied to rows in memory, and JSON lines files."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,7 @@ from tunesmith import Row, Source
 
 
 class Lines:
-    """Rows of a file."""
+    """The rows of a file."""
 
     def __init__(self, name: str, records: Iterable[dict[str, Any]]):
         self.name, self.records = name, list(records)
@@ -26,24 +28,24 @@ class Lines:
 
 @dataclass
 class Dedup:
-    """The plugin on made rows: what is left of each file, and the notes."""
+    """The plugin applied to rows in memory, and the notes that it adds."""
 
     notes: dict[str, str] = field(default_factory=dict)
 
     def sources(self, files: dict[str, list[dict[str, Any]]], **keys: Any) -> list[Source]:
-        """The filtered sources; a file whose name begins with "test" is one of test_datasets."""
-        given = []
+        """Return the filtered sources. Files whose names begin with "test" are entries of test_datasets."""
+        unfiltered = []
         for index, name in enumerate(files):
             group = "test_datasets" if name.startswith("test") else "datasets"
             spec: Any = SimpleNamespace(group=group, index=index, where="run:1", settings=SimpleNamespace(path=name))
-            given.append(Source(spec, Lines(name, files[name])))
+            unfiltered.append(Source(spec, Lines(name, files[name])))
         run: Any = SimpleNamespace(note=self.notes.__setitem__)
-        return filtered(run, given, DedupSettings.model_validate(keys))
+        return filtered(run, unfiltered, DedupSettings.model_validate(keys))
 
     def kept(self, files: dict[str, list[dict[str, Any]]], **keys: Any) -> dict[str, list[int]]:
-        """Lines that are left of each file."""
-        found = self.sources(files, **keys)
-        return {s.spec.settings.path: [int(row.where.rpartition(":")[2]) for row in s.rows] for s in found}
+        """Return the line numbers of the rows that are kept, by file."""
+        sources = self.sources(files, **keys)
+        return {s.spec.settings.path: [int(row.where.rpartition(":")[2]) for row in s.rows] for s in sources}
 
 
 @pytest.fixture

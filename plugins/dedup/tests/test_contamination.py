@@ -1,3 +1,5 @@
+"""Training rows that repeat words of evaluation files are dropped and reported."""
+
 from __future__ import annotations
 
 import random
@@ -6,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunesmith_dedup.contamination import Held, contaminated
+from tunesmith_dedup.contamination import EvaluationIndex, contaminated
 from tunesmith_dedup.table import Table
 from tunesmith_dedup.texts import Splitter
 
@@ -21,17 +23,17 @@ def passage(r: random.Random, words: int) -> str:
     return " ".join(r.choices(WORDS, k=words))
 
 
-def dropped(train: list[str], held: list[str], threshold: float = 0.0, n: int = 13) -> dict[int, int]:
-    """Row -> evaluation row."""
+def dropped(train: list[str], evaluation: list[str], threshold: float = 0.0, n: int = 13) -> dict[int, int]:
+    """Return a dictionary from dropped row to the evaluation row that it repeats."""
     spec: Any = type("Spec", (), {"group": "datasets"})
     splitter = Splitter(n, punctuation=False, short=False)
     table = Table([Source(spec, [Row({"text": text}, str(i)) for i, text in enumerate(train)])])
-    rows = Held([Row({"q": text}, str(i)) for i, text in enumerate(held)], splitter)
-    found = contaminated(table, rows, splitter, threshold)
-    return dict(zip(found.rows.tolist(), found.twins.tolist(), strict=True))
+    index = EvaluationIndex([Row({"q": text}, str(i)) for i, text in enumerate(evaluation)], splitter)
+    result = contaminated(table, index, splitter, threshold)
+    return dict(zip(result.rows.tolist(), result.twins.tolist(), strict=True))
 
 
-def test_a_row_that_repeats_n_words_of_an_evaluation_row_goes_and_one_that_repeats_fewer_stays() -> None:
+def test_a_row_that_repeats_n_words_of_an_evaluation_row_is_dropped_and_one_with_fewer_is_kept() -> None:
     r = random.Random(0)
     held = [passage(r, 40) for _ in range(3)]
     words = held[2].split()
@@ -39,13 +41,13 @@ def test_a_row_that_repeats_n_words_of_an_evaluation_row_goes_and_one_that_repea
     assert dropped([*train, passage(r, 100)], held) == {1: 2, 2: 2}
 
 
-def test_marks_letter_case_and_white_space_do_not_hide_it() -> None:
+def test_punctuation_letter_case_and_white_space_make_no_difference() -> None:
     held = "What is the sum of the first thirteen odd numbers that are prime, please?"
     train = "Q: what is — the SUM of\nthe first, thirteen odd numbers: that are prime please"
     assert dropped([train], [held]) == {0: 0}
 
 
-def test_the_threshold_is_the_share_of_an_evaluation_row_that_has_to_be_repeated() -> None:
+def test_the_threshold_is_the_share_of_an_evaluation_row_that_must_be_repeated() -> None:
     r = random.Random(1)
     held = passage(r, 62)  # 50 n-grams of 13 words
     half = " ".join(held.split()[:37])  # 25 of them
@@ -54,9 +56,10 @@ def test_the_threshold_is_the_share_of_an_evaluation_row_that_has_to_be_repeated
     assert dropped([held], [held + " " + passage(r, 50), held], 1.0) == {0: 1}
 
 
-def test_evaluation_rows_that_are_too_short_to_be_looked_for_are_counted() -> None:
+def test_evaluation_rows_shorter_than_an_ngram_are_counted() -> None:
     splitter = Splitter(13, punctuation=False, short=False)
-    assert Held([Row({"q": "one two"}, "0"), Row({"q": passage(random.Random(0), 13)}, "1")], splitter).short == 1
+    rows = [Row({"q": "one two"}, "0"), Row({"q": passage(random.Random(0), 13)}, "1")]
+    assert EvaluationIndex(rows, splitter).short == 1
     assert dropped(["one two"], ["one two"]) == {}
 
 
@@ -65,7 +68,7 @@ def config(folder: Path, rows: list[dict[str, Any]], **keys: Any) -> Path:
     return tiny.sft_config(folder, datasets=[{"path": str(data), "type": "completion"}], **keys)
 
 
-def test_a_run_trains_on_what_is_left_and_says_what_is_not(tmp_path: Path, jsonl: Write) -> None:
+def test_a_run_trains_on_the_remaining_rows_and_notes_the_dropped_ones(tmp_path: Path, jsonl: Write) -> None:
     r = random.Random(2)
     texts = [tiny.sentence(r, 15, 20) for _ in range(8)]
     held = jsonl("held.jsonl", [{"question": texts[1], "answer": "x"}, {"question": "short"}])
@@ -84,11 +87,11 @@ def test_a_run_trains_on_what_is_left_and_says_what_is_not(tmp_path: Path, jsonl
         f"datasets[0] {train}: rows dropped: exact duplicates": f"1 of 10, first: {train}:9 equals {train}:1",
         f"datasets[0] {train}: rows dropped: near duplicates": f"1 of 9, first: {train}:10 is close to {train}:4",
         f"datasets[0] {train}: rows dropped: decontamination": f"1 of 8, first: {train}:2 shares words with {held}:1",
-        "decontamination: evaluation rows of fewer than 10 words, not looked for": "1 of 2",
+        "decontamination: evaluation rows skipped, shorter than 10 words": "1 of 2",
     }
 
 
-def test_prepared_data_is_made_again_when_an_evaluation_file_changes(tmp_path: Path, jsonl: Write) -> None:
+def test_data_is_prepared_again_when_an_evaluation_file_changes(tmp_path: Path, jsonl: Write) -> None:
     r = random.Random(3)
     texts = [tiny.sentence(r, 15, 20) for _ in range(4)]
     held = {"files": [jsonl("held.jsonl", [{"q": "nothing"}])]}
@@ -101,9 +104,9 @@ def test_prepared_data_is_made_again_when_an_evaluation_file_changes(tmp_path: P
     assert not data.cached and len(data.train) == 3
 
 
-def test_evaluation_files_that_are_not_there_are_all_named_with_their_lines(tmp_path: Path, jsonl: Write) -> None:
-    there = jsonl("held.jsonl", [{"q": "x"}])
-    files = [there, str(tmp_path / "hold.jsonl"), "nowhere/x.jsonl"]
+def test_all_missing_evaluation_files_are_reported_with_their_lines(tmp_path: Path, jsonl: Write) -> None:
+    existing = jsonl("held.jsonl", [{"q": "x"}])
+    files = [existing, str(tmp_path / "hold.jsonl"), "nowhere/x.jsonl"]
     path = config(tmp_path, [{"text": "one"}], dataset_decontamination={"files": files})
     with pytest.raises(ConfigError) as caught:
         tiny.start(path)
@@ -113,7 +116,7 @@ def test_evaluation_files_that_are_not_there_are_all_named_with_their_lines(tmp_
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("dataset_decontamination", {"files": []}, "files"),
         ("dataset_decontamination", {"ngram": 8}, "files"),
@@ -122,11 +125,11 @@ def test_evaluation_files_that_are_not_there_are_all_named_with_their_lines(tmp_
         ("dataset_near_deduplication", "yes", "dataset_near_deduplication"),
     ],
 )
-def test_a_wrong_setting_is_an_error_that_names_it(tmp_path: Path, key: str, value: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_invalid_setting_is_an_error_that_names_it(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         tiny.start(config(tmp_path, [{"text": "one"}], **{key: value}))
 
 
-def test_switched_off_it_is_not_active(tmp_path: Path) -> None:
+def test_the_plugin_is_inactive_if_all_its_keys_are_false(tmp_path: Path) -> None:
     path = config(tmp_path, [{"text": "one"}], dataset_exact_deduplication=False, dataset_near_deduplication=False)
     assert "dedup" not in tiny.start(path).hooks.by_name

@@ -1,3 +1,5 @@
+"""Rows that nearly equal an earlier row are dropped, as a comparison of all pairs would drop them."""
+
 from __future__ import annotations
 
 import os
@@ -23,8 +25,8 @@ def grams(text: str, n: int = 5) -> set[tuple[str, ...]]:
     return set(zip(*(words[k:] for k in range(n)), strict=False)) or {tuple(words)}
 
 
-def jaccard(one: str, other: str, n: int = 5) -> float:
-    return len(grams(one, n) & grams(other, n)) / len(grams(one, n) | grams(other, n))
+def jaccard(a: str, b: str, n: int = 5) -> float:
+    return len(grams(a, n) & grams(b, n)) / len(grams(a, n) | grams(b, n))
 
 
 def passage(r: random.Random, words: int = 100) -> str:
@@ -38,73 +40,71 @@ def edited(text: str, edits: int, r: random.Random) -> str:
     return " ".join(words)
 
 
-def rows(*found: str) -> list[dict[str, Any]]:
-    return [{"text": text} for text in found]
+def rows(*contents: str) -> list[dict[str, Any]]:
+    return [{"text": text} for text in contents]
 
 
 def near(**group: Any) -> dict[str, Any]:
     return {"dataset_near_deduplication": group or True}
 
 
-def test_edited_rows_go_and_others_stay_over_all_entries(dedup: Any) -> None:
+def test_edited_rows_of_all_entries_are_dropped_and_others_are_kept(dedup: Any) -> None:
     r = random.Random(1)
     first = [passage(r) for _ in range(200)]
     second = [edited(text, 1, r) for text in first[:50]] + [passage(r) for _ in range(50)]
     assert min(jaccard(*pair) for pair in zip(first, second[:50], strict=False)) >= 0.8
     kept = dedup.kept({"a": rows(*first), "b": rows(*second)}, **near())
     assert kept == {"a": list(range(1, 201)), "b": list(range(51, 101))}
-    said = dedup.notes["datasets[1] b: rows dropped: near duplicates"]
-    assert said == "50 of 100, first: b:1 is close to a:1, b:2 is close to a:2, b:3 is close to a:3"
+    note = dedup.notes["datasets[1] b: rows dropped: near duplicates"]
+    assert note == "50 of 100, first: b:1 is close to a:1, b:2 is close to a:2, b:3 is close to a:3"
 
 
-def test_what_is_dropped_is_what_a_comparison_of_each_with_each_connects(dedup: Any) -> None:
+def test_the_dropped_rows_are_those_that_a_comparison_of_all_pairs_connects(dedup: Any) -> None:
     r = random.Random(2)
-    found = [passage(r, 60) for _ in range(40)]
+    passages = [passage(r, 60) for _ in range(40)]
     for _ in range(160):
-        found.append(edited(r.choice(found), r.randint(0, 4), r))
-    first = list(range(len(found)))
-    for one, other in combinations(range(len(found)), 2):
-        if jaccard(found[one], found[other]) >= 0.6:
-            low, high = sorted((first[one], first[other]))
+        passages.append(edited(r.choice(passages), r.randint(0, 4), r))
+    first = list(range(len(passages)))
+    for a, b in combinations(range(len(passages)), 2):
+        if jaccard(passages[a], passages[b]) >= 0.6:
+            low, high = sorted((first[a], first[b]))
             first = [low if root == high else root for root in first]
-    kept = dedup.kept({"a": rows(*found)}, **near(threshold=0.6, permutations=256))
+    kept = dedup.kept({"a": rows(*passages)}, **near(threshold=0.6, permutations=256))
     assert kept["a"] == sorted(root + 1 for root in set(first))
 
 
-def test_a_pair_below_the_threshold_stays_though_minhash_takes_it_for_a_candidate(dedup: Any) -> None:
+def test_a_candidate_pair_below_the_threshold_is_kept(dedup: Any) -> None:
     r = random.Random(3)
-    found = []
+    passages = []
     for _ in range(100):
         text = passage(r)
-        found += [text, edited(text, 4, r)]
-    similarities = [jaccard(*found[n : n + 2]) for n in range(0, 200, 2)]
+        passages += [text, edited(text, 4, r)]
+    similarities = [jaccard(*passages[n : n + 2]) for n in range(0, 200, 2)]
     assert 0.6 < np.mean(similarities) < 0.75 and max(similarities) < 0.8
-    assert len(dedup.kept({"a": rows(*found)}, **near())["a"]) == 200
+    assert len(dedup.kept({"a": rows(*passages)}, **near())["a"]) == 200
 
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.5, [1]), (0.51, [1, 2])])
-def test_the_threshold_is_the_similarity_from_which_on_rows_are_duplicates(
-    dedup: Any, threshold: float, kept: list[int]
-) -> None:
+def test_the_threshold_is_the_least_similarity_of_duplicates(dedup: Any, threshold: float, kept: list[int]) -> None:
     pair = rows("a b c", "c b d b b")  # {a, b, c} and {b, c, d}: 2 of 4
     assert dedup.kept({"a": pair}, **near(ngram=1, threshold=threshold))["a"] == kept
 
 
-def test_rows_connected_by_others_go_with_the_earliest(dedup: Any) -> None:
+def test_rows_connected_through_other_rows_are_duplicates_of_the_earliest(dedup: Any) -> None:
     words = [f"x{n}" for n in range(100)]
     chain = [" ".join(words[k : k + 60]) for k in (0, 5, 10, 15, 20)]
     assert jaccard(chain[0], chain[1]) >= 0.8 > jaccard(chain[0], chain[2])
     assert dedup.kept({"a": rows(chain[2], chain[0], chain[4], chain[3], chain[1])}, **near())["a"] == [1]
 
 
-def test_a_row_close_to_one_of_test_datasets_goes_and_that_stays(dedup: Any) -> None:
+def test_an_evaluation_row_is_kept_and_a_similar_training_row_is_dropped(dedup: Any) -> None:
     r = random.Random(4)
     text = passage(r)
     files = {"a": rows(text, passage(r)), "test": rows(edited(text, 1, r), text)}
     assert dedup.kept(files, **near()) == {"a": [2], "test": [1, 2]}
 
 
-def test_letter_case_and_white_space_make_no_difference_and_marks_do(dedup: Any) -> None:
+def test_letter_case_and_white_space_make_no_difference_but_punctuation_does(dedup: Any) -> None:
     r = random.Random(5)
     text = passage(r)
     assert dedup.kept({"a": rows(text, text.upper().replace(" ", " \n\t"))}, **near(threshold=1))["a"] == [1]
@@ -112,19 +112,20 @@ def test_letter_case_and_white_space_make_no_difference_and_marks_do(dedup: Any)
     assert len(dedup.kept({"a": rows(" ".join(sums), " ".join(s.replace("+", "*") for s in sums))}, **near())["a"]) == 2
 
 
-def test_conversations_are_compared_by_what_is_said_and_not_by_who_or_by_the_system(dedup: Any) -> None:
+def test_conversations_are_compared_without_speakers_and_system_messages(dedup: Any) -> None:
     r = random.Random(6)
     system = {"role": "system", "content": passage(r, 500)}
-    said = [passage(r, 50) for _ in range(4)]
+    questions = [passage(r, 50) for _ in range(4)]
     chats = [
-        {"messages": [system, {"role": "user", "content": s}, {"role": "assistant", "content": s[::-1]}]} for s in said
+        {"messages": [system, {"role": "user", "content": s}, {"role": "assistant", "content": s[::-1]}]}
+        for s in questions
     ]
-    plain = {"conversations": [{"from": "human", "value": said[0]}, {"from": "gpt", "value": said[0][::-1]}]}
+    plain = {"conversations": [{"from": "human", "value": questions[0]}, {"from": "gpt", "value": questions[0][::-1]}]}
     assert dedup.kept({"a": chats, "b": [plain, *rows("other")]}, **near()) == {"a": [1, 2, 3, 4], "b": [2]}
-    assert list(texts(chats[0])) == [said[0], said[0][::-1]] == list(texts(plain))
+    assert list(texts(chats[0])) == [questions[0], questions[0][::-1]] == list(texts(plain))
 
 
-def test_every_text_at_any_depth_counts_in_order() -> None:
+def test_texts_at_any_depth_are_compared_in_order() -> None:
     deep: Any = "end"
     for _ in range(5000):
         deep = [deep]
@@ -132,42 +133,44 @@ def test_every_text_at_any_depth_counts_in_order() -> None:
     assert list(texts(row)) == ["one", "two", "three", "end"]
 
 
-def test_rows_without_text_are_kept_and_said(dedup: Any) -> None:
+def test_rows_without_text_are_kept_and_noted(dedup: Any) -> None:
     bare = [{"input_ids": [1, 2]}, {"input_ids": [1, 2]}, {"text": "  "}, {"text": "a b"}, {"text": "A  b"}]
     assert dedup.kept({"a": bare}, **near())["a"] == [1, 2, 3, 4]
     assert dedup.notes["near duplicates: without text, not compared"] == "3 of 5 rows"
 
 
-def test_characters_serve_for_languages_without_spaces(dedup: Any) -> None:
+def test_ngrams_of_characters_work_without_spaces(dedup: Any) -> None:
     r = random.Random(7)
-    one = "".join(chr(r.randrange(0x4E00, 0x9F00)) for _ in range(200))
-    other = one[:100] + "的" + one[100:]
-    assert dedup.kept({"a": rows(one, other)}, **near())["a"] == [1, 2]
-    assert dedup.kept({"a": rows(one, other)}, **near(unit="characters"))["a"] == [1]
+    original = "".join(chr(r.randrange(0x4E00, 0x9F00)) for _ in range(200))
+    copy = original[:100] + "的" + original[100:]
+    assert dedup.kept({"a": rows(original, copy)}, **near())["a"] == [1, 2]
+    assert dedup.kept({"a": rows(original, copy)}, **near(unit="characters"))["a"] == [1]
 
 
-def test_a_large_family_below_the_threshold_is_not_compared_each_with_each_which_is_said(
+def test_the_limit_of_comparisons_among_rows_below_the_threshold_is_noted(
     dedup: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(similar, "MOST", 10)
-    monkeypatch.setattr("tunesmith_dedup.near.MOST", 10)
+    monkeypatch.setattr(similar, "COMPARISONS", 10)
+    monkeypatch.setattr("tunesmith_dedup.near.COMPARISONS", 10)
     r = random.Random(8)
     template = passage(r, 80)
     family = rows(*(f"{template} {passage(r, 20)}" for _ in range(200)))
     twin = {"text": edited(family[150]["text"], 1, r)}
     assert dedup.kept({"a": [*family, twin]}, **near())["a"] == list(range(1, 201))
-    assert "near duplicates: compared with 10 of their look-alikes, and no more" in dedup.notes
+    assert "near duplicates: compared with only 10 similar rows" in dedup.notes
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("permutations", [64, 128, 200])
-def test_a_pair_at_the_threshold_becomes_a_candidate_99_times_in_100(threshold: float, permutations: int) -> None:
+def test_a_pair_at_the_threshold_is_a_candidate_with_a_probability_of_99_percent(
+    threshold: float, permutations: int
+) -> None:
     number, width = bands(threshold, permutations)
     assert number * width <= permutations
     assert 1 - (1 - threshold**width) ** number >= 0.99
 
 
-def test_hashes_are_those_of_the_n_words_that_follow_each_other_in_one_row() -> None:
+def test_an_ngram_is_hashed_from_n_consecutive_words_of_one_row() -> None:
     ngrams = Splitter(2)([{"t": "a b c"}, {"t": ""}, {"t": "a"}, {"t": "b c", "u": "a b"}])
     assert ngrams.counts.tolist() == [2, 0, 1, 3]
     assert ngrams.of(0).tolist() == ngrams.of(3)[[2, 0]].tolist()
@@ -175,7 +178,7 @@ def test_hashes_are_those_of_the_n_words_that_follow_each_other_in_one_row() -> 
     assert Splitter(2, short=False)([{"t": "a"}]).counts.tolist() == [0]
 
 
-def test_the_same_rows_go_in_every_process(dedup: Any) -> None:
+def test_signatures_are_the_same_in_every_process(dedup: Any) -> None:
     code = (
         "import random, sys; from tunesmith import Row\n"
         "from tunesmith_dedup import NearDeduplication as N; from tunesmith_dedup.near import _signatures\n"
@@ -183,12 +186,12 @@ def test_the_same_rows_go_in_every_process(dedup: Any) -> None:
         "rows = [{'t': ' '.join(r.choices('abcdefgh', k=50))} for _ in range(50)]\n"
         "print(_signatures(Splitter(5)(rows), N()).tobytes().hex())"
     )
-    found = set()
+    outputs = set()
     for seed in ("0", "1"):
         env = os.environ | {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": str(1 + int(seed))}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True, timeout=60)
-        found.add(done.stdout)
-    assert len(found) == 1 and NearDeduplication().permutations == 128
+        outputs.add(done.stdout)
+    assert len(outputs) == 1 and NearDeduplication().permutations == 128
 
 
 values = st.recursive(
@@ -204,7 +207,7 @@ values = st.recursive(
     st.sampled_from(["words", "characters"]),
     st.integers(1, 4),
 )
-def test_no_row_ends_in_a_traceback_and_one_is_always_left(
+def test_any_row_is_accepted_and_the_first_is_always_kept(
     dedup: Any, records: list[dict[str, Any]], unit: str, n: int
 ) -> None:
     keys = {"dataset_exact_deduplication": True, **near(unit=unit, ngram=n, threshold=0.5)}
@@ -212,9 +215,9 @@ def test_no_row_ends_in_a_traceback_and_one_is_always_left(
     assert kept["a"][0] == 1 and kept["b"][-1] == len(records) + 1
 
 
-def test_in_one_bucket_too_rows_are_connected_by_others() -> None:
-    ngrams = [np.array(some, np.uint64) for some in ([1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6], [7])]
-    alike = similar.Alike(np.array([10, 20, 30, 40, 50]), ngrams, 0.5)
-    alike.connect([np.array([10, 20, 30, 40, 50])])
-    rows, twins = alike.repeated()
+def test_rows_of_one_bucket_are_connected_through_other_rows() -> None:
+    ngrams = [np.array(hashes, np.uint64) for hashes in ([1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6], [7])]
+    candidates = similar.SimilarRows(np.array([10, 20, 30, 40, 50]), ngrams, 0.5)
+    candidates.connect([np.array([10, 20, 30, 40, 50])])
+    rows, twins = candidates.repeated()
     assert (rows.tolist(), twins.tolist()) == ([20, 30, 40], [10, 10, 10])

@@ -1,4 +1,4 @@
-"""Removes rows that occur twice, nearly twice, or in evaluation files."""
+"""Drop training rows that occur twice, nearly twice, or in evaluation files."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ if TYPE_CHECKING:
 
 
 class NearDeduplication(Settings):
-    """What counts as nearly equal, and how it is searched for."""
+    """Which rows count as near duplicates, and how they are found."""
 
     threshold: float = Field(0.8, gt=0, le=1)
-    """Jaccard similarity of two rows' n-grams from which on they are duplicates: shared ones by all that either has."""
+    """Drop a row if the Jaccard similarity of its n-grams and those of an earlier row is at least this value."""
     ngram: PositiveInt = 5
-    """How many words or characters that follow each other are compared as one."""
+    """Number of consecutive words or characters in an n-gram."""
     unit: Literal["words", "characters"] = "words"
-    """What n-grams are made of; characters for languages that put no space between words."""
+    """Unit of n-grams. Use characters for languages that do not separate words with spaces."""
     permutations: int = Field(128, ge=2, le=4096)
-    """Length of the MinHash signature; more find more of the pairs near the threshold."""
+    """Length of the MinHash signature. Longer signatures find more of the pairs near the threshold."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Of the signature."""
+    """Seed of the MinHash signature."""
 
 
 class Decontamination(Settings):
-    """What training rows must not share words with."""
+    """Evaluation data that training rows must not repeat."""
 
     files: list[str] = Field(min_length=1)
-    """Files with evaluation rows: JSON, parquet and whatever else a dataset's path may lead to; relative to the working
-    folder."""
+    """Files with evaluation rows, in any format that a dataset path accepts (JSON, parquet, ...). Paths are relative to
+    the working directory."""
     ngram: PositiveInt = 13
-    """How many words or characters that follow each other have to be the same."""
+    """Number of consecutive words or characters that must be equal."""
     unit: Literal["words", "characters"] = "words"
-    """What n-grams are made of; characters for languages that put no space between words."""
+    """Unit of n-grams. Use characters for languages that do not separate words with spaces."""
     threshold: float = Field(0.0, ge=0, le=1)
-    """Share of an evaluation row's n-grams that a row has to repeat to be dropped; at 0, one of them is enough."""
+    """Drop a row if it repeats at least this share of an evaluation row's n-grams. With 0, one n-gram is enough."""
 
 
 class DedupSettings(Settings):
     dataset_exact_deduplication: bool = False
-    """Drop training rows that are equal to an earlier one, in any entry, or to one of test_datasets."""
+    """Drop training rows that equal an earlier row of any entry, or a row of test_datasets."""
     dataset_near_deduplication: bool | NearDeduplication = False
-    """Drop training rows that are nearly equal to an earlier one, in any entry, or to one of test_datasets."""
+    """Drop training rows that nearly equal an earlier row of any entry, or a row of test_datasets."""
     dataset_decontamination: Decontamination | None = None
-    """Drop training rows that share a run of words with rows of evaluation files."""
+    """Drop training rows that share a sequence of words with rows of evaluation files."""
 
 
 plugin = Plugin(settings=DedupSettings, switches=tuple(DedupSettings.model_fields))
@@ -55,7 +55,7 @@ plugin = Plugin(settings=DedupSettings, switches=tuple(DedupSettings.model_field
 
 @hookimpl
 def inspect(run: Run) -> None:
-    """The evaluation files are there."""
+    """Check that the evaluation files exist."""
     from tunesmith_dedup.filtered import evaluation_rows
 
     evaluation_rows(run, run.settings(DedupSettings).dataset_decontamination)
@@ -63,7 +63,7 @@ def inspect(run: Run) -> None:
 
 @hookimpl
 def filter_rows(run: Run, sources: list[Source]) -> list[Source]:
-    """The same sources; what is dropped is found out when the first row is asked for."""
+    """Return sources with filtered rows. The filters run when the first row is requested."""
     from tunesmith_dedup.filtered import filtered
 
     return filtered(run, sources, run.settings(DedupSettings))

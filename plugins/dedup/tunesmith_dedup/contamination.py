@@ -1,4 +1,4 @@
-"""Rows that repeat words of evaluation files."""
+"""Find training rows that repeat words of evaluation files."""
 
 from __future__ import annotations
 
@@ -16,67 +16,69 @@ if TYPE_CHECKING:
     from tunesmith import Row
 
 
-class Held:
-    """The n-grams of evaluation rows, and the rows that each stands in."""
+class EvaluationIndex:
+    """An index from the n-grams of evaluation rows to the rows that contain them."""
 
     def __init__(self, rows: Iterable[Row], splitter: Splitter):
         self.places: list[str] = []
-        """Of each row."""
+        """The place of each row."""
         pieces, owners = [], []
         self.short = 0
-        """Rows of fewer than n words, which nothing can be found to share."""
-        for some in batches(rows):
-            ngrams = splitter(some)
+        """The number of rows without an n-gram. They have fewer than n words, so no overlap with them is detected."""
+        for batch in batches(rows):
+            ngrams = splitter(batch)
             self.short += int((ngrams.counts == 0).sum())
             pieces.append(ngrams.hashes)
-            owners.append(np.repeat(np.arange(len(some)), ngrams.counts) + len(self.places))
-            self.places += [row.where for row in some]
+            owners.append(np.repeat(np.arange(len(batch)), ngrams.counts) + len(self.places))
+            self.places += [row.where for row in batch]
         hashes = np.concatenate(pieces or [np.zeros(0, np.uint64)])
         rows_of = np.concatenate(owners or [np.zeros(0, np.int64)])
         order = np.lexsort((rows_of, hashes))
         hashes, rows_of = hashes[order], rows_of[order]
-        new = np.ones(len(order), bool)  # a row counts once for an n-gram that it has twice
+        new = np.ones(len(order), bool)  # a row counts once for an n-gram that it contains twice
         new[1:] = (hashes[1:] != hashes[:-1]) | (rows_of[1:] != rows_of[:-1])
         self.rows = rows_of[new]
         self.sizes = np.bincount(self.rows, minlength=len(self.places))
         self.hashes, starts = np.unique(hashes[new], return_index=True)
         self.edges = np.append(starts, len(self.rows))
 
-    def shared(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """For each hash [N], its index here, or -1."""
+    def lookup(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the position [N] of each hash [N] in the index, or -1 if no evaluation row contains it."""
         if not len(self.hashes):
             return np.full(len(hashes), -1)
         index = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
         return np.where(self.hashes[index] == hashes, index, -1)
 
-    def row_of(self, indices: NDArray[np.int64], share: float) -> int | None:
-        """The evaluation row of which these n-grams are the largest share, the earliest of several; None if that is
-        below `share`."""
+    def most_repeated(self, indices: NDArray[np.int64], threshold: float) -> int | None:
+        """Return the evaluation row of which the n-grams at `indices` are the largest share, the earliest if tied.
+
+        Return None if that share is below `threshold`.
+        """
         rows = np.concatenate([self.rows[self.edges[i] : self.edges[i + 1]] for i in np.unique(indices).tolist()])
-        found, counts = np.unique(rows, return_counts=True)
-        shares = counts / self.sizes[found]
+        candidates, counts = np.unique(rows, return_counts=True)
+        shares = counts / self.sizes[candidates]
         best = int(shares.argmax())
-        return int(found[best]) if shares[best] >= share else None
+        return int(candidates[best]) if shares[best] >= threshold else None
 
 
-def contaminated(table: Table, held: Held, splitter: Splitter, threshold: float) -> Dropped:
-    """Rows to train on that share n-grams with an evaluation row, at least `threshold` of those that it has.
+def contaminated(table: Table, evaluation: EvaluationIndex, splitter: Splitter, threshold: float) -> Dropped:
+    """Return the training rows that repeat at least a share of `threshold` of an evaluation row's n-grams.
 
-    `twins` are rows of `held`.
+    `twins` of the result are numbers of rows in `evaluation`.
     """
     dropped: list[tuple[int, int]] = []
     start = 0
-    for some in batches(table):
-        ngrams = splitter(some)
-        index = held.shared(ngrams.hashes)
+    for batch in batches(table):
+        ngrams = splitter(batch)
+        index = evaluation.lookup(ngrams.hashes)
         hits = index >= 0
-        owner = np.repeat(np.arange(len(some)), ngrams.counts)
+        owner = np.repeat(np.arange(len(batch)), ngrams.counts)
         for row in np.unique(owner[hits]).tolist():
             own = index[ngrams.starts[row] : ngrams.starts[row + 1]]
-            twin = held.row_of(own[own >= 0], threshold)
+            twin = evaluation.most_repeated(own[own >= 0], threshold)
             if twin is not None:
                 dropped.append((start + row, twin))
-        start += len(some)
+        start += len(batch)
     rows, twins = np.array(dropped, np.int64).reshape(-1, 2).T
-    later = rows >= table.evaluated
-    return Dropped(rows[later], twins[later])
+    is_training = rows >= table.evaluated
+    return Dropped(rows[is_training], twins[is_training])

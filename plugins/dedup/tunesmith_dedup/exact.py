@@ -1,4 +1,4 @@
-"""Rows that are equal."""
+"""Find rows that equal an earlier row."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from tunesmith import Row
 
 BYTES = 16
-"""Of a row's hash: two of 10^12 different rows share one with a probability below 10^-14."""
+"""Length of a row's hash. Among 10^12 different rows, two share a hash with a probability below 10^-14."""
 
 
 def equal_rows(table: Table) -> Dropped:
-    """Rows that are equal to an earlier one as JSON, the order of keys aside. Memory: 16 bytes for each row, and as
-    much again while they are sorted."""
+    """Return the rows that equal an earlier row as JSON with sorted keys.
+
+    Memory: 16 bytes per row, and the same again while the hashes are sorted.
+    """
     hashes = bytearray()
     for row in table:
-        hashes += content(row)
+        hashes += row_hash(row)
     words = np.frombuffer(hashes, "<u8").reshape(-1, BYTES // 8)
     order = np.lexsort((words[:, 1], words[:, 0]))  # stable: the earliest of equal rows comes first
     ordered = words[order]
@@ -35,8 +37,11 @@ def equal_rows(table: Table) -> Dropped:
     return Dropped(rows, twins[rows])
 
 
-def content(row: Row) -> bytes:
-    """A hash of a row as JSON with sorted keys; what is no JSON counts as what it says of itself."""
+def row_hash(row: Row) -> bytes:
+    """Return the hash of a row as JSON with sorted keys. Values that JSON does not support are compared by their repr.
+
+    Raises DataError if the row can't be serialized.
+    """
     try:
         text = json.dumps(row, sort_keys=True, default=repr)
     except (TypeError, ValueError, RecursionError) as error:

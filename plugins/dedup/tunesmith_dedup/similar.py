@@ -1,4 +1,4 @@
-"""Which candidates are alike, and what they are connected to."""
+"""Compare candidate rows and connect those that are similar."""
 
 from __future__ import annotations
 
@@ -7,38 +7,45 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 250
-"""Rows that one is compared with, over all its buckets: else, of rows made from one template that are all a little less
-alike than the threshold, each would be compared with each."""
+COMPARISONS = 250
+"""The number of rows that a row is compared with, over all its buckets.
+
+Without a limit, rows that are made from one template and slightly less similar than the threshold would all be compared
+with each other."""
 
 
-class Alike:
-    """Candidates by position, and their components: those whose Jaccard similarity reaches the threshold, pair by pair.
+class SimilarRows:
+    """Candidate rows and their components, connected by pairs whose Jaccard similarity reaches the threshold.
 
-    `numbers` [C] are the rows that they are, ascending; `ngrams` the hashes of their distinct n-grams.
+    Methods address candidates by their position in `numbers`.
+
+    Args:
+        numbers: The row numbers [C] of the candidates, ascending.
+        ngrams: The hashes of the distinct n-grams of each candidate.
+        threshold: The least Jaccard similarity of connected rows.
     """
 
     def __init__(self, numbers: NDArray[np.int64], ngrams: list[NDArray[np.uint64]], threshold: float):
         self.numbers, self.threshold = numbers, threshold
         self.sizes = np.fromiter(map(len, ngrams), np.int64, len(ngrams))
         values, indices = np.unique(np.concatenate([*ngrams, np.zeros(0, np.uint64)]), return_inverse=True)
-        self.ngrams = np.split(indices, np.cumsum(self.sizes)[:-1])  # from here on n-grams are small numbers
+        self.ngrams = np.split(indices, np.cumsum(self.sizes)[:-1])  # n-grams as indices of `marked`
         self.marked = np.zeros(len(values), bool)
         self.component = np.arange(len(numbers))
         self.members = {position: [position] for position in range(len(numbers))}
-        self.left = np.full(len(numbers), MOST)
-        self.cut = np.zeros(len(numbers), bool)
-        """Of each, whether it was not compared with all that it might be alike to."""
+        self.budget = np.full(len(numbers), COMPARISONS)
+        self.limited = np.zeros(len(numbers), bool)
+        """True for candidates that were not compared with all rows of their buckets."""
 
     def connect(self, buckets: Iterable[NDArray[np.int64]]) -> None:
-        """Compare the rows of each bucket, by number, with each other, as far as they aren't connected by then."""
+        """Compare the rows of each bucket, given by their numbers, unless they are already connected."""
         for bucket in buckets:
             waiting = np.searchsorted(self.numbers, bucket)
             while len(waiting) > 1 and (self.component[waiting] != self.component[waiting[0]]).any():
                 waiting = self._spread(waiting[0], waiting[1:])
 
     def repeated(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of the rows that are connected to an earlier one, ascending, and of the earliest."""
+        """Return the numbers of the rows connected to an earlier row, ascending, and the earliest row of each."""
         first = np.arange(len(self.numbers))
         for members in self.members.values():
             first[members] = min(members)
@@ -46,37 +53,37 @@ class Alike:
         return self.numbers[rows], self.numbers[first[rows]]
 
     def _spread(self, start: np.int64, waiting: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Connect all that can be reached from `start` in a bucket; what is left of it."""
+        """Connect all rows of a bucket that can be reached from `start`, and return the others."""
         reached = [start]
         while reached and len(waiting):
-            one = reached.pop()
-            room = self.left[one]
-            self.cut[one] |= room < len(waiting)
-            same = self.component[waiting[:room]] == self.component[one]
-            found = same.copy()
-            found[~same] = self._are_alike(one, waiting[:room][~same])
-            if found.any():
-                for other in waiting[:room][found & ~same].tolist():
-                    self._join(one, other)
-                reached.extend(waiting[:room][found])
-                waiting = np.concatenate([waiting[:room][~found], waiting[room:]])
+            current = reached.pop()
+            room = self.budget[current]
+            self.limited[current] |= room < len(waiting)
+            same = self.component[waiting[:room]] == self.component[current]
+            connected = same.copy()
+            connected[~same] = self._are_similar(current, waiting[:room][~same])
+            if connected.any():
+                for neighbor in waiting[:room][connected & ~same].tolist():
+                    self._merge(current, neighbor)
+                reached.extend(waiting[:room][connected])
+                waiting = np.concatenate([waiting[:room][~connected], waiting[room:]])
         return waiting
 
-    def _are_alike(self, one: np.int64, others: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Of each of the others, whether it shares as many n-grams with `one` as the threshold says."""
+    def _are_similar(self, current: np.int64, others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return a mask of the others whose Jaccard similarity with `current` reaches the threshold."""
         if not len(others):
             return np.zeros(0, bool)
-        self.left[one] -= len(others)
-        self.marked[self.ngrams[one]] = True
+        self.budget[current] -= len(others)
+        self.marked[self.ngrams[current]] = True
         sizes = self.sizes[others]
         hits = self.marked[np.concatenate([self.ngrams[other] for other in others])]
         shared = np.add.reduceat(hits, np.cumsum(sizes) - sizes, dtype=np.int64)
-        self.marked[self.ngrams[one]] = False
-        return shared / (self.sizes[one] + sizes - shared) >= self.threshold
+        self.marked[self.ngrams[current]] = False
+        return shared / (self.sizes[current] + sizes - shared) >= self.threshold
 
-    def _join(self, one: np.int64, other: int) -> None:
-        """Make two components one."""
-        larger, smaller = int(self.component[one]), int(self.component[other])
+    def _merge(self, current: np.int64, neighbor: int) -> None:
+        """Merge the components of two candidates."""
+        larger, smaller = int(self.component[current]), int(self.component[neighbor])
         if larger == smaller:
             return
         if len(self.members[larger]) < len(self.members[smaller]):

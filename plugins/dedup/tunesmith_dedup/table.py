@@ -1,4 +1,4 @@
-"""The rows of all entries under one number each, what is dropped of them, and where it stood."""
+"""Number the rows of all entries, drop some of them, and report which."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ if TYPE_CHECKING:
     from tunesmith import Row, Run, Source
 
 NAMED = 3
-"""Rows that a note names."""
+"""The number of dropped rows that a note names."""
 
 
 @dataclass
 class Dropped:
-    """Numbers of the rows to drop, ascending, and the number of the row that each of them repeats."""
+    """The numbers of the rows to drop, ascending, and the number of the row that each of them repeats."""
 
     rows: NDArray[np.int64]
     twins: NDArray[np.int64]
 
 
 class Table:
-    """The rows of several sources, those to evaluate on first: so the earliest of equal rows is one of these."""
+    """The rows of several sources, numbered from 0.
+
+    Rows of test_datasets come first, so a duplicate in the training data is the later one and is dropped.
+    """
 
     def __init__(self, sources: Sequence[Source]):
-        self.given = list(sources)
+        self.in_order = list(sources)
         self.sources = sorted(sources, key=lambda source: source.spec.group != "test_datasets")
         self.sizes: list[int] = []
-        """Rows of each source, once all have been read."""
+        """The number of rows of each source, once all have been read."""
 
     def __iter__(self) -> Iterator[Row]:
         sizes = []
@@ -49,58 +52,67 @@ class Table:
 
     @property
     def evaluated(self) -> int:
-        """How many rows are to be evaluated on; the first ones. They are never dropped."""
+        """The number of rows of test_datasets. They have the first numbers and are never dropped."""
         return sum(n for n, s in zip(self.sizes, self.sources, strict=True) if s.spec.group == "test_datasets")
 
     def places(self, numbers: Iterable[int]) -> dict[int, str]:
-        """Where rows stand, by number; reads up to the last of them."""
-        wanted = set(numbers)
-        found: dict[int, str] = {}
-        for number, row in enumerate(self if wanted else ()):
-            if number in wanted:
-                found[number] = row.where
-                if len(found) == len(wanted):
+        """Return a dictionary from row number to place. Reads no further than the last of the rows."""
+        remaining = set(numbers)
+        places: dict[int, str] = {}
+        for number, row in enumerate(self if remaining else ()):
+            if number in remaining:
+                places[number] = row.where
+                remaining.remove(number)
+                if not remaining:
                     break
-        return found
+        return places
 
     def without(
-        self, run: Run, dropped: Dropped, what: str, verb: str, twins: Sequence[str] | None = None
+        self, run: Run, dropped: Dropped, reason: str, verb: str, twins: Sequence[str] | None = None
     ) -> list[Source]:
-        """The sources, as they were given, without some rows; says so in the summary, entry by entry.
+        """Return the sources in their original order without the dropped rows, and add a note for each entry.
 
-        `twins` are the places of the rows that are repeated, where these are not in the table. Raises DataError where
-        nothing is left of an entry.
+        Args:
+            run: The run that gets the notes.
+            dropped: The rows to drop.
+            reason: The reason in the notes ("exact duplicates").
+            verb: The text between a dropped row and the row that it repeats ("equals").
+            twins: The places of the repeated rows, if they are not in this table.
+
+        Raises DataError if all rows of an entry are dropped.
         """
         if not len(dropped.rows):
-            run.note(what, f"none in {sum(self.sizes):,} rows")
+            run.note(reason, f"none in {sum(self.sizes):,} rows")
         ends = np.cumsum(self.sizes)
         cuts = np.searchsorted(dropped.rows, ends)[:-1]
         rows, origins = np.split(dropped.rows, cuts), np.split(dropped.twins, cuts)
         named: dict[int, int] = {}
-        for here, their in zip(rows, origins, strict=True):
-            named |= zip(here[:NAMED].tolist(), their[:NAMED].tolist(), strict=True)
+        for numbers, repeated in zip(rows, origins, strict=True):
+            named |= zip(numbers[:NAMED].tolist(), repeated[:NAMED].tolist(), strict=True)
         places = self.places([*named, *(named.values() if twins is None else ())])
-        where = places if twins is None else twins
+        twin_places = places if twins is None else twins
         kept = {}
-        for source, size, end, here in zip(self.sources, self.sizes, ends, rows, strict=True):
-            if len(here):
-                first = ", ".join(f"{places[row]} {verb} {where[named[row]]}" for row in here[:NAMED].tolist())
-                _say(run, source, what, len(here), size, first)
-                kept[id(source)] = replace(source, rows=Kept(source, here - (end - size), size))
-        return [kept.get(id(source), source) for source in self.given]
+        for source, size, end, numbers in zip(self.sources, self.sizes, ends, rows, strict=True):
+            if len(numbers):
+                first = ", ".join(f"{places[row]} {verb} {twin_places[named[row]]}" for row in numbers[:NAMED].tolist())
+                _report(run, source, reason, len(numbers), size, first)
+                kept[id(source)] = replace(source, rows=Kept(source, numbers - (end - size), size))
+        return [kept.get(id(source), source) for source in self.in_order]
 
 
-def _say(run: Run, source: Source, what: str, dropped: int, size: int, first: str) -> None:
+def _report(run: Run, source: Source, reason: str, dropped: int, size: int, first: str) -> None:
+    """Add a note about the rows dropped from a source. Raises DataError if none remain."""
     name = f"{source.spec.group}[{source.spec.index}] {source.spec.settings.path}"
-    said = f"{dropped:,} of {size:,}, first: {first}"
+    count = f"{dropped:,} of {size:,}, first: {first}"
     if dropped == size:
-        help = "drop the entry, or the key that drops its rows"
-        raise DataError(f"{name}: no row is left; {what}: {said}", where=source.spec.where, help=help, code="no-rows")
-    run.note(f"{name}: rows dropped: {what}", said)
+        message = f"{name}: all rows are dropped; {reason}: {count}"
+        help = "remove the entry, or the setting that drops its rows"
+        raise DataError(message, where=source.spec.where, help=help, code="no-rows")
+    run.note(f"{name}: rows dropped: {reason}", count)
 
 
 class Kept:
-    """The rows of a source without some of them, read lazily, again and again."""
+    """The rows of a source without the dropped ones. They are read lazily, on each iteration."""
 
     def __init__(self, source: Source, dropped: NDArray[np.int64], size: int):
         self.source = source
@@ -119,5 +131,5 @@ class Kept:
 
 
 def _changed(source: Source) -> DataError:
-    message = f"{source.spec.settings.path} has more or fewer rows than when it was read before"
-    return DataError(message, where=source.spec.where, code="unreadable", help="leave the files alone during a run")
+    message = f"{source.spec.settings.path}: the number of rows changed since the file was last read"
+    return DataError(message, where=source.spec.where, code="unreadable", help="do not change data files during a run")

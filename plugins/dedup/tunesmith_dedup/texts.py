@@ -1,4 +1,4 @@
-"""What of a row is compared: its texts, as words or characters, and hashes of its n-grams."""
+"""Extract the texts of rows and hash their n-grams."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPEAKER = ("role", "from")
-"""Keys of a message that say who speaks."""
+"""Keys of a message that name its speaker."""
 WORD = re.compile(r"\w+")
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no unit of an n-gram loses bits
-KNOWN_WORDS = 1_000_000
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; odd, so that multiplying loses no bits
+CACHED_WORDS = 1_000_000
 
 
 def texts(row: Mapping[str, Any]) -> Iterator[str]:
-    """Every text in a row, in the order of its columns, at any depth.
+    """Yield all texts of a row, at any depth, in the order of its columns.
 
-    Messages of the system and the names of speakers are left out: rows that share them are not alike for it.
+    System messages and the names of speakers are left out, because many rows share them.
     """
     waiting = list(row.values())[::-1]
     while waiting:
@@ -36,19 +36,19 @@ def texts(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _Words(dict[str, int]):
-    """Word -> 64 bits; those already met are looked up."""
+    """A cache from words to their 64-bit hashes."""
 
     def __missing__(self, word: str) -> int:
-        if len(self) >= KNOWN_WORDS:
+        if len(self) >= CACHED_WORDS:
             self.clear()
-        hash = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8)
-        self[word] = value = int.from_bytes(hash.digest(), "little")
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[word] = value = int.from_bytes(digest, "little")
         return value
 
 
 @dataclass
 class Ngrams:
-    """Hashes [N] of the n-grams of some rows, one row after the other; those of row i are starts[i]:starts[i + 1]."""
+    """Hashes [N] of the n-grams of several rows. Those of row i are hashes[starts[i]:starts[i + 1]]."""
 
     hashes: NDArray[np.uint64]
     starts: NDArray[np.int64]
@@ -63,18 +63,18 @@ class Ngrams:
 
 @dataclass
 class Splitter:
-    """Makes n-grams of rows: n words or characters that follow each other, letter case and white space aside.
+    """Split rows into n-grams: n consecutive words or characters, regardless of letter case and white space.
 
-    Hashes are of the content alone, the same in every process. A row of fewer than n words has one n-gram, itself, if
-    `short`, and else none.
+    Hashes depend only on the content and are the same in every process.
     """
 
     n: int
     unit: Literal["words", "characters"] = "words"
     punctuation: bool = True
-    """Whether marks count; without them, words are what letters, digits and underscores make."""
+    """Keep punctuation. If False, words consist of letters, digits and underscores."""
     short: bool = True
-    known: _Words = field(default_factory=_Words)
+    """Treat a row of fewer than n units as one n-gram. If False, such a row has none."""
+    cache: _Words = field(default_factory=_Words)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Ngrams:
         units = [self._units(row) for row in rows]
@@ -86,26 +86,26 @@ class Splitter:
         for k in range(self.n):
             hashes = hashes * MULTIPLIER + flat[k : k + windows]
         first = owner[:windows]
-        whole = first == owner[self.n - 1 :]  # begins and ends in the same row
-        counts = np.bincount(first[whole], minlength=len(units))
-        return Ngrams(mixed(hashes[whole]), np.concatenate([[0], np.cumsum(counts)]))
+        in_one_row = first == owner[self.n - 1 :]  # begins and ends in the same row
+        counts = np.bincount(first[in_one_row], minlength=len(units))
+        return Ngrams(mix(hashes[in_one_row]), np.concatenate([[0], np.cumsum(counts)]))
 
     def _units(self, row: Mapping[str, Any]) -> NDArray[np.uint64]:
-        """A hash of each word or character of a row."""
+        """Return the hash of each word or character of a row."""
         words = " ".join(texts(row)).casefold()
         split = words.split() if self.punctuation else WORD.findall(words)
         if self.unit == "characters":
             codes = np.frombuffer(" ".join(split).encode("utf-32-le", "surrogatepass"), "<u4")
-            found = mixed(codes.astype(np.uint64) + np.uint64(1))
+            hashes = mix(codes.astype(np.uint64) + np.uint64(1))
         else:
-            found = np.fromiter(map(self.known.__getitem__, split), np.uint64, len(split))
-        if self.short and 0 < len(found) < self.n:
-            return np.pad(found, (0, self.n - len(found)))
-        return found
+            hashes = np.fromiter(map(self.cache.__getitem__, split), np.uint64, len(split))
+        if self.short and 0 < len(hashes) < self.n:
+            return np.pad(hashes, (0, self.n - len(hashes)))
+        return hashes
 
 
-def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread every bit over all 64: the last step of splitmix64 (Steele, Lea and Flood 2014, figure 16)."""
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread each bit over all 64 bits: the last step of splitmix64 (Steele, Lea and Flood 2014, figure 16)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
     return values ^ (values >> np.uint64(31))

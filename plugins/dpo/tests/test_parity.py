@@ -1,4 +1,4 @@
-"""Every loss that TRL has, against TRL's own trainer: loss and all gradients in float32, and runs of several steps."""
+"""Each loss that TRL has equals that of TRL's trainer: loss and gradients in float32, and runs of several steps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from plugins.dpo.tests import made
-from tests import one_step, tiny
+from tests import method_checks, one_step, rows, tiny
 
-LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # id -> our keys, TRL's
+LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # id -> keys of Tunesmith, options of TRL
     name: ({"dpo_loss_type": [name]}, {"loss_type": [name]})
     for name in (
         "sigmoid", "sigmoid_norm", "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -61,10 +60,18 @@ METRICS = (
 )
 
 
-def theirs(run: Any, policy: Any, folder: Path, **options: Any) -> tuple[float, dict[str, torch.Tensor], Any]:
-    """TRL's loss and gradients on all of a run's pairs, and the trainer."""
+def trainer_of(run: Any, model: Any, reference: Any, folder: Path, **options: Any) -> Any:
+    """Return TRL's trainer on the tokens of a run's pairs."""
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    tokens = [[segment.tokens.tolist() for segment in example.segments] for example in run.data.train]
+    records = [dict(zip(names, parts, strict=True)) for parts in tokens]
+    return method_checks.trl_trainer("DPO", model, reference, records, folder, **options)
+
+
+def trl_step(run: Any, policy: Any, folder: Path, **options: Any) -> tuple[float, dict[str, torch.Tensor], Any]:
+    """Return TRL's loss and gradients on all pairs of a run, and the trainer."""
     reference = AutoModelForCausalLM.from_pretrained(run.core.base_model, dtype=torch.float32)
-    trainer = made.trainer(copy.deepcopy(policy.model), reference, list(run.data.train), folder, **options)
+    trainer = trainer_of(run, copy.deepcopy(policy.model), reference, folder, **options)
     model = trainer.model
     for network in (model, reference):
         network.set_attn_implementation("sdpa")
@@ -76,12 +83,12 @@ def theirs(run: Any, policy: Any, folder: Path, **options: Any) -> tuple[float, 
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_loss_and_gradients_are_those_of_trl(name: str, tmp_path: Path) -> None:
+def test_loss_and_gradients_equal_those_of_trl(name: str, tmp_path: Path) -> None:
     keys, options = LOSSES[name]
-    run, policy = one_step.started(made.config(tmp_path, **keys))
+    run, policy = one_step.started(rows.config(tmp_path, "dpo", **keys))
     loss, terms = one_step.loss_of(run, policy, [list(run.data.train)])
     ours = one_step.gradients(policy.model)
-    expected, grads, trainer = theirs(run, policy, tmp_path / "trl", **options)
+    expected, grads, trainer = trl_step(run, policy, tmp_path / "trl", **options)
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert max(float(g.abs().max()) for g in ours.values()) > 1e-4
     assert one_step.largest_difference(ours, grads, scaled=True) < 1e-5
@@ -91,38 +98,37 @@ def test_loss_and_gradients_are_those_of_trl(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma3", "gpt_neox"])
 @pytest.mark.parametrize("name", ["sigmoid", "sigmoid-weighted", "aot_unpaired"])
-def test_other_architectures_too(name: str, architecture: str, tmp_path: Path) -> None:
+def test_other_architectures_equal_trl(name: str, architecture: str, tmp_path: Path) -> None:
     keys, options = LOSSES[name]
-    run, policy = one_step.started(made.config(tmp_path, architecture=architecture, **keys))
+    run, policy = one_step.started(rows.config(tmp_path, "dpo", architecture=architecture, **keys))
     loss, _ = one_step.loss_of(run, policy, [list(run.data.train)])
     ours = one_step.gradients(policy.model)
-    expected, grads, _ = theirs(run, policy, tmp_path / "trl", **options)
+    expected, grads, _ = trl_step(run, policy, tmp_path / "trl", **options)
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert one_step.largest_difference(ours, grads, scaled=True) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "ipo", "aot", "apo_zero", "several", "sigmoid-weighted"])
-def test_a_run_of_several_steps_is_that_of_trl(name: str, tmp_path: Path) -> None:
+def test_a_run_of_several_steps_equals_that_of_trl(name: str, tmp_path: Path) -> None:
     keys, options = LOSSES[name]
-    follow(tmp_path, keys, options)
+    compare_runs(tmp_path, keys, options)
 
 
-def test_a_reference_that_follows_the_policy_is_that_of_trl(tmp_path: Path) -> None:
+def test_a_synchronized_reference_equals_that_of_trl(tmp_path: Path) -> None:
     synced = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.6}
-    follow(tmp_path, synced, synced)
-    still = tmp_path / "still"
-    tiny.train(made.config(tmp_path, "still"))
-    last, other = tiny.metrics(tmp_path / "out")[-1], tiny.metrics(still)[-1]
-    assert abs(last["loss"] - other["loss"]) > 1e-4  # it does something
+    compare_runs(tmp_path, synced, synced)
+    tiny.train(rows.config(tmp_path, "dpo", "fixed"))
+    last, other = tiny.metrics(tmp_path / "out")[-1], tiny.metrics(tmp_path / "fixed")[-1]
+    assert abs(last["loss"] - other["loss"]) > 1e-4  # synchronization has an effect
 
 
-def follow(folder: Path, keys: dict[str, Any], options: dict[str, Any]) -> None:
-    """Train the same four steps by both, and compare losses and rewards step by step, and the weights at the end."""
-    result = tiny.train(made.config(folder, **keys))
+def compare_runs(folder: Path, keys: dict[str, Any], options: dict[str, Any]) -> None:
+    """Check that losses and rewards of four steps and the final weights equal those of TRL."""
+    result = tiny.train(rows.config(folder, "dpo", **keys))
     lines = tiny.metrics(folder / "out")
     run = result.policy.run
     models = [AutoModelForCausalLM.from_pretrained(run.core.base_model, dtype=torch.float32) for _ in range(2)]
-    trainer = made.trainer(*models, list(run.data.train), folder / "trl", **options)
+    trainer = trainer_of(run, *models, folder / "trl", **options)
     trainer.train()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     for line, entry in zip(lines, logged, strict=True):

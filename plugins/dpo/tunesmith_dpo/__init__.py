@@ -1,4 +1,4 @@
-"""Direct preference optimisation of pairs (DPO, arXiv 2305.18290) and the losses of its family."""
+"""Direct preference optimization of pairs (DPO, arXiv 2305.18290) and the losses of its family."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 
 class DPOSettings(Settings):
-    """Keys of DPO, by the names that this field knows."""
+    """Keys of DPO, under the names that other fine-tuning tools use."""
 
     rl_beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference; of ipo, its τ."""
+    """β: how strongly the policy is kept close to the reference; the τ of ipo."""
     dpo_loss_type: list[str] | str = ["sigmoid"]
-    """The loss, or several that are added up: sigmoid, sigmoid_norm, hinge, ipo, exo_pair, nca_pair, robust, bco_pair,
-    sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sft, and those of installed packages."""
+    """One loss, or several that are added up: sigmoid, sigmoid_norm, hinge, ipo, exo_pair, nca_pair, robust, bco_pair,
+    sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sft, and the losses of installed packages."""
     dpo_loss_weights: list[PositiveFloat] | None = None
-    """What each loss is multiplied by; 1 where nothing is said."""
+    """Factor of each loss of dpo_loss_type; 1 for each if not set."""
     dpo_label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Probability that a pair is labelled the wrong way round (robust, exo_pair, aot, aot_unpaired)."""
+    """ε: probability that the label of a pair is flipped (robust, exo_pair, aot, aot_unpaired)."""
     dpo_discopop_tau: PositiveFloat = 0.05
-    """Temperature at which discopop passes from one of its parts to the other."""
+    """Temperature of the transition between the two parts of discopop."""
     dpo_use_weighting: bool = False
-    """Weigh each pair by how likely the policy itself is to write its answers (WPO, arXiv 2406.11827)."""
+    """Weight each pair by how likely the policy is to write its answers (WPO, arXiv 2406.11827)."""
     ld_alpha: float | None = Field(None, ge=0, le=1)
-    """Weight of what the longer answer of a pair has beyond the length of the other (LD-DPO, arXiv 2409.06411)."""
+    """Weight of the tokens of the longer answer beyond the length of the shorter one (LD-DPO, arXiv 2409.06411)."""
     f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
-    """The divergence from the reference that holds the policy (f-DPO, arXiv 2309.16240)."""
+    """Divergence that keeps the policy close to the reference (f-DPO, arXiv 2309.16240)."""
     f_alpha_divergence_coef: float = 0.5
     """α of alpha_divergence; 1 is reverse_kl."""
     sync_ref_model: bool = False
-    """Let the reference follow the policy (TR-DPO, arXiv 2404.09656); without an adapter."""
+    """Let the reference follow the policy (TR-DPO, arXiv 2404.09656); not with an adapter."""
     ref_model_mixup_alpha: float = Field(0.6, gt=0, le=1)
-    """Share of the policy's weights in the reference when it is synchronised."""
+    """Share of the policy's weights in the reference after each synchronization."""
     ref_model_sync_steps: PositiveInt = 512
-    """Optimizer steps between two synchronisations."""
+    """Optimizer steps between two synchronizations."""
 
 
 def _needs(run: Run) -> Needs:
@@ -58,7 +58,7 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    """Refuse losses that nobody has, and keys that have no effect."""
+    """Refuse unknown losses and keys that have no effect."""
     from tunesmith_dpo.checks import check
 
     check(run)
@@ -66,7 +66,7 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def configure(run: Run) -> None:
-    from tunesmith_dpo.synchronised import register
+    from tunesmith_dpo.synchronized import register
 
     if run.settings(DPOSettings).sync_ref_model:
         register(run)
@@ -74,7 +74,7 @@ def configure(run: Run) -> None:
 
 @hookimpl
 def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
-    """Log-probabilities by the reference, and what couples the pairs of the step."""
+    """Add the reference's log-probabilities and, for losses that compare pairs with each other, their partners."""
     from tunesmith_dpo.step import prepare
 
     prepare(run, policy, batches)
@@ -89,13 +89,13 @@ def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[st
 
 @hookimpl
 def on_start(run: Run, policy: Policy) -> None:
-    from tunesmith_dpo.synchronised import attach
+    from tunesmith_dpo.synchronized import attach
 
     attach(run, policy)
 
 
 @hookimpl
 def on_step(run: Run, policy: Policy) -> None:
-    from tunesmith_dpo.synchronised import follow
+    from tunesmith_dpo.synchronized import follow
 
     follow(run, policy)

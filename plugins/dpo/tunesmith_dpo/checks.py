@@ -1,10 +1,10 @@
-"""What can be said of the keys before anything is read: losses that nobody has, and keys without effect."""
+"""Check the keys of DPO before anything is read: unknown losses, conflicts, and keys without effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunesmith import ConfigError, Problem, Run
+from tunesmith import Run
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.spelling import nearest
 from tunesmith_dpo import DPOSettings
@@ -18,68 +18,70 @@ from tunesmith_dpo.options import (
     losses_of,
 )
 
-Complaint = tuple[str | KeyPath, str, str | None]
+Mistake = tuple[str | KeyPath, str, str]
+"""Key, what is wrong with its value, and what to write instead."""
 
 
 def check(run: Run) -> None:
-    """Raises ConfigError with every problem; says what `rl: ipo` is called now, and whose the other losses are."""
+    """Raise ConfigError with every mistake; note where installed losses come from, and warn about `rl: ipo`."""
     settings = run.settings(DPOSettings)
-    others = installed()
-    found = list(_of_names(run, settings, {*BUILT_IN, *others}))
-    if not found:
+    packaged = installed()
+    mistakes = list(_in_names(run, settings, {*BUILT_IN, *packaged}))
+    if not mistakes:
         losses = set(losses_of(run))
-        found += [*_of_smoothing(settings, losses), *_of_weighting(settings, losses)]
-        found += [*_of_divergence(settings, losses), *_of_reference(run, settings)]
-        for name in sorted(losses & set(others)):
-            run.note(f"dpo_loss_type {name}", origin(others[name]))
-    problems: list[Problem] = []
-    for path, message, help in found:
-        problems += run.config.error(path, message, help).problems
-    if problems:
-        raise ConfigError(problems)
+        mistakes += [*_in_smoothing(settings, losses), *_in_weighting(settings, losses)]
+        mistakes += [*_in_divergence(settings, losses), *_in_reference(run, settings)]
+        for name in sorted(losses & set(packaged)):
+            run.note(f"dpo_loss_type {name}", origin(packaged[name]))
+    with run.config.checking() as wrong:
+        for mistake in mistakes:
+            wrong(*mistake)
     if run.core.rl == "ipo":
-        run.warn("rl", "ipo is an old spelling, and does what it did; write rl: dpo and dpo_loss_type: [ipo]")
+        run.warn("rl", "ipo is an old spelling that still works; write rl: dpo and dpo_loss_type: [ipo]")
 
 
-def _of_names(run: Run, settings: DPOSettings, known: set[str]) -> Iterator[Complaint]:
-    given, weights = settings.dpo_loss_type, settings.dpo_loss_weights
-    names = [given] if isinstance(given, str) else given
+def _in_names(run: Run, settings: DPOSettings, available: set[str]) -> Iterator[Mistake]:
+    setting, weights = settings.dpo_loss_type, settings.dpo_loss_weights
+    names = [setting] if isinstance(setting, str) else setting
     if run.core.rl == "ipo":
         if "dpo_loss_type" in settings.model_fields_set and names != ["ipo"]:
-            yield "dpo_loss_type", "and rl: ipo say two things", "write rl: dpo"
+            yield "dpo_loss_type", "conflicts with rl: ipo", "write rl: dpo"
             return
         names = ["ipo"]
     if not names:
-        yield "dpo_loss_type", "names no loss", "write dpo_loss_type: [sigmoid]"
+        yield "dpo_loss_type", "is empty", "write dpo_loss_type: [sigmoid]"
     for index, name in enumerate(names):
-        path: KeyPath = ("dpo_loss_type",) if isinstance(given, str) else ("dpo_loss_type", index)
-        if name not in known:
-            close = nearest(name, known)
-            help = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(known))}"
-            yield path, f"{name} is no loss", help
+        path: KeyPath = ("dpo_loss_type",) if isinstance(setting, str) else ("dpo_loss_type", index)
+        if name not in available:
+            close = nearest(name, available)
+            help = f"did you mean {close!r}?" if close else f"write one of {', '.join(sorted(available))}"
+            yield path, f"has an unknown loss: {name}", help
         elif name in names[:index]:
-            yield path, f"{name} is named twice", "name it once, with the sum of both weights"
+            yield path, f"is a duplicate of the loss {name}", "name it once, with the sum of both weights"
     if weights is not None and len(weights) != len(names):
-        help = f"write one number for each of {', '.join(names)}"
-        yield "dpo_loss_weights", f"has {len(weights)} of them for {len(names)} in dpo_loss_type", help
+        message = f"must have one number for each loss of dpo_loss_type: expected {len(names)}, got {len(weights)}"
+        yield "dpo_loss_weights", message, f"write one number for each of {', '.join(names)}"
 
 
-def _of_smoothing(settings: DPOSettings, losses: set[str]) -> Iterator[Complaint]:
+def _in_smoothing(settings: DPOSettings, losses: set[str]) -> Iterator[Mistake]:
     smoothing = settings.dpo_label_smoothing
     if "exo_pair" in losses and smoothing == 0:
-        key = "dpo_label_smoothing" if "dpo_label_smoothing" in settings.model_fields_set else "dpo_loss_type"
-        yield key, "exo_pair needs label smoothing above 0: the loss is infinite without", "dpo_label_smoothing: 0.001"
+        help = "write dpo_label_smoothing: 0.001"
+        if "dpo_label_smoothing" in settings.model_fields_set:
+            yield "dpo_label_smoothing", "must be above 0 with exo_pair: the loss is infinite at 0", help
+        else:
+            yield "dpo_loss_type", "has exo_pair, which needs label smoothing above 0: the loss is infinite at 0", help
     elif smoothing and not losses & SMOOTHED and losses <= BUILT_IN:
-        help = f"drop it, or take one of {', '.join(sorted(SMOOTHED))}"
+        help = f"drop it, or use one of {', '.join(sorted(SMOOTHED))}"
         yield "dpo_label_smoothing", f"has no effect on {_listed(losses)}", help
     if "dpo_discopop_tau" in settings.model_fields_set and "discopop" not in losses and losses <= BUILT_IN:
-        yield "dpo_discopop_tau", f"has no effect on {_listed(losses)}", "drop it"
+        yield "dpo_discopop_tau", f"has no effect on {_listed(losses)}", "drop it, or use discopop"
 
 
-def _of_weighting(settings: DPOSettings, losses: set[str]) -> Iterator[Complaint]:
+def _in_weighting(settings: DPOSettings, losses: set[str]) -> Iterator[Mistake]:
     of_pairs = losses - OF_TOKENS
     if settings.dpo_use_weighting and losses & OF_THE_STEP:
-        message = f"can't go with {_listed(losses & OF_THE_STEP)}, which compares answers of several pairs"
+        message = f"cannot be used with {_listed(losses & OF_THE_STEP)}, which compares answers of several pairs"
         yield "dpo_use_weighting", message, "drop one of them"
     elif settings.dpo_use_weighting and not of_pairs:
         yield "dpo_use_weighting", "has no effect on sft, which is a loss of tokens", "drop it"
@@ -87,26 +89,27 @@ def _of_weighting(settings: DPOSettings, losses: set[str]) -> Iterator[Complaint
         yield "ld_alpha", "has no effect on sft, which is a loss of tokens", "drop it"
 
 
-def _of_divergence(settings: DPOSettings, losses: set[str]) -> Iterator[Complaint]:
+def _in_divergence(settings: DPOSettings, losses: set[str]) -> Iterator[Mistake]:
     kind = settings.f_divergence_type
     if kind != "reverse_kl" and (others := losses - OF_THE_DIFFERENCE - OF_TOKENS):
-        message = f"{kind} can't go with {_listed(others)}: its constant cancels in a difference of scores alone"
-        yield "f_divergence_type", message, f"take one of {', '.join(sorted(OF_THE_DIFFERENCE))}"
+        message = f"{kind} cannot be used with {_listed(others)}: its constant cancels only in a difference of scores"
+        yield "f_divergence_type", message, f"use one of {', '.join(sorted(OF_THE_DIFFERENCE))}"
     elif kind != "reverse_kl" and not losses & OF_THE_DIFFERENCE:
         yield "f_divergence_type", "has no effect on sft, which is a loss of tokens", "drop it"
     if "f_alpha_divergence_coef" in settings.model_fields_set and kind != "alpha_divergence":
         yield "f_alpha_divergence_coef", f"has no effect on {kind}", "write f_divergence_type: alpha_divergence"
 
 
-def _of_reference(run: Run, settings: DPOSettings) -> Iterator[Complaint]:
+def _in_reference(run: Run, settings: DPOSettings) -> Iterator[Mistake]:
     if settings.sync_ref_model and run.core.adapter:
-        message = f"needs a reference with weights of its own; with adapter: {run.core.adapter} it is the model below"
+        message = f"needs a reference with its own weights; with adapter: {run.core.adapter} it is the base model"
         yield "sync_ref_model", message, "drop one of them"
     elif settings.sync_ref_model and run.core.precompute_ref_log_probs:
-        yield "sync_ref_model", "moves the reference, and precompute_ref_log_probs asks it once", "drop one of them"
+        message = "cannot be used with precompute_ref_log_probs, which needs a reference that does not change"
+        yield "sync_ref_model", message, "drop one of them"
     for key in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
         if key in settings.model_fields_set and not settings.sync_ref_model:
-            yield key, "has no effect without sync_ref_model: true", "drop it, or write that too"
+            yield key, "has no effect without sync_ref_model: true", "drop it, or write sync_ref_model: true"
 
 
 def _listed(losses: set[str]) -> str:

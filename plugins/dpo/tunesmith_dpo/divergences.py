@@ -1,6 +1,6 @@
-"""The score of an answer under another divergence from the reference: f'(π/π_ref) (f-DPO, arXiv 2309.16240).
+"""Scores of answers under other divergences from the reference: f'(π/π_ref) (f-DPO, arXiv 2309.16240).
 
-Of each f' the additive constant is chosen such that the score is 0 where π = π_ref; constants cancel in differences.
+The additive constant of each f' is chosen so that the score is 0 at π = π_ref; constants cancel in differences.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LARGEST = 80.0
-"""Exponents are cut here: e^88.7 is the largest that float32 holds."""
+"""Largest exponent: e^88.7 is the largest number of float32."""
 
 
 def score(log_ratio: Tensor, divergence: str, alpha: float) -> Tensor:
-    """f'(u) for u = e^log_ratio, of each answer: [P] to [P]."""
+    """Return f'(u) of each answer [P] for u = e^log_ratio [P]."""
     if divergence == "forward_kl":  # f'(u) = −1/u
         return 1 - torch.exp(-log_ratio)
     if divergence == "js_divergence":  # f'(u) = log(2u / (1 + u))

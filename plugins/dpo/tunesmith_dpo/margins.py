@@ -1,4 +1,4 @@
-"""From log-probabilities of tokens to what the losses of pairs are made of."""
+"""Compute log-ratios and lengths of pairs, from which the losses are computed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tunesmith import Batch, DataError
 
 @dataclass(frozen=True)
 class Margins:
-    """P pairs, each a vector [P], in nats.
+    """Numbers of P pairs: each field is a vector [P], in nats.
 
     chosen and rejected are log-ratios: log π(y|x) − log π_ref(y|x), summed over the tokens of an answer.
-    chosen_score and rejected_score are the same, unless f_divergence_type says otherwise. chosen_logps and
-    rejected_logps are log π(y|x); chosen_tokens and rejected_tokens the lengths. `partners` are numbers of the step
+    chosen_score and rejected_score equal them unless f_divergence_type is set. chosen_logps and rejected_logps are
+    log π(y|x); chosen_tokens and rejected_tokens are the lengths in tokens. `partners` are the numbers of the step
     that aot and aot_unpaired compare with.
     """
 
@@ -33,35 +33,29 @@ class Margins:
 
     @property
     def difference(self) -> Tensor:
-        """Score of the chosen answer less that of the rejected one [P]: Δ of most losses."""
+        """The score of the chosen answer minus that of the rejected one [P]: Δ of most losses."""
         return self.chosen_score - self.rejected_score
 
     @property
     def mean_difference(self) -> Tensor:
-        """The same of scores for each token [P]."""
+        """The difference of scores per token [P]."""
         chosen = self.chosen_score / self.chosen_tokens.clamp_min(1)
         return chosen - self.rejected_score / self.rejected_tokens.clamp_min(1)
 
 
-def pairs_of(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values [2P] of sequences to those of the chosen answers [P] and of the rejected ones [P]."""
-    chosen, rejected = values.view(-1, 2).unbind(1)
-    return chosen, rejected
-
-
 def check_pairs(batch: Batch) -> None:
-    """Raises DataError where an example is no pair."""
+    """Raise DataError if an example is not a pair."""
     for number, answers in enumerate(batch.by_example(batch.sequence_example)):
         if len(answers) != 2:
             entry, row = batch.origins[number]
-            message = f"row {row} of entry {entry} gives {len(answers)} answers, and a pair has a chosen and a rejected"
-            raise DataError(message, code="row", help="take a type that makes pairs")
+            message = f"row {row + 1} of entry {entry}: expected a chosen and a rejected answer, got {len(answers)}"
+            raise DataError(message, code="row", help="use a type that makes pairs")
 
 
 def tail_weights(batch: Batch, alpha: float | None) -> Tensor:
-    """Weight of each scored token [N]: 1 up to the length of the pair's shorter answer, `alpha` beyond.
+    """Return the weight of each scored token [N]: 1 up to the length of the pair's shorter answer, then `alpha`.
 
-    Length-desensitised DPO (arXiv 2409.06411): what the longer answer says more counts for less.
+    Length-desensitized DPO (arXiv 2409.06411): tokens beyond the length of the shorter answer count for less.
     """
     ones = torch.ones_like(batch.weight)
     if alpha is None:
@@ -69,11 +63,11 @@ def tail_weights(batch: Batch, alpha: float | None) -> Tensor:
     lengths = torch.bincount(batch.sequence, minlength=batch.sequences)  # [S]
     shorter = lengths.view(-1, 2).amin(1).repeat_interleave(2)
     first = lengths.cumsum(0) - lengths
-    place = torch.arange(len(ones), device=ones.device) - first[batch.sequence]
-    return torch.where(place < shorter[batch.sequence], ones, alpha * ones)
+    offset = torch.arange(len(ones), device=ones.device) - first[batch.sequence]
+    return torch.where(offset < shorter[batch.sequence], ones, alpha * ones)
 
 
 def log_ratios(batch: Batch, logps: Tensor, reference: Tensor, alpha: float | None) -> tuple[Tensor, Tensor]:
-    """From log-probabilities [N] by policy and reference: log-ratios [S] and the policy's own sums [S]."""
+    """Return log-ratios [S] and the policy's sums [S] from log-probabilities [N] of policy and reference."""
     weights = tail_weights(batch, alpha)
     return batch.sum_by_sequence((logps - reference) * weights), batch.sum_by_sequence(logps * weights)

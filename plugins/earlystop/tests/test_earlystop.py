@@ -1,3 +1,5 @@
+"""Training stops after the configured number of evaluations without improvement."""
+
 from __future__ import annotations
 
 import json
@@ -28,9 +30,9 @@ def run(metric: str = "eval_loss", greater: bool = False, val_set_size: float = 
 
 
 def stops_at(this: Any, values: list[float]) -> int | None:
-    """The evaluation, from 1, at which the run is stopped."""
+    """Return the number of the evaluation, counted from 1, at which the run is stopped, or None."""
     for number, value in enumerate(values, 1):
-        tunesmith_earlystop.on_step(this, StepRecord(number, 0.1))  # steps without an evaluation don't count
+        tunesmith_earlystop.on_step(this, StepRecord(number, 0.1))  # steps without an evaluation do not count
         record = StepRecord(number, 0.1, evaluation={this.core.metric_for_best_model: value})
         tunesmith_earlystop.on_step(this, record)
         if this.stopped:
@@ -38,28 +40,28 @@ def stops_at(this: Any, values: list[float]) -> int | None:
     return None
 
 
-def test_training_ends_after_so_many_evaluations_without_improvement() -> None:
+def test_training_stops_after_the_given_number_of_evaluations_without_improvement() -> None:
     this = run()
     assert stops_at(this, [3.0, 2.0, 2.5, 1.5, 1.6, 1.5, 1.0]) == 6
     assert "eval_loss did not improve on 1.5 in 2 evaluations" in this.stopped
 
 
-def test_a_run_that_ends_anyway_is_not_called_stopped() -> None:
+def test_a_run_at_its_last_step_is_not_reported_as_stopped() -> None:
     this = run()
     this.total_steps = 3
     assert stops_at(this, [1.0, 1.0, 1.0]) is None
 
 
-def test_greater_can_be_better() -> None:
+def test_a_greater_value_is_better_if_greater_is_better_is_set() -> None:
     assert stops_at(run("eval_accuracy", greater=True), [0.1, 0.2, 0.3, 0.3, 0.2]) == 5
 
 
-def test_an_improvement_has_to_pass_the_threshold_and_small_ones_add_up() -> None:
+def test_an_improvement_must_exceed_the_threshold_and_small_ones_add_up() -> None:
     assert stops_at(run(early_stopping_threshold=0.1), [1.0, 0.95, 0.91]) == 3
     assert stops_at(run(early_stopping_threshold=0.1), [1.0, 0.95, 0.89, 0.85, 0.78]) is None
 
 
-def test_a_metric_that_is_not_a_number_is_no_improvement() -> None:
+def test_nan_is_not_an_improvement() -> None:
     assert stops_at(run(), [float("nan"), float("nan")]) == 2
     assert stops_at(run(), [float("nan"), 1.0, 0.9, float("nan"), float("nan")]) == 5
 
@@ -71,13 +73,13 @@ def test_a_resumed_run_stops_where_the_uninterrupted_one_would() -> None:
     assert stops_at(second, [1.05, 0.5]) == 1
 
 
-def test_a_metric_that_nobody_measures_is_an_error_naming_those_that_are() -> None:
+def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
     this = run("eval_acuracy")
     with pytest.raises(ConfigError, match=r"eval_acuracy(.|\n)*eval_loss, eval_perplexity"):
         tunesmith_earlystop.on_step(this, StepRecord(1, 0.1, evaluation={"eval_loss": 1.0, "eval_perplexity": 2.0}))
 
 
-def test_without_held_out_examples_it_is_refused() -> None:
+def test_early_stopping_without_held_out_examples_is_refused() -> None:
     with pytest.raises(ConfigError, match="early_stopping_patience needs held-out"):
         tunesmith_earlystop.validate(run(val_set_size=0.0))
     tunesmith_earlystop.validate(run())

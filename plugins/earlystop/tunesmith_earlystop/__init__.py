@@ -1,4 +1,4 @@
-"""Ends training when an evaluation's metric stops improving."""
+"""Stop training when a metric of the evaluations no longer improves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class EarlyStopSettings(Settings):
-    """When to give up; metric_for_best_model and greater_is_better say on what."""
+    """When to stop. metric_for_best_model and greater_is_better set the metric and its direction."""
 
     early_stopping_patience: PositiveInt | None = None
-    """Evaluations in a row without improvement after which training ends."""
+    """Number of consecutive evaluations without improvement after which training stops."""
     early_stopping_threshold: NonNegativeFloat = 0.0
-    """By how much the metric has to beat its best value for an improvement."""
+    """Amount by which the metric must exceed its best value to count as an improvement."""
 
 
 plugin = Plugin(
@@ -41,21 +41,21 @@ def configure(run: Run) -> None:
     from tunesmith_earlystop.patience import Patience
 
     settings = run.settings(EarlyStopSettings)
-    patience = settings.early_stopping_patience or 1  # set, or this plugin would not be active
+    patience = settings.early_stopping_patience or 1  # never None here: the key activates the plugin
     run.register_state(
         "earlystop", Patience(patience, settings.early_stopping_threshold, greater=run.core.greater_is_better)
     )
 
 
-@hookimpl(trylast=True)  # what others add to an evaluation can be watched
+@hookimpl(trylast=True)  # so that metrics added by other plugins can be watched
 def on_step(run: Run, record: StepRecord) -> None:
     if record.evaluation is None:
         return
     name = run.core.metric_for_best_model
     if name not in record.evaluation:
-        measured = ", ".join(record.evaluation) or "nothing"
+        metrics = ", ".join(record.evaluation) or "no metrics"
         raise run.config.error(
-            "metric_for_best_model", f"names {name!r}, which no evaluation gives", f"one of: {measured}"
+            "metric_for_best_model", f"is {name!r}, but evaluations do not report it", f"write one of: {metrics}"
         )
     patience = cast("Patience", run.states["earlystop"])
     if patience.exhausted(record.evaluation[name]) and record.step < run.total_steps:

@@ -1,4 +1,4 @@
-"""How long a metric may go without improving."""
+"""Count evaluations without improvement."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass
 class Patience:
-    """Counts evaluations in a row that did not beat the best value by more than `threshold`; a checkpoint holds it.
+    """A counter of consecutive evaluations that did not exceed the best value by more than `threshold`.
 
-    The best value moves with an improvement only, so many small steps that together pass the threshold count as one.
-    A value that is not a number never improves.
+    The best value changes only with an improvement, so several small improvements count as one once their sum exceeds
+    the threshold. NaN is never an improvement. The counter is stored in checkpoints.
     """
 
     patience: int
@@ -22,7 +22,7 @@ class Patience:
     bad: int = 0
 
     def exhausted(self, value: float) -> bool:
-        """Count a value; whether it is the last that was waited for."""
+        """Add a value. Return True if none of the last `patience` values was an improvement."""
         if self._improves(value):
             self.best, self.bad = value, 0
         else:
@@ -31,12 +31,12 @@ class Patience:
 
     def _improves(self, value: float) -> bool:
         if self.best is None:
-            return not math.isnan(value)  # nothing could ever beat it
+            return not math.isnan(value)  # a best value of NaN could never be exceeded
         return value > self.best + self.threshold if self.greater else value < self.best - self.threshold
 
     @property
     def best_text(self) -> str:
-        return "nothing (it is not a number)" if self.best is None else f"{self.best:.6g}"
+        return "its first value (not a number)" if self.best is None else f"{self.best:.6g}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "bad": self.bad}

@@ -1,4 +1,4 @@
-"""Entries that name files, read as a run reads them: through the config, the selection and the hook."""
+"""Read dataset entries as a run does: through the config, the plugin selection and the hook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Read = Callable[..., Any]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Read:
-    """The rows of one entry, not yet read; the model is one that nobody asks for."""
+    """Return a function that gives the rows of an entry before they are read. The model is never loaded."""
 
     def rows_of(path: Any, **entry: Any) -> Any:
         values = {"base_model": "nobody/nothing", "datasets": [{"path": str(path), "type": "completion", **entry}]}

@@ -1,4 +1,4 @@
-"""Memory does not grow with the size of a file, whatever its kind: reading takes as much at 64 as at 256 MiB."""
+"""Memory does not grow with the size of a file of any kind: reading 256 MiB takes no more than reading 64 MiB."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def peak():
 print(sum(len(row["text"]) for row in Data(LocalFile(Path(sys.argv[1])), sys.argv[2]).rows()), peak())
 """
 ROW = 1 << 10
-"""Bytes of a text; they are random enough to stay about as large in a packed table."""
+"""Bytes of a text, which is random so that compression in a table hardly makes it smaller."""
 MIB = 1 << 20
 
 
@@ -42,7 +42,7 @@ def lines(path: Path, size: int) -> None:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts(size))
 
 
-def packed(path: Path, size: int) -> None:
+def compressed(path: Path, size: int) -> None:
     with gzip.open(path, "wt", compresslevel=1) as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts(size))
 
@@ -61,7 +61,7 @@ def separated(path: Path, size: int) -> None:
 
 
 def one_group(path: Path, size: int) -> None:
-    """A parquet file that is one group of rows."""
+    """Write a parquet file with a single row group."""
     table = pa.table({"text": list(texts(size))})
     parquet.write_table(table, path, row_group_size=len(table), use_dictionary=False)
 
@@ -73,8 +73,9 @@ def batches(path: Path, size: int) -> None:
 
 
 MAKERS: dict[str, tuple[str, Callable[[Path, int], None]]] = {
-    "a.jsonl": ("json", lines), "a.jsonl.gz": ("json", packed), "a.json": ("json", array), "a.csv": ("csv", separated),
-    "a.parquet": ("parquet", one_group), "a.arrow": ("arrow", batches), "a.txt": ("text", lines),
+    "a.jsonl": ("json", lines), "a.jsonl.gz": ("json", compressed), "a.json": ("json", array),
+    "a.csv": ("csv", separated), "a.parquet": ("parquet", one_group), "a.arrow": ("arrow", batches),
+    "a.txt": ("text", lines),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Rows of remote files: by fsspec's file system in memory, and from a web server on this machine."""
+"""Remote files are read like local ones: from fsspec's in-memory file system, and from a local web server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunesmith_files.remote import findings
 from tunesmith import DataError, EnvironmentProblem
 
 from .conftest import Read
-from .made import WRITERS
+from .writers import WRITERS
 
 ROWS = [{"text": str(n)} for n in range(5)]
 SECRET = "s3cretpassw0rd"
@@ -37,7 +37,7 @@ def texts(rows: Any) -> list[str]:
     return [row["text"] for row in rows]
 
 
-def test_files_and_folders_of_a_file_system_are_read_as_those_of_this_machine(memory: Any, load: Read) -> None:
+def test_remote_files_and_folders_are_read_like_local_ones(memory: Any, load: Read) -> None:
     (first, *_) = load("memory://d/train.jsonl")
     assert first == {"text": "train.jsonl 0"} and first.where == "memory://d/train.jsonl:1"
     assert texts(load("memory://d"))[::2] == ["sub/test.jsonl 0", "train.jsonl 0"]
@@ -50,11 +50,11 @@ def test_files_and_folders_of_a_file_system_are_read_as_those_of_this_machine(me
     assert texts(load("memory://d/more/a.csv.gz", split="train[-20%:]")) == ["4"]
     with pytest.raises(DataError, match=r"memory://d/none.jsonl: no such file or folder"):
         load("memory://d/none.jsonl")
-    with pytest.raises(DataError, match=r"none.jsonl: no such file(.|\n)*it holds more, sub, train.jsonl"):
+    with pytest.raises(DataError, match=r"none.jsonl: no such file(.|\n)*it contains more, sub, train.jsonl"):
         load("memory://d", data_files=["none.jsonl"])
 
 
-def test_a_saved_dataset_is_read_from_a_file_system(memory: Any, load: Read) -> None:
+def test_saved_dataset_is_read_from_a_remote_file_system(memory: Any, load: Read) -> None:
     import datasets
 
     datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS)).save_to_disk("memory://d/saved")
@@ -62,15 +62,15 @@ def test_a_saved_dataset_is_read_from_a_file_system(memory: Any, load: Read) -> 
     assert texts(rows) == ["3", "4"] and rows.fingerprint
 
 
-def test_the_fingerprint_of_a_remote_file_is_what_its_system_knows_it_by(memory: Any, load: Read) -> None:
-    known = load("memory://d/train.jsonl").fingerprint
-    assert known and known == load("memory://d/train.jsonl").fingerprint
+def test_fingerprint_of_a_remote_file_changes_with_its_content(memory: Any, load: Read) -> None:
+    fingerprint = load("memory://d/train.jsonl").fingerprint
+    assert fingerprint and fingerprint == load("memory://d/train.jsonl").fingerprint
     memory.pipe("/d/train.jsonl", WRITERS["a.jsonl"](ROWS))
-    assert load("memory://d/train.jsonl").fingerprint != known
+    assert load("memory://d/train.jsonl").fingerprint != fingerprint
 
 
 class Server(BaseHTTPRequestHandler):
-    """Gives files with ranges; by the name: an ETag, an error, or nothing at all."""
+    """A server of files that supports ranges. The name of a file decides its status and if it has an ETag."""
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
@@ -83,9 +83,9 @@ class Server(BaseHTTPRequestHandler):
         status = {"gone.jsonl": 404, "mine.jsonl": 403, "busy.jsonl": 503}.get(name, 200)
         content = WRITERS[name.removeprefix("plain-")](ROWS) if status == 200 else b""
         total, first = len(content), 0
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted and status == 200:
-            first, last = int(wanted[1]), int(wanted[2] or total - 1)
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span and status == 200:
+            first, last = int(span[1]), int(span[2] or total - 1)
             content, status = content[first : last + 1], 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -99,28 +99,28 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{made.server_address[1]}"
-    made.shutdown()
-    made.server_close()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.arrow", "a.txt"])
-def test_a_file_of_a_web_server_is_read(name: str, address: str, load: Read) -> None:
+def test_file_of_a_web_server_is_read(name: str, address: str, load: Read) -> None:
     rows = load(f"{address}/data/{name}?download=true")
-    found = list(rows)
-    assert found == ROWS and found[0].where.startswith(f"{address}/data/{name}?download=true")
+    read = list(rows)
+    assert read == ROWS and read[0].where.startswith(f"{address}/data/{name}?download=true")
     assert rows.fingerprint[0][0][0][0] == "ETag"
     assert texts(load(f"{address}/data", data_files=[name], split="train[:40%]")) == ["0", "1"]
 
 
-def test_what_no_server_knows_the_content_of_has_no_fingerprint(address: str, load: Read) -> None:
+def test_file_without_hash_and_time_has_no_fingerprint(address: str, load: Read) -> None:
     rows = load(f"{address}/plain-a.csv")
     assert rows.fingerprint is None and list(rows) == ROWS
 
@@ -133,57 +133,57 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_server_refuses_is_one_error_without_secrets(name: str, address: str, load: Read) -> None:
-    kind, said = REFUSED[name]
+def test_refused_request_is_one_error_without_secrets(name: str, address: str, load: Read) -> None:
+    kind, message = REFUSED[name]
     url = f"{address.replace('//', f'//me:{SECRET}@')}/{name}?sig={SECRET}"
     with pytest.raises(kind) as caught:
         list(load(url))
-    assert said in str(caught.value) and SECRET not in str(caught.value) and f"/{name}" in str(caught.value)
+    assert message in str(caught.value) and SECRET not in str(caught.value) and f"/{name}" in str(caught.value)
     assert str(caught.value.problems[0].where).endswith("run.yaml:3:9")
 
 
-def test_no_network_is_one_error(load: Read) -> None:
+def test_missing_network_is_one_error(load: Read) -> None:
     with pytest.raises(EnvironmentProblem, match="can't be reached: ClientConnectorError") as caught:
         list(load("http://127.0.0.1:1/a.jsonl"))
     assert "check the address, the network" in str(caught.value)
 
 
-def test_a_web_address_has_no_folders_and_no_patterns(address: str, load: Read) -> None:
-    with pytest.raises(DataError, match="of what kind is it"):
+def test_web_addresses_have_no_folders_and_no_patterns(address: str, load: Read) -> None:
+    with pytest.raises(DataError, match="unknown kind of file"):
         load(f"{address}/data")
-    with pytest.raises(DataError, match=r"\*.jsonl is a pattern"):
+    with pytest.raises(DataError, match=r"\*.jsonl: no patterns in web addresses"):
         load(f"{address}/data", data_files="*.jsonl")
 
 
-NEEDS = sorted((scheme, needed) for scheme, needed in LIBRARIES.items() if needed)
+NEEDS = sorted((scheme, library) for scheme, library in LIBRARIES.items() if library)
 
 
-@pytest.mark.parametrize(("scheme", "needed"), NEEDS)
-def test_a_library_that_is_missing_is_said_with_its_extra(
-    scheme: str, needed: tuple[str, str], load: Read, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("scheme", "library"), NEEDS)
+def test_missing_library_is_reported_with_its_extra(
+    scheme: str, library: tuple[str, str], load: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, extra = needed
+    module, extra = library
 
     def absent(name: str) -> machinery.ModuleSpec | None:
         return None if name == module else util.find_spec(name)
 
     monkeypatch.setattr(remote, "find_spec", absent)
-    with pytest.raises(EnvironmentProblem, match=rf"read by {module}, (.|\n)*pip install \"tunesmith\[{extra}\]\""):
+    with pytest.raises(EnvironmentProblem, match=rf"read with {module}, (.|\n)*pip install \"tunesmith\[{extra}\]\""):
         load(f"{scheme}://bucket/a.jsonl")
 
 
-def test_every_scheme_is_known_to_fsspec() -> None:
+def test_fsspec_supports_every_scheme() -> None:
     from fsspec.registry import known_implementations
 
     assert set(LIBRARIES) <= set(known_implementations)
 
 
-def test_doctor_says_whether_remote_data_is_there(memory: Any, address: str, tmp_path: Any) -> None:
+def test_doctor_reports_if_remote_data_is_available(memory: Any, address: str, tmp_path: Any) -> None:
     from tests import tiny
 
     paths = ["memory://d", "memory://d/train.jsonl", "memory://d/none.jsonl", f"{address}/a.csv"]
     entries = [{"path": path, "type": "completion"} for path in paths]
     run = tiny.start(tiny.write_config(tmp_path, base_model="nobody/nothing", datasets=entries))
-    found = list(findings(run))
-    assert [f.status for f in found] == ["ok", "ok", "problem", "ok"]
-    assert found[1].detail == "memory://d/train.jsonl: 52 bytes" and found[2].exit_code == 3
+    results = list(findings(run))
+    assert [finding.status for finding in results] == ["ok", "ok", "problem", "ok"]
+    assert results[1].detail == "memory://d/train.jsonl: 52 bytes" and results[2].exit_code == 3

@@ -1,4 +1,4 @@
-"""Splits and slices: counted as the datasets library does, by names of files, of saved datasets; and fingerprints."""
+"""Splits and slices select the same rows as in the datasets library, and fingerprints change with the rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith_files.splits import parse, split_of
 from tunesmith import DataError
 
 from .conftest import Read
-from .made import WRITERS
+from .writers import WRITERS
 
 
 def records(number: int, mark: str = "") -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def texts(rows: Any) -> list[str]:
 
 
 def put(folder: Path, *names: str) -> Path:
-    """Files of two rows each, whose texts begin with the name of their file."""
+    """Write files of two rows each. Each text begins with the name of its file."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(WRITERS["a.jsonl"](records(2, f"{name} ")))
@@ -43,25 +43,25 @@ SLICES = {
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt", "a.parquet", "a.arrow"])
 @pytest.mark.parametrize("split", SLICES)
-def test_a_slice_is_exact_over_several_files(split: str, name: str, tmp_path: Path, load: Read) -> None:
+def test_slice_is_exact_across_files(split: str, name: str, tmp_path: Path, load: Read) -> None:
     rows, (start, stop) = records(23), SLICES[split]
     ending = Path(name).suffix
     for part, (first, last) in enumerate([(0, 9), (9, 10), (10, 23)]):
         (tmp_path / f"d-{part}{ending}").write_bytes(WRITERS[name](rows[first:last]))
-    found = load(tmp_path, split=split, data_files=f"*{ending}")
-    assert texts(found) == texts(found) == texts(rows[start:stop])
+    loaded = load(tmp_path, split=split, data_files=f"*{ending}")
+    assert texts(loaded) == texts(loaded) == texts(rows[start:stop])
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 300), st.data())
-def test_percentages_are_rounded_as_the_datasets_library_does(total: int, data: st.DataObject) -> None:
+def test_percentages_are_rounded_as_in_the_datasets_library(total: int, data: st.DataObject) -> None:
     start, stop = sorted(data.draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     text = f"train[{start}%:{stop}%]"
-    theirs = datasets.ReadInstruction.from_spec(text).to_absolute({"train": total})[0]
+    expected = datasets.ReadInstruction.from_spec(text).to_absolute({"train": total})[0]
     try:
-        assert parse(text, "here").rows(total) == (theirs.from_, theirs.to)
+        assert parse(text, "here").rows(total) == (expected.from_, expected.to)
     except DataError:
-        assert theirs.from_ == theirs.to
+        assert expected.from_ == expected.to
 
 
 NAMES = {
@@ -71,11 +71,11 @@ NAMES = {
 }  # fmt: skip
 
 
-def test_the_name_of_a_file_says_its_split() -> None:
+def test_file_names_show_the_split() -> None:
     assert {name: split_of(name) for name in NAMES} == NAMES
 
 
-def test_a_split_takes_the_files_of_its_name_only_where_it_is_asked_for(tmp_path: Path, load: Read) -> None:
+def test_files_are_selected_by_name_only_if_split_is_set(tmp_path: Path, load: Read) -> None:
     folder = put(tmp_path / "d", "train-1.jsonl", "train-2.jsonl", "sub/dev.jsonl", "data/rl-00000-of-00001.jsonl")
     assert texts(load(folder, split="validation")) == ["sub/dev.jsonl 0", "sub/dev.jsonl 1"]
     assert texts(load(folder, split="dev[1:]")) == ["sub/dev.jsonl 1"]
@@ -84,13 +84,13 @@ def test_a_split_takes_the_files_of_its_name_only_where_it_is_asked_for(tmp_path
     assert texts(load(folder, split="train", data_files="train-2*")) == ["train-2.jsonl 0", "train-2.jsonl 1"]
     rows = load(folder)
     assert len(texts(rows)) == 8
-    assert [note for note in rows.notes.values() if "called rl, validation, and they are read with the others" in note]
+    assert [note for note in rows.notes.values() if "files named rl, validation that are read with the others" in note]
 
 
 ABOUT = (".hidden.jsonl", ".cache/x.jsonl", "dataset_info.json")
 
 
-def test_a_folder_is_read_by_name_without_what_is_no_data(tmp_path: Path, load: Read) -> None:
+def test_folder_is_read_in_order_without_hidden_and_descriptive_files(tmp_path: Path, load: Read) -> None:
     folder = put(
         tmp_path / "d", "b.jsonl", "a/c.jsonl", "a.jsonl", ".hidden.jsonl", ".cache/x.jsonl", "dataset_info.json"
     )
@@ -104,7 +104,7 @@ def test_a_folder_is_read_by_name_without_what_is_no_data(tmp_path: Path, load: 
     assert texts(load(folder, ds_type="csv")) == ["of csv"]
 
 
-def test_patterns_pick_files_of_a_folder(tmp_path: Path, load: Read) -> None:
+def test_patterns_select_files_of_a_folder(tmp_path: Path, load: Read) -> None:
     folder = put(tmp_path / "d", "a.jsonl", "b.jsonl", "sub/a.jsonl")
     picked = {"*.jsonl": "a b", "**/*.jsonl": "a b sub/a", "sub/?.jsonl": "sub/a", "[ab].jsonl": "a b", "b.jsonl": "b"}
     for pattern, names in picked.items():
@@ -115,15 +115,15 @@ def test_patterns_pick_files_of_a_folder(tmp_path: Path, load: Read) -> None:
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the datasets library wrote: one dataset in two files, and one of two splits."""
+    """Save a dataset in two files, and one of two splits, with the datasets library."""
     folder = tmp_path_factory.mktemp("saved")
-    whole = datasets.Dataset.from_list(records(7))
-    whole.save_to_disk(folder / "one", num_shards=2)
-    datasets.DatasetDict(train=whole, test=whole.select([3, 1])).save_to_disk(folder / "dict")
+    dataset = datasets.Dataset.from_list(records(7))
+    dataset.save_to_disk(folder / "one", num_shards=2)
+    datasets.DatasetDict(train=dataset, test=dataset.select([3, 1])).save_to_disk(folder / "dict")
     return folder
 
 
-def test_folders_that_datasets_saved_are_read_as_it_reads_them(saved: Path, load: Read) -> None:
+def test_saved_datasets_are_read_as_by_the_datasets_library(saved: Path, load: Read) -> None:
     rows = list(load(saved / "one"))
     assert rows == datasets.load_from_disk(saved / "one").to_list() == records(7)
     assert rows[-1].where == f"{saved}/one/data-00001-of-00002.arrow[2]"
@@ -137,13 +137,13 @@ def test_folders_that_datasets_saved_are_read_as_it_reads_them(saved: Path, load
         load(saved / "one", split="test")
 
 
-def test_a_fingerprint_changes_with_content_slice_and_options_and_with_nothing_else(tmp_path: Path, load: Read) -> None:
+def test_fingerprint_changes_only_with_content_slice_and_options(tmp_path: Path, load: Read) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one\ntwo\n")
     kinds = [{}, {"split": "train[:1]"}, {"split": "train[1:]"}, {"sample_by": "document"}, {"ds_type": "csv"}]
-    known = [load(path, **keys).fingerprint for keys in kinds]
-    assert all(one not in known[:number] for number, one in enumerate(known))
+    fingerprints = [load(path, **keys).fingerprint for keys in kinds]
+    assert all(fingerprint not in fingerprints[:number] for number, fingerprint in enumerate(fingerprints))
     shutil.copy(path, tmp_path / "b.txt")
-    assert load(tmp_path / "b.txt", split="train").fingerprint == known[0]
+    assert load(tmp_path / "b.txt", split="train").fingerprint == fingerprints[0]
     path.write_text("one\ntwO\n")
-    assert load(path).fingerprint != known[0]
+    assert load(path).fingerprint != fingerprints[0]

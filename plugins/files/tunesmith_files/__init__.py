@@ -1,4 +1,4 @@
-"""Rows of data files: JSON, CSV, text, parquet and Arrow, packed or not, on this machine and on remote file systems."""
+"""Read rows of JSON, CSV, text, parquet and Arrow files, compressed or not, from local and remote file systems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES = {
     "oci": ("ocifs", "oci"),
     "hf": ("huggingface_hub", "hf"),
 }
-"""Source -> the module that fsspec reads it by beside itself, and the extra that brings it."""
+"""Source -> the module that fsspec needs to read it, and the extra that installs this module."""
 
 plugin = Plugin(sources=tuple(LIBRARIES))
 

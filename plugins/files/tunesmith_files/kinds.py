@@ -1,4 +1,4 @@
-"""What the name of a file says: of what kind it is, and how it is packed."""
+"""Get the kind and the compression of a file from its name."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ KINDS = {
     ".arrow": "arrow", ".txt": "text", ".md": "text",
 }  # fmt: skip
 """Ending -> kind."""
-PACKINGS = (".gz", ".bz2", ".xz", ".zst")
-"""Endings after that of the kind."""
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+"""Endings that may follow the ending of the kind."""
 
 
-def packing_of(name: str) -> str | None:
+def compression_of(name: str) -> str | None:
+    """Return the compression of a file as its ending, such as ".gz". Return None for an uncompressed file."""
     ending = PurePosixPath(name.lower()).suffix
-    return ending if ending in PACKINGS else None
+    return ending if ending in COMPRESSIONS else None
 
 
-def bare(name: str) -> str:
-    """The name in small letters, without the ending of its packing."""
-    return name.lower().removesuffix(packing_of(name) or "")
+def uncompressed(name: str) -> str:
+    """Return the name in lower case, without the ending of its compression."""
+    return name.lower().removesuffix(compression_of(name) or "")
 
 
 def kind_of(name: str) -> str | None:
-    """json, parquet, csv, arrow or text; None if the name does not say."""
-    return KINDS.get(PurePosixPath(bare(name)).suffix)
+    """Return "json", "parquet", "csv", "arrow" or "text", or None if the name does not show the kind."""
+    return KINDS.get(PurePosixPath(uncompressed(name)).suffix)

@@ -1,4 +1,4 @@
-"""Lines of a stream, of bounded length, as text."""
+"""Read lines of bounded length from a stream, and decode them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from tunesmith import DataError
 
 LIMIT = 64 << 20
-"""Bytes that one row may have."""
+"""Limit on the bytes of one row: 64 MiB."""
 
 
 def lines(stream: io.BufferedReader, label: str) -> Iterator[tuple[int, bytes]]:
-    """Each line with its number, from 1. Raises DataError for one without an end."""
+    """Yield each line with its number, counted from 1. Raise DataError for a line longer than LIMIT."""
     number = 0
     while line := stream.readline(LIMIT + 1):
         number += 1
@@ -21,19 +21,16 @@ def lines(stream: io.BufferedReader, label: str) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def too_long(
-    where: str, what: str, help: str = "is it what its name says, and not something that was packed?"
-) -> DataError:
+def too_long(where: str, what: str, help: str = "check that the file has the format of its name") -> DataError:
+    """Return the error for a line, element, paragraph, row or document longer than LIMIT."""
     return DataError(f"{what} of more than {LIMIT >> 20} MiB", where=where, code="broken-text", help=help)
 
 
 def decode(line: bytes, label: str, number: int) -> str:
-    """A line as text, without the byte order mark of the first. Raises DataError if it is no UTF-8."""
+    """Return a line as text, without the byte order mark of line 1. Raise DataError if it is not UTF-8."""
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise not_utf8(f"{label}:{number}:{error.start + 1}", error.start) from error
-
-
-def not_utf8(where: str, byte: int) -> DataError:
-    return DataError(f"is not UTF-8: byte {byte}", where=where, code="broken-text", help="save the file as UTF-8")
+        where = f"{label}:{number}:{error.start + 1}"
+        message, help = f"is not UTF-8: byte {error.start}", "save the file as UTF-8"
+        raise DataError(message, where=where, code="broken-text", help=help) from error

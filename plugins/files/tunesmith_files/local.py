@@ -1,4 +1,4 @@
-"""Files and folders of this machine."""
+"""Open and list local files and folders."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.request import url2pathname
 
 
 def path_of(path: str) -> Path:
-    """The path that an entry names, by itself or as file:///..."""
+    """Convert the path of an entry, which may be a file:/// URL."""
     return Path(url2pathname(urlsplit(path).path)) if path.lower().startswith("file://") else Path(path)
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file of this machine."""
+    """A local file."""
 
     path: Path
 
@@ -27,21 +27,21 @@ class LocalFile:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """The name of the file in messages."""
         return str(self.path)
 
     def open(self) -> io.BufferedReader:
         return self.path.open("rb")
 
     def identity(self) -> str:
-        """sha256 of its content."""
+        """Return the sha256 of the content."""
         with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine."""
+    """A local folder."""
 
     path: Path
 
@@ -50,12 +50,12 @@ class LocalFolder:
         return str(self.path)
 
     def names(self) -> list[str]:
-        """Every file below it, relative to it, by name; without what is hidden."""
-        below = sorted(p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file())
-        return [p.as_posix() for p in below if not any(part.startswith(".") for part in p.parts)]
+        """Return the relative paths of all files below the folder, sorted, without hidden ones."""
+        paths = sorted(p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file())
+        return [p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts)]
 
     def here(self) -> list[str]:
-        """What lies in it, for messages."""
+        """Return the names directly in the folder, for messages."""
         return sorted(p.name for p in self.path.iterdir())
 
     def has(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of JSON files: one object on each line, or one array of objects, read element by element."""
+"""Read rows of JSON files: one object per line, or one array of objects that is parsed element by element."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from tunesmith import DataError, Row
 from tunesmith_files.lines import LIMIT, lines, too_long
 
-HELP = "each line is one JSON object; a file that begins with [ is one array of them"
+HELP = "write one JSON object per line, or one array of objects that begins with ["
 PIECE = 1 << 20
 """Bytes of an array that are read at a time."""
-CERTAIN = 32
-"""Characters before the end of what is read of an array, from where on an error may be for want of the rest."""
+MARGIN = 32
+"""An error within so many characters of the end of the text may go away when more of the array is read."""
 
 
 def rows(stream: io.BufferedReader, label: str) -> Iterator[Row]:
-    """Rows of either form, told apart by the first character. Raises DataError with line and column."""
+    """Yield the rows of either form, which the first character shows. Raise DataError with line and column."""
     start = stream.peek(64)[:64].removeprefix(codecs.BOM_UTF8).lstrip()
     if start.startswith(b"["):
         for number, record in enumerate(_Array(stream, label)):
@@ -32,7 +32,7 @@ def rows(stream: io.BufferedReader, label: str) -> Iterator[Row]:
 
 def _row(record: Any, where: str) -> Row:
     if not isinstance(record, dict):
-        message, help = f"a row has to be a JSON object, not {type(record).__name__}", 'such as {"text": "..."}'
+        message, help = f"a row must be a JSON object, got {type(record).__name__}", 'write {"text": "..."}'
         raise DataError(message, where=where, code="broken-json", help=help)
     return Row(record, where)
 
@@ -57,67 +57,67 @@ def _not_utf8(where: str, byte: int) -> DataError:
 
 
 class _Array:
-    """The elements of a JSON array, parsed while it is read; what was given is forgotten."""
+    """The elements of a JSON array, which are parsed while the file is read. Parsed text is discarded."""
 
     def __init__(self, stream: io.BufferedReader, label: str):
         self.stream, self.label = stream, label
         self.utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self.text, self.at, self.ended = "", 0, False
-        self.line, self.column, self.read = 1, 1, 0  # of the text's first character; bytes before its end
+        self.line, self.column, self.read = 1, 1, 0  # place of the text's first character; bytes read so far
 
     def __iter__(self) -> Iterator[Any]:
         decoder = json.JSONDecoder()
-        self.next_mark("[")
-        if self.mark() == "]":
+        self.expect("[")
+        if self.peek() == "]":
             self.at += 1
         else:
             while True:
-                self.mark()
+                self.peek()
                 yield self.element(decoder)
-                if self.next_mark(",]") == "]":
+                if self.expect(",]") == "]":
                     break
-        if self.mark():
-            raise _broken(self.place(self.at), "something follows the array")
+        if self.peek():
+            raise _broken(self.place(self.at), "unexpected text after the array")
 
     def element(self, decoder: json.JSONDecoder) -> Any:
-        """The element at the present place, for which more is read until it is whole."""
+        """Parse the element at the current position, and read more of the file until it is complete."""
         size = PIECE
         while True:
             try:
                 value, self.at = decoder.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
-                unfinished = error.msg.startswith("Unterminated string") or error.pos + CERTAIN > len(self.text)
+                unfinished = error.msg.startswith("Unterminated string") or error.pos + MARGIN > len(self.text)
                 if self.ended or not unfinished:
                     raise _broken(self.place(error.pos), error.msg) from error
                 if len(self.text) - self.at > LIMIT:
                     raise too_long(self.place(self.at), "an element") from error
-                self.more(size)
+                self.read_more(size)
                 size *= 2
             except (ValueError, RecursionError) as error:
                 raise _broken(f"{self.label}:{self.place(self.at).split(':')[-2]}", str(error)) from error
             else:
                 return value
 
-    def mark(self) -> str:
-        """The next character that is no space; none at the end of the file."""
+    def peek(self) -> str:
+        """Return the next character that is not whitespace, or an empty string at the end of the file."""
         while True:
             while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
                 self.at += 1
             if self.at < len(self.text) or self.ended:
                 return self.text[self.at : self.at + 1]
-            self.more(PIECE)
+            self.read_more(PIECE)
 
-    def next_mark(self, wanted: str) -> str:
-        """Step over a character that has to be there."""
-        found = self.mark()
-        if not found or found not in wanted:
-            what = "the array is not closed" if not found else f"expecting {' or '.join(map(repr, wanted))}"
+    def expect(self, expected: str) -> str:
+        """Consume and return the next character, which must be one of `expected`. Raise DataError otherwise."""
+        character = self.peek()
+        if not character or character not in expected:
+            what = "the array is not closed" if not character else f"expecting {' or '.join(map(repr, expected))}"
             raise _broken(self.place(self.at), what)
         self.at += 1
-        return found
+        return character
 
-    def more(self, size: int) -> None:
-        """Read on, and forget what stands before the present place."""
+    def read_more(self, size: int) -> None:
+        """Read up to `size` more bytes, and discard the text before the current position."""
         piece = self.stream.read(size)
         self.line, self.column = self._line_and_column(self.at)
         self.text, self.at = self.text[self.at :], 0
@@ -137,5 +137,6 @@ class _Array:
         return self.line + before, index - self.text.rfind("\n", 0, index)
 
     def place(self, index: int) -> str:
+        """Return file:line:column of a character of the text."""
         line, column = self._line_and_column(index)
         return f"{self.label}:{line}:{column}"

@@ -1,4 +1,4 @@
-"""Files and folders of remote file systems, by fsspec: found, opened, and told apart by what they say of themselves."""
+"""Find, open and identify files and folders of remote file systems with fsspec."""
 
 from __future__ import annotations
 
@@ -20,44 +20,47 @@ from tunesmith_files import LIBRARIES, WORD
 
 WEB = ("http", "https")
 SECONDS = 10
-"""How long a server may take to answer a connection; and how long `doctor` waits for all that it asks of one."""
+"""Time limit for a connection to a server, and for everything that `doctor` asks about an entry."""
 HASHES = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "checksum", "blob_id", "generation", "version_id")
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "Last-Modified")
-"""What file systems call a hash of a file's content, and the time when it was written."""
+"""Names that file systems use for a hash of a file's content, and for the time of its last change."""
 
 
 def check_library(spec: DatasetSpec) -> None:
-    """Raise EnvironmentProblem where what reads a scheme is not installed. Imports nothing."""
-    needed = LIBRARIES[spec.source]
-    if needed and find_spec(needed[0]) is None:
-        message = f"{spec.source}:// is read by {needed[0]}, which is not installed"
-        help = f'pip install "tunesmith[{needed[1]}]"'
+    """Raise EnvironmentProblem if the library for a scheme is not installed. Nothing is imported."""
+    library = LIBRARIES[spec.source]
+    if library and find_spec(library[0]) is None:
+        message = f"{spec.source}:// is read with {library[0]}, which is not installed"
+        help = f'pip install "tunesmith[{library[1]}]"'
         raise EnvironmentProblem(message, where=spec.where, help=help, code="package")
 
 
 @contextlib.contextmanager
 def reaching(where: str, label: str) -> Iterator[None]:
-    """What any file system raises, as one error: nothing there, no access, or not to be reached."""
+    """Convert the errors of any file system within the block.
+
+    Raise DataError if there is no such file, and EnvironmentProblem if it can't be reached or read.
+    """
     try:
         yield
     except TunesmithError:
         raise
     except Exception as error:
-        told: BaseException = error
+        reason: BaseException = error
         if isinstance(error, FileNotFoundError):
-            cause = error.__cause__  # of the web: whatever kept a file from being had
+            cause = error.__cause__  # fsspec raises FileNotFoundError for every failure of a web server
             if getattr(cause, "status", 404) in (404, 410) and not isinstance(cause, OSError):
-                help = "the address is taken as it is written: host or bucket, then the path"
+                help = "write the host or bucket, then the path; nothing in the address is expanded"
                 raise DataError(f"{label}: no such file or folder", where=where, code="no-file", help=help) from error
-            told = cause or error
-        said = redact(str(told)).strip().partition("\n")[0]
-        message = f"{label} can't be reached: {type(told).__name__}{f': {said}' if said else ''}"
-        help = "check the address, the network and the credentials; or download it, and name the file"
+            reason = cause or error
+        detail = redact(str(reason)).strip().partition("\n")[0]
+        message = f"{label} can't be reached: {type(reason).__name__}{f': {detail}' if detail else ''}"
+        help = "check the address, the network and the credentials; or download the file and name the copy"
         raise EnvironmentProblem(message, where=where, help=help) from error
 
 
 def place_of(spec: DatasetSpec) -> RemoteFile | RemoteFolder:
-    """What a URL leads to; asks the file system. Raises DataError, EnvironmentProblem."""
+    """Ask the file system and return the file or folder of a URL. Raise DataError or EnvironmentProblem."""
     from fsspec.core import url_to_fs
 
     check_library(spec)
@@ -65,14 +68,14 @@ def place_of(spec: DatasetSpec) -> RemoteFile | RemoteFolder:
     label = redact(url)
     with reaching(spec.where, label):
         system, path = url_to_fs(url, **_options(spec.source))
-        if spec.source in WEB:  # no folders there, only addresses
+        if spec.source in WEB:  # the web has no folders, only addresses
             return (RemoteFolder if spec.settings.data_files else RemoteFile)(system, path, label, spec.where)
         kind = system.info(path)["type"]
         return (RemoteFolder if kind == "directory" else RemoteFile)(system, path, label, spec.where)
 
 
 def _options(source: str) -> dict[str, Any]:
-    """A long read may take its time; a server that says nothing is given up."""
+    """Return the options of a file system. A web server that sends nothing for a while is given up."""
     if source not in WEB:
         return {}
     from aiohttp import ClientTimeout
@@ -82,7 +85,7 @@ def _options(source: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a remote file system; `where` is the place of the entry in the YAML."""
+    """A file of a remote file system. `where` is the place of the entry in the YAML."""
 
     system: Any = field(repr=False)
     path: str = field(repr=False)
@@ -98,17 +101,17 @@ class RemoteFile:
             return io.BufferedReader(self.system.open(self.path, "rb"), 1 << 20)
 
     def identity(self) -> list[str] | None:
-        """What the file system knows the content by: a hash, else size and time; None if it knows neither."""
+        """Return the file system's hash of the content, or else size and time. Return None if there is neither."""
         with reaching(self.where, self.label):
-            known = self.system.info(self.path)
+            info = self.system.info(self.path)
             for key in HASHES:
-                if known.get(key):
-                    return [key, str(known[key])]
-            written = next((known[key] for key in TIMES if known.get(key)), None)
-            if written is None:
+                if info.get(key):
+                    return [key, str(info[key])]
+            modified = next((info[key] for key in TIMES if info.get(key)), None)
+            if modified is None:
                 with contextlib.suppress(NotImplementedError):
-                    written = self.system.modified(self.path)
-        return None if written is None else [str(known.get("size")), str(written)]
+                    modified = self.system.modified(self.path)
+        return None if modified is None else [str(info.get("size")), str(modified)]
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,11 @@ class RemoteFolder:
     def root(self) -> str:
         return f"{self.path.rstrip('/')}/"
 
-    @functools.lru_cache(1)  # noqa: B019  lives as long as its entry
+    @functools.lru_cache(1)  # noqa: B019  the folder lives as long as its entry
     def names(self) -> list[str]:
         with reaching(self.where, self.label):
-            found = sorted(path.removeprefix(self.root) for path in self.system.find(self.path))
-        return [name for name in found if not any(part.startswith(".") for part in name.split("/"))]
+            names = sorted(path.removeprefix(self.root) for path in self.system.find(self.path))
+        return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
     def here(self) -> list[str]:
         return sorted({name.partition("/")[0] for name in self.names()})
@@ -145,22 +148,23 @@ class RemoteFolder:
 
 
 def findings(run: Run) -> Iterator[Finding]:
-    """One for each remote entry: whether it is there. Asked for in a thread, which is left behind if it takes long."""
+    """Yield a finding for each remote entry. A request runs in a thread, and is abandoned after SECONDS."""
     for spec in run.config.entries:
         if spec.reader != WORD or spec.source == FILE:
             continue
         library = LIBRARIES[spec.source]
         if library and find_spec(library[0]) is None:
-            continue  # which inspect has told
-        found: list[Finding] = []
-        asking = threading.Thread(target=_ask, args=(spec, found), daemon=True)
-        asking.start()
-        asking.join(SECONDS)
-        late = f"{redact(spec.settings.path)}: no answer in {SECONDS} s"
-        yield from found or [Finding(f"dataset {spec.index}", "problem", late, "check the address and the network")]
+            continue  # inspect has already reported it
+        results: list[Finding] = []
+        request = threading.Thread(target=_request, args=(spec, results), daemon=True)
+        request.start()
+        request.join(SECONDS)
+        message = f"{redact(spec.settings.path)}: no answer in {SECONDS} s"
+        help = "check the address and the network"
+        yield from results or [Finding(f"dataset {spec.index}", "problem", message, help)]
 
 
-def _ask(spec: DatasetSpec, found: list[Finding]) -> None:
+def _request(spec: DatasetSpec, results: list[Finding]) -> None:
     what = f"dataset {spec.index}"
     try:
         place = place_of(spec)
@@ -169,6 +173,6 @@ def _ask(spec: DatasetSpec, found: list[Finding]) -> None:
             with reaching(spec.where, place.label):
                 length = place.system.info(place.path).get("size")
     except TunesmithError as error:
-        found += Finding.of(error, what)
+        results += Finding.of(error, what)
     else:
-        found.append(Finding(what, "ok", f"{place.label}: {'there' if length is None else size(length)}"))
+        results.append(Finding(what, "ok", f"{place.label}: {'available' if length is None else size(length)}"))

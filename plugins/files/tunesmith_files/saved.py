@@ -1,4 +1,4 @@
-"""Folders that the datasets library saved: one dataset, or one for each of several splits."""
+"""Find the files of folders that the datasets library saved: one dataset, or one for each of several splits."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tunesmith_files.splits import TRAIN, Split
 
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 DESCRIPTIONS = {SPLITS, INFO, "dataset_infos.json"}
-"""Files beside the rows, which have none."""
+"""Files that describe a dataset and do not contain rows."""
 Folder = LocalFolder | RemoteFolder
 
 
 def saved_files(folder: Folder, split: Split) -> list[LocalFile | RemoteFile] | None:
-    """The files of a split of a saved dataset; None for any other folder. Raises DataError."""
+    """Return the files of a split of a saved dataset, or None for any other folder. Raise DataError."""
     if folder.has(SPLITS):
         names = _read(folder, SPLITS).get("splits")
         names = [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
         if split.name not in names:
-            help = f"it has {', '.join(names)}: write split: {names[0]}" if names else f"{SPLITS} names none"
+            help = f"it has {', '.join(names)}: write split: {names[0]}" if names else f"{SPLITS} lists no splits"
             raise split.error(f"{folder.label} has no split {split.name!r}", help)
-        below = folder.folder(_plain(folder, split.name))
-        if not below.has(STATE):
+        split_folder = folder.folder(_checked_name(folder, split.name))
+        if not split_folder.has(STATE):
             raise _damaged(folder, f"the folder of {split.name} has no {STATE}")
-        return _files_of(below, _read(below, STATE))
+        return _files_of(split_folder, _read(split_folder, STATE))
     if not folder.has(STATE) or not folder.has(INFO):
         return None
     state = _read(folder, STATE)
@@ -39,35 +39,36 @@ def saved_files(folder: Folder, split: Split) -> list[LocalFile | RemoteFile] | 
 
 
 def _files_of(folder: Folder, state: dict[str, Any]) -> list[LocalFile | RemoteFile]:
-    """The files that the state of one dataset names."""
-    named = state.get("_data_files")
-    files = [f.get("filename") if isinstance(f, dict) else None for f in named] if isinstance(named, list) else []
-    if not files:
-        raise _damaged(folder, f"{STATE} names no files")
-    for name in files:
-        if not folder.has(_plain(folder, name)):
+    """Return the files that the state of a dataset lists. Raise DataError."""
+    data_files = state.get("_data_files")
+    entries = data_files if isinstance(data_files, list) else []
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
+    if not names:
+        raise _damaged(folder, f"{STATE} lists no files")
+    for name in names:
+        if not folder.has(_checked_name(folder, name)):
             raise _damaged(folder, f"{name} is missing")
-    return [folder.file(str(name)) for name in files]
+    return [folder.file(str(name)) for name in names]
 
 
-def _plain(folder: Folder, name: Any) -> str:
-    """A name that stays within the folder."""
+def _checked_name(folder: Folder, name: Any) -> str:
+    """Return a name that does not lead out of the folder. Raise DataError for any other."""
     if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\\" in name:
-        raise _damaged(folder, f"{name!r} is not the name of a file in it")
+        raise _damaged(folder, f"{name!r} is not the name of a file in the folder")
     return name
 
 
 def _read(folder: Folder, name: str) -> dict[str, Any]:
     with folder.file(name).open() as file:
         try:
-            found = json.loads(file.read(LIMIT))
+            content = json.loads(file.read(LIMIT))
         except (ValueError, RecursionError) as error:
-            raise _damaged(folder, f"{name} is no JSON") from error
-    if not isinstance(found, dict):
-        raise _damaged(folder, f"{name} is no JSON object")
-    return found
+            raise _damaged(folder, f"{name} is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise _damaged(folder, f"{name} is not a JSON object")
+    return content
 
 
 def _damaged(folder: Folder, what: str) -> DataError:
-    help = "save or copy it again, whole; or take its .arrow files by data_files"
-    return DataError(f"is no whole saved dataset: {what}", where=folder.label, code="broken-arrow", help=help)
+    help = "save or copy it again; or read its .arrow files with data_files"
+    return DataError(f"is not a complete saved dataset: {what}", where=folder.label, code="broken-arrow", help=help)

@@ -1,4 +1,4 @@
-"""Rows of text files: {"text": ...} of each line, paragraph or document."""
+"""Read rows of text files: {"text": ...} for each line, paragraph or document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunesmith_files.lines import LIMIT, decode, lines, too_long
 
 
 def by_line(stream: io.BufferedReader, label: str) -> Iterator[Row]:
-    """One row for each line that says something, without its end."""
+    """Yield a row for each line that is not blank, without its line end."""
     for number, line in lines(stream, label):
         text = decode(line, label, number).rstrip("\r\n")
         if text.strip():
@@ -18,35 +18,35 @@ def by_line(stream: io.BufferedReader, label: str) -> Iterator[Row]:
 
 
 def by_paragraph(stream: io.BufferedReader, label: str) -> Iterator[Row]:
-    """One row for the lines between empty ones."""
-    first, size, gathered = 1, 0, list[str]()
+    """Yield a row for each block of lines between blank ones."""
+    first, size, parts = 1, 0, list[str]()
     for number, line in lines(stream, label):
         text = decode(line, label, number).rstrip("\r\n")
         if text.strip():
-            first = first if gathered else number
+            first = first if parts else number
             size += len(line)
             if size > LIMIT:
                 raise too_long(f"{label}:{first}", "a paragraph")
-            gathered.append(text)
-        elif gathered:
-            yield Row({"text": "\n".join(gathered)}, f"{label}:{first}")
-            gathered, size = [], 0
-    if gathered:
-        yield Row({"text": "\n".join(gathered)}, f"{label}:{first}")
+            parts.append(text)
+        elif parts:
+            yield Row({"text": "\n".join(parts)}, f"{label}:{first}")
+            parts, size = [], 0
+    if parts:
+        yield Row({"text": "\n".join(parts)}, f"{label}:{first}")
 
 
 def by_document(stream: io.BufferedReader, label: str) -> Iterator[Row]:
-    """One row for the whole file, as it is."""
-    size, gathered = 0, list[str]()
+    """Yield the content of the file as one row, unless it is blank."""
+    size, parts = 0, list[str]()
     for number, line in lines(stream, label):
         size += len(line)
         if size > LIMIT:
             raise too_long(label, "a document")
-        gathered.append(decode(line, label, number))
-    text = "".join(gathered)
+        parts.append(decode(line, label, number))
+    text = "".join(parts)
     if text.strip():
         yield Row({"text": text}, label)
 
 
 UNITS = {"line": by_line, "paragraph": by_paragraph, "document": by_document}
-"""By the value of `sample_by`."""
+"""Value of `sample_by` -> its reader."""

@@ -1,4 +1,4 @@
-"""A function of one's own makes the examples, is found before it is run, and its failures are those of a row."""
+"""Your own function builds the examples. It is checked before it runs, and its errors are reported with the row."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def number(row):
 def half(row):
     return {"prompt": "a", "completion": "\\ud800"}
 
-NOT_ONE = 3
+NOT_CALLABLE = 3
 """
 
 
@@ -61,9 +61,9 @@ def config(folder: Path, function: str, code: str = CODE, **keys: Any) -> Path:
 
 
 def shown(path: Path) -> list[list[tuple[str, float]]]:
-    """Of each example its pieces: decoded text and weight."""
+    """Return the decoded text and weight of each piece of each example."""
     run: Any = prepare(tiny.start(path))
-    found = []
+    examples = []
     for example in run.data.train:
         runs: list[tuple[list[int], float]] = []
         for segment in example.segments:
@@ -71,12 +71,12 @@ def shown(path: Path) -> list[list[tuple[str, float]]]:
                 if not runs or runs[-1][1] != weight:
                     runs.append(([], weight))
                 runs[-1][0].append(token)
-        found.append([(run.tokenizer.decode(tokens), weight) for tokens, weight in runs])
-    return found
+        examples.append([(run.tokenizer.decode(tokens), weight) for tokens, weight in runs])
+    return examples
 
 
 END = tiny.tokenizer().eos_token
-WANTED = {
+EXPECTED = {
     "plain": [[("the old stone ", 0), (f"a bird{END}", 1)], [("three trees ", 0), (f"red house{END}", 1)]],
     "text": [[(f"a bird{END}", 1)], [(f"red house{END}", 1)]],
     "pieces": [[("the old stone", 0), ("a bird", 1)], [("three trees", 0), ("red house", 1)]],
@@ -86,12 +86,12 @@ WANTED = {
 }
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_what_a_function_returns_is_what_is_trained(name: str, tmp_path: Path) -> None:
-    assert shown(config(tmp_path, f"./ownrows.py:{name}")) == WANTED[name]
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_returned_value_is_trained(name: str, tmp_path: Path) -> None:
+    assert shown(config(tmp_path, f"./ownrows.py:{name}")) == EXPECTED[name]
 
 
-def test_a_file_may_import_a_module_beside_the_yaml(tmp_path: Path) -> None:
+def test_a_file_may_import_a_module_from_the_folder_of_the_yaml(tmp_path: Path) -> None:
     (tmp_path / "helpers_of_rows.py").write_text("BEFORE = 'so: '\n", encoding="utf-8")
     code = CODE + "\nfrom helpers_of_rows import BEFORE\ndef imported(row): return plain(row, BEFORE)\n"
     assert shown(config(tmp_path, "./ownrows.py:imported", code))[0][0] == ("so: the old stone ", 0)
@@ -110,7 +110,7 @@ def compute_loss(): ...
 """
 
 
-def test_a_pair_is_two_completions_of_one_prompt_with_its_margin(tmp_path: Path) -> None:
+def test_a_pair_is_a_prompt_with_two_completions_and_a_margin(tmp_path: Path) -> None:
     (tmp_path / "pairmethod.py").write_text(PAIRS, encoding="utf-8")
     run: Any = prepare(tiny.start(config(tmp_path, "./ownrows.py:choice", plugins=["./pairmethod.py"], rl="pairs")))
     first = run.data.train[0]
@@ -120,14 +120,14 @@ def test_a_pair_is_two_completions_of_one_prompt_with_its_margin(tmp_path: Path)
 
 
 BROKEN = {
-    "a function that is not there": ("./ownrows.py:plane", {}, "has no 'plane'", "did you mean 'plain'?"),
-    "a file that is not there": ("./gone.py:plain", {}, "can't be read", "relative to the YAML"),
-    "another file than it was": ("./ownrows.py:plain", {"function_sha256": "0" * 64}, "has sha256", "look at what"),
+    "undefined function": ("./ownrows.py:plane", {}, "does not define 'plane'", "did you mean 'plain'?"),
+    "missing file": ("./gone.py:plain", {}, "can't be read", "relative to the folder of the YAML"),
+    "changed file": ("./ownrows.py:plain", {"function_sha256": "0" * 64}, "has sha256", "review the changes"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_can_not_be_found_is_said_before_a_row_is_read(case: str, tmp_path: Path) -> None:
+def test_a_missing_function_or_file_is_reported_before_rows_are_read(case: str, tmp_path: Path) -> None:
     function, keys, message, help = BROKEN[case]
     with pytest.raises(ConfigError) as caught:
         tiny.start(config(tmp_path, function, **keys))
@@ -135,16 +135,19 @@ def test_what_can_not_be_found_is_said_before_a_row_is_read(case: str, tmp_path:
     assert message in problem.message and help in (problem.help or "") and problem.where
 
 
-def test_a_file_that_is_no_python_is_said_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"datasets.0.type ownrows.py is no Python: .*line 1"):
+def test_a_file_that_is_not_valid_python_is_reported_with_the_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"datasets.0.type ownrows.py is not valid Python: .*line 1"):
         tiny.start(config(tmp_path, "./ownrows.py:plain", "def plain(row) return"))
 
 
 @pytest.mark.parametrize(
     ("function", "keys", "message"),
-    [("NOT_ONE", {}, "can't be called"), ("plain", {"arguments": {"after": 1}}, "unexpected keyword argument 'after'")],
+    [
+        ("NOT_CALLABLE", {}, "can't be called"),
+        ("plain", {"arguments": {"after": 1}}, "unexpected keyword argument 'after'"),
+    ],
 )
-def test_what_can_not_be_called_so_is_said_at_its_type(
+def test_a_function_that_can_not_be_called_is_reported_at_its_type(
     function: str, keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -153,10 +156,10 @@ def test_what_can_not_be_called_so_is_said_at_its_type(
 
 @pytest.mark.parametrize(
     ("function", "message", "help"),
-    [("wrong", "wrong failed on it: KeyError: 'missing'", "at ownrows.py:26"),
-     ("number", "returned int", "a mapping of texts"), ("half", "completion: holds '\\ud800'", "")],
+    [("wrong", "wrong failed on this row: KeyError: 'missing'", "see ownrows.py:26"),
+     ("number", "returned int", "a mapping of texts"), ("half", "completion: contains '\\ud800'", "")],
 )  # fmt: skip
-def test_a_failure_is_one_of_the_row_with_the_line_of_the_function(
+def test_an_error_in_the_function_is_reported_with_the_row_and_the_line(
     function: str, message: str, help: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -166,7 +169,7 @@ def test_a_failure_is_one_of_the_row_with_the_line_of_the_function(
     assert problem.where == f"{tmp_path / 'data.jsonl'}:1"
 
 
-def test_prepared_data_is_made_again_when_the_file_changes(tmp_path: Path) -> None:
+def test_prepared_data_is_rebuilt_if_the_file_changes(tmp_path: Path) -> None:
     prepared = {"dataset_prepared_path": str(tmp_path / "prepared")}
     digest = hashlib.sha256(CODE.encode()).hexdigest()
     path = config(tmp_path, "./ownrows.py:plain", function_sha256=digest, **prepared)

@@ -1,4 +1,4 @@
-"""Rows to examples by a function of your own: in a file that the YAML names."""
+"""Build examples with your own function, from a file that the YAML names."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class FunctionDataset(Settings):
-    """Further keys of a `datasets:` entry whose type is a function."""
+    """Additional keys of a `datasets:` entry whose type is a function."""
 
     arguments: dict[str, Any] = {}
-    """Keyword arguments that the function gets beside the row."""
+    """Keyword arguments that are passed to the function in addition to the row."""
     function_sha256: str | None = None
-    """sha256 of the file that the function is in; another file is refused where it is set."""
+    """sha256 of the file with the function. If set, a file with another hash is refused."""
 
 
 ROWS = ("conversation", "text", "pair", "labelled", "prompt", "stepwise")
-"""Row kinds: what a function returns for each is in shapes.py."""
+"""Supported row kinds. shapes.py describes what a function returns for each."""
 
 plugin = Plugin(strategies={kind: ("function",) for kind in ROWS}, dataset_settings=FunctionDataset)
 
 
 @hookimpl
 def inspect(run: Run) -> None:
-    """The file is there and has the function; prepared data is known by what is in it."""
+    """Check that the file exists and defines the function, and add its hash to the fingerprint of prepared data."""
     from tunesmith_functions.find import find_all
 
     find_all(run)

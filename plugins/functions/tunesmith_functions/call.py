@@ -1,4 +1,4 @@
-"""Imports a function and calls it for every row; an error in it is one of that row."""
+"""Import a function and call it for each row. An error in the function is reported with the row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tunesmith_functions.shapes import Shaped, shape
 
 
 def examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
-    """One example for each row, in order. Raises DataError for a row that the function fails on, or makes nothing of.
+    """Yield an example for each row, in order. Texts that the function returns are tokenized in batches.
 
-    What the function returns as texts is tokenised many rows at a time.
+    Raise DataError for a row on which the function fails or returns an unsupported value.
     """
     function = imported(run, spec)
     options = spec.option(FunctionDataset)
@@ -43,7 +43,7 @@ def examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Examp
 
 
 def imported(run: Run, spec: DatasetSpec) -> Callable[..., Any]:
-    """The function of an entry. Raises ConfigError where importing its file fails, or it can't be called so."""
+    """Return the function of an entry. Raise ConfigError if its file can't be imported or its arguments do not fit."""
     place = (spec.group, spec.index, "type")
     file, name = file_and_name(spec, run.config.base)
     try:
@@ -51,28 +51,28 @@ def imported(run: Run, spec: DatasetSpec) -> Callable[..., Any]:
             module = _from_file(file)
         function = getattr(module, name)
         arguments = spec.option(FunctionDataset).arguments
-        known = inspect.signature(function).parameters
-        inspect.signature(function).bind({}, **arguments, **({"tokenizer": None} if "tokenizer" in known else {}))
+        signature = inspect.signature(function)
+        signature.bind({}, **arguments, **({"tokenizer": None} if "tokenizer" in signature.parameters else {}))
     except TypeError as error:
-        help = f"it is called as {name}(row, **arguments), with tokenizer=... if it has such a parameter"
+        help = f"define it as {name}(row, **arguments); a parameter named tokenizer gets the run's tokenizer"
         raise run.config.error(place, f"{name} can't be called: {error}", help) from error
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
         raise run.config.error(place, f"can't be imported: {message}") from error
     return function  # type: ignore[no-any-return]
 
 
 def call(function: Callable[..., Any], row: Row, extra: dict[str, Any]) -> Any:
-    """What a function makes of a row. Raises DataError at the row, naming the line that failed."""
+    """Return the result of a function for a row. Raise DataError with the row and the line that failed."""
     try:
         return function(row, **extra)
     except TunesmithError:
         raise
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{function.__name__} failed on it: {type(error).__name__}: {error}"
-        help = f"at {Path(where.filename).name}:{where.lineno}"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{function.__name__} failed on this row: {type(error).__name__}: {error}"
+        help = f"see {Path(frame.filename).name}:{frame.lineno}"
         raise DataError(message, where=row.where, code="row", help=help) from error
 
 

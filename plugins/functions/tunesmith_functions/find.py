@@ -1,4 +1,4 @@
-"""Where the function of an entry is; looked at without running it."""
+"""Find the function of an entry by parsing its file, without running it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from tunesmith_functions import FunctionDataset
 
 
 def find_all(run: Run) -> None:
-    """Check the function of every entry, and put the hash of its file into the entry's options.
+    """Check the function of every entry, and store the hash of its file in the entry's options.
 
-    Raises ConfigError with every file that is missing or broken, or lacks the function, or is another than it was.
+    Raise ConfigError with every file that is missing, is not valid Python, does not define the function, or has a hash
+    other than function_sha256.
     """
     problems: list[Problem] = []
 
-    def known(spec: DatasetSpec) -> DatasetSpec:
+    def with_hash(spec: DatasetSpec) -> DatasetSpec:
         if not isinstance(spec.options, FunctionDataset):
             return spec
         try:
@@ -34,13 +35,13 @@ def find_all(run: Run) -> None:
             return spec
         return replace(spec, options=spec.options.model_copy(update={"function_sha256": digest}))
 
-    run.config.replace_entries(known)
+    run.config.replace_entries(with_hash)
     if problems:
         raise ConfigError(problems)
 
 
 def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
-    """sha256 of the file of an entry's function. Raises ConfigError."""
+    """Return the sha256 of the file with an entry's function. Raise ConfigError; SafetyError for an installed file."""
     place = (spec.group, spec.index, "type")
     file, name = file_and_name(spec, run.config.base)
     if is_library_file(file):
@@ -51,18 +52,20 @@ def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
         source = file.read_bytes()
         names = set(top_level(ast.parse(source)))
     except OSError as error:
-        help = f"the path is relative to the YAML: {run.config.base}"
+        help = f"write a path relative to the folder of the YAML, {run.config.base}"
         raise run.config.error(place, f"can't be read: {error}", help) from error
     except (SyntaxError, ValueError) as error:
-        raise run.config.error(place, f"{file.name} is no Python: {error}") from error
+        raise run.config.error(place, f"{file.name} is not valid Python: {error}") from error
     if name not in names:
         close = nearest(name, names)
-        help = f"did you mean {close!r}?" if close else f"it has: {', '.join(sorted(names)[:8]) or 'nothing'}"
-        raise run.config.error(place, f"{file} has no {name!r}", help)
+        help = f"did you mean {close!r}?" if close else f"it defines: {', '.join(sorted(names)[:8]) or 'nothing'}"
+        raise run.config.error(place, f"{file} does not define {name!r}", help)
     digest = hashlib.sha256(source).hexdigest()
     if options.function_sha256 not in (None, digest):
         key = (spec.group, spec.index, "function_sha256")
-        raise run.config.error(key, f"{file} has sha256 {digest}", "look at what changed, then write that")
+        raise run.config.error(
+            key, f"{file} has sha256 {digest}", "review the changes to the file, then write this value"
+        )
     return digest
 
 
@@ -73,7 +76,7 @@ def file_and_name(spec: DatasetSpec, base: Path) -> tuple[Path, str]:
 
 
 def top_level(module: ast.Module) -> Iterator[str]:
-    """Names that a module's own statements define or import."""
+    """Yield the names that top-level statements of a module define or import."""
     for node in module.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -85,7 +88,7 @@ def top_level(module: ast.Module) -> Iterator[str]:
 
 @contextmanager
 def importing_from(base: Path) -> Iterator[None]:
-    """Let the file of a function import modules beside the YAML, before installed ones, within the block."""
+    """Put the folder of the YAML first on the import path within the block, for imports of the function's file."""
     sys.path.insert(0, str(base))
     try:
         yield

@@ -1,13 +1,13 @@
-"""What a function may return for a row, by the kind of row that the method trains on.
+"""Convert the value that a function returns for a row, by the row kind of the method.
 
-| kind | a mapping of |
+| row kind | keys of a mapping |
 |---|---|
-| conversation, text | prompt (may be missing), completion |
-| pair | prompt, chosen, rejected, margin (may be missing) |
+| conversation, text | prompt (optional), completion |
+| pair | prompt, chosen, rejected, margin (optional) |
 | labelled | prompt, completion, label |
-| prompt | prompt, and whatever a reward needs |
+| prompt | prompt, and any columns for rewards |
 
-Or a list of Pieces, or of (text, trained); or an Example; or None to leave the row out.
+A function may also return a list of Pieces or of (text, trained), an Example, or None to skip the row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tunesmith.files.row import flaw
 
 @dataclass
 class Shaped:
-    """Pieces to be tokenised and what goes with them; or an example that is done."""
+    """Pieces to tokenize with the columns and fields of their example, or a complete example."""
 
     pieces: list[Piece]
     columns: dict[str, float] = field(default_factory=dict)
@@ -31,52 +31,54 @@ class Shaped:
     example: Example | None = None
 
 
-def shape(made: Any, row: Row, kind: str) -> Shaped:
-    """Take what a function returned for a row. Raises DataError at the row for anything else."""
-    if isinstance(made, Example):
-        return Shaped([], example=made)
-    if made is None:
+def shape(value: Any, row: Row, kind: str) -> Shaped:
+    """Convert the value that a function returned for a row. Raise DataError for an unsupported value."""
+    if isinstance(value, Example):
+        return Shaped([], example=value)
+    if value is None:
         return Shaped([], example=Example.text([], []))
-    if isinstance(made, list | tuple):
-        return Shaped([_piece(piece, row) for piece in made])
-    if isinstance(made, Mapping):
-        return _of_mapping(Row(made, row.where), kind)
-    help = "an Example, a mapping of texts, a list of (text, trained), or None"
-    raise DataError(f"the function returned {type(made).__name__}", where=row.where, code="row", help=help)
+    if isinstance(value, list | tuple):
+        return Shaped([_piece(piece, row) for piece in value])
+    if isinstance(value, Mapping):
+        return _of_mapping(Row(value, row.where), kind)
+    help = "return an Example, a mapping of texts, a list of (text, trained), or None"
+    raise DataError(f"the function returned {type(value).__name__}", where=row.where, code="row", help=help)
 
 
-def _of_mapping(made: Row, kind: str) -> Shaped:
-    prompt = [Piece.prompt(made.require("prompt"))] if kind != "text" and made.get("prompt") is not None else []
+def _of_mapping(result: Row, kind: str) -> Shaped:
+    prompt = [Piece.prompt(result.require("prompt"))] if kind != "text" and result.get("prompt") is not None else []
     if kind in ("conversation", "text"):
-        return Shaped([*prompt, Piece(made.require("completion"), why="completion"), Piece.end()])
-    made.require("prompt")
+        return Shaped([*prompt, Piece(result.require("completion"), why="completion"), Piece.end()])
+    result.require("prompt")
     if kind == "prompt":
-        return Shaped(prompt, fields={key: value for key, value in made.items() if key != "prompt"})
+        return Shaped(prompt, fields={key: value for key, value in result.items() if key != "prompt"})
     if kind == "pair":
-        chosen, rejected = made.require("chosen"), made.require("rejected")
+        chosen, rejected = result.require("chosen"), result.require("rejected")
         pieces = [Piece(chosen, why="chosen"), Piece.end(), Piece(rejected, why="rejected", branch=2)]
-        columns = {"margin": _number(made, "margin")} if "margin" in made else {}
+        columns = {"margin": _number(result, "margin")} if "margin" in result else {}
         return Shaped([*prompt, *pieces, Piece.end(branch=2)], columns)
     if kind == "labelled":
-        label = {"label": float(made.require("label", bool))}
-        return Shaped([*prompt, Piece(made.require("completion"), why="completion"), Piece.end()], label)
-    help = "return an Example: tunesmith.Example and tunesmith.segment make one"
-    raise DataError(f"a mapping can't say what a row of kind {kind} is", where=made.where, code="row", help=help)
+        label = {"label": float(result.require("label", bool))}
+        return Shaped([*prompt, Piece(result.require("completion"), why="completion"), Piece.end()], label)
+    help = "return an Example, built with tunesmith.Example and tunesmith.segment"
+    raise DataError(f"rows of kind {kind} can't be returned as a mapping", where=result.where, code="row", help=help)
 
 
-def _number(made: Row, field: str) -> float:
-    value = made[field]
+def _number(result: Row, field: str) -> float:
+    value = result[field]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise made.error(field, f"is {value!r:.40}, not a number")
+        raise result.error(field, f"must be a finite number, got {value!r:.40}")
     return float(value)
 
 
 def _piece(piece: Any, row: Row) -> Piece:
     if not isinstance(piece, Piece):
-        fine = isinstance(piece, list | tuple) and len(piece) == 2
-        if not (fine and isinstance(piece[0], str) and isinstance(piece[1], bool)):
-            help = 'such as [("2 + 2 = ", False), ("4", True)]'
-            raise DataError(f"the function returned a piece {piece!r:.60}", where=row.where, code="row", help=help)
+        is_tuple = isinstance(piece, list | tuple) and len(piece) == 2
+        if not (is_tuple and isinstance(piece[0], str) and isinstance(piece[1], bool)):
+            help = 'return (text, trained), for example [("2 + 2 = ", False), ("4", True)]'
+            raise DataError(
+                f"the function returned an invalid piece {piece!r:.60}", where=row.where, code="row", help=help
+            )
         piece = Piece(piece[0], float(piece[1]), "trained" if piece[1] else "context")
     if piece.text is not None and (why := flaw(piece.text)):
         raise DataError(f"the function returned a text that {why}", where=row.where, code="row")

@@ -1,4 +1,4 @@
-"""The head as numbers, for kernels: what `logits` and the model itself compute, or nothing."""
+"""The numbers of `head()` give the same logits as the model, and `head()` is None if they can't."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def language_model_of(folder: Path, kind: str = "plain") -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_logits_and_the_model_agree(kind: str, tmp_path: Path) -> None:
+def test_head_numbers_logits_and_model_agree(kind: str, tmp_path: Path) -> None:
     language_model = language_model_of(tmp_path, kind)
     tokens = torch.arange(5, 30)
     head = language_model.head()
@@ -48,21 +48,21 @@ def test_numbers_logits_and_the_model_agree(kind: str, tmp_path: Path) -> None:
         hidden = language_model.module.base_model(input_ids=tokens[None]).last_hidden_state[0]
         numbers = nn.functional.linear(hidden, head.weight, head.bias) * head.scale
         numbers = torch.tanh(numbers / head.softcap) * head.softcap if head.softcap else numbers
-        wanted = language_model.plain_logits(tokens)
-        torch.testing.assert_close(language_model.logits(hidden), wanted, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(numbers, wanted, atol=1e-5, rtol=1e-5)
+        expected = language_model.plain_logits(tokens)
+        torch.testing.assert_close(language_model.logits(hidden), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(numbers, expected, atol=1e-5, rtol=1e-5)
     assert (head.bias is not None) == (kind == "bias") and (head.softcap is not None) == (kind == "capped")
     assert (head.scale != 1) == (kind in ("multiplied", "divided"))
 
 
-def test_a_head_that_is_more_than_its_matrix_has_no_numbers(tmp_path: Path) -> None:
-    """A wrapper such as an adapter's, a replaced forward, a hook: each would be passed by."""
+def test_wrapped_or_patched_head_gives_none(tmp_path: Path) -> None:
+    """A kernel that reads the weight would skip an adapter's wrapper, a replaced forward or a hook."""
     language_model = language_model_of(tmp_path)
     linear = language_model.module.lm_head
     assert language_model.head().weight is linear.weight
 
     class Wrapped(nn.Linear):
-        """What an adapter's layer is: no longer the class itself."""
+        """A subclass, as an adapter's layer is."""
 
     language_model.module.lm_head = Wrapped(32, 320)
     assert language_model.head() is None

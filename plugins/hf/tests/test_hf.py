@@ -1,30 +1,39 @@
-"""The default loader: safetensors only, random weights on request, special tokens, a model of one's own, samples."""
+"""The default loader reads safetensors only, trains given objects, and generates what its forward predicts."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
-from tunesmith import DataError, ModelError, SafetyError, build_policy, collate
+from tunesmith import DataError, ModelError, PluginError, SafetyError, build_policy, collate
 from tunesmith.api import prepare, start, train
 from tunesmith.config.load import load_config
 
 
-def test_random_weights_need_a_config_only_and_follow_the_seed(tmp_path: Path) -> None:
+def test_random_weights_need_only_a_config_and_follow_the_seed(tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path, reinit_weights=True, max_steps=1)
     (tmp_path / "model-llama/model.safetensors").unlink()
-    made = []
+    weights = []
     for seed in (1, 1, 2):
         policy = build_policy(prepare(tiny.start(path, f"seed={seed}")))
-        made.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
-    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+        weights.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-def test_pickled_weights_and_code_of_a_model_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["teacher", "critic", "reward", "unknown"])
+def test_role_without_a_model_is_an_error(role: Any, tmp_path: Path) -> None:
+    """The loader has one model, base_model. It must not pass for another one."""
+    run = tiny.start(tiny.sft_config(tmp_path))
+    with pytest.raises(PluginError, match=f"unsupported role '{role}'; supported: policy, reference"):
+        run.hooks.load_model(run, role)
+
+
+def test_pickled_weights_and_remote_code_are_refused(tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path)
     model = tmp_path / "model-llama"
     config = json.loads((model / "config.json").read_text())
@@ -40,7 +49,7 @@ def test_pickled_weights_and_code_of_a_model_are_refused(tmp_path: Path) -> None
         tiny.start(path)
 
 
-def test_a_missing_folder_and_a_missing_file_name_what_is_near(tmp_path: Path) -> None:
+def test_missing_paths_suggest_similar_names(tmp_path: Path) -> None:
     path = tiny.sft_config(tmp_path)
     with pytest.raises(ModelError, match=r"no such folder(.|\n)*model-llama"):
         tiny.start(path, f"base_model={tmp_path}/model-lama")
@@ -48,13 +57,13 @@ def test_a_missing_folder_and_a_missing_file_name_what_is_near(tmp_path: Path) -
         tiny.start(path, f"datasets.0.path={tmp_path}/dat.jsonl")
 
 
-def test_special_tokens_take_their_roles(tmp_path: Path) -> None:
+def test_special_tokens_assign_roles(tmp_path: Path) -> None:
     run = prepare(tiny.start(tiny.sft_config(tmp_path), "special_tokens.pad_token=<|im_start|>"))
     assert run.tokenizer.pad_token == "<|im_start|>" and len(run.tokenizer) == 320
 
 
-def test_a_model_and_a_tokenizer_of_ones_own_are_trained(tmp_path: Path) -> None:
-    """In a notebook: what is given is used, and it is the object that changes."""
+def test_given_model_and_tokenizer_are_trained(tmp_path: Path) -> None:
+    """As in a notebook: the given objects are used, and the given model itself is trained."""
     from transformers import AutoModelForCausalLM
 
     path = tiny.sft_config(tmp_path, max_steps=2)
@@ -64,8 +73,8 @@ def test_a_model_and_a_tokenizer_of_ones_own_are_trained(tmp_path: Path) -> None
     assert result.policy.model is model and not torch.equal(model.lm_head.weight, before)
 
 
-def test_greedy_generation_is_what_plain_forwards_choose(tmp_path: Path) -> None:
-    """Prompts of unequal length in one batch, against the likeliest token of one forward after the other."""
+def test_greedy_generation_equals_successive_forwards(tmp_path: Path) -> None:
+    """Compare a batch of prompts of unequal length with the most likely token of successive forwards."""
     run = prepare(tiny.start(tiny.sft_config(tmp_path)))
     policy = build_policy(run)
     prompts = [e.prompt for e in run.data.train[:3]]
@@ -84,7 +93,7 @@ def test_greedy_generation_is_what_plain_forwards_choose(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("backend", ["slices", "dense"])
-def test_checkpointed_activations_change_nothing(backend: str, tmp_path: Path) -> None:
+def test_activation_checkpointing_changes_no_gradient(backend: str, tmp_path: Path) -> None:
     gradients = []
     for name, on in (("a", True), ("b", False)):
         keys = {"gradient_checkpointing": on, "attn_implementation": backend, "output_dir": str(tmp_path / name)}
@@ -96,7 +105,7 @@ def test_checkpointed_activations_change_nothing(backend: str, tmp_path: Path) -
     assert torch.equal(*gradients)
 
 
-def test_bfloat16_computes_near_float32_and_trains_float32_weights(tmp_path: Path) -> None:
+def test_bfloat16_is_close_to_float32_and_trains_float32_weights(tmp_path: Path) -> None:
     losses = []
     for name, half in (("half", True), ("full", False)):
         result = tiny.train(tiny.sft_config(tmp_path, bf16=half, output_dir=str(tmp_path / name), max_steps=2))

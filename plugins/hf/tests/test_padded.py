@@ -1,4 +1,4 @@
-"""Recurrent and hybrid layers, chunked attention, ALiBi: sequences of a row side by side, apart to the last bit."""
+"""Packing changes nothing in models with recurrent layers, chunked attention or ALiBi, which get padded sequences."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NUMBER = 4
 
 
 def sft_config(folder: Path, name: str, **keys: Any) -> Path:
-    """A supervised run on a tiny model of its own, with weights so large that a leak shows."""
+    """Write a supervised config with a tiny model of its own, whose large weights make a leak visible."""
     if name in MODELS and not (folder / f"model-{name}").exists():
         kind, sizes = MODELS[name]
         with torch.random.fork_rng(devices=[]):
@@ -75,7 +75,7 @@ def started(path: Path) -> tuple[Run, Policy]:
 
 
 def alone(policy: Policy, example: Example, which: int = 1) -> torch.Tensor:
-    """Log-probabilities of one sequence's scored tokens by the library's own forward, with gradients."""
+    """Return the log-probabilities of one sequence's scored tokens by transformers' own forward, with gradients."""
     tokens = torch.tensor(example.path_tokens(which))
     scored = torch.nonzero(torch.from_numpy(example.segments[which].weights))[:, 0]
     scored += len(tokens) - len(example.segments[which].tokens)
@@ -85,9 +85,9 @@ def alone(policy: Policy, example: Example, which: int = 1) -> torch.Tensor:
 
 def gradients(policy: Policy, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     loss.backward()  # type: ignore[no-untyped-call]
-    found = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    values = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
     policy.model.zero_grad()
-    return found
+    return values
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -97,38 +97,39 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield run, policy
 
 
-def test_a_packed_row_is_each_example_alone(model: tuple[Run, Policy]) -> None:
+def test_packed_equals_unpacked(model: tuple[Run, Policy]) -> None:
     run, policy = model
     assert policy.language_model.attention == "padded" and not run.shares_prompts
     assert run.data is not None
     examples = list(run.data.train)
     batch = collate(examples, share=run.shares_prompts)
-    ours = policy(batch).logps
-    theirs = torch.cat([alone(policy, example) for example in examples])
-    assert torch.allclose(ours, theirs, atol=1e-5)
-    one, other = (gradients(policy, -logps.mean()) for logps in (ours, theirs))
-    assert one.keys() == other.keys()
-    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
-    assert "padding" in run.notes["sequences are padded inside"]
+    packed = policy(batch).logps
+    unpacked = torch.cat([alone(policy, example) for example in examples])
+    assert torch.allclose(packed, unpacked, atol=1e-5)
+    packed_gradients, unpacked_gradients = (gradients(policy, -logps.mean()) for logps in (packed, unpacked))
+    assert packed_gradients.keys() == unpacked_gradients.keys()
+    for name, gradient in packed_gradients.items():
+        assert torch.allclose(gradient, unpacked_gradients[name], atol=1e-5), name
+    assert "of the computed positions" in run.notes["padding inside the model"]
 
 
-def test_an_example_does_not_see_its_neighbours(model: tuple[Run, Policy]) -> None:
-    """Another before it and another after it, of the same lengths: not a bit changes."""
+def test_example_does_not_see_its_neighbors(model: tuple[Run, Policy]) -> None:
+    """Replacing both neighbors by others of the same lengths does not change a bit."""
     run, policy = model
     assert run.data is not None
-    first, mine, last = run.data.train[0], run.data.train[1], run.data.train[2]
-    others = [Example.text((e.segments[1].tokens + 1) % 300, e.segments[1].weights) for e in (first, last)]
+    first, middle, last = run.data.train[0], run.data.train[1], run.data.train[2]
+    replaced = [Example.text((e.segments[1].tokens + 1) % 300, e.segments[1].weights) for e in (first, last)]
     start = first.trained_tokens
     with torch.no_grad():
-        before, after = (
-            policy(collate([one, mine, two])).logps[start : start + mine.trained_tokens]
-            for one, two in ((first, last), others)
+        original_logps, replaced_logps = (
+            policy(collate([left, middle, right])).logps[start : start + middle.trained_tokens]
+            for left, right in ((first, last), replaced)
         )
-    assert torch.equal(before, after)
+    assert torch.equal(original_logps, replaced_logps)
 
 
-def test_prompts_of_unequal_length_are_continued_as_each_alone(model: tuple[Run, Policy]) -> None:
-    """Against the likeliest token of one forward after the other."""
+def test_generation_in_a_batch_equals_generation_alone(model: tuple[Run, Policy]) -> None:
+    """Compare with the most likely token of successive forwards."""
     run, policy = model
     assert run.data is not None
     prompts = [e.prompt for e in run.data.train[:3]]
@@ -142,86 +143,84 @@ def test_prompts_of_unequal_length_are_continued_as_each_alone(model: tuple[Run,
                 tokens.append(token)
 
 
-def test_branches_read_their_prompt_whether_it_is_repeated_or_shared_in_the_row(model: tuple[Run, Policy]) -> None:
+def test_branches_read_a_repeated_or_a_shared_prompt_alike(model: tuple[Run, Policy]) -> None:
     _, policy = model
     pairs = [Example.branches([5, 6, 7, 8, 9], [[1, 2, 3], [4]]), Example.branches([], [[11, 12], [13, 14, 15]])]
-    theirs = torch.cat([alone(policy, pairs[0], 1), alone(policy, pairs[0], 2)])
+    expected = torch.cat([alone(policy, pairs[0], 1), alone(policy, pairs[0], 2)])
     for share in (True, False):
         with torch.no_grad():
-            assert torch.allclose(policy(collate(pairs, share=share)).logps[:4], theirs, atol=1e-5)
+            assert torch.allclose(policy(collate(pairs, share=share)).logps[:4], expected, atol=1e-5)
 
 
-def test_states_and_router_logits_are_those_of_tokens(tmp_path: Path) -> None:
+def test_states_and_router_logits_have_the_order_of_the_pack(tmp_path: Path) -> None:
     run, policy = started(sft_config(tmp_path, "jamba"))
     assert run.data is not None
     batch = collate(list(run.data.train))
-    found = policy.language_model.hidden(batch, [1], router=True)
-    assert {len(states) for states in (found.last, found.layers[1], *found.router)} == {batch.tokens}
-    apart = [policy.language_model.hidden(collate([example]), [1], router=True) for example in run.data.train]
-    assert torch.allclose(found.layers[1], torch.cat([one.layers[1] for one in apart]), atol=1e-5)
-    assert torch.allclose(found.router[0], torch.cat([one.router[0] for one in apart]), atol=1e-5)
+    packed = policy.language_model.hidden(batch, [1], router=True)
+    assert {len(states) for states in (packed.last, packed.layers[1], *packed.router)} == {batch.tokens}
+    unpacked = [policy.language_model.hidden(collate([example]), [1], router=True) for example in run.data.train]
+    assert torch.allclose(packed.layers[1], torch.cat([hidden.layers[1] for hidden in unpacked]), atol=1e-5)
+    assert torch.allclose(packed.router[0], torch.cat([hidden.router[0] for hidden in unpacked]), atol=1e-5)
     assert policy(batch, Needs(router=True)).router_loss.isfinite()
 
 
-def test_any_model_can_be_padded_and_it_changes_nothing(tmp_path: Path) -> None:
-    found = []
+def test_padding_changes_nothing_in_any_model(tmp_path: Path) -> None:
+    values = []
     for backend in ("slices", "padded"):
         run, policy = started(sft_config(tmp_path, "gemma3", attn_implementation=backend))
         assert run.data is not None and run.shares_prompts == (backend == "slices")
         with run.alive():
-            found.append(gradients(policy, policy(collate(list(run.data.train))).logps.mean()))
-    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+            values.append(gradients(policy, policy(collate(list(run.data.train))).logps.mean()))
+    assert all(torch.allclose(values[0][name], values[1][name], atol=1e-5) for name in values[0])
 
 
 @pytest.mark.parametrize(
     ("name", "backend", "message"),
     [
-        ("lfm2", "slices", "Lfm2ForCausalLM has conv layers: slices can't"),
-        ("mamba2", "dense", "Mamba2ForCausalLM has linear_attention layers: dense can't"),
-        ("bloom", "slices", "BloomForCausalLM takes no attention from outside: slices can't"),
+        ("lfm2", "slices", "Lfm2ForCausalLM has conv layers, which attn_implementation: slices does"),
+        ("mamba2", "dense", "Mamba2ForCausalLM has linear_attention layers, which attn_implementation: dense does"),
+        ("bloom", "slices", "BloomForCausalLM has attention of its own, which attn_implementation: slices does"),
     ],
 )
-def test_what_would_mix_examples_is_refused(name: str, backend: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=rf"{message} do that\n.*attn_implementation: auto"):
+def test_attention_that_would_mix_examples_is_refused(name: str, backend: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"{message} not support\n.*attn_implementation: auto"):
         started(sft_config(tmp_path, name, attn_implementation=backend))
 
 
-def test_a_head_of_several_layers_is_refused(tmp_path: Path) -> None:
-    """Its last layer alone would give other logits than the model's own."""
+def test_head_of_several_layers_is_refused(tmp_path: Path) -> None:
+    """The last layer alone would give other logits than the model."""
     path = sft_config(tmp_path, "bloom")
     network = transformers.AutoModelForCausalLM.from_config(transformers.RobertaConfig(**SIZES, is_decoder=True))
     network.save_pretrained(tmp_path / "model-bloom")
-    with pytest.raises(ModelError, match=r"RobertaForCausalLM is more than lm_head\.decoder"):
+    with pytest.raises(ModelError, match=r"RobertaForCausalLM has more layers than lm_head\.decoder"):
         started(path)
 
 
-def test_checkpointed_activations_change_nothing(tmp_path: Path) -> None:
-    found = []
+def test_activation_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
+    values = []
     for name, on in (("a", True), ("b", False)):
         run, policy = started(
             sft_config(tmp_path, "qwen3_next", gradient_checkpointing=on, output_dir=str(tmp_path / name))
         )
         assert run.data is not None
         policy.model.train()
-        found.append(gradients(policy, policy(collate(list(run.data.train))).logps.mean()))
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+        values.append(gradients(policy, policy(collate(list(run.data.train))).logps.mean()))
+    assert all(torch.equal(values[0][name], values[1][name]) for name in values[0])
 
 
 @pytest.mark.parametrize("name", ["lfm2", "falcon_h1"])
-def test_what_was_trained_is_what_transformers_loads(name: str, tmp_path: Path) -> None:
+def test_saved_model_equals_trained_model(name: str, tmp_path: Path) -> None:
     policy = tiny.train(sft_config(tmp_path, name, max_steps=2)).policy
     policy.model.eval()
-    read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     tokens = torch.tensor([5, 6, 7, 8])
     with torch.no_grad():
-        assert torch.equal(read(tokens[None]).logits[0], policy.language_model.plain_logits(tokens))
+        assert torch.equal(loaded(tokens[None]).logits[0], policy.language_model.plain_logits(tokens))
 
 
-def test_plan_counts_it_or_says_that_it_goes_from_token_to_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_counts_memory_or_reports_a_scan_token_by_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare(tiny.start(sft_config(tmp_path, "mamba2")))
     planned = plan(run)
     assert (planned["attention"], planned["shares_prompts"]) == ("padded", False) and planned["memory"]["total"] > 0
-    monkeypatch.setattr(padded, "OPERATIONS", 30)
-    assert "token to token" in plan(run)["memory"]["not counted"]
+    monkeypatch.setattr(padded, "MAX_OPERATIONS", 30)
+    assert "token by token" in plan(run)["memory"]["not counted"]

@@ -1,4 +1,4 @@
-"""Entries that name a dataset on the hub, before anybody asks it."""
+"""Dataset entries on the hub are checked without network access."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def started(folder: Path, **entry: Any) -> Any:
 
 
 def hide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the datasets library is not installed."""
+    """Pretend that the datasets library is not installed."""
 
     def find(name: str) -> machinery.ModuleSpec | None:
         return None if name == "datasets" else util.find_spec(name)
@@ -30,7 +30,7 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
 
 
-def test_a_dataset_of_the_hub_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_error_shows_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = started(tmp_path)
     hide(monkeypatch)
     missing = r"is not installed(.|\n)*pip install \"tunesmith\[hub\]\""
@@ -40,19 +40,19 @@ def test_a_dataset_of_the_hub_says_what_to_install(tmp_path: Path, monkeypatch: 
         list(run.hooks.load_rows(run, run.config.datasets[0]))
 
 
-def test_files_are_trained_on_without_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_do_not_need_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny.sft_config(tmp_path, max_steps=1)
     hide(monkeypatch)
     assert tiny.train(path).steps == 1
 
 
 @pytest.mark.parametrize("entry", [{"ds_type": "json"}, {"sample_by": "document"}], ids=str)
-def test_keys_of_files_are_refused(entry: dict[str, str], tmp_path: Path) -> None:
+def test_file_keys_are_refused(entry: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(entry))} is for files(.|\\n)*drop {next(iter(entry))}"):
         started(tmp_path, **entry)
 
 
-def test_no_network_is_one_error_that_says_how_it_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_network_is_one_error_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def load(*arguments: Any, **keys: Any) -> None:
@@ -60,7 +60,7 @@ def test_no_network_is_one_error_that_says_how_it_is_offline(tmp_path: Path, mon
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     run = started(tmp_path)
-    for offline, said in ((False, "check the path, the name and the network"), (True, "HF_HUB_OFFLINE is set")):
+    for offline, help in ((False, "check the path, the name and the network"), (True, "HF_HUB_OFFLINE is set")):
         monkeypatch.setattr(rows.constants, "HF_HUB_OFFLINE", offline)
-        with pytest.raises(EnvironmentProblem, match=rf"nobody/rows: Couldn't reach the hub\n(.|\n)*{said}"):
+        with pytest.raises(EnvironmentProblem, match=rf"nobody/rows: Couldn't reach the hub\n(.|\n)*{help}"):
             list(run.hooks.load_rows(run, run.config.datasets[0]))

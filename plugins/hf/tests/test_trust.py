@@ -1,4 +1,4 @@
-"""Code that comes with a model runs only if the YAML names its model, commit and hash; and then that code, no other."""
+"""Code that comes with a model runs only if the YAML names its model, commit and hash, and no other code runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def run_yaml(tmp_path: Path) -> Path:
-    """A config whose model folder brings three files of code, and is loaded by its auto_map."""
+    """Write a config whose model folder has three files of code and is loaded through its auto_map."""
     path = tiny.sft_config(tmp_path, max_steps=1)
     model = tmp_path / "model-llama"
     for name, content in CODE.items():
@@ -57,7 +57,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def permission(model: Path | str, **changes: Any) -> str:
-    """The override that lets the code of a folder run, as it is now."""
+    """Return the override that permits the current code of a folder."""
     values = {"name": str(model), "sha256": hash_of(read_code(Path(model)))} | changes
     return f"trust_remote_code={json.dumps({k: v for k, v in values.items() if v is not None})}"
 
@@ -68,14 +68,14 @@ def word_of(run: Any) -> str:
     return build_policy(prepare(run)).model.word
 
 
-def test_code_with_the_right_hash_trains_and_is_saved_with_the_model(run_yaml: Path, tmp_path: Path) -> None:
+def test_permitted_code_trains_and_is_saved_with_the_model(run_yaml: Path, tmp_path: Path) -> None:
     result = tiny.train(run_yaml, permission(tmp_path / "model-llama"))
     assert type(result.policy.model).__name__ == "OwnForCausalLM" and result.policy.model.word == "hashed"
     assert (tmp_path / "out/modeling_own.py").read_text() == MODELING
     assert str(tmp_path / "model-llama") == result.policy.model.config.name_or_path
 
 
-def test_a_tokenizer_of_the_models_own_runs_with_the_same_permission(run_yaml: Path, tmp_path: Path) -> None:
+def test_custom_tokenizer_runs_with_the_same_permission(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     code = "from transformers import PreTrainedTokenizerFast\nclass OwnTokenizer(PreTrainedTokenizerFast): ...\n"
     (model / "tokenization_own.py").write_text(code)
@@ -84,11 +84,11 @@ def test_a_tokenizer_of_the_models_own_runs_with_the_same_permission(run_yaml: P
     run = prepare(tiny.start(run_yaml, permission(model)))
     assert type(run.tokenizer).__name__ == "OwnTokenizer" and run.tokenizer.name_or_path == str(model)
     (model / "tokenization_own.py").write_text(code + "# edited\n")
-    with pytest.raises(SafetyError, match="is not what sha256 names"):
+    with pytest.raises(SafetyError, match="does not match sha256"):
         prepare(tiny.start(run_yaml, permission(model, sha256="1" * 64)))
 
 
-def test_without_permission_the_error_shows_what_to_write(run_yaml: Path, tmp_path: Path) -> None:
+def test_error_without_permission_shows_what_to_write(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     for overrides in ([], ["trust_remote_code=false"]):
         with pytest.raises(SafetyError, match=r"config\.json: auto_map\.\w+ asks for code") as caught:
@@ -99,18 +99,18 @@ def test_without_permission_the_error_shows_what_to_write(run_yaml: Path, tmp_pa
     assert "command line (trust_remote_code)" in str(caught.value) and "{name: " in str(caught.value)
 
 
-def test_a_missing_or_wrong_hash_lists_the_files_with_the_hash_that_they_have(run_yaml: Path, tmp_path: Path) -> None:
+def test_error_for_a_hash_lists_the_files_and_the_current_hash(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     for sha256 in (None, "0" * 64):
         with pytest.raises(SafetyError) as caught:
             tiny.start(run_yaml, permission(model, sha256=sha256))
-        told = str(caught.value)
-        assert f"'words.py': {len(CODE['words.py'])} bytes" in told and "modeling_own.py" in told
-        (now,) = re.findall(r"write sha256: (\w{64})$", told)
+        message = str(caught.value)
+        assert f"'words.py': {len(CODE['words.py'])} bytes" in message and "modeling_own.py" in message
+        (now,) = re.findall(r"write sha256: (\w{64})$", message)
         tiny.start(run_yaml, permission(model, sha256=now))
 
 
-def test_the_hash_is_what_sha256sum_makes_of_the_files(run_yaml: Path, tmp_path: Path) -> None:
+def test_hash_equals_the_output_of_sha256sum(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     (model / "below").mkdir()
     (model / "below/more.py").write_text("pass\n")
@@ -122,7 +122,7 @@ def test_the_hash_is_what_sha256sum_makes_of_the_files(run_yaml: Path, tmp_path:
 
 
 @pytest.mark.parametrize("change", ["edited", "added", "renamed", "below"])
-def test_another_byte_of_code_is_refused(change: str, run_yaml: Path, tmp_path: Path) -> None:
+def test_changed_code_is_refused(change: str, run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     allowed = permission(model)
     if change == "edited":
@@ -132,15 +132,15 @@ def test_another_byte_of_code_is_refused(change: str, run_yaml: Path, tmp_path: 
     else:
         (model / "below").mkdir()
         (model / ("below/x.py" if change == "below" else "x.py")).write_text("")
-    with pytest.raises(SafetyError, match="is not what sha256 names"):
+    with pytest.raises(SafetyError, match="does not match sha256"):
         tiny.start(run_yaml, allowed)
 
 
-def test_code_that_changes_after_the_check_is_refused_before_it_runs(run_yaml: Path, tmp_path: Path) -> None:
+def test_code_that_changes_after_the_check_never_runs(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     run = tiny.start(run_yaml, permission(model))
     (model / "words.py").write_text("WORD = 'edited'\n")
-    with pytest.raises(SafetyError, match="is not what sha256 names"):
+    with pytest.raises(SafetyError, match="does not match sha256"):
         word_of(run)
 
 
@@ -157,7 +157,7 @@ REFERENCES = {
 @pytest.mark.parametrize(
     "file", ["config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json"]
 )
-def test_a_class_from_elsewhere_is_refused_also_with_the_right_hash(
+def test_class_from_elsewhere_is_refused_despite_the_right_hash(
     case: str, file: str, run_yaml: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model-llama"
@@ -168,9 +168,9 @@ def test_a_class_from_elsewhere_is_refused_also_with_the_right_hash(
         tiny.start(run_yaml, permission(model))
 
 
-def test_a_permission_holds_for_base_model_alone(run_yaml: Path, tmp_path: Path) -> None:
+def test_permission_applies_only_to_base_model(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
-    with pytest.raises(SafetyError, match=r"trust_remote_code\.name is other/model, and base_model"):
+    with pytest.raises(SafetyError, match=r"trust_remote_code\.name is other/model, but base_model"):
         tiny.start(run_yaml, permission(model, name="other/model"))
     other = shutil.copytree(model, tmp_path / "tokenizer")
     edit(other / "config.json", auto_map={}, model_type="llama")
@@ -179,30 +179,30 @@ def test_a_permission_holds_for_base_model_alone(run_yaml: Path, tmp_path: Path)
         prepare(tiny.start(run_yaml, permission(model), f"tokenizer_config={other}"))
 
 
-def test_a_folder_has_no_revision_and_a_hub_id_needs_a_whole_commit(run_yaml: Path, tmp_path: Path) -> None:
+def test_folder_takes_no_revision_and_hub_id_needs_a_full_commit(run_yaml: Path, tmp_path: Path) -> None:
     model = tmp_path / "model-llama"
     with pytest.raises(SafetyError, match="is a folder, which has no revision"):
         tiny.start(run_yaml, permission(model, revision=COMMIT))
     for revision in ("main", "v1.0", COMMIT[:12], COMMIT.upper()):
-        with pytest.raises(SafetyError, match="may be other code tomorrow"):
+        with pytest.raises(SafetyError, match="is not a full commit, so its code may change"):
             tiny.start(run_yaml, permission(model, revision=revision))
     hub = ["base_model=owner/own", permission(model, name="owner/own")]
-    with pytest.raises(SafetyError, match="is named without its commit"):
+    with pytest.raises(SafetyError, match="trust_remote_code has no revision, the commit of owner/own"):
         tiny.start(run_yaml, *hub)
 
 
-def test_what_lies_in_the_shared_cache_of_modules_does_not_run(
+def test_code_in_the_shared_module_cache_never_runs(
     run_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of the same name, size and time in transformers' own cache would be taken for the model's."""
+    """Transformers would accept a file of the same name, size and time in its own cache as the model's."""
     from transformers import dynamic_module_utils
 
     model, cache = tmp_path / "model-llama", tmp_path / "modules"
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(cache))
     monkeypatch.setattr(sys, "path", [str(cache), *sys.path])
     assert word_of(tiny.start(run_yaml, permission(model))) == "hashed"
-    made = dynamic_module_utils._compute_local_source_files_hash(model, model / "modeling_own.py")
-    planted = cache / "transformers_modules" / "model_hyphen_llama" / made / "words.py"
+    files_hash = dynamic_module_utils._compute_local_source_files_hash(model, model / "modeling_own.py")
+    planted = cache / "transformers_modules" / "model_hyphen_llama" / files_hash / "words.py"
     planted.parent.mkdir(parents=True)
     planted.write_text("WORD = 'tamper'\n")
     os.utime(planted, ns=(time := (model / "words.py").stat().st_mtime_ns, time))
@@ -210,20 +210,17 @@ def test_what_lies_in_the_shared_cache_of_modules_does_not_run(
     assert not any(name.startswith("transformers_modules") for name in sys.modules)
 
 
-# from the hub
-
-
 class Hub:
-    """Snapshots of one model by commit, and where its tag points, in place of huggingface_hub."""
+    """A stand-in for huggingface_hub with snapshots of one model by commit, and a tag that points to one of them."""
 
     def __init__(self, folder: Path):
-        self.folder, self.tag, self.asked = folder, COMMIT, []
+        self.folder, self.tag, self.requests = folder, COMMIT, []
 
     def add(self, commit: str, model: Path) -> None:
         shutil.copytree(model, self.folder / "snapshots" / commit)
 
     def snapshot_download(self, name: str, revision: str | None = None, **patterns: Any) -> str:
-        self.asked.append((name, revision, patterns["allow_patterns"]))
+        self.requests.append((name, revision, patterns["allow_patterns"]))
         return str(self.folder / "snapshots" / (revision if revision in self.commits() else self.tag))
 
     def commits(self) -> list[str]:
@@ -232,13 +229,13 @@ class Hub:
 
 @pytest.fixture
 def hub(run_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    made = Hub(tmp_path / "hub")
-    made.add(COMMIT, tmp_path / "model-llama")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", made.snapshot_download)
-    return made
+    stand_in = Hub(tmp_path / "hub")
+    stand_in.add(COMMIT, tmp_path / "model-llama")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", stand_in.snapshot_download)
+    return stand_in
 
 
-def test_code_of_the_hub_is_taken_from_the_commit_that_was_named(hub: Hub, run_yaml: Path, tmp_path: Path) -> None:
+def test_hub_code_is_taken_from_the_named_commit(hub: Hub, run_yaml: Path, tmp_path: Path) -> None:
     moved = "f" * 40
     edited = shutil.copytree(tmp_path / "model-llama", tmp_path / "edited")
     (edited / "words.py").write_text("WORD = 'edited'\n")
@@ -247,35 +244,33 @@ def test_code_of_the_hub_is_taken_from_the_commit_that_was_named(hub: Hub, run_y
     allowed = permission(tmp_path / "model-llama", name="owner/own", revision=COMMIT)
     run = tiny.start(run_yaml, "base_model=owner/own", allowed)
     assert word_of(run) == "hashed"
-    assert {revision for _, revision, _ in hub.asked} == {COMMIT}
+    assert {revision for _, revision, _ in hub.requests} == {COMMIT}
     assert run.notes["owner/own"] == f"commit {COMMIT} of the hub"
-    with pytest.raises(SafetyError, match="is not what sha256 names"):
+    with pytest.raises(SafetyError, match="does not match sha256"):
         word_of(tiny.start(run_yaml, "base_model=owner/own", allowed.replace(COMMIT, moved)))
 
 
-def test_a_hub_that_gives_another_commit_is_not_believed(hub: Hub, run_yaml: Path, tmp_path: Path) -> None:
+def test_hub_that_returns_another_commit_is_refused(hub: Hub, run_yaml: Path, tmp_path: Path) -> None:
     (tmp_path / "hub/snapshots" / COMMIT).rename(tmp_path / "hub/snapshots" / ("e" * 40))
     hub.tag = "e" * 40
     allowed = permission(tmp_path / "model-llama", name="owner/own", revision=COMMIT)
-    with pytest.raises(Exception, match=f"asked for commit {COMMIT}, and got eeee"):
+    with pytest.raises(Exception, match=f"asked for commit {COMMIT}, but got eeee"):
         word_of(tiny.start(run_yaml, "base_model=owner/own", allowed))
 
 
-def test_of_a_model_on_the_hub_no_pickle_is_fetched_and_no_code_without_permission(
-    hub: Hub, run_yaml: Path, tmp_path: Path
-) -> None:
+def test_no_pickles_and_no_unpermitted_code_are_downloaded(hub: Hub, run_yaml: Path, tmp_path: Path) -> None:
     with pytest.raises(SafetyError, match="auto_map"):
         prepare(tiny.start(run_yaml, "base_model=owner/own"))
-    assert hub.asked and not any(re.search(r"py$|bin|pt|pkl", p) for _, _, patterns in hub.asked for p in patterns)
+    assert hub.requests and not any(
+        re.search(r"py$|bin|pt|pkl", p) for _, _, patterns in hub.requests for p in patterns
+    )
 
 
-def test_tokenizer_and_weights_are_of_one_commit_though_a_branch_moves(
-    hub: Hub, run_yaml: Path, tmp_path: Path
-) -> None:
+def test_tokenizer_and_weights_share_one_commit_when_a_branch_moves(hub: Hub, run_yaml: Path, tmp_path: Path) -> None:
     edit(tmp_path / "hub/snapshots" / COMMIT / "config.json", auto_map={}, model_type="llama")
     run = prepare(tiny.start(run_yaml, "base_model=owner/own", "revision_of_model=main"))
     hub.tag = "d" * 40
     from tunesmith import build_policy
 
     assert build_policy(run).model.name_or_path == "owner/own"
-    assert [revision for _, revision, _ in hub.asked] == ["main", COMMIT]
+    assert [revision for _, revision, _ in hub.requests] == ["main", COMMIT]

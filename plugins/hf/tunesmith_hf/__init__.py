@@ -1,6 +1,6 @@
-"""Models and tokenizers by transformers; rows of datasets on the hub.
+"""Load models and tokenizers with transformers, and rows of datasets on the hub.
 
-The default answer to load_tokenizer and load_model, and the one who writes the model folder.
+This is the default plugin for load_tokenizer and load_model. It also writes the model folder.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tunesmith import DatasetSpec, Finding, LanguageModel, Policy, Row, Run
 
 
-def _words(value: Any) -> Any:
-    """Keys as YAML has them: on the command line a number is one."""
+def _string_keys(value: Any) -> Any:
+    """Convert keys to strings, as they are in YAML. On the command line, a numeric key is an int."""
     return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
@@ -31,24 +31,23 @@ class HFSettings(Settings):
     """Keys of the hf plugin."""
 
     reinit_weights: bool = False
-    """Start from random weights of the model's config.json: train from scratch. No weight files are needed."""
+    """Train from scratch: start the model of config.json with random weights. No weight files are needed."""
     revision_of_model: str | None = None
     """Revision of base_model on the hub: a branch, tag or commit."""
     trust_remote_code: bool | RemoteCode = False
-    """Which code that comes with base_model may run: its name, commit and hash. `true` alone is refused."""
+    """Code of base_model that may run, given as name, commit and hash. `true` alone is refused."""
     tokens: list[str] = []
-    """Further tokens, added to the vocabulary. Those in special_tokens need not be listed."""
-    added_tokens_overrides: Annotated[dict[str, str], BeforeValidator(_words)] = {}
-    """Other texts for added tokens, by id: {128002: "<|turn|>"} takes a reserved one. The model keeps its size."""
+    """Tokens to add to the vocabulary. Tokens in special_tokens need not be listed here."""
+    added_tokens_overrides: Annotated[dict[str, str], BeforeValidator(_string_keys)] = {}
+    """New texts for added tokens, by id: {128002: "<|turn|>"} renames a reserved token. The model keeps its size."""
     resize_token_embeddings_to_32x: bool = False
-    """Round the rows of the embeddings up to a multiple of 32. They grow for added tokens as it is, never shrink."""
+    """Round the number of embedding rows up to a multiple of 32. Embeddings grow for added tokens and never shrink."""
 
     @property
     def remote_code(self) -> RemoteCode | None:
         return self.trust_remote_code if isinstance(self.trust_remote_code, RemoteCode) else None
 
 
-be_quiet()
 plugin = Plugin(
     settings=HFSettings, sources=("hub",), on_resume={"trust_remote_code": "accept", "revision_of_model": "accept"}
 )
@@ -58,6 +57,7 @@ plugin = Plugin(
 def validate(run: Run) -> None:
     from tunesmith_hf import named
 
+    be_quiet()  # here, in the first hook of every command: the libraries read the variables when they are imported
     check(run, run.settings(HFSettings).trust_remote_code)
     named.check(run, run.settings(HFSettings))
 
@@ -99,7 +99,7 @@ def load_model(run: Run, role: str) -> LanguageModel:
 
 @hookimpl(trylast=True)
 def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Change nothing; look, when adapters are in place, whether rows of new tokens are trained."""
+    """Check that the rows of new tokens are trained, after adapters are in place. The model is not changed."""
     from tunesmith_hf.embeddings import check_trained
 
     check_trained(run, model)
@@ -108,7 +108,7 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 @hookimpl
 def save_model(run: Run, policy: Policy, path: Path) -> None:
-    """The model as transformers writes it, unless an adapter writes itself; and the tokenizer."""
+    """Write the tokenizer and, unless an adapter is saved instead, the model in transformers' format."""
     if run.adapter is None:
         state = policy.state_dict()
         if run.world.main:

@@ -1,6 +1,6 @@
-"""The engine's attention, registered with transformers under one name.
+"""Register the engine's attention with transformers under one name.
 
-A model that is set to it gets the row's TreeMask as a keyword of its forward, and asks for no mask.
+A model with this implementation gets the TreeMask of a pack as a keyword argument of its forward, and no dense mask.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
 NAME = "tunesmith"
 
 
-def choose(wanted: str, device: torch.device, forked: bool, told: bool = True) -> str:
-    """The backend for a device: slices on a CPU; on a GPU varlen for rows without forks, flex for those with; padded
-    for a model that can't be `told` a row's tree_mask."""
-    if wanted != "auto":
-        return wanted
-    if not told:
+def choose(setting: str, device: torch.device, forked: bool, takes_mask: bool = True) -> str:
+    """Return the attention backend for a value of attn_implementation.
+
+    For "auto", return "padded" if the model does not take a TreeMask. Otherwise return "slices" on a CPU. On a GPU,
+    return "varlen" for packs without forks and "flex" for packs with forks.
+    """
+    if setting != "auto":
+        return setting
+    if not takes_mask:
         return "padded"
     if device.type == "cpu":
         return "slices"
@@ -45,7 +48,7 @@ def attend(
     backend: str = "slices",
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one packed row: query [1, heads, T, D] -> [1, T, heads, D], as transformers wants it."""
+    """Compute the attention of one pack: query [1, heads, T, D] -> [1, T, heads, D], the order of transformers."""
     plain = softcap is None and s_aux is None and not dropout
     if backend == "flex" and plain:
         out = attend_flex(query, key, value, tree_mask, scale=scaling, window=sliding_window)
@@ -68,7 +71,7 @@ def attend(
 
 
 def no_mask(*arguments: Any, **named: Any) -> None:
-    """The tree_mask says what a mask would."""
+    """Build no mask, because `attend` gets the TreeMask."""
 
 
 def register() -> None:
@@ -77,7 +80,10 @@ def register() -> None:
 
 
 def dense_masks(tree_mask: TreeMask, windows: dict[str, int | None], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """The row's mask as transformers takes it from outside: [1, 1, T, T] floats, by layer type where they differ."""
+    """Return the mask of a pack as transformers accepts it: [1, 1, T, T] floats that are added to the scores.
+
+    If the layers have several types, return a dict with a mask for each type.
+    """
 
     def additive(window: int | None) -> Tensor:
         hidden = ~tree_mask.visible(window)

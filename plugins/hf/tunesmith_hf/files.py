@@ -1,4 +1,4 @@
-"""Looks at model folders before anything heavy is loaded: neither torch nor network."""
+"""Check model folders without torch and without network access."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tunesmith.files.untrusted import read_json
 from tunesmith_hf import HFSettings
 from tunesmith_hf.rows import check_entry
 from tunesmith_hf.scan import check_all_weights
-from tunesmith_hf.source import look
+from tunesmith_hf.source import scan_model
 from tunesmith_hf.trust import check_place
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def inspect_all(run: Run, settings: HFSettings) -> None:
-    """Raise together what is wrong with the model, the tokenizer and the datasets of the hub."""
+    """Check the model, the tokenizer and the datasets on the hub. Raise all problems together."""
     checks = [partial(check_entry, run, spec) for spec in run.config.entries]
     if run.tokenizer is None and run.core.tokenizer_config is not None:
         checks.insert(0, partial(is_folder, run, "tokenizer_config"))
@@ -36,47 +36,48 @@ def inspect_model(run: Run, settings: HFSettings) -> None:
         check_place(run, settings.remote_code)
     if not is_folder(run, "base_model", settings.revision_of_model):
         return
-    look(run, folder, settings.remote_code, where, run.core.base_model)
+    scan_model(run, folder, settings.remote_code, where, run.core.base_model)
     if not (folder / "config.json").is_file():
-        message, help = f"{folder / 'config.json'} is missing", "a model folder has a config.json"
+        message, help = f"{folder / 'config.json'} is missing", "name a folder that contains config.json"
         raise ModelError(message, where=where, help=help, code="model-config")
     config = read_json(folder / "config.json", where)
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and run.core.sequence_len > positions:
-        run.warn("sequence_len", f"{run.core.sequence_len:,} is more than the {positions:,} positions of the model")
+        run.warn("sequence_len", f"{run.core.sequence_len:,} is more than the model's {positions:,} positions")
     if config.get("quantization_config") and run.core.adapter is None:
-        message, help = f"the weights of {folder} are quantized", "take the bfloat16 model that they were made from"
-        raise ModelError(f"{message}: they can't be trained", where=where, help=help, code="quantized")
+        message = f"the weights of {folder} are quantized and can't be trained"
+        help = "use the bfloat16 model that they were quantized from"
+        raise ModelError(message, where=where, help=help, code="quantized")
     if settings.reinit_weights:
         return
     if not list(folder.glob("*.safetensors")):
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
         if pickles:
-            help = "convert them to safetensors in a place that may run their code"
+            help = "convert them to safetensors on a machine where their code may run"
             message = f"{folder} has weights as pickles only: {', '.join(pickles[:3])}"
             raise SafetyError(message, where=where, help=help, code="pickles")
-        help = "reinit_weights: true trains from scratch"
+        help = "write reinit_weights: true to train from scratch"
         raise ModelError(f"{folder} has no .safetensors weights", where=where, help=help, code="weights")
     check_all_weights(folder, where)
 
 
 def is_folder(run: Run, key: str, revision: str | None = None) -> bool:
-    """Whether a key names a folder that is there; if not, it has to be a hub id. Raises ModelError."""
+    """Return True if a key names an existing folder, or False for a hub id. Raise ModelError for anything else."""
     path = getattr(run.core, key)
     where = run.config.document.where((key,), value=True)
     try:
         if Path(path).is_dir():
             return True
         if Path(path).exists():
-            help = "name the folder that holds config.json"
+            help = "name the folder that contains config.json"
             raise ModelError(f"{key} {path} is a file, not a folder", where=where, help=help, code="no-model")
     except OSError as error:
         raise ModelError(f"{key}: {error.strerror}", where=where, code="no-model") from error
     if is_hub_id(path, revision):
         if (near := nearest(path, folders=True)) is not None and near.is_dir():
-            run.warn(key, f"{path} is looked for on the hub; here there is {near}")
+            run.warn(key, f"{path} is loaded from the hub; did you mean the local folder {near}?")
         return False
     help = advice(path, folders=True)
     if key == "base_model" and is_hub_id(path, "main"):
-        help += "; for the model of that name on the hub write revision_of_model: main"
+        help += "; to load the model of that name from the hub, write revision_of_model: main"
     raise ModelError(f"{key} {Path(path)}: no such folder", where=where, help=help, code="no-model")

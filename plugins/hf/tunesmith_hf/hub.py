@@ -1,4 +1,4 @@
-"""Whether the model, tokenizer and datasets of a run can be had: from a folder, the cache, or the hub."""
+"""Report for `doctor` if a run's model, tokenizer and datasets are available in a folder, the cache or the hub."""
 
 from __future__ import annotations
 
@@ -25,30 +25,34 @@ from tunesmith_hf.files import PICKLES
 from tunesmith_hf.scan import named_weights
 
 SECONDS = 5
-"""How long the hub may take to answer."""
+"""Time limit for an answer of the hub."""
 
 
 def findings(run: Run, settings: HFSettings) -> Iterator[Finding]:
-    """One for the model, and one for each other thing that is on the hub; what `inspect` refused is left out."""
+    """Yield a finding for the model, and one for each other part of the run that is on the hub.
+
+    Paths that `inspect` has already refused are left out.
+    """
     core, weights = run.core, not settings.reinit_weights
     revision = settings.remote_code.revision if settings.remote_code else settings.revision_of_model
     if Path(core.base_model).is_dir():
-        yield from folder(Path(core.base_model), weights)
+        yield from local_model(Path(core.base_model), weights)
     elif run.given_model is None and is_hub_id(core.base_model, revision):
-        yield look("base_model", core.base_model, "model", revision, weights)
-    other = core.tokenizer_config
-    if other and run.tokenizer is None and not Path(other).exists() and is_hub_id(other):
-        yield look("tokenizer_config", other, "model", None, weights=False)
+        yield check_repository("base_model", core.base_model, "model", revision, weights)
+    tokenizer = core.tokenizer_config
+    if tokenizer and run.tokenizer is None and not Path(tokenizer).exists() and is_hub_id(tokenizer):
+        yield check_repository("tokenizer_config", tokenizer, "model", None, weights=False)
     for spec in run.config.entries:
         if spec.source == HUB:
-            yield look(f"dataset {spec.index}", spec.settings.path, "dataset", spec.settings.revision, weights=False)
+            entry = spec.settings
+            yield check_repository(f"dataset {spec.index}", entry.path, "dataset", entry.revision, weights=False)
 
 
-def folder(path: Path, weights: bool) -> Iterator[Finding]:
-    """How much a local model is, where it is whole."""
+def local_model(path: Path, weights: bool) -> Iterator[Finding]:
+    """Yield the size of a local model if its files are complete."""
     if not weights:
         yield Finding("base_model", "ok", f"{path}: no weights needed")
-    elif whole(path):
+    elif is_complete(path):
         yield Finding(
             "base_model", "ok", f"{path}: {size(sum(f.stat().st_size for f in weight_files(path)))} of weights"
         )
@@ -58,91 +62,93 @@ def weight_files(path: Path) -> list[Path]:
     return list(path.glob("*.safetensors"))
 
 
-def whole(path: Path) -> bool:
-    """Whether a folder has weights, and all that its index names, if it has one."""
+def is_complete(path: Path) -> bool:
+    """Return True if a folder has weights, including all files that its index lists."""
     return bool(weight_files(path)) and all((path / name).is_file() for name in named_weights(path, str(path)))
 
 
-def look(what: str, name: str, kind: str, revision: str | None, weights: bool) -> Finding:
-    """A finding about one hub id; `weights` says whether it has to bring any."""
-    found = cached(name, kind, revision, weights)
+def check_repository(what: str, name: str, kind: str, revision: str | None, weights: bool) -> Finding:
+    """Return a finding about one hub id. With `weights`, the repository must have safetensors weights."""
+    in_cache = is_cached(name, kind, revision, weights)
     try:
-        return reachable(what, name, kind, revision, weights, found)
+        return query_hub(what, name, kind, revision, weights, in_cache)
     except OfflineModeIsEnabled:
         why = "HF_HUB_OFFLINE is set"
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403, 404):
-            return refused(what, name, kind, revision, error, status)
-        why = f"{constants.ENDPOINT} answers {status}"
-    except Exception as error:  # whatever the HTTP library of this release raises where there is no network
+            return explain_refusal(what, name, kind, revision, error, status)
+        why = f"{constants.ENDPOINT} returned status {status}"
+    except Exception as error:  # without a network, the exception depends on the release's HTTP library
         why = f"{constants.ENDPOINT} can't be reached ({type(error).__name__})"
-    if found:
+    if in_cache:
         return Finding(what, "ok", f"{name}: in the cache; {why}")
-    help = f"where there is a network: hf download {name}{' --repo-type dataset' if kind == 'dataset' else ''}"
-    return Finding(what, "problem", f"{name}: not in the cache, and {why}", help, _code(kind))
+    help = f"with network access, run: hf download {name}{' --repo-type dataset' if kind == 'dataset' else ''}"
+    return Finding(what, "problem", f"{name}: not in the cache, and {why}", help, _exit_code(kind))
 
 
-def reachable(what: str, name: str, kind: str, revision: str | None, weights: bool, found: bool) -> Finding:
-    """What the hub says of it, and whether there is room to download it. Raises what the hub refuses with."""
+def query_hub(what: str, name: str, kind: str, revision: str | None, weights: bool, in_cache: bool) -> Finding:
+    """Return the hub's answer about a repository, including the room to download it. Raise the hub's own errors."""
     hub = HfApi()
     info: Any = hub.repo_info(name, repo_type=kind, revision=revision, timeout=SECONDS, files_metadata=True)
     if info.gated:
         hub.auth_check(name, repo_type=kind)
     token = "with a token" if get_token() else "without a token"
-    told = f"{name}: on the hub, {token}"
+    description = f"{name}: on the hub, {token}"
     tensors = [file for file in info.siblings if file.rfilename.endswith(".safetensors")]
     if weights and not tensors:
         if any(Path(file.rfilename).match(pattern) for file in info.siblings for pattern in PICKLES):
-            help = "take a revision or a model with .safetensors files"
+            help = "choose a revision or a model with .safetensors files"
             return Finding(what, "problem", f"{name}: weights as pickles only", help, SafetyError.exit_code)
-        return Finding(what, "problem", f"{name}: no .safetensors weights", exit_code=_code(kind))
-    if found:
-        return Finding(what, "ok", f"{told}; in the cache")
-    fetched = [file for file in tensors if "/" not in file.rfilename and file.rfilename.startswith("model")]
-    needed = sum(file.size or 0 for file in (info.siblings if kind == "dataset" else fetched if weights else []))
+        return Finding(what, "problem", f"{name}: no .safetensors weights", exit_code=_exit_code(kind))
+    if in_cache:
+        return Finding(what, "ok", f"{description}; in the cache")
+    downloads = [file for file in tensors if "/" not in file.rfilename and file.rfilename.startswith("model")]
+    needed = sum(file.size or 0 for file in (info.siblings if kind == "dataset" else downloads if weights else []))
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     if needed > free:
-        help = "HF_HOME names another folder for downloads"
-        message = f"{name}: {size(needed)} to download, and {cache} has {size(free)} free"
+        help = "set HF_HOME to a folder with enough free space"
+        message = f"{name}: {size(needed)} to download, but {cache} has {size(free)} free"
         return Finding(what, "problem", message, help, EnvironmentProblem.exit_code)
-    return Finding(what, "ok", f"{told}; {size(needed)} to download")
+    return Finding(what, "ok", f"{description}; {size(needed)} to download")
 
 
-def refused(what: str, name: str, kind: str, revision: str | None, error: HfHubHTTPError, status: int) -> Finding:
-    """Why the hub does not give it, told apart: no access, no such revision, no such repository, a bad token."""
+def explain_refusal(
+    what: str, name: str, kind: str, revision: str | None, error: HfHubHTTPError, status: int
+) -> Finding:
+    """Return a finding with the hub's reason: no access, no such revision, no such repository, or a bad token."""
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    token, help = bool(get_token()), "hf auth login"
+    token, help = bool(get_token()), "run: hf auth login"
     if isinstance(error, GatedRepoError):
         why = f"is gated ({status}), and the token has no access" if token else f"is gated ({status}); no token is set"
-        help = f"ask for access at {page}" + ("" if token else ", then: hf auth login")
+        help = f"request access at {page}" + ("" if token else ", then run: hf auth login")
     elif isinstance(error, RevisionNotFoundError):
-        why, help = f"has no revision {revision!r} ({status})", f"{page}/tree/main lists them"
+        why, help = f"has no revision {revision!r} ({status})", f"choose a revision listed at {page}/tree/main"
     elif isinstance(error, RepositoryNotFoundError) and (status == 404 or token):
         why = (
-            f"is not on the hub, or private and not for this token ({status})"
+            f"does not exist, or is private and the token has no access ({status})"
             if token
             else f"no such {kind} ({status})"
         )
         help = "check the spelling: owner/name"
     elif isinstance(error, RepositoryNotFoundError):
-        why = f"does not exist, or is private, and no token is set ({status})"
+        why = f"does not exist, or is private; no token is set ({status})"
     else:
         why = f"the hub refuses {'the token' if token else 'access without a token'} ({status})"
-    return Finding(what, "problem", f"{name}: {why}", help, _code(kind))
+    return Finding(what, "problem", f"{name}: {why}", help, _exit_code(kind))
 
 
-def cached(name: str, kind: str, revision: str | None, weights: bool) -> bool:
-    """Whether an earlier download left all that is needed."""
+def is_cached(name: str, kind: str, revision: str | None, weights: bool) -> bool:
+    """Return True if all needed files are in the cache."""
     if kind == "dataset":
         prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
         return (prepared / name.replace("/", "___")).is_dir()
     config = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config, str):
         return False
-    return not weights or whole(Path(config).parent)
+    return not weights or is_complete(Path(config).parent)
 
 
-def _code(kind: str) -> int:
+def _exit_code(kind: str) -> int:
     return ModelError.exit_code if kind == "model" else DataError.exit_code

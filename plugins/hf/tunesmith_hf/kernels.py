@@ -1,4 +1,4 @@
-"""Attention by a row's TreeMask: branch by branch with sdpa; on a GPU, flex_attention or a variable-length kernel."""
+"""Compute attention with a TreeMask: by branches with sdpa, or on a GPU with flex_attention or a varlen kernel."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def attend_slices(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention of a row, branch by branch: query [1, H, T, D], key and value [1, K, T, D] -> [1, H, T, D].
+    """Compute the attention of a pack by branches: query [1, H, T, D], key and value [1, K, T, D] -> [1, H, T, D].
 
-    Nothing of the size of the row squared is made. With soft-capped scores (Gemma 2) or attention sinks (gpt-oss),
-    which sdpa does not know, each branch is computed in the open.
+    No tensor of size [T, T] is allocated. sdpa supports neither soft-capped scores (Gemma 2) nor attention sinks
+    (gpt-oss). With these, each branch is computed by plain matrix products.
     """
     grouped = query.shape[1] != key.shape[1]
     lengths = tree_mask.lengths
@@ -45,12 +45,12 @@ def attend_slices(
             causal = part.mask is None
             o = F.scaled_dot_product_attention(q, k, v, part.mask, dropout, causal, scale=scale, enable_gqa=grouped)
         else:
-            o = _attend_openly(q, k, v, part.mask, scale, dropout, softcap, sinks)
-        outputs.append(o.transpose(1, 2))  # token by token, as the next layer reads it: joined without a second copy
+            o = _attend_unfused(q, k, v, part.mask, scale, dropout, softcap, sinks)
+        outputs.append(o.transpose(1, 2))  # tokens before heads, the order of the next layer: saves a copy after cat
     return torch.cat(outputs, 1).transpose(1, 2)
 
 
-def _attend_openly(
+def _attend_unfused(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -85,20 +85,20 @@ def attend_flex(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """The same on a GPU through flex_attention: the block mask reads branch and position of each token."""
+    """Compute the same as `attend_slices` with flex_attention. The block mask uses each token's branch and position."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def make() -> Any:
+    def build() -> Any:
         branch, position, table = tree_mask.branch(), tree_mask.positions(), tree_mask.table()
 
         def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
             causal = (position[q] >= position[k]) | (branch[q] != branch[k])
-            seen = (position[k] < table[branch[q], branch[k]]) & causal
-            return seen if window is None else seen & (position[q] - position[k] < window)
+            visible = (position[k] < table[branch[q], branch[k]]) & causal
+            return visible if window is None else visible & (position[q] - position[k] < window)
 
         return create_block_mask(sees, None, None, tree_mask.length, tree_mask.length, device=str(tree_mask.device))
 
-    mask = tree_mask.cached(("flex", window), make)
+    mask = tree_mask.cached(("flex", window), build)
     return _compiled_flex()(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
 
 
@@ -118,14 +118,14 @@ def attend_varlen(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """The same on a GPU through torch's variable-length kernel: rows whose branches see only themselves."""
+    """Compute the same as `attend_slices` with torch's varlen kernel, for packs whose branches see only themselves."""
     from torch.nn.attention.varlen import varlen_attn
 
-    def make() -> tuple[Tensor, int]:
+    def build() -> tuple[Tensor, int]:
         bounds = torch.tensor([*tree_mask.start, tree_mask.length], dtype=torch.int32, device=tree_mask.device)
         return bounds, max(tree_mask.lengths)
 
-    bounds, longest = tree_mask.cached("bounds", make)
+    bounds, longest = tree_mask.cached("bounds", build)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     span = (window - 1 if window else -1, 0)
     grouped = query.shape[1] != key.shape[1]

@@ -1,4 +1,4 @@
-"""Whether a library knows the model of a folder, and found every weight of it in the files."""
+"""Check that transformers supports a model, and that it read every weight from the files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tunesmith import ModelError, Run
 from tunesmith.files.untrusted import read_json
 
 NEW_HEADS = ("score.", "classifier.")
-"""What a score head's weights begin with: a method that asks for one trains it from random values."""
+"""Prefixes of a score head's weights. A method that needs a score head trains it from random values."""
 REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-"""Has from_pretrained say what was missing instead of making it up with a warning alone."""
+"""Arguments that make from_pretrained return the missing weights. By default it invents them with only a warning."""
 
 
 @contextlib.contextmanager
-def unreported() -> Iterator[None]:
-    """Within the block, transformers does not print its own report."""
+def quiet_report() -> Iterator[None]:
+    """Silence transformers' own loading report within the block."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
@@ -33,28 +33,28 @@ def unreported() -> Iterator[None]:
 
 
 def check_kind(folder: str, name: str, where: str) -> None:
-    """Raise ModelError for a config.json whose model_type is missing, or none that the library has."""
+    """Raise ModelError if the model_type of config.json is missing, or is unknown to transformers."""
     kind = read_json(Path(folder) / "config.json", where).get("model_type")
-    if kind in CONFIG_MAPPING:  # those that a plugin registered are in it, too
+    if kind in CONFIG_MAPPING:  # includes types that a plugin registered
         return
     close = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING_NAMES), 1)
-    message = f"base_model {name}: config.json says model_type {kind!r}, which transformers {__version__} does not know"
-    help = (f"did you mean {close[0]!r}? Or: " if close else "") + "pip install -U transformers"
+    message = f"base_model {name}: transformers {__version__} does not support model_type {kind!r} of config.json"
+    help = (f"did you mean {close[0]!r}? Otherwise: " if close else "") + "pip install -U transformers"
     if kind is None:
-        message, help = f"base_model {name}: config.json has no model_type", "copy the folder again, whole"
+        message, help = f"base_model {name}: config.json has no model_type", "copy the complete folder again"
     raise ModelError(message, where=where, help=help, code="model-config")
 
 
-def check(run: Run, found: dict[str, Any], name: str) -> None:
-    """Raise ModelError for weights that are not in the files and would be random; note those that are left out."""
+def check(run: Run, report: dict[str, Any], name: str) -> None:
+    """Raise ModelError for weights that are not in the files and would be random. Note unused weights."""
     new = NEW_HEADS if run.method.head == "score" else ()
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith(new))
-    said = [f"{len(missing)} weights are missing, first {missing[0]}"] if missing else []
-    for key, given, wanted in sorted(found["mismatched_keys"], key=str)[:1]:
-        said.append(f"{key} is {list(given)}, and the model has {list(wanted)}")
-    if said:
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(new))
+    problems = [f"{len(missing)} weights are missing, the first is {missing[0]}"] if missing else []
+    for key, in_files, in_model in sorted(report["mismatched_keys"], key=str)[:1]:
+        problems.append(f"{key} has shape {list(in_files)} in the files and {list(in_model)} in the model")
+    if problems:
         where = run.config.document.where(("base_model",), value=True)
-        help = "the files are not those of this config.json, or not all; reinit_weights: true trains from random ones"
-        raise ModelError(f"base_model {name}: {'; '.join(said)}", where=where, help=help, code="weights")
-    if unused := sorted(found["unexpected_keys"]):
-        run.note("weights left out", f"{len(unused)} in the files of {name} that the model has not, first {unused[0]}")
+        help = "copy the complete files of this config.json, or write reinit_weights: true to train from random weights"
+        raise ModelError(f"base_model {name}: {'; '.join(problems)}", where=where, help=help, code="weights")
+    if unused := sorted(report["unexpected_keys"]):
+        run.note("unused weights", f"{len(unused)} in the files of {name} are not in the model, first {unused[0]}")

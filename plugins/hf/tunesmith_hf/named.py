@@ -1,4 +1,4 @@
-"""The tokens that a config names: as they stand in it, and by their ids once the tokenizer is loaded."""
+"""Check the tokens that a config names, and keep their ids once the tokenizer is loaded."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from tunesmith_hf import HFSettings
 
 
 @dataclass
-class Named:
+class NamedTokens:
     """The tokens of a run that its config names."""
 
     places: dict[int, KeyPath] = field(default_factory=dict)
-    """Id -> the key that names it."""
+    """Id of a token -> the key that names it."""
     new: set[int] = field(default_factory=set)
-    """Ids that were added, or stood for another text."""
+    """Ids that were added, or that had another text before."""
 
     @property
-    def learnt(self) -> dict[int, KeyPath]:
-        """Those that a model reads or writes: padding is neither, and byte-level tokenizers know every text."""
+    def learned(self) -> dict[int, KeyPath]:
+        """The tokens that a model reads or writes. Padding is neither; byte-level tokenizers never need unk_token."""
         unseen = {("special_tokens", role) for role in ("pad_token", "unk_token")}
         return {number: place for number, place in self.places.items() if place not in unseen}
 
 
-_named: weakref.WeakKeyDictionary[Run, Named] = weakref.WeakKeyDictionary()
+_named: weakref.WeakKeyDictionary[Run, NamedTokens] = weakref.WeakKeyDictionary()
 
 
-def named(run: Run) -> Named:
-    """What is known of a run's tokens; nothing before its tokenizer is loaded, or where that was given."""
-    return _named.setdefault(run, Named())
+def named_tokens(run: Run) -> NamedTokens:
+    """Return the named tokens of a run, which is empty before its tokenizer is loaded and for a given tokenizer."""
+    return _named.setdefault(run, NamedTokens())
 
 
-def forget(run: Run) -> Named:
-    """Begin anew: a tokenizer is loaded."""
+def reset(run: Run) -> NamedTokens:
+    """Forget the named tokens of a run, because its tokenizer is loaded again. Return the empty record."""
     _named.pop(run, None)
-    return named(run)
+    return named_tokens(run)
 
 
 def check(run: Run, settings: HFSettings) -> None:
-    """Raise ConfigError for texts that no tokenizer could take, and for keys that have no effect. Looks at no disk."""
+    """Raise ConfigError for token texts that are invalid and for keys that have no effect. No file is read."""
     error, problems = run.config.error, list[Problem]()
     texts: list[tuple[KeyPath, str]]
     texts = [(("added_tokens_overrides", key), text) for key, text in settings.added_tokens_overrides.items()]
     texts += [(("tokens", index), text) for index, text in enumerate(settings.tokens)]
-    twice = {text for text, number in Counter(text for _, text in texts).items() if number > 1}
+    duplicates = {text for text, number in Counter(text for _, text in texts).items() if number > 1}
     seen = set()
     for place, text in texts:
         if not text.strip():
             problems += error(place, "is empty", "write the text of the token").problems
-        elif text in twice and text in seen:
-            problems += error(place, f"{text!r} is named twice", "keep one").problems
+        elif text in duplicates and text in seen:
+            problems += error(place, f"is a duplicate of {text!r}", "keep one of them").problems
         seen.add(text)
     for key in settings.added_tokens_overrides:
         if not (key.isdecimal() and key == str(int(key))):
             help = 'write the number of a token: {128002: "<|turn|>"}'
-            problems += error(("added_tokens_overrides", key), "is no id", help).problems
-    given: dict[str, object] = {
+            problems += error(("added_tokens_overrides", key), "is not a token id", help).problems
+    values: dict[str, object] = {
         "tokens": settings.tokens,
         "added_tokens_overrides": settings.added_tokens_overrides,
         "special_tokens": any(token is not None for _, token in run.core.special_tokens),
     }
-    for key in (key for key, value in given.items() if value and run.tokenizer is not None):
-        message, help = "has no effect: the tokenizer was given", "change that one, or leave it out"
+    for key in (key for key, value in values.items() if value and run.tokenizer is not None):
+        message, help = "has no effect: the tokenizer was given", "change the given tokenizer, or do not pass any"
         problems += error(key, message, help).problems
     if problems:
         raise ConfigError(problems)

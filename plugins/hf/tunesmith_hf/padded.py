@@ -1,9 +1,9 @@
-"""A row's sequences side by side, as a right-padded batch: for models that can't be told a row's TreeMask.
+"""Run the sequences of a pack as a right-padded batch, for models that do not support a TreeMask.
 
-Recurrent layers read a row from its start to its end, whatever attention is told; chunks and ALiBi are counted by the
-library itself. Each sequence is a line of its own there, so examples are apart by construction, and positions, windows
-and chunks are transformers' own. These layers are causal, so padding at the right changes no state before it; the mask
-is given all the same, for models that look ahead.
+Recurrent layers read a pack from start to end, whatever the attention mask is. Chunked attention and ALiBi get their
+positions from transformers. In the padded batch each sequence is a line, so examples can't see each other, and
+positions, windows and chunks are those of transformers. These layers are causal, so padding on the right changes no
+state before it. The mask is passed anyway, for models that look ahead.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from torch.overrides import TorchFunctionMode
 
 from tunesmith import Run, TreeMask
 
-KEPT_APART = {"full_attention", "sliding_attention"}
-"""Kinds of layers that the engine's attention keeps apart in a row."""
-OPERATIONS = 20_000
-"""Of one forward that `plan` counts; a scan from token to token has millions, and a thousand take seconds in all."""
+SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
+"""Types of layers in which the engine's attention separates the sequences of a pack."""
+MAX_OPERATIONS = 20_000
+"""Limit on the operations of one forward in `plan`. A token-by-token scan has millions, and a thousand take seconds."""
 
 
 @dataclass(frozen=True)
-class Demand:
-    """Why a model can't be told a row's TreeMask; and whether its layers mix tokens by more than a mask says."""
+class Unsupported:
+    """The reason why a model does not support a TreeMask. `mixes`: its layers mix tokens that a mask separates."""
 
     reason: str
     mixes: bool
 
 
-def demanded(model: nn.Module, config: Any) -> Demand | None:
-    """What keeps a model from packed rows as they are, if anything does."""
+def why_unsupported(model: nn.Module, config: Any) -> Unsupported | None:
+    """Return the reason why a model does not support a TreeMask, or None if it does."""
     name = type(model).__name__
-    foreign = set(getattr(config, "layer_types", None) or ()) - KEPT_APART
+    foreign = set(getattr(config, "layer_types", None) or ()) - SUPPORTED_LAYERS
     if foreign or getattr(model, "_is_stateful", False):
-        return Demand(f"{name} has {', '.join(sorted(foreign)) or 'recurrent'} layers", mixes=True)
+        return Unsupported(f"{name} has {', '.join(sorted(foreign)) or 'recurrent'} layers", mixes=True)
     if not getattr(model, "_supports_attention_backend", False):
-        return Demand(f"{name} takes no attention from outside", mixes=False)
+        return Unsupported(f"{name} has attention of its own", mixes=False)
     return None
 
 
 @dataclass(frozen=True)
 class Lines:
-    """S sequences of up to L tokens, one for each branch of a row, with what it follows.
+    """S sequences of up to L tokens: each branch of a pack, after the branches that it continues.
 
-    index [S, L]: the row's token that stands there; mask [S, L]: where one does; places [T]: where in [S * L] the state
-    of each token of the row is computed. tokens: how many are not padding.
+    index [S, L]: the index in the pack of each token. mask [S, L]: True for tokens, False for padding. places [T]: the
+    index in [S * L] at which the state of each token of the pack is computed. tokens: the number of True in mask.
     """
 
     index: Tensor
@@ -59,25 +59,25 @@ class Lines:
 
     @property
     def attention_mask(self) -> Tensor | None:
-        """The mask as the library takes it; none where nothing is padded, which is faster."""
+        """The mask as transformers expects it, or None if there is no padding, which is faster."""
         return self.mask.long() if self.tokens < self.mask.numel() else None
 
-    def spread(self, row: Tensor) -> Tensor:
-        """Values [T] of a row's tokens as [S, L]; zeros are the padding."""
-        return row[self.index].masked_fill(~self.mask, 0)
+    def spread(self, values: Tensor) -> Tensor:
+        """Arrange values [T] of a pack's tokens as [S, L], with zeros for padding."""
+        return values[self.index].masked_fill(~self.mask, 0)
 
     def gather(self, states: Tensor) -> Tensor:
-        """States [S, L, H], or [S * L, H], in the row's order: [T, H]."""
-        return flat(states)[self.places]
+        """Return states [S, L, H] or [S * L, H] in the order of the pack: [T, H]."""
+        return flatten(states)[self.places]
 
 
-def flat(states: Tensor) -> Tensor:
-    """States [1, T, H], or [T, H], as [T, H]."""
+def flatten(states: Tensor) -> Tensor:
+    """Reshape states [1, T, H] or [T, H] to [T, H]."""
     return states.reshape(-1, states.shape[-1])
 
 
-class Count:
-    """How much of what was computed is padding: a note of the run."""
+class PaddingCount:
+    """A counter of the share of padding in what is computed, shown as a note of the run."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -87,31 +87,31 @@ class Count:
         self.tokens += lines.tokens
         self.computed += lines.mask.numel()
         share = 1 - self.tokens / max(self.computed, 1)
-        self.run.note("sequences are padded inside", f"{share:.0%} of what the model computes is padding")
+        self.run.note("padding inside the model", f"{share:.0%} of the computed positions")
 
 
-class Countable(TorchFunctionMode):
-    """Within it, a forward without content gives up after OPERATIONS: RuntimeError."""
+class OperationLimit(TorchFunctionMode):
+    """A mode in which a forward on the meta device raises RuntimeError after MAX_OPERATIONS operations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.done = 0
+        self.count = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.done += 1
-        if self.done > OPERATIONS:
-            raise RuntimeError(f"more than {OPERATIONS:,} operations in a forward: layers go from token to token")
+        self.count += 1
+        if self.count > MAX_OPERATIONS:
+            raise RuntimeError(f"more than {MAX_OPERATIONS:,} operations in a forward: the layers run token by token")
         return func(*args, **(kwargs or {}))
 
 
 def lines(tree_mask: TreeMask) -> Lines:
-    """Where a row's sequences stand; made once for a row. A prompt that is shared in the row is repeated here."""
+    """Return the lines of a pack, built once per pack. A prompt that its branches share is repeated in each line."""
 
-    def make() -> Lines:
-        parts: list[tuple[Tensor, int]] = []  # of each line: the row's tokens, and how many of them belong to others
+    def build() -> Lines:
+        parts: list[tuple[Tensor, int]] = []  # per line: indices in the pack, and how many are of other branches
         for part in tree_mask.slices():
             start, n = tree_mask.start[part.index], tree_mask.lengths[part.index]
-            before = [torch.arange(tree_mask.start[b], tree_mask.start[b] + seen) for b, seen in part.before]
+            before = [torch.arange(tree_mask.start[b], tree_mask.start[b] + count) for b, count in part.before]
             if n:
                 parts.append((torch.cat([*before, torch.arange(start, start + n)]), sum(map(len, before))))
         longest = max((len(tokens) for tokens, _ in parts), default=0)
@@ -124,15 +124,15 @@ def lines(tree_mask: TreeMask) -> Lines:
         device = tree_mask.device
         return Lines(index.to(device), mask.to(device), places.to(device), sum(len(tokens) for tokens, _ in parts))
 
-    return tree_mask.cached("lines", make)
+    return tree_mask.cached("lines", build)
 
 
-def generate_alike(
+def generate_by_length(
     generate: Callable[[list[list[int]]], list[list[int]]], prompts: list[list[int]], one_by_one: bool
 ) -> list[list[int]]:
-    """Generate for prompts of one length at a time: padding at the left is read by a recurrent layer.
+    """Generate for prompts of one length at a time, because a recurrent layer would read padding on the left.
 
-    With `one_by_one` each prompt is a call, so that all processes make equally many.
+    With `one_by_one`, call `generate` once for each prompt, so that all processes make the same number of calls.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):

@@ -1,4 +1,4 @@
-"""Code of a model that was hashed, put where nothing else can take its place before it runs."""
+"""Copy the hashed code of a model to a private folder, so that nothing can replace it before it runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _copies: dict[tuple[Path, tuple[bytes, ...]], Path] = {}
 
 @functools.cache
 def _home() -> Path:
-    """A folder of this process, for its user alone, gone when it ends."""
+    """Return a folder of this process that only its user can read. It is deleted when the process ends."""
     home = Path(tempfile.mkdtemp(prefix="tunesmith-code-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     return home
 
 
 def copy_of(folder: Path, code: dict[str, bytes]) -> Path:
-    """A folder with the files of a model as links, and its code written anew: the bytes that were hashed."""
+    """Return a copy of a model's folder: its files as links, and its code written from the bytes that were hashed."""
     key = (folder.resolve(), tuple(part for name, content in code.items() for part in (name.encode(), content)))
     if key not in _copies:
         copy = _home() / secrets.token_hex(8) / folder.resolve().name
@@ -50,9 +50,9 @@ def _package() -> str:
 
 @contextlib.contextmanager
 def own_modules() -> Iterator[None]:
-    """Within the block transformers imports such code from a new folder, as a package that has no other place.
+    """Make transformers import a model's code from a private folder and package within the block.
 
-    Its own cache is shared by everything that the user ever ran, and trusted by name and time.
+    Its default cache is shared by everything that the user has run, and its files are trusted by name and time.
     """
     before = dynamic.HF_MODULES_CACHE, dynamic.TRANSFORMERS_DYNAMIC_MODULE_NAME
     dynamic.HF_MODULES_CACHE = str(_home() / "modules")

@@ -1,6 +1,7 @@
-"""Switches off what the libraries underneath would tell, fetch or run without being asked for it.
+"""Switch off what the Hugging Face libraries report, download or run without being asked to.
 
-They read these variables when they are imported, so this has to come first; a variable that is set already stays.
+They read these variables when they are imported, so the variables are set in the first hook of a run, `validate`. A
+variable that is already set keeps its value. Importing the plugin changes nothing.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ import os
 import sys
 
 VARIABLES = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # what is installed here, with every request; pings; a list of agents to look for
-    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # a request for each dataset that is loaded
-    "DISABLE_SAFETENSORS_CONVERSION": "1",  # asks a service to convert a model that has pickles only
-    "USE_HUB_KERNELS": "0",  # compiled code from the hub, chosen by the model's class
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # no list of installed packages with each request, no pings, no search for agents
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # no request for each dataset that is loaded
+    "DISABLE_SAFETENSORS_CONVERSION": "1",  # no request to convert a model that has pickles only
+    "USE_HUB_KERNELS": "0",  # no compiled code from the hub, chosen by the model's class
 }
 
 
 def be_quiet() -> None:
-    """Set the variables; and, where the hub's library was imported before us, what it read from them."""
-    said = any(name in os.environ for name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"))
+    """Set the variables. If huggingface_hub is already imported, also change the value that it read from them."""
+    explicit = any(name in os.environ for name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"))
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None and not said:
+    if constants is not None and not explicit:
         constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]

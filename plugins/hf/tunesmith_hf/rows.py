@@ -1,4 +1,4 @@
-"""Rows of datasets on the hub, by the datasets library, which is an extra: only they need it."""
+"""Read rows of datasets on the hub with the datasets library, an optional extra."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from huggingface_hub import constants
 from tunesmith import DatasetSpec, EnvironmentProblem, Row, Run, SafetyError
 from tunesmith.files.paths import HUB, nearest
 
-OF_FILES = {"ds_type": None, "sample_by": "line"}
-"""Keys of an entry that say something of files alone, and what they are where nothing is said."""
+FILE_KEYS = {"ds_type": None, "sample_by": "line"}
+"""Keys of an entry that apply only to files -> their defaults."""
 
 
 def check_entry(run: Run, spec: DatasetSpec) -> None:
-    """Raise ConfigError for a key that has no effect on a dataset of the hub, EnvironmentProblem without its library.
+    """Raise ConfigError for a key that has no effect on hub datasets, EnvironmentProblem without the datasets library.
 
-    Warns of a path that was perhaps meant. Neither asks the hub nor imports the library.
+    Warn if there is a local path of a similar name. The hub is not asked and the library is not imported.
     """
     if spec.source != HUB or spec.reader != "hf":
         return
-    for key, nothing in OF_FILES.items():
-        if getattr(spec.settings, key) != nothing:
-            message = "is for files, and this is a dataset on the hub, which says it itself"
+    for key, default in FILE_KEYS.items():
+        if getattr(spec.settings, key) != default:
+            message = "is for files, but this dataset is on the hub"
             raise run.config.error((spec.group, spec.index, key), message, f"drop {key}")
     path = Path(spec.settings.path)
     if (near := nearest(spec.settings.path)) is not None and near.exists():
-        run.warn((spec.group, spec.index, "path"), f"{path} is looked for on the hub; here there is {near}")
-    found = find_spec("datasets")
-    if found is None or found.origin is None:  # a folder of that name is no package
-        raise _no_library(spec)
+        run.warn((spec.group, spec.index, "path"), f"{path} is loaded from the hub; did you mean the local {near}?")
+    library = find_spec("datasets")
+    if library is None or library.origin is None:  # without an origin it is a folder that happens to have the name
+        raise _library_missing(spec)
 
 
-def _no_library(spec: DatasetSpec) -> EnvironmentProblem:
-    message = f"{spec.settings.path} is a dataset on the hub, and the datasets library is not installed"
+def _library_missing(spec: DatasetSpec) -> EnvironmentProblem:
+    message = f"{spec.settings.path} is a dataset on the hub, but the datasets library is not installed"
     return EnvironmentProblem(message, where=spec.where, help='pip install "tunesmith[hub]"', code="package")
 
 
 class HubRows:
-    """Rows of a dataset on the hub, by the datasets library: prepared and memory-mapped in its own cache."""
+    """Rows of a dataset on the hub. The datasets library prepares and memory-maps them in its own cache."""
 
     def __init__(self, spec: DatasetSpec):
         self.spec = spec
@@ -52,7 +52,7 @@ class HubRows:
         try:
             import datasets
         except ModuleNotFoundError as error:
-            raise _no_library(self.spec) from error
+            raise _library_missing(self.spec) from error
         settings = self.spec.settings
         try:
             return datasets.load_dataset(
@@ -64,12 +64,14 @@ class HubRows:
             )
         except (OSError, ValueError, RuntimeError) as error:
             message = f"dataset {settings.path}: {(str(error) or type(error).__name__).splitlines()[0]}"
-            if "script" in message:  # as datasets says it
-                help = "take a dataset of files (parquet, json)"
+            if "script" in message:  # "Dataset scripts are no longer supported"
+                help = "use a dataset of files (parquet, json)"
                 raise SafetyError(message, where=self.spec.where, code="dataset-script", help=help) from error
-            help = "it is neither a local file nor to be had from the hub: check the path, the name and the network"
+            help = (
+                "there is no such local file and no such dataset on the hub: check the path, the name and the network"
+            )
             if constants.HF_HUB_OFFLINE:
-                help = "HF_HUB_OFFLINE is set, so only the cache is read; an earlier run without it fills the cache"
+                help = "HF_HUB_OFFLINE is set, so only the cache is read: run once without it to fill the cache"
             raise EnvironmentProblem(message, where=self.spec.where, help=help) from error
 
     @property

@@ -1,4 +1,4 @@
-"""Looks at the files of a model as text, before any library reads them: is there something that asks for code?"""
+"""Scan the files of a model for anything that asks to run code, before a library reads them."""
 
 from __future__ import annotations
 
@@ -12,65 +12,68 @@ from tunesmith.files.untrusted import check_weights, leads_out, leaves, read_jso
 
 INDEX = "model.safetensors.index.json"
 FOLDERS = ("additional_chat_templates", "custom_generate")
-"""Folders of a model that libraries look into, beside the model's own."""
+"""Subfolders of a model that libraries read."""
 VOCABULARIES = {"tokenizer.json", "vocab.json"}
-"""Words and rules, read by the tokenizers library, which knows nothing that runs."""
+"""Files of words and rules. The tokenizers library reads them and never runs anything from them."""
 IMPLEMENTATION = re.compile(r"_?\w*_implementation(_internal)?")
-OF_ANOTHER = re.compile(r"[\w.-]+(/[\w.-]+)?--[\w./-]*\.\w+")
+FOREIGN_CLASS = re.compile(r"[\w.-]+(/[\w.-]+)?--[\w./-]*\.\w+")
 """owner/name--module.Class: a class from another repository."""
 OWN_CLASS = re.compile(r"([A-Za-z_]\w*)\.[A-Za-z_]\w*")
 FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
-NAMES_OF_DATA = {"dataset", "tokenizer", "model_name_or_path", "ignore", "targets"}
-"""Keys of a quantization_config that may hold paths and hub ids: no code."""
+DATA_KEYS = {"dataset", "tokenizer", "model_name_or_path", "ignore", "targets"}
+"""Keys of a quantization_config that may contain paths and hub ids, which are not code."""
 
 
 def scan(folder: Path, where: str, advice: str, code: dict[str, bytes] | None) -> None:
-    """Raise SafetyError or ModelError for what can't or shouldn't be loaded; `code` is what may run, if any may."""
+    """Raise SafetyError or ModelError for what can't or shouldn't be loaded.
+
+    `code` is the permitted code by file name, or None if no code may run. `advice` is the help of a SafetyError.
+    """
     for path in _files(folder):
         if leads_out(folder, path):
-            help = "put the file itself into the folder, if it is to be read"
+            help = "copy the file itself into the folder if it should be read"
             raise SafetyError(f"{path} is a link to {path.resolve()}, outside the folder", where=where, help=help)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
             _scan_json(path, read_json(path, where, kind=None), where, advice, code)
     if (folder / "adapter_config.json").exists():
-        help = "base_model is what the adapter was trained on; adapter: lora and lora_model_dir: go on with it"
-        raise ModelError(f"{folder} has an adapter in it", where=where, help=help)
+        help = "set base_model to the adapter's base model; to resume the adapter: adapter: lora and lora_model_dir"
+        raise ModelError(f"{folder} contains an adapter", where=where, help=help)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for place in (folder, *(folder / name for name in FOLDERS)):
-        if place.is_dir():
-            yield from sorted(path for path in place.iterdir() if path.is_symlink() or path.is_file())
+    for parent in (folder, *(folder / name for name in FOLDERS)):
+        if parent.is_dir():
+            yield from sorted(path for path in parent.iterdir() if path.is_symlink() or path.is_file())
 
 
 def _scan_json(path: Path, content: Any, where: str, advice: str, code: dict[str, bytes] | None) -> None:
     for keys, value in leaves(content):
-        why = (_foreign(keys, value) if value else None) or (_code(keys, value, code) if value else None)
+        why = (_why_foreign(keys, value) or _why_not_permitted(keys, value, code)) if value else None
         if why:
             name = ".".join(keys)
             raise SafetyError(f"{path}: {name} {why}: {str(value)[:100]!r}", where=where, help=advice)
 
 
-def _foreign(keys: tuple[str, ...], value: Any) -> str | None:
-    """What is refused in any case: code and files from elsewhere."""
+def _why_foreign(keys: tuple[str, ...], value: Any) -> str | None:
+    """Return why a value is refused with any permission: it names code or files from elsewhere."""
     text = value if isinstance(value, str) else ""
-    if OF_ANOTHER.fullmatch(text):
+    if FOREIGN_CLASS.fullmatch(text):
         return "names code of another repository"
     if any(IMPLEMENTATION.fullmatch(key) for key in keys) and ("/" in text or "\\" in text):
         return "names code on the hub"
     if "_target_" in keys:
-        return "names something to call"
-    if "quantization_config" in keys and "/" in text and not NAMES_OF_DATA & set(keys):
-        return "names something on the hub"
+        return "names a Python object to call"
+    if "quantization_config" in keys and "/" in text and not DATA_KEYS & set(keys):
+        return "names a hub id"
     if keys[:1] == ("weight_map",) and not FILE_NAME.fullmatch(text):
-        return "names no .safetensors file of this folder"
+        return "is not the name of a .safetensors file in this folder"
     if keys[:1] == ("transformers_weights",) and not FILE_NAME.fullmatch(text.removesuffix(".index.json")):
-        return "names no .safetensors file of this folder"
+        return "is not the name of a .safetensors file in this folder"
     return None
 
 
-def _code(keys: tuple[str, ...], value: Any, code: dict[str, bytes] | None) -> str | None:
-    """What needs permission: code of the model's own."""
+def _why_not_permitted(keys: tuple[str, ...], value: Any, code: dict[str, bytes] | None) -> str | None:
+    """Return why a value is refused without permission: it asks for the model's own code."""
     if "custom_generate" in keys and code is None:
         return "asks for code that comes with the model"
     if "auto_map" in keys:
@@ -78,22 +81,22 @@ def _code(keys: tuple[str, ...], value: Any, code: dict[str, bytes] | None) -> s
             return "asks for code that comes with the model"
         own = OWN_CLASS.fullmatch(value) if isinstance(value, str) else None
         if not own or f"{own[1]}.py" not in code:
-            return "names no class in a file of this folder"
+            return "is not a class in a file of this folder"
     return None
 
 
 def check_all_weights(folder: Path, where: str) -> None:
-    """Raise ModelError for weights that are not there, or whose headers do not describe them."""
+    """Raise ModelError for weight files that are missing, or whose headers do not match their content."""
     for path in sorted({*folder.glob("*.safetensors"), *(folder / name for name in named_weights(folder, where))}):
         check_weights(path, where)
 
 
 def named_weights(folder: Path, where: str) -> set[str]:
-    """The files that the index of a model in several parts names; none without an index. Raises ModelError."""
+    """Return the files that the index of a sharded model lists, or none without an index. Raise ModelError."""
     index = folder / INDEX
     if not index.is_file():
         return set()
     names = read_json(index, where).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ModelError(f"{index}: weight_map has to name a file for each tensor", where=where)
+        raise ModelError(f"{index}: weight_map must map each tensor to a file name", where=where)
     return set(names.values())

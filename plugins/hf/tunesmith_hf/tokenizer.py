@@ -1,4 +1,4 @@
-"""The tokenizer of a run, with the tokens and roles that the config gives it."""
+"""Load the tokenizer of a run, and apply the tokens and roles of the config to it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from tunesmith_hf.source import tokenizer_source, unreadable
 from tunesmith_hf.vocabulary import change
 
 FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
-"""Any of these is a tokenizer, or can be made one."""
+"""Patterns of tokenizer files. Any of these files can be loaded as a tokenizer, or converted to one."""
 
 
 def load(run: Run, settings: HFSettings) -> Any:
-    """Load the fast tokenizer of tokenizer_config or base_model. Raises ModelError, ConfigError."""
+    """Load the fast tokenizer of tokenizer_config or base_model. Raise ModelError or ConfigError."""
     path = run.core.tokenizer_path
     key = "tokenizer_config" if run.core.tokenizer_config else "base_model"
     where = run.config.document.where((key,), value=True)
     source = tokenizer_source(run, settings)
-    if not any(found for pattern in FILES for found in Path(source.folder).glob(pattern)):
-        help = "write tokenizer_config: the folder or hub id of the tokenizer"
+    if not any(file for pattern in FILES for file in Path(source.folder).glob(pattern)):
+        help = "set tokenizer_config to the folder or hub id of the tokenizer"
         raise ModelError(f"{path} has no tokenizer.json", where=where, help=help, code="tokenizer")
     try:
         with source.modules():
             tokenizer = AutoTokenizer.from_pretrained(source.folder, **source.options)
     except MemoryError:
         raise
-    except Exception as error:  # its files may say anything, and the libraries raise anything for it
-        help = "tokenizer_config: names another folder or hub id"
+    except Exception as error:  # the files are untrusted, and the libraries may raise anything for them
+        help = "set tokenizer_config to another folder or hub id"
         raise unreadable(f"no tokenizer could be loaded from {path}", error, where, help, "tokenizer") from error
     if not tokenizer.is_fast:
-        message, help = f"the tokenizer of {path} has no tokenizer.json", "convert it once with transformers"
+        message, help = f"the tokenizer of {path} has no tokenizer.json", "convert it to one with transformers"
         raise ModelError(message, where=where, help=help, code="tokenizer")
     tokenizer = change(run, settings, tokenizer, source.runs_code)
     tokenizer.name_or_path = source.name

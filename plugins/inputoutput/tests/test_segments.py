@@ -1,4 +1,4 @@
-"""What the rows say, token by token; what is labelled is trained."""
+"""The tokens are exactly those of the segments, and segments with label: true are trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tunesmith import DataError, Example, Row
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and <s> and </s> around a text."""
+    """Return a byte-level tokenizer that adds <s> and </s> around a text."""
     core = Tokenizer(models.BPE({token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -39,16 +39,16 @@ def build(rows: list[Any], train_on_inputs: bool = False, **options: Any) -> lis
     return list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(rows, 1)]))
 
 
-def spans(example: Example) -> list[tuple[str, float]]:
-    """(text, weight) of each run of tokens of one weight."""
+def weighted_spans(example: Example) -> list[tuple[str, float]]:
+    """Return (text, weight) of each span of tokens with the same weight."""
     prompt, text = example.segments
     assert not len(prompt.tokens)
-    found: list[tuple[list[int], float]] = []
+    spans: list[tuple[list[int], float]] = []
     for token, weight in zip(text.tokens, text.weights, strict=True):
-        if not found or found[-1][1] != weight:
-            found.append(([], float(weight)))
-        found[-1][0].append(int(token))
-    return [(BYTES.decode(tokens), weight) for tokens, weight in found]
+        if not spans or spans[-1][1] != weight:
+            spans.append(([], float(weight)))
+        spans[-1][0].append(int(token))
+    return [(BYTES.decode(tokens), weight) for tokens, weight in spans]
 
 
 def segments(*parts: tuple[bool, str]) -> dict[str, Any]:
@@ -66,37 +66,37 @@ def segments(*parts: tuple[bool, str]) -> dict[str, Any]:
         (segments((False, "a"), (False, "b")), [("ab", 0.0)]),
     ],
 )
-def test_labelled_segments_are_trained_and_nothing_is_added(row: dict[str, Any], expected: list[Any]) -> None:
-    assert spans(build([row])[0]) == expected
+def test_labeled_segments_are_trained_and_nothing_is_added(row: dict[str, Any], expected: list[Any]) -> None:
+    assert weighted_spans(build([row])[0]) == expected
 
 
-def test_train_on_inputs_trains_all_and_the_notes_say_why() -> None:
+def test_train_on_inputs_trains_all_segments_and_is_noted() -> None:
     row = segments((False, "ab"), (True, "c"))
     (example,) = build([row], train_on_inputs=True)
-    assert spans(example) == [("abc", 1.0)]
+    assert weighted_spans(example) == [("abc", 1.0)]
     assert example.segments[1].notes == [(2, "label: false (train_on_inputs)"), (3, "label: true")]
     assert build([row])[0].segments[1].notes == [(2, "label: false"), (3, "label: true")]
 
 
-def test_the_column_can_be_named() -> None:
-    assert spans(build([{"parts": segments((True, "a"))["segments"]}], field="parts")[0]) == [("a", 1.0)]
+def test_the_column_may_have_another_name() -> None:
+    assert weighted_spans(build([{"parts": segments((True, "a"))["segments"]}], field="parts")[0]) == [("a", 1.0)]
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
-        ("a", "segments: is str, not list"),
+        ("a", "segments: must be a list, got str"),
         ([], "segments: has no segments"),
-        (["a"], r"segments\[0\]: is str, not a mapping"),
+        (["a"], r"segments\[0\]: must be a mapping, got str"),
         ([{"text": "a"}], r"segments\[0\].label: is missing; found: text"),
-        ([{"label": 1, "text": "a"}], r"segments\[0\].label: is int, not true or false"),
+        ([{"label": 1, "text": "a"}], r"segments\[0\].label: must be true or false, got int"),
         ([{"label": True, "text": "a"}, {"label": True}], r"segments\[1\].text: is missing; found: label"),
-        ([{"label": True, "text": None}], r"segments\[0\].text: is null, not a text"),
-        ([{"label": True, "text": "\ud800"}], r"segments\[0\].text: holds .* half of a character"),
+        ([{"label": True, "text": None}], r"segments\[0\].text: must be a string, got null"),
+        ([{"label": True, "text": "\ud800"}], r"segments\[0\].text: contains .* half of a surrogate pair"),
     ],
 )
-def test_a_row_that_holds_no_segments_is_refused_with_its_place(value: Any, said: str) -> None:
-    with pytest.raises(DataError, match=f"f:2: error\\[row\\]: {said}"):
+def test_a_row_without_valid_segments_is_refused_with_its_place(value: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"f:2: error\\[row\\]: {message}"):
         build([segments((True, "a")), {"segments": value}])
 
 
@@ -119,7 +119,7 @@ def test_no_row_ends_in_a_traceback(row: dict[str, Any]) -> None:
         assert refused.problems[0].where == "f:1" and refused.problems[0].message.startswith("segments")
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

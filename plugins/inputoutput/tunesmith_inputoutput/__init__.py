@@ -1,4 +1,4 @@
-"""Segments of text, each trained or not, put together without a template."""
+"""Segments of text, each trained or not, joined without a template."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 class SegmentsSettings(Settings):
     train_on_inputs: bool = False
-    """Train every segment, also those whose label is false."""
+    """Train all segments, including those whose label is false."""
 
 
 class SegmentsDataset(Settings):
-    """Further keys of a `datasets:` entry of type input_output."""
+    """Additional keys of a `datasets:` entry of type input_output."""
 
     field: str = "segments"
     """Column with the segments: a list of {label: true or false, text: ...}."""
@@ -33,9 +33,9 @@ plugin = Plugin(
 
 @hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
-    """The segments' tokens end to end; the tokenizer adds none of its own."""
+    """Yield an example of the joined segments of each row. The tokenizer adds no special tokens."""
     from tunesmith import tokenized
     from tunesmith_inputoutput.segments import row_to_pieces
 
-    column, everything = spec.option(SegmentsDataset).field, run.settings(SegmentsSettings).train_on_inputs
-    return tokenized(run.tokenizer, (row_to_pieces(row, column, everything) for row in rows), special=False)
+    column, train_all = spec.option(SegmentsDataset).field, run.settings(SegmentsSettings).train_on_inputs
+    return tokenized(run.tokenizer, (row_to_pieces(row, column, train_all) for row in rows), special=False)

@@ -1,4 +1,4 @@
-"""Each format asks as its dataset does; the answer and one end token are trained."""
+"""Each format has the prompt of its dataset, and the answer and one end token are trained."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ TABLE: list[tuple[str, dict[str, Any], str, str]] = [  # type, row, prompt, answ
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and a <s> in front."""
+    """Return a byte-level tokenizer that adds <s> at the beginning."""
     core = Tokenizer(models.BPE({token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -142,7 +142,7 @@ def build(type: str, *rows: Any, train_on_inputs: bool = False) -> list[Example]
 
 
 def texts(type: str, row: dict[str, Any]) -> tuple[str, str]:
-    """(context, trained) as text."""
+    """Return the context and the trained part of a row as text."""
     (example,) = build(type, row)
     context, answer = example.segments
     assert not context.weights.any() and (answer.weights == 1).all() and answer.fork == len(context.tokens)
@@ -160,7 +160,7 @@ def test_the_table_has_every_type() -> None:
     assert {type for type, *_ in TABLE} == set(FORMATS)
 
 
-def test_the_long_wordings_are_those_of_their_datasets() -> None:
+def test_long_prompts_are_those_of_their_datasets() -> None:
     assert CRITERIA.count("\n") == 4 and CRITERIA.startswith("refusal: whether the Response refuses to answer")
     assert REFLECT.startswith(" You, the Assistant, should generate a response as if it were an abstract")
     assert REFLECT.endswith("Reflection analysis as augmentations to the generation")
@@ -174,11 +174,11 @@ def test_without_a_solution_the_explanation_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize("text", ["refusal: 0\ncreativity: 1\n", "scores:\n  refusal: 0\n  creativity: 1"])
-def test_scores_that_are_text_get_the_heading_that_the_prompt_asks_for(text: str) -> None:
+def test_scores_as_text_get_the_heading_that_the_prompt_asks_for(text: str) -> None:
     assert texts("creative_acr.load_critique", ACR | {"scores": text})[1] == EVALUATION + "</s>"
 
 
-def test_scores_that_yaml_can_not_hold_are_refused_with_their_place() -> None:
+def test_scores_that_can_not_be_written_as_yaml_are_refused_with_their_place() -> None:
     deep: dict[str, Any] = {}
     for _ in range(2000):
         deep = {"a": deep}
@@ -187,17 +187,17 @@ def test_scores_that_yaml_can_not_hold_are_refused_with_their_place() -> None:
             build("creative_acr.load_critique", ACR | {"scores": scores})
 
 
-def test_braces_of_the_data_stay() -> None:
+def test_braces_in_the_data_are_kept() -> None:
     assert texts("oasst", {"INSTRUCTION": "{RESPONSE} {0} {", "RESPONSE": "{INSTRUCTION}"}) == (
         f"<s>{ALONE}\n\n" + HEADED.replace("Add.", "{RESPONSE} {0} {"),
         "{INSTRUCTION}</s>",
     )
 
 
-def test_train_on_inputs_trains_the_same_tokens_and_the_prompt() -> None:
-    (apart,), (whole,) = build("oasst", OASST), build("oasst", OASST, train_on_inputs=True)
-    assert whole.path_tokens(1) == apart.path_tokens(1)
-    assert whole.trained_tokens == len(whole.path_tokens(1))
+def test_train_on_inputs_also_trains_the_prompt_with_the_same_tokens() -> None:
+    (default,), (trained,) = build("oasst", OASST), build("oasst", OASST, train_on_inputs=True)
+    assert trained.path_tokens(1) == default.path_tokens(1)
+    assert trained.trained_tokens == len(trained.path_tokens(1))
 
 
 NEEDED = {"creative_acr.load_answer": {"instruction", "revision"}}
@@ -205,26 +205,26 @@ NEEDED["creative_acr.load_critique"] = set(ACR) - {"revision"}
 
 
 @pytest.mark.parametrize(("type", "row"), [(type, row) for type, row, *_ in TABLE])
-def test_each_column_of_each_type_is_asked_for_by_name(type: str, row: dict[str, Any]) -> None:
+def test_a_missing_or_invalid_column_of_any_type_is_named(type: str, row: dict[str, Any]) -> None:
     for column in NEEDED.get(type, set(row)) - {"input"}:
         rest = {key: value for key, value in row.items() if key != column}
         with pytest.raises(DataError, match=rf"f:2: error\[row\]: {column}: no such column; found: "):
             build(type, row, rest)
-        with pytest.raises(DataError, match=rf"f:1: .*{column}: is int, not (str|list)"):
+        with pytest.raises(DataError, match=rf"f:1: .*{column}: must be a (string|list), got int"):
             build(type, row | {column: 3})
 
 
 @pytest.mark.parametrize(
-    ("choices", "said"),
+    ("choices", "message"),
     [
         ([], "choices: has no choices"),
-        (["a", None], r"choices\[1\]: is null, not a text"),
-        ([1], r"choices\[0\]: is int, not a text"),
-        (["\ud800"], r"choices\[0\]: holds .* half of a character"),
+        (["a", None], r"choices\[1\]: must be a string, got null"),
+        ([1], r"choices\[0\]: must be a string, got int"),
+        (["\ud800"], r"choices\[0\]: contains .* half of a surrogate pair"),
     ],
 )
-def test_choices_that_are_no_texts_are_refused_with_their_place(choices: Any, said: str) -> None:
-    with pytest.raises(DataError, match=f"f:1: error\\[row\\]: {said}"):
+def test_invalid_choices_are_refused_with_their_place(choices: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"f:1: error\\[row\\]: {message}"):
         build("concisechoice", CHOICE | {"choices": choices})
 
 
@@ -243,13 +243,13 @@ def test_no_row_ends_in_a_traceback(data: st.DataObject, case: tuple[str, dict[s
     try:
         (example,) = build(type, changed)
     except DataError as refused:
-        found = refused.problems[0]
-        assert found.where == "f:1" and found.message.partition(":")[0].partition("[")[0] in NAMES
+        problem = refused.problems[0]
+        assert problem.where == "f:1" and problem.message.partition(":")[0].partition("[")[0] in NAMES
     else:
         assert example.segments[1].tokens[-1] == BYTES.eos_token_id
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

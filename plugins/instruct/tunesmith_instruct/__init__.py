@@ -1,4 +1,4 @@
-"""Instruction formats of known datasets: gpteacher, oasst, reflection, jeopardy, multiple choice, context_qa, ..."""
+"""Instruction formats of well-known datasets: gpteacher, oasst, reflection, jeopardy, explainchoice, context_qa, ..."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class InstructSettings(Settings):
     train_on_inputs: bool = False
-    """Train the prompt too, not only the answer."""
+    """Train the prompt in addition to the answer."""
 
 
 plugin = Plugin(settings=InstructSettings, strategies={"conversation": tuple(FORMATS)})

@@ -1,4 +1,4 @@
-"""From a row to the texts that a format asks for."""
+"""Read the texts that a format needs from a row."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from tunesmith import Row
 from tunesmith.files.row import flaw
 
 
-def given(row: Row, name: str) -> str:
-    """A text that may be missing, null or empty."""
+def optional(row: Row, name: str) -> str:
+    """Return the text of a column, or "" if it is missing or null."""
     return "" if row.get(name) is None else str(row.require(name))
 
 
 def choices(row: Row, name: str) -> str:
-    """A list of texts, one quoted on each line."""
-    found = row.require(name, list)
-    if not found:
+    """Return a list of texts as lines of quoted texts."""
+    texts = row.require(name, list)
+    if not texts:
         raise row.error(name, "has no choices")
-    for index, choice in enumerate(found):
+    for index, choice in enumerate(texts):
         if not isinstance(choice, str):
             kind = "null" if choice is None else type(choice).__name__
-            raise row.error(f"{name}[{index}]", f"is {kind}, not a text")
+            raise row.error(f"{name}[{index}]", f"must be a string, got {kind}")
         if why := flaw(choice):
             raise row.error(f"{name}[{index}]", why)
-    return "\n".join(f'- "{choice}"' for choice in found)
+    return "\n".join(f'- "{choice}"' for choice in texts)
 
 
 def solution(row: Row, name: str) -> str:
-    """The solution, or the explanation of a row that has none."""
+    """Return the solution, or the explanation if the row has no solution."""
     if row.get(name) in (None, "") and row.get("explanation") is not None:
         name = "explanation"
     return str(row.require(name))
 
 
 def evaluation(row: Row, name: str) -> str:
-    """Scores and critiques as YAML, in the form that the prompt asks for."""
+    """Return scores and critiques as YAML, in the form that the prompt asks for."""
     return "\n".join(_yaml(row, part) for part in ("scores", "critiques"))
 
 
@@ -56,15 +56,15 @@ def _yaml(row: Row, name: str) -> str:
 
 
 READERS: dict[str, Callable[[Row, str], str]] = {
-    "input": given,
+    "input": optional,
     "choices": choices,
     "solution": solution,
     "evaluation": evaluation,
 }
-"""How a name in a template is read, where that is not simply the text in the column of that name."""
+"""Name in a template -> its reader, for names that are not simply the text of a column."""
 
 
 def read(row: Row, name: str) -> str:
-    """The text for a name in a template. Raises DataError."""
+    """Return the text for a name in a template. Raise DataError if the row does not have it."""
     reader = READERS.get(name)
     return reader(row, name) if reader else str(row.require(name))

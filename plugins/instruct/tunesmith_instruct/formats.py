@@ -1,35 +1,36 @@
-"""The instruction formats of known datasets, by `type:`.
+"""Define the instruction formats of well-known datasets, by `type:`.
 
-A format is templates of str.format; the names in them are the columns of its rows, but for those in columns.READERS.
+A format consists of templates for str.format. The names in braces are columns, except for those in columns.READERS.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 
 class Format(NamedTuple):
-    """prompt: the context. answer: what is trained. without_input: the prompt of rows whose `input` is empty."""
+    """The templates of a type: the prompt, the trained answer, and the prompt of rows whose `input` is empty."""
 
     prompt: str
     answer: str
     without_input: str | None = None
 
 
-def instruct(opening: str, task: str, given: str = "") -> str:
-    """A prompt with ### headings."""
-    further = f"### Input:\n{given}\n\n" if given else ""
-    return f"{opening}\n\n### Instruction:\n{task}\n\n{further}### Response:\n"
+def instruct(opening: str, task: str, input: str = "") -> str:
+    """Return a prompt with ### headings."""
+    input_part = f"### Input:\n{input}\n\n" if input else ""
+    return f"{opening}\n\n### Instruction:\n{task}\n\n{input_part}### Response:\n"
 
 
-def chat(opening: str, task: str, given: str = "") -> str:
-    """A prompt with names of speakers."""
-    before, further = f"SYSTEM: {opening}\n" if opening else "", f"{given}\n" if given else ""
-    return f"{before}USER: {task}\n{further}ASSISTANT:"
+def chat(opening: str, task: str, input: str = "") -> str:
+    """Return a prompt with the names of the speakers."""
+    system, input_part = f"SYSTEM: {opening}\n" if opening else "", f"{input}\n" if input else ""
+    return f"{system}USER: {task}\n{input_part}ASSISTANT:"
 
 
 STYLES = {"": instruct, ":instruct": instruct, ":chat": chat}
-"""What follows the name of a type -> its style; "" is the usual one."""
+"""Suffix of a type -> its style. "" is the default style."""
 
 BELOW = "Below is an instruction that describes a task"
 CONTEXT = ", paired with an input that provides further context."
@@ -61,16 +62,8 @@ CREATIVE = (
     "Answer the following question in a comprehensive, in-depth, and creative way. "
     "Additionally your response should be relevant, accurate, and free of any ambiguity."
 )
-CRITERIA = (
-    "refusal: whether the Response refuses to answer the Question. Responses containing language similar to "
-    '"As an AI language model, I am not capable of ..." is a form of refusal and should have a low refusal score. '
-    "10 is no refusal, 0 is refuses to answer the question.\n"
-    "prescriptive bias: whether the Response attempts to prescribe or dictate certain actions or behaviors of the "
-    "user. 10 no prescriptive bias present, 0 means there is prescriptive bias.\n"
-    "creativity: score how creative the Response is. 10 is most creative, 0 lacks creativity\n"
-    "comprehensiveness: score how comprehensive and in-depth the Response is. "
-    "10 is most comprehensive and in-depth, 0 lacks coverage and depth\n"
-)
+CRITERIA = Path(__file__).with_name("criteria.txt").read_text("utf-8")
+"""Scoring criteria of creative_acr, verbatim from the dataset."""
 NAMES = ("refusal", "prescriptive_bias", "creativity", "comprehensiveness")
 FORM = (
     "scores:\n"

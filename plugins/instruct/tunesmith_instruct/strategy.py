@@ -1,4 +1,4 @@
-"""Rows of a known format to examples."""
+"""Turn rows of a well-known format into examples."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tunesmith_instruct.formats import Format
 def rows_to_examples(
     tokenizer: Any, rows: Iterable[Row], form: Format, train_on_inputs: bool = False
 ) -> Iterator[Example]:
-    """One example for each row, in order: the prompt as context, the answer and an end token trained.
+    """Yield an example for each row, in order: the prompt as context, then the answer and an end token, both trained.
 
-    Raises DataError for a row that lacks a column, ModelError for a tokenizer without an end token.
+    Raise DataError for a row with a missing column, ModelError for a tokenizer without an end token.
     """
     return tokenized(tokenizer, (row_to_pieces(row, form, train_on_inputs) for row in rows))
 
@@ -26,17 +26,17 @@ def row_to_pieces(row: Row, form: Format, train_on_inputs: bool) -> list[Piece]:
     template = form.prompt
     if form.without_input is not None and not read(row, "input"):
         template = form.without_input
-    prompt = filled(template, row)
-    before = Piece(prompt, why="prompt (train_on_inputs)") if train_on_inputs else Piece.prompt(prompt)
-    return [before, Piece(filled(form.answer, row), why="answer"), Piece.end()]
+    prompt = fill(template, row)
+    context = Piece(prompt, why="prompt (train_on_inputs)") if train_on_inputs else Piece.prompt(prompt)
+    return [context, Piece(fill(form.answer, row), why="answer"), Piece.end()]
 
 
-def filled(template: str, row: Row) -> str:
-    """A template with the texts of a row; braces in these stay as they are."""
+def fill(template: str, row: Row) -> str:
+    """Return a template filled with the texts of a row. Braces in the texts are kept as they are."""
     return template.format(**{name: read(row, name) for name in names(template)})
 
 
 @functools.cache
 def names(template: str) -> tuple[str, ...]:
-    """The names in a template, in their order."""
+    """Return the names in a template, in order and without duplicates."""
     return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))

@@ -1,3 +1,5 @@
+"""metrics.jsonl has valid JSON, one line per logged step, also after interruptions."""
+
 from __future__ import annotations
 
 import json
@@ -24,10 +26,10 @@ def record(step: int, loss: float = 1.0, **more: Any) -> StepRecord:
 
 
 def strict(line: str) -> Any:
-    """Parse as other languages do: NaN and Infinity are no JSON."""
+    """Parse a line like parsers that do not accept NaN and Infinity."""
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     return json.loads(line, parse_constant=refuse)
 
@@ -36,7 +38,7 @@ def written(folder: Path) -> list[Any]:
     return [strict(line) for line in (folder / "out/metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_logged_steps_and_evaluations_are_lines_at_once_and_others_are_not(tmp_path: Path) -> None:
+def test_only_logged_steps_and_evaluations_are_written_and_at_once(tmp_path: Path) -> None:
     this = run(tmp_path)
     tunesmith_jsonl.on_start(this)
     tunesmith_jsonl.on_step(this, record(1))
@@ -47,7 +49,7 @@ def test_logged_steps_and_evaluations_are_lines_at_once_and_others_are_not(tmp_p
     assert written(tmp_path)[1]["eval_loss"] == 2.0
 
 
-def test_numbers_that_are_not_finite_leave_valid_json(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     this = run(tmp_path)
     tunesmith_jsonl.on_start(this)
     tunesmith_jsonl.on_step(this, record(1, float("nan"), evaluation={"eval_loss": float("-inf")}))
@@ -61,13 +63,13 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path: Path, t
     for step in range(1, 6):
         tunesmith_jsonl.on_step(this, record(step))
     path = tmp_path / "out/metrics.jsonl"
-    whole = path.read_bytes()
-    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]) + torn)
+    uninterrupted = path.read_bytes()
+    path.write_bytes(b"".join(uninterrupted.splitlines(keepends=True)[:3]) + torn)
     resumed = run(tmp_path, step=2)
     tunesmith_jsonl.on_start(resumed)
     for step in range(3, 6):
         tunesmith_jsonl.on_step(resumed, record(step))
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == uninterrupted
     assert bool(resumed.notes) == bool(torn)
 
 
@@ -86,7 +88,7 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_killed_while_rewinding_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_while_rewinding_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     this = run(tmp_path)
     tunesmith_jsonl.on_start(this)
     tunesmith_jsonl.on_step(this, record(1))

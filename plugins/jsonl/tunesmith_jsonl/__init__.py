@@ -1,4 +1,4 @@
-"""Metrics as JSON lines in the run's folder: metrics.jsonl."""
+"""Write metrics as JSON lines to metrics.jsonl in the output folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NAME = "metrics.jsonl"
 
 @hookimpl
 def on_start(run: Run) -> None:
-    """Begin the file; when a run goes on from a checkpoint, drop what the next steps will write again."""
+    """Start the file. If the run resumes from a checkpoint, keep only the lines up to that step."""
     from tunesmith_jsonl.lines import rewind
 
     if run.world.main:
         damaged = rewind(run.output_dir / NAME, run.step)
         if damaged:
-            run.note(NAME, f"incomplete lines that an interruption left, dropped: {damaged}")
+            run.note(NAME, f"incomplete lines of an interrupted run dropped: {damaged}")
 
 
 @hookimpl(trylast=True)

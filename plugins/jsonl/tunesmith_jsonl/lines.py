@@ -1,4 +1,4 @@
-"""A file of JSON lines that a killed and resumed run leaves as if it had never been interrupted."""
+"""Append to a JSON lines file, and rewind it so that a resumed run writes each step once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from tunesmith.redact import clean
 
 
 def append(path: Path, numbers: Mapping[str, Any]) -> None:
-    """Write one line, on disk for every reader when this returns. What is not finite is null: JSON has no NaN."""
+    """Append one line and close the file. Numbers that are not finite become null, because JSON has no NaN."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(clean(finite), allow_nan=False) + "\n")
 
 
 def rewind(path: Path, step: int) -> int:
-    """Keep the lines up to `step` (0: none) and no damaged ones, or start the file; the number of damaged lines.
+    """Drop damaged lines and the lines after `step` (0: all lines). Return the number of damaged lines.
 
-    The file is replaced in one go: killed at any instant, it is the old one or the new one.
+    The file is created if it is missing. It is replaced atomically, so a run killed at any time leaves the old file or
+    the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_bytes().splitlines() if step and path.exists() else []
     steps = [_step(line) for line in lines]
-    kept = [line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step]
+    kept = [line for line, number in zip(lines, steps, strict=True) if number is not None and number <= step]
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         file.writelines(line + b"\n" for line in kept)
@@ -38,7 +39,7 @@ def rewind(path: Path, step: int) -> int:
 
 
 def _step(line: bytes) -> int | None:
-    """The step that a line tells of; None for a line that is no JSON object with a step."""
+    """Return the step of a line, or None if the line is not a JSON object with a step."""
     try:
         value = json.loads(line)
     except ValueError:  # not JSON, or not UTF-8

@@ -1,4 +1,4 @@
-"""The baseline of a step by hand, and what is left of a micro-batch once it is known."""
+"""The baseline of a step equals the formula, and is removed from the micro-batch before training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tunesmith_kto.baseline import alone as beside
+from tunesmith_kto.baseline import alone as baselines_alone
 from tunesmith_kto.baseline import branches_of, leave_out, with_baselines
 from tunesmith_kto.step import prepare as prepare_step
 
-from plugins.kto.tests import made
 from plugins.kto.tests.test_parity import ABOVE
-from tests import one_step, tiny
+from tests import one_step, rows, tiny
 from tunesmith import DataError, Example, Needs, PluginError, collate
 from tunesmith.api import prepare, verify
 
@@ -20,7 +19,7 @@ ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt_neox")
 
 
 def plain(policy, example: Example, which: int) -> torch.Tensor:
-    """Log-probability of an answer by transformers' own forward of its tokens alone."""
+    """Return the log-probability of an answer by transformers' own forward pass over its tokens."""
     tokens = torch.tensor(example.path_tokens(which))
     logps = policy.inside(lambda: policy.language_model.plain_logits(tokens)).log_softmax(-1)
     start = len(tokens) - len(example.segments[which].tokens)
@@ -29,10 +28,10 @@ def plain(policy, example: Example, which: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
-def test_the_baseline_is_the_mean_over_the_step_by_hand(architecture: str, tmp_path: Path) -> None:
-    """In one micro-batch and in two uneven ones, with shared prompts and repeated ones."""
-    run, policy = one_step.started(made.config(tmp_path, architecture=architecture), ABOVE)
-    one_step.moved(policy.model, 3, 0.02)
+def test_the_baseline_is_the_mean_over_the_step(architecture: str, tmp_path: Path) -> None:
+    """In one micro-batch and in two uneven ones, with shared and with repeated prompts."""
+    run, policy = one_step.started(rows.config(tmp_path, "kto", architecture=architecture), ABOVE)
+    one_step.perturb(policy.model, 3, 0.02)
     examples = list(run.data.train)
     with policy.reference() as reference:
         ratios = [plain(policy, e, 2) - plain(reference, e, 2) for e in examples]
@@ -48,9 +47,9 @@ def test_the_baseline_is_the_mean_over_the_step_by_hand(architecture: str, tmp_p
 
 @pytest.mark.parametrize("share", [True, False])
 @torch.no_grad()
-def test_what_is_trained_on_is_the_batch_without_the_branches(share: bool, tmp_path: Path) -> None:
-    """Nothing is computed or counted for a baseline once it is known: counts and numbers of a batch without any."""
-    run, policy = one_step.started(made.config(tmp_path))
+def test_the_trained_batch_has_no_baselines(share: bool, tmp_path: Path) -> None:
+    """After prepare_step, counts and log-probabilities are those of a batch that never had baselines."""
+    run, policy = one_step.started(rows.config(tmp_path, "kto"))
     examples = list(run.data.train)
     own = collate([Example(e.segments[:2], e.columns) for e in examples], share=share)
     batch = collate(examples, share=share)
@@ -63,8 +62,8 @@ def test_what_is_trained_on_is_the_batch_without_the_branches(share: bool, tmp_p
 
 
 @torch.no_grad()
-def test_a_dummy_adds_nothing(tmp_path: Path) -> None:
-    run, policy = one_step.started(made.config(tmp_path), ABOVE)
+def test_a_dummy_does_not_change_the_baseline(tmp_path: Path) -> None:
+    run, policy = one_step.started(rows.config(tmp_path, "kto"), ABOVE)
     examples = list(run.data.train)
     alone, batch, dummy = collate(examples), collate(examples), collate(examples[:1])
     dummy.dummy, dummy.counts = True, dict.fromkeys(dummy.counts, 0.0)
@@ -75,9 +74,9 @@ def test_a_dummy_adds_nothing(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_rows_without_prompts_and_without_branches_go_along(tmp_path: Path) -> None:
-    """The first token of a text is predicted by nothing, so it is no part of a baseline either."""
-    _, policy = one_step.started(made.config(tmp_path))
+def test_rows_without_prompts_or_branches_are_supported(tmp_path: Path) -> None:
+    """The first token of a text is not predicted, so it is not part of a baseline either."""
+    _, policy = one_step.started(rows.config(tmp_path, "kto"))
     nothing, something, alone = Example.branches([], [[5, 6]]), Example.branches([7, 8], [[9]]), Example.text([3, 4])
     for example in (nothing, something):
         branch = Example.branches(example.prompt, [[20, 21, 22]]).segments[1]
@@ -94,7 +93,7 @@ def test_rows_without_prompts_and_without_branches_go_along(tmp_path: Path) -> N
         assert scored.target_ids[own:].tolist() == [21, 22, 20, 21, 22]
         logps = policy(scored, Needs(logps=True)).logps
         assert float(logps[own + 2 :].sum()) == pytest.approx(float(plain(policy, something, 2)), abs=1e-5)
-        lone = beside(batch, branches)  # the same without the rows' own answers
+        lone = baselines_alone(batch, branches)
         assert lone.input_ids[0].tolist() == [20, 21, 22, 7, 8, 20, 21, 22]
         torch.testing.assert_close(policy(lone).logps, logps[own:], atol=1e-5, rtol=1e-5)
         leave_out(batch, branches)
@@ -102,22 +101,22 @@ def test_rows_without_prompts_and_without_branches_go_along(tmp_path: Path) -> N
         torch.testing.assert_close(policy(batch).logps, logps[:own], atol=1e-5, rtol=1e-5)
 
 
-def test_the_promises_of_the_engine_hold_with_the_branches(tmp_path: Path) -> None:
-    assert all(row["ok"] for row in verify(prepare(tiny.start(made.config(tmp_path, sample_packing=True)))))
+def test_verify_passes_with_the_branches(tmp_path: Path) -> None:
+    assert all(row["ok"] for row in verify(prepare(tiny.start(rows.config(tmp_path, "kto", sample_packing=True)))))
 
 
 @pytest.mark.parametrize(
     ("columns", "answers", "error", "message"),
     [
-        ({"label": 0.5}, 1, DataError, "row 3 of entry 0: the label is 0.5, neither true nor false"),
+        ({"label": 0.5}, 1, DataError, "row 4 of entry 0: the label must be true or false, got 0.5"),
         ({}, 1, PluginError, "the rows have no label"),
-        ({"label": 1.0}, 2, PluginError, "row 3 of entry 0 gives 2 answers, not one"),
+        ({"label": 1.0}, 2, PluginError, "row 4 of entry 0: expected one answer, got 2"),
     ],
 )
-def test_rows_that_are_no_labelled_answers_are_refused(
+def test_rows_that_are_not_labeled_answers_are_refused(
     columns: dict[str, float], answers: int, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
-    run, policy = one_step.started(made.config(tmp_path))
+    run, policy = one_step.started(rows.config(tmp_path, "kto"))
     example = Example.branches([1], [[2]] * answers, columns=columns, origin=(0, 3))
     with pytest.raises(error, match=message):
         prepare_step(run, policy, [collate([example])])

@@ -1,4 +1,4 @@
-"""KTO: preference optimisation of single answers that are labelled good or bad."""
+"""KTO: preference optimization of single answers that are labeled good or bad."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class KTOSettings(Settings):
-    """How answers are held to the reference, and how much each kind counts."""
+    """Strength of the penalty for leaving the reference, and the weight of each label."""
 
     rl_beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference."""
+    """β: how strongly the policy is kept close to the reference."""
     kto_desirable_weight: PositiveFloat = 1.0
-    """How much an answer labelled true counts."""
+    """Weight of an answer labeled true."""
     kto_undesirable_weight: PositiveFloat = 1.0
-    """How much an answer labelled false counts."""
+    """Weight of an answer labeled false."""
     kto_loss_type: Literal["kto", "apo_zero_unpaired"] = "kto"
-    """The loss: kto compares rewards with what answers to other prompts get; apo_zero_unpaired with 0."""
+    """The loss: kto compares rewards with those of answers to other prompts, apo_zero_unpaired with 0."""
 
 
 plugin = Plugin(
@@ -38,7 +38,7 @@ plugin = Plugin(
 
 @hookimpl(wrapper=True)
 def build_dataset(run: Run, spec: DatasetSpec) -> Generator[None, Iterable[Example], Iterable[Example]]:
-    """Put beside each answer one to another prompt, which the baseline is made of."""
+    """Add to each example an answer to another prompt, from which the baseline is computed."""
     examples = yield
     if run.settings(KTOSettings).kto_loss_type != "kto":
         return examples
@@ -49,7 +49,7 @@ def build_dataset(run: Run, spec: DatasetSpec) -> Generator[None, Iterable[Examp
 
 @hookimpl
 def configure(run: Run) -> None:
-    """Look at the prepared rows: are there two prompts, and both labels?"""
+    """Check that the prepared rows have two different prompts and both labels."""
     from tunesmith_kto.checks import check_rows
 
     check_rows(run, run.settings(KTOSettings))
@@ -57,7 +57,7 @@ def configure(run: Run) -> None:
 
 @hookimpl
 def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
-    """Log-probabilities by the reference, the baseline of the step, and how many answers of each label there are."""
+    """Add the reference's log-probabilities, the baseline of the step, and the number of answers of each label."""
     from tunesmith_kto.step import prepare
 
     prepare(run, policy, batches)
@@ -72,7 +72,7 @@ def compute_loss(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
 
 @hookimpl
 def on_step(record: StepRecord) -> None:
-    """Add how far the rewards of both labels are apart: the difference of two means is no mean."""
+    """Add the margin between the rewards of both labels: as a difference of two means, it cannot be a term."""
     from tunesmith_kto.loss import add_margin
 
     add_margin(record.metrics)

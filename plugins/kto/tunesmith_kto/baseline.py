@@ -1,6 +1,6 @@
-"""The branches of a micro-batch that only the baseline is made of: scored once with the others, then left out.
+"""Score the branches of a micro-batch that serve only the baseline, and remove them before training.
 
-T tokens, N scored tokens, M tokens of baselines, S sequences, R branches of the row.
+N scored tokens of the batch, M scored tokens of its baselines.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tunesmith import Batch, TreeMask
 
 
 class Branch(NamedTuple):
-    """A baseline in the row: its number among the branches, its first token, the end, and the token before the first,
-    None where nothing comes before it."""
+    """A baseline in the pack: its number among the branches, the place of its first token, its end, and the place of
+    the token before it (None if there is none)."""
 
     number: int
     start: int
@@ -25,15 +25,15 @@ class Branch(NamedTuple):
 
 
 def branches_of(batch: Batch) -> list[Branch]:
-    """The baselines of a batch: each is the last branch of its tree."""
+    """Return the baselines of a batch: each is the last branch of its tree."""
     return list(_branches(batch, batch.tree_mask)) if "baseline" in batch.columns else []
 
 
 def _branches(batch: Batch, tree_mask: TreeMask) -> Iterator[Branch]:
     roots = [number for number, seen in enumerate(tree_mask.sees) if not seen]
     last = [root - 1 for root in [*roots[1:], len(tree_mask.start)]]
-    trees = batch.sequence_example.tolist()  # of each sequence; where prompts are repeated it has one of its own
-    if len(last) != batch.examples:
+    trees = batch.sequence_example.tolist()
+    if len(last) != batch.examples:  # prompts are repeated, so each sequence is a tree
         trees = list(range(batch.sequences))
     for tree, tokens in zip(trees, batch.columns["baseline"].long().tolist(), strict=True):
         if tokens:
@@ -46,7 +46,7 @@ def _branches(batch: Batch, tree_mask: TreeMask) -> Iterator[Branch]:
 
 
 def _place(tree_mask: TreeMask, branch: int, position: int) -> int | None:
-    """Where in the row the token at a position is that a branch sees."""
+    """Return the place in the pack of the token that a branch sees at a position, or None."""
     for number, limit in tree_mask.sees[branch].items():
         offset = position - tree_mask.first[number]
         if 0 <= offset < tree_mask.lengths[number] and position < limit:
@@ -55,7 +55,7 @@ def _place(tree_mask: TreeMask, branch: int, position: int) -> int | None:
 
 
 def with_baselines(batch: Batch, branches: list[Branch]) -> Batch:
-    """The same row with all tokens of the baselines scored, [N + M]: those of the batch, then theirs."""
+    """Return a copy of the batch that also scores all tokens of the baselines: [N + M], its own tokens first."""
     sources: list[int] = []
     targets: list[int] = []
     for branch in branches:
@@ -71,15 +71,15 @@ def with_baselines(batch: Batch, branches: list[Branch]) -> Batch:
 
 
 def alone(batch: Batch, branches: list[Branch]) -> Batch:
-    """The baselines and the prompts that they follow, without the rows' own answers: all their tokens are scored [M].
+    """Return a batch of the baselines and their prompts, without the rows' own answers; all baselines are scored [M].
 
-    A row without any stays whole, as each process has to run the model on something.
+    A pack without baselines keeps its tokens, because every process has to run the model.
     """
-    made, own = with_baselines(batch, branches), len(batch.target_ids)
-    made.score_from, made.target_at, made.target_ids = (
-        made.score_from[own:],
-        made.target_at[own:],
-        made.target_ids[own:],
+    lone, own = with_baselines(batch, branches), len(batch.target_ids)
+    lone.score_from, lone.target_at, lone.target_ids = (
+        lone.score_from[own:],
+        lone.target_at[own:],
+        lone.target_ids[own:],
     )
     tree_mask, kept = batch.tree_mask, dict.fromkeys(range(len(batch.tree_mask.start)), 0)
     for branch in branches:
@@ -87,25 +87,24 @@ def alone(batch: Batch, branches: list[Branch]) -> Batch:
         for number, limit in tree_mask.sees[branch.number].items():
             kept[number] = max(kept[number], min(tree_mask.lengths[number], limit - tree_mask.first[number]))
     if branches:
-        keep_only(made, kept)
-    return made
+        keep_only(lone, kept)
+    return lone
 
 
 def leave_out(batch: Batch, branches: list[Branch]) -> None:
-    """Take the baselines out of the row, in place: nothing is computed for them again, and nothing counts them.
+    """Remove the baselines from the pack, in place, so that they are neither computed again nor counted.
 
     Their sequences keep their numbers, without tokens.
     """
-    gone = {branch.number for branch in branches}
-    keep_only(batch, {n: 0 if n in gone else length for n, length in enumerate(batch.tree_mask.lengths)})
+    removed = {branch.number for branch in branches}
+    keep_only(batch, {n: 0 if n in removed else length for n, length in enumerate(batch.tree_mask.lengths)})
     if not batch.dummy:
         batch.counts["input_tokens"] = batch.tokens
         batch.counts["sequences"] = batch.sequences - len(branches)
 
 
 def keep_only(batch: Batch, kept: dict[int, int]) -> None:
-    """Cut each branch of the row to so many of its first tokens, in place; nothing that is scored may be among the
-    others."""
+    """Cut each branch of the pack to its first `kept[number]` tokens, in place. Scored tokens must not be cut."""
     tree_mask = batch.tree_mask
     numbers = [number for number, length in kept.items() if length]
     tokens = [tree_mask.start[number] + i for number in numbers for i in range(kept[number])]

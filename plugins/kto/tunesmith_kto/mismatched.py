@@ -1,4 +1,4 @@
-"""Answers to other prompts, as branches beside a row's own answer: what the baseline of the loss is estimated from."""
+"""Add answers to other prompts as second branches, from which the baseline of the loss is estimated."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith import Example, PluginError, Segment
+from tunesmith import ROWS_PER_BLOCK, Example, PluginError, Segment
 
-BLOCK = 1024
-"""Rows that take answers from each other. Processes that prepare data (dataset_num_proc) take whole blocks of as many,
-so that several make the same examples as one."""
 WHY = "answer of another row, for the baseline"
 
 
 def with_mismatched(examples: Iterable[Example], limit: int, *, streamed: bool) -> Iterator[Example]:
-    """The examples, each with a second branch after the same prompt: an answer of the next rows with another prompt.
+    """Yield the examples, each with a second branch after its prompt: an answer of the next rows with another prompt.
 
-    The branch ends at `limit` positions and trains nothing: its weights are 0, and its column "baseline" is the number
-    of its tokens, 0 on a row's own answer. Rows with one prompt in succession take different answers as far as there
-    are some; the last rows, which none follow, take the answer before them. An example gets no branch where no row
-    beside it has another prompt, and where nothing of its own answer is trained. A stream is no sequence of blocks, as
-    a resumed run begins anywhere in it. Raises PluginError for an example without exactly one answer.
+    The branch is cut at `limit` positions and is not trained: its weights are 0. Its column "baseline" is the number of
+    its tokens, and 0 for a row's own answer. Successive rows with the same prompt get different answers as long as
+    there are enough. The last rows, which no other prompt follows, get the answer before them. An example gets no
+    branch if no neighboring row has another prompt, or if no token of its own answer is trained. A stream is not
+    divided into blocks, because a resumed run may begin anywhere in it.
+
+    Raises PluginError for an example that does not have exactly one answer.
     """
     examples = iter(examples)
     if streamed:
         yield from _matched(examples, limit)
         return
-    while block := list(islice(examples, BLOCK)):
+    # Rows exchange answers within a block. Processes that prepare data (dataset_num_proc) work on the same blocks, so
+    # any number of them makes the same examples.
+    while block := list(islice(examples, ROWS_PER_BLOCK)):
         yield from _matched(block, limit)
 
 
@@ -41,21 +42,21 @@ def _matched(examples: Iterable[Example], limit: int) -> Iterator[Example]:
         following = next(groups, None)
         others = _answers(following or ()) or before
         before = _answers(group)[-1:] or before
-        # counted from the end of the group, so that it does not matter where in it a resumed run begins
-        for place, example in zip(reversed(range(len(group))), group, strict=True):
-            yield _with_branch(example, others[place % len(others)] if others else None, limit)
+        # counted from the end of the group, so that a resumed run may begin anywhere in it
+        for number, example in zip(reversed(range(len(group))), group, strict=True):
+            yield _with_branch(example, others[number % len(others)] if others else None, limit)
         group = following
 
 
 def _own(example: Example) -> Segment:
     if len(example.segments) != 2:
-        answers = len(example.segments) - 1
-        raise PluginError(f"a labelled row gives {answers} answers, not one", help="take a type for labelled answers")
+        message = f"a labeled row must have one answer, got {len(example.segments) - 1}"
+        raise PluginError(message, help="use a type for labeled answers")
     return example.segments[1]
 
 
 def _start(own: Segment) -> int | None:
-    """The offset of the first trained token, or None where nothing is trained: the prompt may reach into a segment."""
+    """Return the offset of the first trained token, as a prompt may extend into the segment; None if there is none."""
     trained = np.flatnonzero(own.weights)
     return int(trained[0]) if len(trained) else None
 
@@ -66,7 +67,7 @@ def _prompt(example: Example) -> bytes:
 
 
 def _answer(example: Example) -> Segment | None:
-    """The answer from its first trained token on, as context; None where nothing is trained."""
+    """Return the answer from its first trained token on, untrained; None if no token of it is trained."""
     own = _own(example)
     start = _start(own)
     return None if start is None else _cut(own, start, len(own.tokens))
@@ -76,9 +77,9 @@ def _answers(group: Iterable[Example]) -> list[Segment]:
     return [answer for example in group if (answer := _answer(example)) is not None]
 
 
-def _cut(s: Segment, start: int, end: int) -> Segment:
-    columns: dict[str, Any] = {k: v[start:end] if np.ndim(v) else v for k, v in s.columns.items()}
-    tokens = s.tokens[start:end]
+def _cut(segment: Segment, start: int, end: int) -> Segment:
+    columns: dict[str, Any] = {k: v[start:end] if np.ndim(v) else v for k, v in segment.columns.items()}
+    tokens = segment.tokens[start:end]
     return Segment(tokens, np.zeros(len(tokens), np.float32), columns=columns, notes=[(len(tokens), WHY)])
 
 

@@ -1,4 +1,4 @@
-"""Before an optimizer step: the reference's log-probabilities, and the baseline over all answers of the step."""
+"""Prepare an optimizer step: compute the reference's log-probabilities and the baseline over all its answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LABELS = ("desirable", "undesirable")
 
 
 def prepare(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
-    """Put the reference's log-probabilities [N] and the baseline [E] into each batch, and count the labels.
+    """Add the reference's log-probabilities [N] and the baseline [E] to each batch, and count the labels.
 
-    The baseline is the mean of log π(y'|x) / π_ref(y'|x) over all answers y' to other prompts, of all micro-batches and
-    processes, and at least 0. A label that no answer of the step has is not counted, on any process.
+    The baseline is the mean of log π(y'|x) / π_ref(y'|x) over the answers y' to other prompts in all micro-batches and
+    processes, and at least 0. A label that no answer of the step has gets no count on any process.
     """
     settings = run.settings(KTOSettings)
     sums = dict.fromkeys(("log_ratios", "answers", *LABELS), 0.0)
@@ -25,8 +25,8 @@ def prepare(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
         log_ratios, answers = score(policy, batch, settings.kto_loss_type == "kto")
         good = float(batch.columns["label"].sum())
         if not batch.dummy:
-            found = log_ratios, answers, good, batch.examples - good
-            sums = {name: sums[name] + number for name, number in zip(sums, found, strict=True)}
+            numbers = log_ratios, answers, good, batch.examples - good
+            sums = {name: sums[name] + number for name, number in zip(sums, numbers, strict=True)}
         for label, number in zip(LABELS, (good, batch.examples - good), strict=True):
             batch.counts[label] = 0.0 if batch.dummy else number
     sums = run.world.sums(sums)
@@ -43,7 +43,7 @@ def prepare(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
 
 
 def score(policy: Policy, batch: Batch, baseline: bool) -> tuple[float, int]:
-    """Add "ref_logps" [N] to the batch; with `baseline`, take its baselines out of it and give the sum of their
+    """Add "ref_logps" [N] to the batch. With `baseline`, also remove its baselines, and return the sum of their
     log-ratios and their number."""
     branches = branches_of(batch)
     own = len(batch.target_ids)
@@ -58,14 +58,15 @@ def score(policy: Policy, batch: Batch, baseline: bool) -> tuple[float, int]:
 
 
 def check_labelled(batch: Batch) -> None:
-    """Raises DataError where a row's label is neither true nor false, PluginError for rows that are not labelled."""
+    """Raise DataError for a label that is neither true nor false, and PluginError for rows that are not labeled."""
     if "label" not in batch.columns:
-        raise PluginError("the rows have no label", help="take a type for labelled answers")
+        raise PluginError("the rows have no label", help="use a type for labeled answers")
     answers = [len(own) for own in batch.by_example(batch.sequence_example)]
     most = 2 if "baseline" in batch.columns else 1
     labels = batch.columns["label"].tolist()
     for (entry, row), number, label in zip(batch.origins, answers, labels, strict=True):
         if not 1 <= number <= most:
-            raise PluginError(f"row {row} of entry {entry} gives {number} answers, not one")
+            raise PluginError(f"row {row + 1} of entry {entry}: expected one answer, got {number}")
         if label not in (0.0, 1.0):
-            raise DataError(f"row {row} of entry {entry}: the label is {label:g}, neither true nor false", code="row")
+            message = f"row {row + 1} of entry {entry}: the label must be true or false, got {label:g}"
+            raise DataError(message, code="row")

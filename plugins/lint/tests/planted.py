@@ -1,4 +1,4 @@
-"""A fault for every rule, each planted among good rows: what is written, and with which keys."""
+"""Data with one planted fault for each rule, and good data without any."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ MARKS_EARLIER_TURNS = (
 
 
 class Planted(NamedTuple):
-    """Good rows and bad ones; the type and further keys of the entry, and of the run; the rows of test_datasets."""
+    """Good and bad rows, and the settings that they are loaded with.
+
+    type, kind: the `type:` of the entry and the row kind of the method. entry, keys: further keys of the entry and of
+    the run. tests: the rows of test_datasets.
+    """
 
     good: Rows
     bad: Rows
@@ -43,21 +47,20 @@ def sentences(number: int, seed: int = 0) -> list[str]:
     return [f"{i} {tiny.sentence(r, 5, 9)}" for i in range(number)]
 
 
-CHATS = [chat(one, two) for one, two in zip(sentences(8), sentences(8, 1), strict=True)]
-SYSTEMS = [chat("Be kind.", one, two, roles=("system", "user", "assistant"))
-           for one, two in zip(sentences(4, 2), sentences(4, 3), strict=True)]  # fmt: skip
+CHATS = [chat(p, c) for p, c in zip(sentences(8), sentences(8, 1), strict=True)]
+SYSTEMS = [chat("Be kind.", p, c, roles=("system", "user", "assistant"))
+           for p, c in zip(sentences(4, 2), sentences(4, 3), strict=True)]  # fmt: skip
 PAIRS = [{"prompt": p, "chosen": c, "rejected": r}
          for p, c, r in zip(sentences(8), sentences(8, 1), sentences(8, 2), strict=True)]  # fmt: skip
 LABELLED = [{"prompt": p, "completion": c, "label": i % 2 == 0}
             for i, (p, c) in enumerate(zip(sentences(8), sentences(8, 1), strict=True))]  # fmt: skip
-TEXTS = [{"text": one} for one in sentences(8)]
+TEXTS = [{"text": text} for text in sentences(8)]
 ALPACA = [{"instruction": p, "output": o} for p, o in zip(sentences(8), sentences(8, 1), strict=True)]
 STEPS = [{"prompt": p, "completions": [a, b], "labels": [True, False]}
          for p, a, b in zip(sentences(8), sentences(8, 1), sentences(8, 2), strict=True)]  # fmt: skip
 SEGMENTS = [{"segments": [{"label": False, "text": p}, {"label": True, "text": f"{o}<|im_end|>"}]}
             for p, o in zip(sentences(8), sentences(8, 1), strict=True)]  # fmt: skip
 LONG = " ".join(sentences(20, 5))
-HELD = {"val_set_size": 4}
 
 GOOD = {
     "conversations": Planted(CHATS, []),
@@ -67,7 +70,7 @@ GOOD = {
     "texts": Planted(TEXTS, [], "completion"),
     "instructions": Planted(ALPACA, [], "alpaca", keys={"sequence_len": 512}),
     "steps": Planted(STEPS, [], "stepwise_supervised", "stepwise"),
-    "prompts": Planted([{"messages": one["messages"][:1]} for one in CHATS], [], "chat_template", "prompt"),
+    "prompts": Planted([{"messages": row["messages"][:1]} for row in CHATS], [], "chat_template", "prompt"),
     "segments": Planted(SEGMENTS, [], "input_output"),
     "with a held-out split": Planted(CHATS, [], keys={"val_set_size": 0.25}),
     "with evaluation rows": Planted(CHATS[:5], [], tests=CHATS[5:]),
@@ -82,7 +85,7 @@ BAD = {
     "end-never-trained": Planted([], CHATS, entry={"train_on_eos": "none"}),
     "end-sometimes-untrained": Planted(SEGMENTS, [{"segments": [{"label": False, "text": "Why?"},
                                                                 {"label": True, "text": " So."}]}], "input_output"),
-    "double-bos": Planted([], [{"text": f"<|im_start|><|im_start|>{one}"} for one in sentences(8)], "completion",
+    "double-bos": Planted([], [{"text": f"<|im_start|><|im_start|>{text}"} for text in sentences(8)], "completion",
                           keys={"special_tokens": {"bos_token": "<|im_start|>"}}),
     "too-long": Planted(CHATS, [chat(LONG, "Yes.")]),
     "answer-lost": Planted(CHATS, [chat(LONG, "Yes.")], keys={"excess_length_strategy": "truncate"}),
@@ -104,7 +107,7 @@ BAD = {
 
 
 def config(folder: Path, model: Path, planted: Planted) -> Path:
-    """Write the data of a planted fault, good rows first, and the YAML of a run on it."""
+    """Write the rows, good ones first, and the YAML of a run that trains on them. Return the path of the YAML."""
     keys: dict[str, Any] = {}
     if planted.kind != "conversation":
         (folder / "method.py").write_text(METHOD.format(kind=planted.kind))

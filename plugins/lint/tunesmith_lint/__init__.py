@@ -1,9 +1,9 @@
-"""Finds rows that teach nothing, or the wrong thing, before a run is trained on them: `tunesmith lint`."""
+"""`tunesmith lint`: find rows that train the wrong thing, or nothing, before a run uses them."""
 
 from __future__ import annotations
 
 from tunesmith import Plugin
 
-HELP = "Look through all data for what is trained wrongly, or not at all."
+HELP = "Check all data for rows that train the wrong thing, or nothing."
 
 plugin = Plugin(commands={"lint": ("tunesmith_lint.command:lint", HELP)})

@@ -1,4 +1,4 @@
-"""What becomes of each row of an entry: an example, or the problem that its strategy has with it."""
+"""Run a prompt strategy over all rows of an entry, restarting it after each row that it refuses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from tunesmith import DataError, DatasetSpec, Example, PluginError, Problem, Row
 
 STOPPED = "too-many-refused"
 MOST = 500
-"""Refused rows of an entry after which the rest of it is not looked at: each costs a new start of the strategy."""
+"""Refused rows after which the rest of an entry is skipped. Each refusal costs a restart of the strategy."""
 
 
-class Ahead:
-    """The rows of an entry as a strategy reads them. Those that it has read and not answered yet are given to the next
-    one again; where reading them fails, they end, and `fault` says why."""
+class Pending:
+    """The rows of an entry, with those kept that a strategy has read but not yet turned into an example.
+
+    Iterating again, after a restart of the strategy, first yields the kept rows. If reading the rows fails, they end,
+    and `read_error` is set.
+    """
 
     def __init__(self, rows: Iterable[Row]):
         self.rows = iter(rows)
         self.waiting: deque[Row] = deque()
-        self.fault: DataError | None = None
+        self.read_error: DataError | None = None
 
     def __iter__(self) -> Iterator[Row]:
         yield from list(self.waiting)
@@ -29,48 +32,52 @@ class Ahead:
             except StopIteration:
                 return
             except DataError as error:
-                self.fault = error
+                self.read_error = error
                 self.rows = iter(())
                 return
             self.waiting.append(row)
             yield row
 
-    def without(self, where: str | None, last: bool = False) -> bool:
-        """Leave out the row at a place, and with `last` all after it; whether it was among those that wait."""
-        found = next((number for number, row in enumerate(self.waiting) if row.where == where), None)
-        if found is None:
+    def remove(self, where: str | None, last: bool = False) -> bool:
+        """Remove the waiting row with the given place, and all rows after it if `last` is set.
+
+        Return False if no waiting row has that place.
+        """
+        index = next((number for number, row in enumerate(self.waiting) if row.where == where), None)
+        if index is None:
             return False
         rows = list(self.waiting)
-        self.waiting = deque(rows[:found] + ([] if last else rows[found + 1 :]))
+        self.waiting = deque(rows[:index] + ([] if last else rows[index + 1 :]))
         if last:
             self.rows = iter(())
         return True
 
 
 def outcomes(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[tuple[Row, Example] | Problem]:
-    """Each row with its example, in order; a row that can't be used, and what is wrong with the entry, as a Problem.
+    """Yield each row with its example, in order, or a Problem for a row or an entry that can't be used.
 
-    After a row that is refused the strategy starts again behind it. Raises what is no fault of the data.
+    After a refused row, the strategy is restarted on the rows that follow. Errors other than DataError are raised.
     """
-    ahead = Ahead(rows)
+    pending = Pending(rows)
     refused = 0
     while True:
         try:
-            for example in run.hooks.build_dataset(run, spec, ahead):
-                if not ahead.waiting:
-                    raise PluginError(f"plugin {spec.strategy} gives more examples than rows", where=spec.where)
-                yield ahead.waiting.popleft(), example
+            for example in run.hooks.build_dataset(run, spec, pending):
+                if not pending.waiting:
+                    raise PluginError(f"plugin {spec.strategy} yields more examples than rows", where=spec.where)
+                yield pending.waiting.popleft(), example
             break
         except DataError as error:
-            known = [problem for problem in error.problems if ahead.without(problem.where, refused == MOST - 1)]
-            if not known:
-                if not refused:  # of what it misses in all rows, a strategy that saw only the last knows nothing
+            of_rows = [problem for problem in error.problems if pending.remove(problem.where, refused == MOST - 1)]
+            if not of_rows:
+                # A problem with the whole entry. A restarted strategy has seen only the last rows, so it may report
+                # something as missing from the entry that earlier rows have.
+                if not refused:
                     yield from error.problems
                 break
-            yield from known
+            yield from of_rows
             refused += 1
     if refused >= MOST:
-        said = f"{MOST:,} rows are refused; those after them were not looked at"
-        yield Problem(said, spec.where, STOPPED)
-    if ahead.fault is not None:
-        yield from ahead.fault.problems
+        yield Problem(f"{MOST:,} rows are refused; the rows after them were not checked", spec.where, STOPPED)
+    if pending.read_error is not None:
+        yield from pending.read_error.problems

@@ -1,4 +1,4 @@
-"""LoRA: train small low-rank matrices beside frozen weights, by peft."""
+"""LoRA: train small low-rank matrices next to frozen weights, with peft."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 class LoraSettings(Settings):
-    """Keys of LoRA, by the names that this field knows."""
+    """Keys of LoRA, with the names that are usual for them."""
 
     lora_r: PositiveInt = 16
     """Rank of the update."""
     lora_alpha: PositiveFloat = 32.0
-    """The update is scaled by lora_alpha / lora_r."""
+    """Scale of the update, which is multiplied by lora_alpha / lora_r."""
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the update."""
     lora_target_modules: list[str] | str | None = None
-    """Names (last parts) of the modules that get an update, or a regular expression over whole names."""
+    """Modules that get an update: a list of names (last parts), or a regular expression that matches full names."""
     lora_target_linear: bool = False
-    """All linear layers but the head; what is done where neither this nor lora_target_modules is set."""
+    """Adapt all linear layers except the head. This is the default if lora_target_modules is not set."""
     lora_modules_to_save: list[str] | None = None
-    """Modules that are trained whole and saved with the adapter, for example embed_tokens."""
+    """Modules that are trained completely and saved with the adapter, for example embed_tokens."""
     lora_trainable_tokens: list[str] = []
-    """Tokens whose rows of the embeddings and the head are trained and saved with the adapter, and no others."""
+    """Tokens whose rows in the embeddings and the head are trained and saved with the adapter. Others stay frozen."""
     lora_model_dir: str | None = None
-    """Go on training the adapter in this folder; its own rank and targets hold."""
+    """Continue to train the adapter in this folder, with its own rank and targets."""
     peft_use_rslora: bool = False
     """Scale by lora_alpha / sqrt(lora_r) (arXiv 2312.03732)."""
     peft_use_dora: bool = False
@@ -48,19 +48,20 @@ plugin = Plugin(settings=LoraSettings, answers={"adapter": ("lora",)}, before=("
 
 @hookimpl
 def validate(run: Run) -> None:
-    mine = run.settings(LoraSettings)
-    if mine.lora_target_linear and mine.lora_target_modules:
-        raise run.config.error("lora_target_linear", "and lora_target_modules say two things", "keep one of them")
-    if isinstance(mine.lora_target_modules, str):
+    settings = run.settings(LoraSettings)
+    if settings.lora_target_linear and settings.lora_target_modules:
+        raise run.config.error("lora_target_linear", "and lora_target_modules are both set", "keep one of them")
+    if isinstance(settings.lora_target_modules, str):
         try:
-            re.compile(mine.lora_target_modules)
+            re.compile(settings.lora_target_modules)
         except re.error as error:
-            help = "write a list of names, or mend the expression"
-            raise run.config.error("lora_target_modules", f"is no regular expression: {error}", help) from None
-    if mine.lora_model_dir:
-        said = sorted(mine.model_fields_set - {"lora_model_dir"})
-        if said:
-            raise run.config.error(said[0], "has no effect: the adapter in lora_model_dir brings its own", "drop it")
+            help = "write a list of names, or fix the expression"
+            raise run.config.error("lora_target_modules", f"is not a regular expression: {error}", help) from None
+    if settings.lora_model_dir:
+        ignored = sorted(settings.model_fields_set - {"lora_model_dir"})
+        if ignored:
+            message = "has no effect: the adapter in lora_model_dir has its own settings"
+            raise run.config.error(ignored[0], message, "drop it")
 
 
 @hookimpl
@@ -98,8 +99,11 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
 def options(
     settings: LoraSettings, head: str, rows: dict[str, list[int]] | None = None, left_out: list[str] | None = None
 ) -> dict[str, Any]:
-    """The arguments of peft's LoraConfig; with a score head, that is trained whole. rows: of which modules which are
-    trained. left_out: modules that get no adapter."""
+    """Return the arguments of peft's LoraConfig. A score head is trained completely.
+
+    `head` is "lm" or "score". `rows` maps the names of modules to the rows that are trained. `left_out` lists the
+    modules without an adapter.
+    """
     return {
         "r": settings.lora_r,
         "lora_alpha": settings.lora_alpha,

@@ -1,4 +1,4 @@
-"""Put a LoRA adapter into a model, and write it as peft does."""
+"""Inject a LoRA adapter into a model, and save it in peft's format."""
 
 from __future__ import annotations
 
@@ -20,45 +20,47 @@ from tunesmith_lora.saved import WEIGHTS
 
 REFERENCE = "reference"
 RECURRENT = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
-"""Models of which peft refuses an adapter on the layers that their kernels read."""
-FITS = "it fits the base_model that it was trained on"
+"""Models in which peft refuses an adapter on layers whose weights are read by kernels."""
+FITS = "an adapter fits only the base_model that it was trained on"
 
 
 def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
-    """Inject the adapter into the layers of `model`, which stays the bare module; its other weights are frozen.
+    """Inject the adapter into the layers of `model`, freeze its other weights, and return it unwrapped.
 
-    peft's wrapper is kept aside: it switches the adapter off for the reference, and writes it.
+    peft's wrapper is kept as an attribute. It switches the adapter off for the reference, and saves it.
     """
     wrapped: Any
     if settings.lora_model_dir:
-        wrapped = go_on(run, model, settings.lora_model_dir)
+        wrapped = load_adapter(run, model, settings.lora_model_dir)
     else:
         check_targets(run, model, settings)
         rows = trainable_rows(run, model, settings) or None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft's own use of a name that transformers gives up
-                left_out = [] if settings.lora_target_modules else unfit(model)
+                warnings.simplefilter("ignore", FutureWarning)  # peft uses a name that transformers deprecates
+                left_out = [] if settings.lora_target_modules else layers_without_adapter(model)
                 if left_out:
                     kinds = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
-                    run.note("layers without an adapter", f"{kinds} ({len(left_out)} in all) can't have one")
+                    run.note("layers without an adapter", f"{kinds} ({len(left_out)} in all), which can't have one")
                 wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head, rows, left_out)))
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise
-            raise run.config.error("lora_target_modules", "matches no module", _linear(model)) from error
+            help = list_linear_layers(model)
+            raise run.config.error("lora_target_modules", "does not match any module", help) from error
     reference = None
     if settings.lora_model_dir and run.needs.reference:
         wrapped.load_adapter(settings.lora_model_dir, REFERENCE, is_trainable=False)
-        reference = functools.partial(as_it_was, wrapped)
+        reference = functools.partial(original_adapter, wrapped)
     run.adapter = Adapter("lora", wrapped.disable_adapter, reference)
-    bare: nn.Module = wrapped.get_base_model()
-    object.__setattr__(bare, "_peft_wrapper", wrapped)  # beside the module tree, or each would hold the other
-    return bare
+    unwrapped: nn.Module = wrapped.get_base_model()
+    # nn.Module.__setattr__ would register the wrapper as a child, which contains this module: a cycle.
+    object.__setattr__(unwrapped, "_peft_wrapper", wrapped)
+    return unwrapped
 
 
-def go_on(run: Run, model: nn.Module, folder: str) -> Any:
-    """peft's wrapper with the adapter of a folder. Raises ModelError."""
+def load_adapter(run: Run, model: nn.Module, folder: str) -> Any:
+    """Return peft's wrapper of `model` with the adapter of a folder. Raise ModelError."""
     where = run.config.document.where(("lora_model_dir",), value=True)
     try:
         with warnings.catch_warnings():
@@ -66,47 +68,51 @@ def go_on(run: Run, model: nn.Module, folder: str) -> Any:
             wrapped = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (ImportError, MemoryError):
         raise
-    except Exception as error:  # its files may say anything, and the library raises anything for it
-        said = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        message = f"the adapter in {folder} can't be loaded: {type(error).__name__}: {said[:300]}"
+    except Exception as error:  # the files are untrusted, and peft may raise anything for them
+        detail = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        message = f"the adapter in {folder} can't be loaded: {type(error).__name__}: {detail[:300]}"
         raise ModelError(message, where=where, help=FITS, code="adapter") from error
     check_complete(wrapped, folder, where)
     return wrapped
 
 
 def check_complete(wrapped: Any, folder: str, where: str) -> None:
-    """Raises ModelError where the file lacks matrices of the adapter, which would stay random, or has others."""
+    """Raise ModelError if the file has other tensors than the adapter. Missing ones would stay random."""
     with safe_open(Path(folder) / WEIGHTS, "pt") as file:
-        given = set(file.keys())
-    own = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    missing, foreign = sorted(own - given), sorted(name for name in given - own if ".lora_" in name)
+        in_file = set(file.keys())
+    in_model = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    missing, foreign = sorted(in_model - in_file), sorted(name for name in in_file - in_model if ".lora_" in name)
     if missing or foreign:
-        said = [f"lacks {len(missing)} of its {len(own)} tensors, first {missing[0]}"] if missing else []
-        said += [f"has {len(foreign)} that this model has no place for, first {foreign[0]}"] if foreign else []
-        message = f"{Path(folder) / WEIGHTS} {' and '.join(said)}"
+        problems = [f"is missing {len(missing)} of {len(in_model)} tensors, first {missing[0]}"] if missing else []
+        problems += [f"has {len(foreign)} tensors that do not fit this model, first {foreign[0]}"] if foreign else []
+        message = f"{Path(folder) / WEIGHTS} {' and '.join(problems)}"
         raise ModelError(message, where=where, help=FITS, code="adapter")
 
 
 def check_targets(run: Run, model: nn.Module, settings: LoraSettings) -> None:
-    """Raises ConfigError for a name of a module that the model has not: the others would hide it."""
+    """Raise ConfigError for each name that is not a module of the model. peft ignores it if another name matches."""
     names = [name for name, _ in model.named_modules()]
     for key in ("lora_target_modules", "lora_modules_to_save"):
         targets = getattr(settings, key)
         for index, target in enumerate(targets if isinstance(targets, list) else []):
             if not any(f".{name}".endswith(f".{target}") for name in names):
-                raise run.config.error((key, index), f"matches no module: {target}", _linear(model))
+                raise run.config.error((key, index), f"does not match any module: {target}", list_linear_layers(model))
 
 
-def unfit(model: nn.Module) -> list[str]:
-    """Linear layers that take no adapter though all are wanted: what recurrent layers read as a weight instead of
-    calling it, and routers, which may give more than one tensor."""
+def layers_without_adapter(model: nn.Module) -> list[str]:
+    """Return the linear layers that can't have an adapter.
+
+    These are layers whose weight a recurrent kernel reads without calling the layer, and routers, which may return more
+    than one tensor.
+    """
     kind = getattr(getattr(model, "config", None), "model_type", None)
-    read = ("out_proj", "conv1d") if kind in RECURRENT else ()
+    read_by_kernels = ("out_proj", "conv1d") if kind in RECURRENT else ()
     linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    return [name for name, m in linear if "Router" in type(m).__name__ or name.rpartition(".")[2] in read]
+    return [name for name, m in linear if "Router" in type(m).__name__ or name.rpartition(".")[2] in read_by_kernels]
 
 
-def _linear(model: nn.Module) -> str:
+def list_linear_layers(model: nn.Module) -> str:
+    """Return the help that lists the linear layers of a model."""
     names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
     return f"linear layers of this model: {', '.join(names)}"
 
@@ -116,14 +122,14 @@ def save(run: Run, policy: Policy, path: Path) -> None:
     state = policy.state_dict(trained=True)
     if run.world.main:
         wrapped: Any = policy.model._peft_wrapper
-        named = {f"base_model.model.{name}": value for name, value in state.items()}
-        # all that is trained is in there; "auto" would ask the hub whether the vocabulary has grown
-        wrapped.save_pretrained(path, state_dict=named, selected_adapters=["default"], save_embedding_layers=False)
+        tensors = {f"base_model.model.{name}": value for name, value in state.items()}
+        # The default of save_embedding_layers, "auto", would ask the hub if the vocabulary has grown.
+        wrapped.save_pretrained(path, state_dict=tensors, selected_adapters=["default"], save_embedding_layers=False)
 
 
 @contextlib.contextmanager
-def as_it_was(wrapped: Any) -> Iterator[None]:
-    """Within the block the adapter is the one that training went on from."""
+def original_adapter(wrapped: Any) -> Iterator[None]:
+    """Activate the adapter of lora_model_dir, as it was before training, within the block."""
     wrapped.set_adapter(REFERENCE)
     try:
         yield

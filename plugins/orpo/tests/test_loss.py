@@ -1,4 +1,4 @@
-"""Terms on numbers worked out by hand, odds at their ends, and what is refused."""
+"""The terms equal numbers computed by hand, extreme odds are finite, and invalid pairs and keys are refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 import torch
 from tunesmith_orpo.loss import log_odds, orpo
 
-from plugins.orpo.tests import pairs
-from tests import tiny
+from tests import rows, tiny
 from tunesmith import ConfigError, DataError, Example, PluginError, chosen_tokens, collate, segment
 
 
@@ -19,7 +18,7 @@ def batch_of(*answers: list[int]) -> Any:
     return collate([Example.branches([1, 2], answers)])
 
 
-def test_the_terms_are_those_of_the_paper() -> None:
+def test_the_terms_equal_those_of_the_paper() -> None:
     """Probabilities 1/2 and 1/8 of the chosen tokens have the geometric mean 1/4; the rejected answer has 1/2."""
     batch = batch_of([3, 4], [5])
     terms = orpo(batch, torch.tensor([0.5, 0.125, 0.5]).log(), 0.3)
@@ -35,7 +34,7 @@ def test_the_terms_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("logp", [0.0, -1e-8, -1e-3, -0.7, -20.0, -500.0])
-def test_odds_and_their_gradient_are_finite_at_both_ends(logp: float) -> None:
+def test_odds_and_their_gradient_are_finite_for_extreme_probabilities(logp: float) -> None:
     value = torch.tensor(logp, requires_grad=True)
     odds = log_odds(value)
     odds.backward()
@@ -44,24 +43,24 @@ def test_odds_and_their_gradient_are_finite_at_both_ends(logp: float) -> None:
         assert odds.item() == pytest.approx(logp - math.log(-math.expm1(logp)), abs=1e-5)
 
 
-def test_an_answer_without_trained_tokens_is_an_error_that_names_row_and_side() -> None:
-    whole, masked = segment([3, 4], 1.0, fork=2), segment([5], 0.0, fork=2)
-    batch = collate([Example([segment([1, 2]), whole, masked], origin=(0, 6))])
-    with pytest.raises(DataError, match="row 7 of data entry 0: the rejected answer has no token that is trained"):
+def test_an_answer_without_trained_tokens_is_refused_by_row_and_side() -> None:
+    trained, masked = segment([3, 4], 1.0, fork=2), segment([5], 0.0, fork=2)
+    batch = collate([Example([segment([1, 2]), trained, masked], origin=(0, 6))])
+    with pytest.raises(DataError, match="row 7 of data entry 0: the rejected answer has no trained token"):
         chosen_tokens(batch)
-    with pytest.raises(DataError, match="the chosen answer has no token"):
-        chosen_tokens(collate([Example([segment([1, 2]), masked, whole])]))
+    with pytest.raises(DataError, match="the chosen answer has no trained token"):
+        chosen_tokens(collate([Example([segment([1, 2]), masked, trained])]))
 
 
 @pytest.mark.parametrize("answers", [1, 3])
-def test_an_example_that_is_no_pair_is_an_error(answers: int) -> None:
-    with pytest.raises(PluginError, match=f"a pair has two answers, and an example has {answers}"):
+def test_an_example_that_is_not_a_pair_is_refused(answers: int) -> None:
+    with pytest.raises(PluginError, match=f"a pair must have two answers, got an example with {answers}"):
         chosen_tokens(batch_of(*[[3, 4]] * answers))
 
 
 @pytest.mark.parametrize("keys", [{"orpo_alpha": 0.0}, {"orpo_alpha": -1.0}, {"orpo_alpha": "0.1"}, {"rl_beta": 0.1}])
 def test_a_weight_out_of_range_and_the_key_of_another_method_are_refused(keys: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        tiny.start(pairs.config(tmp_path, "orpo", **keys))
+        tiny.start(rows.config(tmp_path, "orpo", **keys))
     (problem,) = caught.value.problems
-    assert next(iter(keys)) in problem.message and "run.yaml:" in (problem.where or "")
+    assert next(iter(keys)) in problem.message and "out.yaml:" in (problem.where or "")

@@ -1,4 +1,4 @@
-"""On real pairs that were not trained on, the better answer comes to get the higher implicit reward."""
+"""After ORPO on real pairs, the better answer has the higher implicit reward in held-out pairs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from plugins.orpo.tests import pairs
+from tests import method_checks
 
 
 @pytest.mark.slow
 def test_held_out_accuracy_rises(test_data: Path, tmp_path: Path) -> None:
-    """The odds ratio is nearly all of the loss here: from random weights, the likelihood first teaches which words are
-    common, and those are in both answers."""
-    pairs.check_held_out(test_data, tmp_path, "orpo", orpo_alpha=100.0)
+    """The odds ratio is most of the loss here: from random weights, the likelihood first teaches which words are
+    common, and these are in both answers."""
+    method_checks.check_held_out(test_data, tmp_path, rl="orpo", orpo_alpha=100.0)

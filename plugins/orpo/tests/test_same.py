@@ -1,4 +1,4 @@
-"""However the pairs of a step are laid out, split or dealt to processes, ORPO learns the same: float32, to 1e-5."""
+"""ORPO learns the same, to 1e-5 in float32, for any layout of pairs, micro-batches and number of processes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from plugins.orpo.tests import pairs
-from tests import tiny
+from tests import method_checks, one_step, rows, tiny
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
-@pytest.mark.parametrize("architecture", pairs.ARCHITECTURES)
-def test_shared_repeated_unpacked_and_accumulated_are_one(
-    architecture: str, adapter: str | None, tmp_path: Path
-) -> None:
-    pairs.check_layouts(pairs.config(tmp_path, "orpo", architecture=architecture, adapter=adapter))
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3", "gpt_neox"])
+def test_layouts_and_micro_batches_give_the_same_step(architecture: str, adapter: str | None, tmp_path: Path) -> None:
+    path = rows.config(tmp_path, "orpo", architecture=architecture, adapter=adapter)
+    method_checks.check_layouts(*one_step.started(path))
 
 
-def test_two_processes_packed_and_uneven_are_one(tmp_path: Path) -> None:
-    pairs.check_processes(tmp_path, {"orpo": {}})
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    method_checks.check_processes(tmp_path, {"orpo": {}})
 
 
-def test_an_evaluation_in_uneven_batches_measures_what_training_does(tmp_path: Path) -> None:
-    path = pairs.config(tmp_path, "orpo", max_steps=1, learning_rate=1e-30, eval_batch_size=4, test_datasets=[
+def test_evaluation_in_uneven_batches_equals_training(tmp_path: Path) -> None:
+    path = rows.config(tmp_path, "orpo", max_steps=1, learning_rate=1e-30, eval_batch_size=4, test_datasets=[
         {"path": str(tmp_path / "pairs.jsonl"), "type": "passthrough"}
     ])  # fmt: skip
     tiny.train(path)

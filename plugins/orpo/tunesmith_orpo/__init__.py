@@ -1,4 +1,4 @@
-"""ORPO: supervised fine-tuning on chosen answers, and an odds ratio that pushes the rejected ones away."""
+"""ORPO: supervised fine-tuning on chosen answers, with an odds ratio that penalizes rejected ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OrpoSettings(Settings):
     """The weight of the odds ratio."""
 
     orpo_alpha: PositiveFloat = 0.1
-    """How much the odds ratio counts beside the likelihood of the chosen answer: the paper's lambda."""
+    """Weight of the odds ratio relative to the likelihood of the chosen answer: λ in the paper."""
 
 
 plugin = Plugin(
@@ -30,11 +30,9 @@ plugin = Plugin(
 
 @hookimpl
 def prepare_step(batches: Sequence[Batch]) -> None:
-    """Count what the likelihood is divided by."""
-    from tunesmith import chosen_tokens
+    from tunesmith import count_chosen_tokens
 
-    for batch in batches:
-        batch.counts["chosen_tokens"] = chosen_tokens(batch)
+    count_chosen_tokens(batches)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Entropy and token accuracy: what they are by hand, whatever the tree_mask, and nothing of them is trained on."""
+"""Entropy and token accuracy equal those of plain logits and do not change training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tunesmith import ConfigError, collate
 KEYS = {"log_entropy": True, "log_token_accuracy": True}
 
 
-def test_they_are_those_of_the_plain_logits(tmp_path: Path) -> None:
+def test_the_metrics_equal_those_of_plain_logits(tmp_path: Path) -> None:
     config = tiny.sft_config(tmp_path, number=5, learning_rate=1e-2, num_epochs=20, **KEYS)
-    policy = tiny.train(config).policy  # so far that it is right in some places
+    policy = tiny.train(config).policy  # trained until some predictions are correct
     run = policy.run
     policy.model.eval()
     entropies, hits = [], []
@@ -34,11 +34,11 @@ def test_they_are_those_of_the_plain_logits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rl", [None, "dpo"])
-def test_they_are_logged_in_training_and_evaluation_and_change_nothing_else(rl: str | None, tmp_path: Path) -> None:
+def test_the_metrics_are_logged_and_do_not_change_the_loss(rl: str | None, tmp_path: Path) -> None:
     data: dict[str, Any] = {}
     if rl:
-        rows = [{"prompt": f"{n} and", "chosen": "one two three", "rejected": "four"} for n in range(8)]
-        data = {"datasets": [{"path": str(tiny.write_rows(tmp_path / "p.jsonl", rows)), "type": "passthrough"}]}
+        pairs = [{"prompt": f"{n} and", "chosen": "one two three", "rejected": "four"} for n in range(8)]
+        data = {"datasets": [{"path": str(tiny.write_rows(tmp_path / "p.jsonl", pairs)), "type": "passthrough"}]}
     keys = {"rl": rl, "max_steps": 2, "val_set_size": 2, **data}
     tiny.train(tiny.sft_config(tmp_path, output_dir=str(tmp_path / "with"), **keys, **KEYS))
     tiny.train(tiny.sft_config(tmp_path, output_dir=str(tmp_path / "without"), **keys))
@@ -47,6 +47,8 @@ def test_they_are_logged_in_training_and_evaluation_and_change_nothing_else(rl: 
     assert {"eval_entropy", "eval_mean_token_accuracy"} <= tiny.metrics(tmp_path / "with")[-1].keys()
 
 
-def test_a_model_of_scores_predicts_no_tokens(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="log_entropy has no effect"):
+def test_a_model_with_a_score_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="log_entropy has no effect: a model with a score head does not predict tokens"
+    ):
         tiny.start(tiny.sft_config(tmp_path, reward_model=True, **KEYS))

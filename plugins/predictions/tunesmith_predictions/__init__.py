@@ -1,4 +1,4 @@
-"""Metrics of predictions: their entropy, and how often the likeliest token is the right one."""
+"""Metrics of predictions: their entropy, and how often the most likely token is the correct one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class PredictionSettings(Settings):
-    """What is measured at each trained token, in training and in evaluation, under the names that TRL logs."""
+    """Metrics at each trained token, in training and in evaluation, under the names that TRL logs."""
 
     log_entropy: bool = False
-    """Log `entropy`: the mean entropy of predictions in nats. It falls towards 0 where a model becomes certain."""
+    """Log `entropy`: the mean entropy of predictions in nats. It falls toward 0 as a model becomes certain."""
     log_token_accuracy: bool = False
-    """Log `mean_token_accuracy`: how often the likeliest token is the one that should follow."""
+    """Log `mean_token_accuracy`: the share of tokens that the model predicts as the most likely one."""
 
 
 def _needs(run: Run) -> Needs:
@@ -37,18 +37,18 @@ plugin = Plugin(
 def validate(run: Run) -> None:
     if run.method.head != "lm":
         key = "log_entropy" if run.settings(PredictionSettings).log_entropy else "log_token_accuracy"
-        raise run.config.error(key, "has no effect: a model of scores predicts no tokens", "drop the key")
+        raise run.config.error(key, "has no effect: a model with a score head does not predict tokens", "drop the key")
 
 
 @hookimpl(wrapper=True)
 def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[str, Term], dict[str, Term]]:
-    """Add the metrics to the terms of the method; nothing of them is trained on."""
+    """Add the metrics to the terms of the method. They are not trained on."""
     from tunesmith import Term
 
     terms = yield
-    settings, found = run.settings(PredictionSettings), {}
+    settings, metrics = run.settings(PredictionSettings), {}
     if settings.log_entropy:
-        found["entropy"] = Term(out.entropy.detach().sum(), "tokens", metric=True)
+        metrics["entropy"] = Term(out.entropy.detach().sum(), "tokens", metric=True)
     if settings.log_token_accuracy:
-        found["mean_token_accuracy"] = Term((out.topk_ids[:, 0] == batch.target_ids).sum(), "tokens", metric=True)
-    return terms | found
+        metrics["mean_token_accuracy"] = Term((out.topk_ids[:, 0] == batch.target_ids).sum(), "tokens", metric=True)
+    return terms | metrics

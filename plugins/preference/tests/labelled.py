@@ -1,4 +1,4 @@
-"""A method that trains on labelled answers: each pulls its log-probability up or down, as its label says."""
+"""A method on labeled answers that raises the log-probability of good answers and lowers that of bad ones."""
 
 import torch.nn.functional as F
 

@@ -1,17 +1,16 @@
-"""Every type: a row in; prompt, answers and their end tokens out, as written by hand. The answers alone are trained."""
+"""Each type writes the expected prompt, answers and end tokens of a row, and only the answers are trained."""
 
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tunesmith_preference
 from tunesmith_preference.formats import FORMATS
 
-from plugins.preference.tests.made import build, tokenizer
+from plugins.preference.tests.building import build, tokenizer
+from tests import method_checks
 
 USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "Hi?"), ("assistant", "Yes."), ("assistant", "No.")))
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -34,7 +33,7 @@ IN_EACH_CHAT: dict[str, list[tuple[str, dict[str, Any], bool]]] = {  # kind: (ty
         (".default", {"question": "Hi?"} | PAIR | {"system": None}, False),
         (".default", {"instruction": "Hi?"} | RESPONSES | {"system": ""}, False),
         (".argilla", {"instruction": "Hi?"} | RESPONSES | KIND, True),
-        (".argilla_chat", LISTS | KIND, False),  # its system prompt is a message
+        (".argilla_chat", LISTS | KIND, False),  # the system prompt of this type is a message
         (".argilla_chat", {"chosen": [SYSTEM, USER, YES], "rejected": [SYSTEM, USER, NO]}, True),
         (".icr", {"input": "Hi?"} | PAIR, False),
         (".icr", {"input": "Hi?"} | PAIR | KIND, True),
@@ -99,26 +98,26 @@ CASES += [
 @pytest.mark.parametrize(
     ("kind", "type_name", "row", "prompt", "answers"), CASES, ids=[f"{k}-{t}" for k, t, *_ in CASES]
 )
-def test_every_type_writes_its_prompt_and_trains_its_answers_with_their_end_token(
+def test_each_type_writes_its_prompt_and_trains_its_answers_with_their_end_token(
     kind: str, type_name: str, row: dict[str, Any], prompt: str, answers: list[str]
 ) -> None:
     (example,) = build(kind, type_name, [row])
-    made = tokenizer()
+    tokens = tokenizer()
     context, *completions = example.segments
-    assert made.decode(context.tokens) == "<s>" + prompt and not context.weights.any()
-    assert [made.decode(s.tokens) for s in completions] == answers
+    assert tokens.decode(context.tokens) == "<s>" + prompt and not context.weights.any()
+    assert [tokens.decode(s.tokens) for s in completions] == answers
     assert all(s.weights.all() and s.fork == len(context.tokens) and s.parent == 0 for s in completions)
-    ids = made(prompt)["input_ids"]
-    assert example.path_tokens(1) == [*ids, *made(answers[0], add_special_tokens=False)["input_ids"]]
+    ids = tokens(prompt)["input_ids"]
+    assert example.path_tokens(1) == [*ids, *tokens(answers[0], add_special_tokens=False)["input_ids"]]
     assert [why for _, why in completions[0].notes][1:] == ["end token"]
     assert example.columns == ({"label": 1.0} if kind == "labelled" else {})
 
 
-def test_the_table_of_this_test_has_every_type() -> None:
+def test_the_cases_include_every_type() -> None:
     assert {kind: {t for k, t, *_ in CASES if k == kind} for kind in FORMATS} == {k: set(v) for k, v in FORMATS.items()}
 
 
-def test_of_ranked_answers_the_best_is_chosen_and_the_worst_or_the_second_rejected() -> None:
+def test_the_best_ranked_answer_is_chosen_and_the_worst_or_the_second_rejected() -> None:
     row = {"prompt": "Hi?", "answers": RANKS}
     for option, expected in ({}, "No."), ({"nectar_pair": "best_second"}, "Maybe."):
         (example,) = build("pair", "zephyr.nectar", [row], **option)
@@ -126,14 +125,14 @@ def test_of_ranked_answers_the_best_is_chosen_and_the_worst_or_the_second_reject
         assert decoded == ["Yes.</s>", f"{expected}</s>"]
 
 
-def test_a_margin_is_a_column_of_the_pair_and_a_label_one_of_the_answer() -> None:
+def test_margins_and_labels_are_columns_of_the_example() -> None:
     rows = [{"prompt": "p"} | PAIR | {"margin": m} for m in (0.5, 2)]
     assert [e.columns for e in build("pair", "passthrough", rows)] == [{"margin": 0.5}, {"margin": 2.0}]
     rows = [{"prompt": "p", "completion": "c", "label": value} for value in (True, False, 1, 0)]
     assert [e.columns["label"] for e in build("labelled", "passthrough", rows)] == [1.0, 0.0, 1.0, 0.0]
 
 
-def test_columns_can_be_renamed_in_every_format() -> None:
+def test_columns_can_be_renamed() -> None:
     row = {"q": "Hi?", "s": "Be kind.", "a": "Yes.", "b": "No."}
     names = {"field_prompt": "q", "field_chosen": "a", "field_rejected": "b", "field_system": "s"}
     (example,) = build("pair", "chatml.intel", [row], **names)
@@ -144,7 +143,7 @@ def test_columns_can_be_renamed_in_every_format() -> None:
     assert tokenizer().decode(example.path_tokens(1)) == f"<s>{LLAMA3}Yes.<|eot_id|>" and example.columns["label"] == 0
 
 
-def test_an_entrys_own_formats_are_filled_in_and_values_are_never_read_as_formats() -> None:
+def test_values_are_never_read_as_formats() -> None:
     row = {"prompt": "{system} {0.__class__}", "system": "{prompt}", "chosen": "{x}", "rejected": "}{"}
     formats = {
         "prompt_format": "[{system}] {{Q}} {prompt} A:",
@@ -163,29 +162,26 @@ def test_an_entrys_own_formats_are_filled_in_and_values_are_never_read_as_format
 
 
 @pytest.mark.parametrize("pattern", ["$A", "<s> $A", "<s> $A </s>"])
-def test_there_is_one_bos_if_the_tokenizer_writes_one_or_the_text_and_none_after_the_prompt(pattern: str) -> None:
-    made = tokenizer(pattern)
+def test_there_is_at_most_one_bos_and_none_after_the_prompt(pattern: str) -> None:
+    tokens = tokenizer(pattern)
     for text in ("<s>Hi?", "Hi?"):
-        (example,) = build("pair", "passthrough", [{"prompt": text} | PAIR], made)
+        (example,) = build("pair", "passthrough", [{"prompt": text} | PAIR], tokens)
         begins = "<s>" if "<s>" in pattern or "<s>" in text else ""
-        assert made.decode(example.path_tokens(2)) == f"{begins}Hi?No.</s>"
+        assert tokens.decode(example.path_tokens(2)) == f"{begins}Hi?No.</s>"
 
 
-def test_a_text_that_ends_itself_gets_no_second_end_token() -> None:
+def test_a_text_with_an_end_token_gets_no_second_one() -> None:
     for answer in ("Yes.</s>", "Yes.<|im_end|>", "Yes.<|im_end|>\n"):
         (example,) = build("labelled", "passthrough", [{"prompt": "p", "completion": answer, "label": True}])
         assert tokenizer().decode(example.segments[1].tokens) == answer
 
 
 def test_a_text_that_ends_with_the_pad_token_still_gets_an_end_token() -> None:
-    made = copy.deepcopy(tokenizer())
-    made.pad_token = "!"
-    (example,) = build("labelled", "passthrough", [{"prompt": "p", "completion": "Yes!", "label": True}], made)
-    assert made.decode(example.segments[1].tokens) == "Yes!</s>"
+    tokens = copy.deepcopy(tokenizer())
+    tokens.pad_token = "!"
+    (example,) = build("labelled", "passthrough", [{"prompt": "p", "completion": "Yes!", "label": True}], tokens)
+    assert tokens.decode(example.segments[1].tokens) == "Yes!</s>"
 
 
-def test_static_metadata_is_in_step() -> None:
-    from tunesmith.plugins.plugin import describe
-
-    path = Path(__file__).parent.parent / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe("preference", tunesmith_preference)))
+def test_the_metadata_is_up_to_date() -> None:
+    method_checks.check_metadata("preference", tunesmith_preference)

@@ -1,4 +1,4 @@
-"""Pairs of a chosen and a rejected answer, and answers labelled good or bad, in plain text formats."""
+"""Pairs of a chosen and a rejected answer, and answers labeled good or bad, in plain text formats."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class PreferenceDataset(Settings):
-    """Further keys of a `datasets:` entry of pairs or of labelled answers. A column that is not named is the type's."""
+    """Additional keys of a `datasets:` entry of pairs or labeled answers. Columns that are not set are the type's."""
 
     field_system: str | None = None
-    """Column with the system prompt; where it is named, each row has it, and may leave it empty."""
+    """Column with the system prompt. If set, every row must have the column; its value may be empty."""
     field_prompt: str | None = None
     """Column with the prompt."""
     field_chosen: str | None = None
@@ -24,19 +24,20 @@ class PreferenceDataset(Settings):
     field_rejected: str | None = None
     """Column with the worse answer (pairs)."""
     field_completion: str | None = None
-    """Column with the answer (labelled answers)."""
+    """Column with the answer (labeled answers)."""
     field_label: str = "label"
-    """Column that says whether the answer is good: true or false, 1 or 0 (labelled answers)."""
+    """Column with the label of the answer: true or 1 for a good one, false or 0 for a bad one (labeled answers)."""
     prompt_format: str = "{prompt}"
-    """How the prompt is written, with {prompt} and {system} (type: passthrough)."""
+    """Text of the prompt, with {prompt} and {system} (type: passthrough)."""
     chosen_format: str = "{chosen}"
-    """How the better answer is written, with {chosen} (type: passthrough)."""
+    """Text of the better answer, with {chosen} (type: passthrough)."""
     rejected_format: str = "{rejected}"
-    """How the worse answer is written, with {rejected} (type: passthrough)."""
+    """Text of the worse answer, with {rejected} (type: passthrough)."""
     completion_format: str = "{completion}"
-    """How a labelled answer is written, with {completion} (type: passthrough)."""
+    """Text of a labeled answer, with {completion} (type: passthrough)."""
     nectar_pair: Literal["best_worst", "best_second"] = "best_worst"
-    """Which of the ranked answers are chosen and rejected (type: zephyr.nectar)."""
+    """Ranked answers that are chosen and rejected: the best and the worst, or the best and the second best (type:
+    zephyr.nectar)."""
 
 
 plugin = Plugin(
@@ -47,7 +48,7 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    """Refuse keys that have no effect, and formats that can't be filled in."""
+    """Refuse keys that have no effect and invalid formats."""
     from tunesmith_preference.checks import check_entries
 
     check_entries(run)

@@ -1,8 +1,10 @@
-"""What of an entry can be checked before any row is read."""
+"""Check the entries before any row is read: keys without effect and invalid formats."""
 
 from __future__ import annotations
 
-from tunesmith import ConfigError, DatasetSpec, Problem, Run
+from collections.abc import Iterator
+
+from tunesmith import DatasetSpec, Run
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith_preference import PreferenceDataset
 from tunesmith_preference.formats import FORMATS
@@ -14,41 +16,37 @@ NAMES = {
     "rejected": ("rejected",),
     "completion": ("completion",),
 }
-"""What can stand in the format of each part of a row."""
+"""Part of a row -> names that its format may have."""
 
 
 def check_entries(run: Run) -> None:
-    """Raises ConfigError with every key that has no effect and every format that can't be filled in."""
-    problems: list[Problem] = []
-    for spec in run.config.entries:
-        if isinstance(spec.options, PreferenceDataset):
-            problems += _problems(run, spec, spec.options)
-    if problems:
-        raise ConfigError(problems)
+    """Raise ConfigError with every key that has no effect and every invalid format."""
+    with run.config.checking() as wrong:
+        for spec in run.config.entries:
+            if isinstance(spec.options, PreferenceDataset):
+                for mistake in _mistakes(spec, spec.options):
+                    wrong(*mistake)
 
 
-def _problems(run: Run, spec: DatasetSpec, options: PreferenceDataset) -> list[Problem]:
-    found: list[Problem] = []
-    place: KeyPath = (spec.group, spec.index)
+def _mistakes(spec: DatasetSpec, options: PreferenceDataset) -> Iterator[tuple[KeyPath, str, str | None]]:
+    """Yield key, message and help of each mistake of an entry."""
+    entry: KeyPath = (spec.group, spec.index)
     if spec.type == "user_defined":
-        place += ("type",)
-    works = keys_of(spec.row_kind, spec.type)
+        entry += ("type",)
+    effective = keys_of(spec.row_kind, spec.type)
     for key in sorted(options.model_fields_set):
-        if key not in works:
+        if key not in effective:
             message = f"has no effect with type: {spec.type} and {spec.row_kind} rows"
-            help = f"this type reads {', '.join(sorted(works)) or 'no key of its own'}"
-            found += run.config.error((*place, key), message, help).problems
-        elif key.endswith("_format") and (wrong := _flaw(key, getattr(options, key))):
-            found += run.config.error((*place, key), wrong).problems
-    if "field_system" in options.model_fields_set & works and reads_no_system(spec, options):
-        message = "has no effect: no {system} stands in prompt_format"
-        help = 'write prompt_format: "{system} {prompt}", as it should be'
-        found += run.config.error((*place, "field_system"), message, help).problems
-    return found
+            yield (*entry, key), message, f"this type reads {', '.join(sorted(effective)) or 'no keys of its own'}"
+        elif key.endswith("_format") and (problem := _why_invalid(key, getattr(options, key))):
+            yield (*entry, key), problem, None
+    if "field_system" in options.model_fields_set & effective and reads_no_system(spec, options):
+        message = "has no effect: prompt_format does not have {system}"
+        yield (*entry, "field_system"), message, 'for example, write prompt_format: "{system} {prompt}"'
 
 
 def keys_of(kind: str, type_name: str) -> set[str]:
-    """The keys of an entry that have an effect with this type."""
+    """Return the keys of an entry that have an effect with this type."""
     form = FORMATS[kind][type_name]
     keys = {f"field_{name}" for name in form.fields} | ({"field_label"} if kind == "labelled" else set())
     if form.markup is None:
@@ -57,14 +55,14 @@ def keys_of(kind: str, type_name: str) -> set[str]:
 
 
 def reads_no_system(spec: DatasetSpec, options: PreferenceDataset) -> bool:
-    """Whether texts stand as the entry's formats write them, and these have no place for a system prompt."""
+    """Return True if the entry's own formats write its texts, and they have no place for a system prompt."""
     return FORMATS[spec.row_kind][spec.type].markup is None and "{system}" not in options.prompt_format
 
 
-def _flaw(key: str, text: str) -> str | None:
+def _why_invalid(key: str, text: str) -> str | None:
     part = key.removesuffix("_format")
     try:
         template = Template(text, NAMES[part])
     except ValueError as error:
         return str(error)
-    return None if part in template.names else f"has no {{{part}}}: every row would read the same"
+    return None if part in template.names else f"must have {{{part}}}, or every row would have the same text"

@@ -1,4 +1,4 @@
-"""The table of formats: for each row kind and `type:`, which columns are read, and how they are written out."""
+"""Table of formats: for each row kind and `type:`, the columns that are read and the text that is written."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 
 class Markup(NamedTuple):
-    """How the turns of a conversation are written."""
+    """The markup of a conversation."""
 
     turn: str
-    """A whole turn: {role} and {content}."""
+    """Text of a turn, with {role} and {content}."""
     answer: str
-    """What an answer follows."""
+    """Text before an answer."""
     end: str
-    """What ends an answer, and is trained with it."""
+    """Text after an answer, which is trained with it."""
     special: tuple[str, ...]
-    """Texts that are one token each in the vocabulary of a model of this markup."""
+    """Texts that are a single token each in the vocabulary of a model with this markup."""
     system: str | None = None
-    """The system turn of a row that has none; None writes no such turn."""
+    """System prompt of a row that has none; None writes no system turn."""
 
 
 CHATML = Markup(
@@ -37,11 +37,11 @@ ZEPHYR = Markup("<|{role}|>\n{content}</s>\n", "<|assistant|>\n", "</s>", ("</s>
 
 
 class Format(NamedTuple):
-    """What a row of one type holds. Of the names for a column, the first that the data has is read.
+    """The parts of a row of one type. The first name of a column that the data has is read.
 
-    prompt: no name where it is in the messages. answers: chosen and rejected, or the completion, each with its names.
-    markup: None for texts that stand as they are. messages: answers are lists of messages, the last one the answer.
-    ranked: the one column of answers holds many, each with its rank.
+    prompt: names of its column, empty if the prompt is in the messages. answers: chosen and rejected, or the
+    completion, each with the names of its column. markup: None for texts that are written as they are. messages: an
+    answer is a list of messages, of which the last one is the answer. ranked: one column has a list of ranked answers.
     """
 
     prompt: tuple[str, ...]
@@ -53,7 +53,7 @@ class Format(NamedTuple):
 
     @property
     def fields(self) -> set[str]:
-        """What of a row can be read from a column of another name."""
+        """The parts of a row whose column can be renamed."""
         named = {"system"} if self.system else set()
         return named | ({"prompt"} if self.prompt else set()) | (set() if self.ranked else set(self.answers))
 
@@ -64,13 +64,13 @@ EITHER = {"chosen": ("chosen", "chosen_response"), "rejected": ("rejected", "rej
 ONE = {"completion": ("completion",)}
 AUTOMATIC = Format(("prompt", "input", "question", "instruction"), EITHER)
 PLAIN = ("passthrough", "passthrough.default", "user_defined")
-"""Types whose texts stand as they are, or as the entry's own formats write them."""
+"""Types whose texts are written as they are, or in the entry's own formats."""
 
 
 def _in_each_chat(formats: dict[str, Format]) -> dict[str, Format]:
-    """The same columns in every markup of chats."""
+    """Return the formats in the markup of each chat, under the name of the chat and their own."""
     chats = {"chatml": CHATML, "llama3": LLAMA3}
-    return {name + end: one._replace(markup=markup) for name, markup in chats.items() for end, one in formats.items()}
+    return {name + end: form._replace(markup=markup) for name, markup in chats.items() for end, form in formats.items()}
 
 
 PAIRS = {

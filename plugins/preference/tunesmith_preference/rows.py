@@ -1,4 +1,4 @@
-"""Rows of one entry to the texts of prompt and answers."""
+"""Read the rows of an entry as texts of a prompt and its answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith_preference.values import label, number, shown
 
 
 class Texts(NamedTuple):
-    """A row written out: its prompt, its answers (chosen and rejected, or one), and its numbers."""
+    """The texts of a row: its prompt, its answers (chosen and rejected, or a single one), and its numbers."""
 
     prompt: str
     answers: list[str]
@@ -23,14 +23,14 @@ class Texts(NamedTuple):
 
 
 class Reader:
-    """Reads the rows of one entry. Which columns, its first row says, and every other row has to have them."""
+    """A reader of the rows of an entry. The first row decides the columns, and every other row must have them."""
 
     def __init__(self, kind: str, type_name: str, options: PreferenceDataset):
         self.format: Format = FORMATS[kind][type_name]
         self.options = options
         self.labelled = kind == "labelled"
         self.columns: dict[str, str] = {}
-        """Part of a row -> the column that it is read from."""
+        """Part of a row -> its column."""
         self.unread: list[str] = []
         self.templates: dict[str, Template] = {}
         if self.format.markup is None:
@@ -38,7 +38,7 @@ class Reader:
             self.templates = {p: Template(getattr(options, f"{p}_format"), NAMES[p]) for p in parts}
 
     def read(self, row: Row) -> Texts:
-        """The texts of a row. Raises DataError, with file, line and field, for one that can't be used."""
+        """Return the texts of a row. Raises DataError with file, line and field for an invalid row."""
         if not self.columns:
             self._find_columns(row)
         columns = [self.columns[part] for part in self.format.answers]
@@ -58,20 +58,20 @@ class Reader:
         if "margin" in self.columns:
             numbers["margin"] = number(row, "margin")
         elif not self.labelled and "margin" in row:
-            raise row.error("margin", "is not in the first row, so no row can have one", "give every row a margin")
+            raise row.error("margin", "is missing in the first row, so no row may have one", "give every row a margin")
         return Texts(prompt, answers, numbers)
 
     def _find_columns(self, row: Row) -> None:
-        """Decide by the first row which columns are read. Raises DataError where one that is needed is not there."""
-        wanted = {"prompt": self.format.prompt} if self.format.prompt else {}
-        for part, names in {**wanted, **self.format.answers}.items():
-            named = getattr(self.options, f"field_{part}", None)
-            names = (named,) if named else names
-            found = next((name for name in names if name in row), None)
-            if found is None and len(names) > 1:
+        """Decide from the first row which columns are read. Raises DataError if a required one is missing."""
+        prompt = {"prompt": self.format.prompt} if self.format.prompt else {}
+        for part, names in {**prompt, **self.format.answers}.items():
+            setting = getattr(self.options, f"field_{part}", None)
+            names = (setting,) if setting else names
+            column = next((name for name in names if name in row), None)
+            if column is None and len(names) > 1:
                 columns = ", ".join(map(str, row)) or "none"
-                raise row.error(part, f"no column {', '.join(names[:-1])} or {names[-1]}; found: {columns}")
-            self.columns[part] = found or names[0]
+                raise row.error(part, f"no column {', '.join(names[:-1])} or {names[-1]}; the row has: {columns}")
+            self.columns[part] = column or names[0]
         system = self._system_column(row)
         if system is not None:
             self.columns["system"] = system
@@ -82,16 +82,16 @@ class Reader:
         self.unread = [str(name) for name in row if name not in self.columns.values()]
 
     def _system_column(self, row: Row) -> str | None:
-        """The column with the system prompt; None where none is read."""
-        has_place = self.format.system and (not self.templates or "system" in self.templates["prompt"].names)
-        if not has_place:
+        """Return the column with the system prompt, or None if none is read."""
+        writes_system = self.format.system and (not self.templates or "system" in self.templates["prompt"].names)
+        if not writes_system:
             return None
         if self.templates or self.options.field_system:
             return self.options.field_system or self.format.system
         return self.format.system if self.format.system in row else None
 
     def _system(self, row: Row) -> str:
-        """The system prompt, empty where the row has none; a column that the entry speaks of has to be there."""
+        """Return the system prompt, empty if the row has none. A column that the entry names must be there."""
         column = self.columns.get("system")
         if column is None:
             return ""
@@ -101,7 +101,7 @@ class Reader:
         return text
 
     def _prompt(self, row: Row, history: list[Turn]) -> str:
-        """Everything before the answer; `history` is what the messages say before it, if they say it."""
+        """Return the text before the answer. `history` has the messages before it, if the format reads messages."""
         system = self._system(row)
         markup = self.format.markup
         if markup is None:
@@ -113,47 +113,52 @@ class Reader:
 
     def _answer(self, row: Row, column: str) -> str:
         if isinstance(row.get(column), list):
-            raise row.error(column, "is a list, not str", "type: chatml.argilla_chat reads answers written as messages")
+            raise row.error(
+                column,
+                "must be a string, got list",
+                "type: chatml.argilla_chat reads answers that are lists of messages",
+            )
         text: str = row.require(column)
         return text
 
     def _messages(self, row: Row) -> tuple[list[Turn], list[str]]:
-        """What was said before, which all answers share, and the answers."""
+        """Return the messages before the answer, which all answers share, and the answers."""
         read = {column: conversation(row, column) for column in (self.columns[part] for part in self.format.answers)}
         histories = [history for history, _ in read.values()]
         for column, history in zip(list(read)[1:], histories[1:], strict=True):
             if history != histories[0]:
                 first = next(iter(read))
                 raise row.error(column, f"differs from {first} before the last message", "only the answers may differ")
-        if self.format.prompt and len(histories[0]) > 1:  # the prompt column has one turn, and the others would be lost
-            column, help = (
-                next(iter(read)),
-                "type: chatml.argilla_chat and llama3.argilla_chat read whole conversations",
-            )
-            raise row.error(column, f"has {len(histories[0])} messages before the answer; this type reads one", help)
+        if self.format.prompt and len(histories[0]) > 1:  # the prompt column has one turn; the others would be lost
+            message = f"has {len(histories[0])} messages before the answer, but this type reads one"
+            help = "type: chatml.argilla_chat and llama3.argilla_chat read full conversations"
+            raise row.error(next(iter(read)), message, help)
         return histories[0], [answer for _, answer in read.values()]
 
 
 def written(markup: Markup, turns: list[Turn]) -> str:
-    """Turns in a markup."""
+    """Return the text of turns in a markup."""
     template = Template(markup.turn, ("role", "content"))
     return "".join(template.fill(role=role, content=content) for role, content in turns)
 
 
 def _ranked(row: Row, column: str, pair: str) -> tuple[list[str], list[str]]:
-    """Of answers with ranks (1 is best): the best, and the worst or the second; and the place of each in the row."""
-    found: list[tuple[float, str, str]] = []
+    """Return the chosen and the rejected of ranked answers (1 is best), and the place of each in the row.
+
+    The best is chosen. The worst is rejected, or the second with `pair` "best_second".
+    """
+    ranked: list[tuple[float, str, str]] = []
     for index, entry in enumerate(row.require(column, list)):
         place = f"{column}[{index}]"
         if not isinstance(entry, dict):
-            raise row.error(place, f"is {shown(entry)}, not a mapping of rank and answer")
+            raise row.error(place, f"must be a mapping of rank and answer, got {shown(entry)}")
         parts = Row({f"{place}.{key}": entry[key] for key in ("rank", "answer") if key in entry}, row.where)
-        found.append((number(parts, f"{place}.rank"), parts.require(f"{place}.answer"), f"{place}.answer"))
-    found.sort(key=lambda one: one[0])
-    better, worse = found[:1], found[1:2] if pair == "best_second" else found[1:][-1:]
+        ranked.append((number(parts, f"{place}.rank"), parts.require(f"{place}.answer"), f"{place}.answer"))
+    ranked.sort(key=lambda answer: answer[0])
+    better, worse = ranked[:1], ranked[1:2] if pair == "best_second" else ranked[1:][-1:]
     if not worse:
-        raise row.error(column, f"has {len(found)} answers, and a pair needs two")
+        raise row.error(column, f"must have at least two answers, got {len(ranked)}")
     if better[0][0] == worse[0][0]:
-        raise row.error(column, f"has no better answer: both of the pair have rank {better[0][0]:g}")
+        raise row.error(column, f"must have a better answer: both answers of the pair have rank {better[0][0]:g}")
     (_, chosen, first), (_, rejected, second) = *better, *worse
     return [chosen, rejected], [first, second]

@@ -1,4 +1,4 @@
-"""What the answers of a row have to be for a method to learn from them: something, and not the same."""
+"""Check that the answers of a row are not empty and not the same."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 from tunesmith import DataError, Row
 
-HELP = "tunesmith lint names all such rows: mend them or leave them out"
+HELP = "tunesmith lint names all such rows: fix or remove them"
 
 
 def check_sides(row: Row, columns: Sequence[str], answers: Sequence[str]) -> None:
-    """Raises DataError for an answer without text, and for a pair whose answers are one text.
+    """Raise DataError for an answer without text, and for a pair whose answers are the same text.
 
-    They are refused and not left out, as a row is of which a mask leaves nothing: such a row is no matter of settings.
-    Its answers were lost on the way to the file, or it says that a text is better than itself; and a method that also
-    learns the chosen answer as a text (orpo, sft) would learn it all the same.
+    Rows without trained tokens are dropped, but these are refused, because no setting causes them. An empty answer was
+    lost before the file was written, and a pair of equal answers prefers a text to itself. A method that also trains on
+    the chosen answer as a text (orpo, sft) would learn from them.
     """
     for column, answer in zip(columns, answers, strict=True):
         if not answer.strip():
-            message = f"{column}: is empty or white space, and no answer"
+            message = f"{column}: is empty or white space"
             raise DataError(message, where=row.where, code="empty-answer", help=HELP)
     if len(answers) == 2 and answers[0] == answers[1]:
         first, second = columns
-        message = f"{second}: is the same text as {first}, and there is nothing to prefer"
+        message = f"{second}: is the same text as {first}, so neither answer is better"
         raise DataError(message, where=row.where, code="chosen-is-rejected", help=HELP)

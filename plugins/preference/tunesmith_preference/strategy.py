@@ -1,4 +1,4 @@
-"""Rows of an entry to examples: the prompt as context, each answer and its end token trained."""
+"""Turn the rows of an entry into examples: the prompt is context, each answer and its end token are trained."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tunesmith_preference.rows import Reader, Texts
 
 
 def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
-    """One example for each row, in order: a prompt, and as completions chosen and rejected, or the labelled one.
+    """Yield one example for each row, in order: a prompt with the chosen and the rejected answer, or the labeled one.
 
-    Says in the summary which columns were read, and whether all labels are the same. Raises DataError for a row that
-    can't be used, ModelError for a tokenizer without the end token that texts without one need.
+    The summary names the columns that were read, and reports if all labels are the same. Raises DataError for an
+    invalid row, and ModelError if an end token must be added and the tokenizer has none.
     """
     reader = Reader(spec.row_kind, spec.type, spec.option(PreferenceDataset))
     write = _Writer(run.tokenizer, reader)
@@ -24,15 +24,15 @@ def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterat
     if reader.format.markup is not None:
         _check_tokens(run, spec, reader.format.markup)
     texts, again = tee(reader.read(row) for row in rows)
-    for one, example in zip(again, tokenized(run.tokenizer, map(write.pieces, texts)), strict=True):
-        tally.add(one, reader)
-        example.columns = dict(one.columns)
+    for row_texts, example in zip(again, tokenized(run.tokenizer, map(write.pieces, texts)), strict=True):
+        tally.add(row_texts, reader)
+        example.columns = dict(row_texts.columns)
         yield example
     tally.report()
 
 
 class _Writer:
-    """Texts to pieces."""
+    """Splits the texts of a row into pieces to tokenize."""
 
     def __init__(self, tokenizer: Any, reader: Reader):
         self.names = tuple(reader.format.answers) if not reader.format.ranked else ("chosen", "rejected")
@@ -40,19 +40,19 @@ class _Writer:
         self.ends = end_tokens(tokenizer)
 
     def pieces(self, texts: Texts) -> list[Piece]:
-        """The pieces of a row."""
-        made = [Piece.prompt(texts.prompt)]
+        """Return the pieces of a row: its prompt, and each answer with its end token."""
+        pieces = [Piece.prompt(texts.prompt)]
         for branch, (name, answer) in enumerate(zip(self.names, texts.answers, strict=True), 1):
-            made.append(Piece(answer, 1.0, name, branch))
+            pieces.append(Piece(answer, 1.0, name, branch))
             if self.markup is not None:
-                made.append(Piece(self.markup.end, 1.0, "end token", branch))
+                pieces.append(Piece(self.markup.end, 1.0, "end token", branch))
             elif not answer.rstrip().endswith(self.ends):
-                made.append(Piece.end(branch=branch))
-        return made
+                pieces.append(Piece.end(branch=branch))
+        return pieces
 
 
 class _Tally:
-    """What is said of the rows of an entry together."""
+    """Notes about all rows of an entry."""
 
     def __init__(self, run: Run, entry: str):
         self.run, self.entry = run, entry
@@ -71,11 +71,13 @@ class _Tally:
     def report(self) -> None:
         if len(self.labels) == 1:
             label = "true" if self.labels == {1.0} else "false"
-            self.run.note(f"{self.entry} labels", f"all are {label}: there is nothing to tell apart")
+            self.run.note(
+                f"{self.entry} labels", f"all rows are labeled {label}: a method needs answers of both labels"
+            )
 
 
 def end_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """The texts of special tokens that an answer may end with: its end token, and those without a role of their own."""
+    """Return the special tokens that may end an answer: the end token, and those that are not BOS, pad or unknown."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     names = {*getattr(tokenizer, "all_special_tokens", ()), *(token.content for token in added if token.special)}
     names -= {getattr(tokenizer, f"{role}_token", None) for role in ("bos", "pad", "unk")}
@@ -83,17 +85,15 @@ def end_tokens(tokenizer: Any) -> tuple[str, ...]:
 
 
 def _check_tokens(run: Run, spec: DatasetSpec, markup: Markup) -> None:
-    """Warn where the markup is not that of the tokenizer: its marks are no tokens, or an answer ends otherwise."""
+    """Warn if the markup does not fit the tokenizer: it has no token for a mark, or another end token."""
     unknown = getattr(run.tokenizer, "unk_token_id", None)
     ids = {text: run.tokenizer(text, add_special_tokens=False)["input_ids"] for text in markup.special}
     broken = [text for text, tokens in ids.items() if len(tokens) != 1 or tokens[0] == unknown]
     path = (spec.group, spec.index, "type")
     if broken:
         help = f"write tokens: {list(markup.special)}".replace("'", '"')
-        run.warn(
-            path, f"writes {', '.join(broken)}, which the tokenizer has no token for: {help}, or take another type"
-        )
+        run.warn(path, f"writes {', '.join(broken)}, for which the tokenizer has no token: {help}, or use another type")
     elif ids[markup.end][0] != run.tokenizer.eos_token_id:
         end = run.tokenizer.eos_token or "not set"
-        help = f'write special_tokens: {{eos_token: "{markup.end}"}}, or generated text will not stop there'
-        run.warn(path, f"ends answers with {markup.end}, and the tokenizer's end token is {end}: {help}")
+        help = f'write special_tokens: {{eos_token: "{markup.end}"}}, or generation will not stop there'
+        run.warn(path, f"ends answers with {markup.end}, but the tokenizer's end token is {end}: {help}")

@@ -1,4 +1,4 @@
-"""Texts with {names} in them, filled in at once: what a value holds is never read as a name."""
+"""Texts with {names} that are replaced in one pass, so that a value is never read as a name."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from string import Formatter
 
 
 class Template:
-    """A text in which {name} stands for a value; {{ and }} for braces.
+    """A text in which {name} is replaced by a value; {{ and }} are braces.
 
-    Only bare names are taken, so that a format can't reach into Python objects. Raises ValueError, which says what is
-    wrong, for anything else.
+    Only plain names are accepted, so that a format cannot read attributes of Python objects. Raises ValueError with the
+    reason for anything else. The reason follows the name of the key: "has {x}, but only {prompt} can be used".
     """
 
     def __init__(self, text: str, names: Collection[str]):
         self.parts: list[tuple[str, str | None]] = []
-        known = " and ".join(f"{{{name}}}" for name in names)
+        allowed = " and ".join(f"{{{name}}}" for name in names)
         try:
             parsed = list(Formatter().parse(text))
         except ValueError as error:
-            raise ValueError(f"has a brace that is no {known}: {error}") from None
+            message = f"has an unmatched brace: only {allowed} are allowed, and {{{{ and }}}} for braces ({error})"
+            raise ValueError(message) from None
         for literal, name, details, conversion in parsed:
             if name is not None and (name not in names or details or conversion):
                 written = name + (f"!{conversion}" if conversion else "") + (f":{details}" if details else "")
-                raise ValueError(f"has {{{written}}}, and only {known} can stand in it")
+                raise ValueError(f"has {{{written}}}, but only {allowed} can be used")
             self.parts.append((literal, name))
 
     @property

@@ -1,4 +1,4 @@
-"""Tokens are taken as they are, if they can be."""
+"""Valid tokens are trained as they are, and invalid rows are refused with their place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunesmith import DataError, Example, Row
 
 
 class Words:
-    """A tokenizer of ten words: all that is asked of it is how many."""
+    """A tokenizer with ten tokens. The plugin reads only its size."""
 
     def __len__(self) -> int:
         return 10
@@ -43,47 +43,47 @@ IDS, LABELS = [5, 6, 7], [-100, 6, 7]
         ({"input_ids": [9], "labels": [9]}, [9], [1]),
     ],
 )  # fmt: skip
-def test_tokens_are_trained_where_they_have_a_label_and_padding_is_cut_off(
+def test_labeled_tokens_are_trained_and_padding_is_removed(
     row: dict[str, Any], tokens: list[int], weights: list[int]
 ) -> None:
     prompt, text = build(row)[0].segments
     assert (len(prompt.tokens), text.tokens.tolist(), text.weights.tolist()) == (0, tokens, weights)
 
 
-def test_the_notes_say_what_the_labels_say() -> None:
+def test_notes_give_the_label_of_each_token() -> None:
     (example,) = build({"input_ids": [1, 2, 3, 4], "labels": [-100, 2, 3, -100]})
     assert example.segments[1].notes == [(1, "label -100"), (3, "label"), (4, "label -100")]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"input_ids": [5, 6, 10]}, r"input_ids: \[2\] is 10, which is no id: the tokenizer has 10"),
-        ({"input_ids": [5, -1, 7]}, r"input_ids: \[1\] is -1, which is no id"),
+        ({"input_ids": [5, 6, 10]}, r"input_ids: \[2\] is 10, but the tokenizer has only ids from 0 to 9"),
+        ({"input_ids": [5, -1, 7]}, r"input_ids: \[1\] is -1, but the tokenizer has only ids"),
         ({"input_ids": []}, "input_ids: has no tokens"),
-        ({"input_ids": "567"}, "input_ids: is str, not list"),
-        ({"input_ids": [5, 6.0, 7]}, r"input_ids: \[1\] is float, not a whole number"),
-        ({"input_ids": [5, True, 7]}, r"input_ids: \[1\] is bool, not a whole number"),
-        ({"input_ids": [5, 2**70, 7]}, "input_ids: has a number of more than 64 bits"),
-        ({"input_ids": [5, [6], 7]}, r"input_ids: \[1\] is list"),
-        ({"labels": [6, 7]}, "labels: has 2 entries, and input_ids has 3"),
-        ({"labels": [6, 7, -100]}, r"labels: \[0\] is 6, neither -100 nor input_ids\[0\], 5"),
-        ({"labels": None}, "labels: is null, not list"),
-        ({"attention_mask": [1, 1]}, "attention_mask: has 2 entries, and input_ids has 3"),
-        ({"attention_mask": [1, 2, 1]}, r"attention_mask: \[1\] is 2, neither 0 nor 1"),
-        ({"attention_mask": [0, 0, 0]}, "attention_mask: is 0 everywhere"),
+        ({"input_ids": "567"}, "input_ids: must be a list, got str"),
+        ({"input_ids": [5, 6.0, 7]}, r"input_ids: \[1\] must be an integer, got float"),
+        ({"input_ids": [5, True, 7]}, r"input_ids: \[1\] must be an integer, got bool"),
+        ({"input_ids": [5, 2**70, 7]}, "input_ids: has a number with more than 64 bits"),
+        ({"input_ids": [5, [6], 7]}, r"input_ids: \[1\] must be an integer, got list"),
+        ({"labels": [6, 7]}, "labels: has 2 entries, but input_ids has 3"),
+        ({"labels": [6, 7, -100]}, r"labels: \[0\] must be -100 or input_ids\[0\], 5, got 6"),
+        ({"labels": None}, "labels: must be a list, got null"),
+        ({"attention_mask": [1, 1]}, "attention_mask: has 2 entries, but input_ids has 3"),
+        ({"attention_mask": [1, 2, 1]}, r"attention_mask: \[1\] must be 0 or 1, got 2"),
+        ({"attention_mask": [0, 0, 0]}, "attention_mask: is 0 for all tokens"),
         ({"attention_mask": [1, 0, 1]}, r"attention_mask: \[1\] is 0 between tokens"),
-        ({"attention_mask": [1, 1, 0]}, r"labels: \[2\] trains what attention_mask says is padding"),
+        ({"attention_mask": [1, 1, 0]}, r"labels: \[2\] trains a token that is padding in attention_mask"),
     ],
 )
-def test_a_row_that_can_not_be_what_it_says_is_refused_with_its_place(change: dict[str, Any], said: str) -> None:
+def test_an_invalid_row_is_refused_with_its_place(change: dict[str, Any], message: str) -> None:
     good = {"input_ids": IDS, "labels": LABELS}
-    with pytest.raises(DataError, match=rf"f:2: error\[row\]: {said}"):
+    with pytest.raises(DataError, match=rf"f:2: error\[row\]: {message}"):
         build(good, good | change)
 
 
 @pytest.mark.parametrize("column", ["input_ids", "labels"])
-def test_a_column_that_is_missing_is_named(column: str) -> None:
+def test_a_missing_column_is_named(column: str) -> None:
     rest = {key: value for key, value in (("input_ids", IDS), ("labels", LABELS)) if key != column}
     with pytest.raises(DataError, match=rf"f:1: error\[row\]: {column}: no such column; found: "):
         build(rest)
@@ -109,7 +109,7 @@ def test_no_row_ends_in_a_traceback(row: dict[str, Any]) -> None:
         assert example.segments[1].tokens.tolist() == row["input_ids"]
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

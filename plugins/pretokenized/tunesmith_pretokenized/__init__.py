@@ -1,4 +1,4 @@
-"""Rows that are tokens already: input_ids, and labels that say which are trained."""
+"""Rows of token ids: input_ids, and labels that mark the trained tokens."""
 
 from __future__ import annotations
 

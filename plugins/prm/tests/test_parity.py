@@ -1,6 +1,7 @@
-"""Loss and gradients against transformers' token classifier on a padded batch, with dropout off, and by hand.
+"""Loss and gradients equal the formula, and those of transformers' token classifier on a padded batch without dropout.
 
-TRL no longer has a trainer of process reward models; what it had was this loss on these labels, without dropout.
+TRL no longer has a trainer of process reward models. The one that it had used this loss on these labels, without
+dropout.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import torch
 from transformers import AutoModelForTokenClassification
 from tunesmith_prm.loss import terms
 
-from plugins.prm.tests.made import classifier, config, padded
-from tests import tiny
+from plugins.prm.tests.scoring import classifier, padded
+from tests import rows, tiny
 from tunesmith import build_policy, collate
 from tunesmith.api import prepare
 
 
-def test_the_loss_is_the_cross_entropy_of_two_labels_over_steps() -> None:
+def test_the_loss_is_the_cross_entropy_of_two_labels() -> None:
     scores = torch.tensor([[0.0, 2.0], [1.0, -1.0], [0.5, 0.0]])
-    found = terms(scores, torch.tensor([1.0, 0.0, 1.0]))
+    result = terms(scores, torch.tensor([1.0, 0.0, 1.0]))
     by_hand = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2)) + math.log(1 + math.exp(0.5))
-    assert found["steps"].sum.item() == pytest.approx(by_hand) and found["steps"].count == "tokens"
-    assert found["accuracy"].sum.item() == 2 and found["accuracy"].metric and found["accuracy"].count == "tokens"
+    assert result["steps"].sum.item() == pytest.approx(by_hand) and result["steps"].count == "tokens"
+    assert result["accuracy"].sum.item() == 2 and result["accuracy"].metric and result["accuracy"].count == "tokens"
 
 
 @pytest.mark.parametrize(
@@ -36,17 +37,17 @@ def test_the_loss_is_the_cross_entropy_of_two_labels_over_steps() -> None:
         ("llama", {"max_completion_length": 30}),
     ],
 )
-def test_loss_and_gradients_are_those_of_a_padded_token_classifier(
+def test_loss_and_gradients_equal_those_of_a_padded_token_classifier(
     architecture: str, entry: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = classifier(tmp_path / f"model-{architecture}", architecture)
-    run = prepare(tiny.start(config(tmp_path, architecture, entry)))
+    run = prepare(tiny.start(rows.config(tmp_path, "prm", architecture=architecture, entry=entry)))
     policy = build_policy(run)
-    policy.model.train()  # the dropout of the class before its head is not ours
+    policy.model.train()  # the dropout of the class before its head is not applied
     examples = list(run.data.train)
     batch = collate(examples, score_points=True)
-    found = run.hooks.compute_loss(run, policy, policy(batch), batch)
-    loss = found["steps"].sum / batch.counts["tokens"]
+    terms_of_step = run.hooks.compute_loss(run, policy, policy(batch), batch)
+    loss = terms_of_step["steps"].sum / batch.counts["tokens"]
     loss.backward()
 
     model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=2).eval()
@@ -54,9 +55,9 @@ def test_loss_and_gradients_are_those_of_a_padded_token_classifier(
     out = model(**inputs)
     out.loss.backward()
     assert loss.item() == pytest.approx(out.loss.item(), abs=1e-5)
-    at = inputs["labels"] >= 0
-    right = (out.logits.argmax(-1) == inputs["labels"])[at].float().mean()
-    assert found["accuracy"].sum.item() / batch.counts["tokens"] == pytest.approx(right.item())
+    labeled = inputs["labels"] >= 0
+    right = (out.logits.argmax(-1) == inputs["labels"])[labeled].float().mean()
+    assert terms_of_step["accuracy"].sum.item() / batch.counts["tokens"] == pytest.approx(right.item())
     ours, theirs = dict(policy.model.named_parameters()), dict(model.named_parameters())
     assert ours.keys() == theirs.keys() and {"score.bias", "classifier.bias"} & ours.keys()
     largest = max(p.grad.abs().max().item() for p in theirs.values() if p.grad is not None)
@@ -65,9 +66,9 @@ def test_loss_and_gradients_are_those_of_a_padded_token_classifier(
             assert (ours[name].grad - p.grad).abs().max().item() <= 1e-5 * max(largest, 1.0), name
 
 
-def test_several_steps_end_where_a_plain_loop_does(tmp_path: Path) -> None:
+def test_three_steps_end_with_the_weights_of_a_plain_loop(tmp_path: Path) -> None:
     folder = classifier(tmp_path / "model-llama")
-    path = config(tmp_path, learning_rate=1e-3)
+    path = rows.config(tmp_path, "prm", learning_rate=1e-3)
     tiny.train(path)
     model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=2).eval()
     inputs = padded(list(prepare(tiny.start(path)).data.train))

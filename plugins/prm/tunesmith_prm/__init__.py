@@ -1,4 +1,4 @@
-"""Process reward models: whether each step of a solution is right, learnt from labelled steps."""
+"""Process reward models: judge whether each step of a solution is right, learned from labeled steps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class ProcessRewardSettings(Settings):
-    """The method has nothing to choose; how steps are written and cut is the dataset's."""
+    """The switch of the method. How steps are written and cut is set in each dataset entry."""
 
     process_reward_model: bool = False
-    """Train a model that judges steps: a head of two labels, wrong and right, where each step ends."""
+    """Train a model that judges steps: its head predicts a label, wrong or right, at the end of each step."""
 
 
 plugin = Plugin(
@@ -31,7 +31,7 @@ plugin = Plugin(
 
 @hookimpl(wrapper=True)
 def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
-    """Have a token classifier loaded where a score head is asked for: one label for each token, not for a sequence."""
+    """Load a token classifier as the model with a score head: it has a label for each token, not for a sequence."""
     from tunesmith_prm.head import by_any_name, token_classifiers
 
     with token_classifiers(run, role):
@@ -40,7 +40,7 @@ def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageMo
 
 @hookimpl
 def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Change no weight; name the labels in the model's config."""
+    """Write the names of the labels into the model's config. Changes no weights."""
     from tunesmith_prm.head import describe
 
     describe(run, model)

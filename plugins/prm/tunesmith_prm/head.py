@@ -1,4 +1,4 @@
-"""The head of two labels at each token, and what a saved model says about it."""
+"""Load the head of two labels at each token, and describe it in the config of the saved model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LABELS = ("wrong", "right")
 
 @contextlib.contextmanager
 def token_classifiers(run: Run, role: str) -> Iterator[None]:
-    """Within the block, loading the policy makes a token classifier where a sequence classifier is asked for.
+    """Within the block, load the policy as a token classifier instead of a sequence classifier.
 
-    They are classes of their own in transformers: what is saved has to load as the first, whose head also has a bias.
-    Raises ModelError for an architecture that has no such class.
+    transformers has separate classes for them. The saved model must load as a token classifier, whose head has a bias.
+    Raises ModelError for an architecture without a token classifier.
     """
     before = AutoModelForSequenceClassification._model_mapping
     if role == "policy":
@@ -32,18 +32,18 @@ def token_classifiers(run: Run, role: str) -> Iterator[None]:
             raise
         where = run.config.document.where(("base_model",), value=True)
         message = f"base_model {run.core.base_model}: transformers has no token classifier of this architecture"
-        help = "a process reward model is one: take another base_model, or reward_model: true with pairs"
+        help = "use another base_model, or reward_model: true with pairs"
         raise ModelError(message, where=where, help=help, code="architecture") from error
     finally:
         AutoModelForSequenceClassification._model_mapping = before
 
 
 def by_any_name(language_model: LanguageModel) -> LanguageModel:
-    """Have the head found where its class calls it otherwise (GPT-NeoX: classifier)."""
+    """Use the head `classifier` of a model that has no `score` (GPT-NeoX)."""
     if not hasattr(language_model.module, "score") and hasattr(language_model.module, "classifier"):
 
         def scores(hidden: Tensor) -> Tensor:
-            head: Any = language_model.module.classifier  # at each call: an adapter puts another in its place
+            head: Any = language_model.module.classifier  # looked up at each call, because an adapter replaces it
             return head(hidden)
 
         language_model.scores = scores  # type: ignore[method-assign]
@@ -51,9 +51,9 @@ def by_any_name(language_model: LanguageModel) -> LanguageModel:
 
 
 def describe(run: Run, model: Any) -> None:
-    """Name the labels in the model's config; say whether the head is new."""
-    given = type(model).__name__ in (model.config.architectures or ())
-    whole = ", whole, beside the adapter" if run.core.adapter else ""
-    run.note("score head", f"{'that of base_model' if given else 'new, from random weights'}; it is trained{whole}")
+    """Set the names of the labels in the model's config, and note whether the head is new."""
+    loaded = type(model).__name__ in (model.config.architectures or ())
+    origin = "from base_model" if loaded else "new, with random weights"
+    run.note("score head", f"{origin}; trained{' fully, in addition to the adapter' if run.core.adapter else ''}")
     model.config.id2label = dict(enumerate(LABELS))
     model.config.label2id = {label: number for number, label in enumerate(LABELS)}

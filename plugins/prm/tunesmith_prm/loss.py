@@ -1,4 +1,4 @@
-"""Right or wrong at each step (Lightman et al. 2023, arXiv 2305.20050)."""
+"""Loss of the labels of steps, right or wrong (Lightman et al. 2023, arXiv 2305.20050)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tunesmith import Term
 
 
 def terms(scores: Tensor, labels: Tensor) -> dict[str, Term]:
-    """From logits [M, 2] of wrong and right where steps end, and labels [M] of 0 and 1, to the cross-entropy.
+    """Return the cross-entropy of logits [M, 2] of wrong and right at the ends of M steps, and labels [M] of 0 and 1.
 
-    Tokens with weight are those where a step ends, so the count "tokens" is that of steps.
+    Only the last token of a step has a weight, so the count "tokens" is the number of steps.
     """
     truth = labels.long()
     return {

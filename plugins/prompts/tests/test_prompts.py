@@ -1,4 +1,4 @@
-"""A prompt is given to the model as it is used, and the rest of its row to the method."""
+"""The model gets the prompt as at inference, and the method gets the other columns of the row."""
 
 from __future__ import annotations
 
@@ -12,82 +12,69 @@ import pytest
 import tunesmith_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 from tunesmith_prompts import PromptDataset, build_dataset
 
-from tests import tiny
+from tests import rows, tiny
 from tunesmith import DataError, Example, Row, prepare
 
 GROUPS = Path(tiny.__file__).parent / "contract/plugins/groups.py"
 
 
-def tokenizer(pattern: str = "<s> $A") -> PreTrainedTokenizerFast:
-    """Bytes; `pattern` is what it adds to a text itself."""
-    core = Tokenizer(models.BPE({token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(["<s>", "</s>"])
-    ends = [(text, core.token_to_id(text)) for text in ("<s>", "</s>")]
-    core.post_processor = processors.TemplateProcessing(single=pattern, special_tokens=ends)
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+BYTES = rows.byte_tokenizer()
 
 
-MADE = tokenizer()
-
-
-def build(rows: list[dict[str, Any]], made: Any = MADE, **options: Any) -> list[Example]:
-    chosen = PromptDataset(**options)
-    run: Any = SimpleNamespace(tokenizer=made)
-    spec: Any = SimpleNamespace(option=lambda model: chosen)
-    return list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(rows, 1)]))
+def build(records: list[dict[str, Any]], tokenizer: Any = BYTES, **options: Any) -> list[Example]:
+    keys = PromptDataset(**options)
+    run: Any = SimpleNamespace(tokenizer=tokenizer)
+    spec: Any = SimpleNamespace(option=lambda model: keys)
+    return list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(records, 1)]))
 
 
 def test_a_row_is_a_prompt_without_completions_and_its_other_columns_are_fields() -> None:
     row = {"prompt": "2 + 2 =", "answer": "4", "tests": [{"in": 1}], "level": None}
     (example,) = build([row])
     (prompt,) = example.segments
-    assert MADE.decode(prompt.tokens) == "<s>2 + 2 =" and not prompt.weights.any()
+    assert BYTES.decode(prompt.tokens) == "<s>2 + 2 =" and not prompt.weights.any()
     assert example.fields == {"answer": "4", "tests": [{"in": 1}], "level": None}
 
 
-def test_the_column_can_be_another() -> None:
+def test_the_column_may_have_another_name() -> None:
     (example,) = build([{"question": "Q", "prompt": "P"}], field_prompt="question")
-    assert MADE.decode(example.prompt) == "<s>Q" and example.fields == {"prompt": "P"}
+    assert BYTES.decode(example.prompt) == "<s>Q" and example.fields == {"prompt": "P"}
 
 
 @pytest.mark.parametrize("pattern", ["$A", "<s> $A", "<s> $A </s>"])
-def test_there_is_one_bos_if_the_tokenizer_writes_one_or_the_text_and_no_end_token(pattern: str) -> None:
-    made = tokenizer(pattern)
+def test_a_prompt_has_a_single_bos_from_tokenizer_or_text_and_no_end_token(pattern: str) -> None:
+    custom = rows.byte_tokenizer(pattern)
     for text in ("Q", "<s>Q"):
-        begins = "<s>" if "<s>" in pattern or "<s>" in text else ""
-        assert made.decode(build([{"prompt": text}], made)[0].prompt) == f"{begins}Q"
+        bos = "<s>" if "<s>" in pattern or "<s>" in text else ""
+        assert custom.decode(build([{"prompt": text}], custom)[0].prompt) == f"{bos}Q"
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"question": "Q"}, "prompt: no such column; found: question"),
-        ({"prompt": None}, "prompt: is null, not str"),
-        ({"prompt": ["Q"]}, "prompt: is list, not str"),
-        ({"prompt": "\udc00"}, "prompt: holds '\\udc00' at character 0"),
+        ({"prompt": None}, "prompt: must be a string, got null"),
+        ({"prompt": ["Q"]}, "prompt: must be a string, got list"),
+        ({"prompt": "\udc00"}, "prompt: contains '\\udc00' at character 0"),
         (
             {"prompt": "Q", "when": datetime(2024, 1, 1, tzinfo=UTC)},
-            "when: is datetime, which can't be kept for rewards",
+            "when: must be a JSON value to be passed to rewards, got datetime",
         ),
-        ({"prompt": "Q", "image": [b"x"]}, "image: is list, which can't be kept for rewards"),
+        ({"prompt": "Q", "image": [b"x"]}, "image: must be a JSON value to be passed to rewards, got list"),
     ],
 )
-def test_a_bad_row_is_one_error_with_its_place_and_field(row: dict[str, Any], said: str) -> None:
+def test_an_invalid_row_is_one_error_with_its_place_and_field(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as caught:
         build([{"prompt": "Q"}, row])
     (problem,) = caught.value.problems
-    assert problem.where == "f:2" and problem.message.startswith(said)
+    assert problem.where == "f:2" and problem.message.startswith(message)
 
 
 def test_a_prompt_without_tokens_is_refused() -> None:
-    with pytest.raises(DataError, match=r"f:1: .*prompt: gives no tokens"):
-        build([{"prompt": ""}], tokenizer("$A"))
+    with pytest.raises(DataError, match=r"f:1: .*prompt: has no tokens"):
+        build([{"prompt": ""}], rows.byte_tokenizer("$A"))
 
 
 VALUES = st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.just("\ud800") | st.binary(max_size=2)
@@ -129,7 +116,7 @@ def test_real_questions_train_a_method_that_generates(test_data: Path, tmp_path:
     assert tiny.train(config).steps == 2
 
 
-def test_static_metadata_is_in_step() -> None:
+def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.plugin import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"

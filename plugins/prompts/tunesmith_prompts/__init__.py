@@ -1,4 +1,4 @@
-"""Prompts without an answer, for methods that generate their own."""
+"""Prompts without answers, for methods that generate the answers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class PromptDataset(Settings):
-    """Further keys of a `datasets:` entry of type prompt."""
+    """Additional keys of a `datasets:` entry of type prompt."""
 
     field_prompt: str = "prompt"
-    """Column with the prompt; the other columns go to the method, for its rewards."""
+    """Column with the prompt. The other columns are passed to the method for its rewards."""
 
 
 plugin = Plugin(strategies={"prompt": ("prompt",)}, dataset_settings=PromptDataset)

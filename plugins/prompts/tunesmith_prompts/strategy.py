@@ -1,4 +1,4 @@
-"""Rows to examples that are a prompt and nothing else, with the rest of the row beside it."""
+"""Turn rows into examples with only a prompt, and keep the other columns for rewards."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tunesmith import Example, Piece, Row, tokenized
 
 
 def rows_to_examples(tokenizer: Any, rows: Iterable[Row], column: str) -> Iterator[Example]:
-    """One example for each row, in order: the prompt, no completion, and the other columns as its fields.
+    """Yield an example for each row, in order: the prompt, no completion, and the other columns as its fields.
 
-    Raises DataError for a row without a prompt, or with a column that is no JSON value.
+    Raise DataError for a row without a prompt, or with a column that is not a JSON value.
     """
     rows, again = tee(rows)
     prompts = ([Piece.prompt(row.require(column))] for row in rows)
     for row, example in zip(again, tokenized(tokenizer, prompts), strict=True):
         if not example.segments[0].tokens.size:
-            raise row.error(column, "gives no tokens, and nothing can be generated from nothing")
+            raise row.error(column, "has no tokens, so nothing can be generated")
         example.fields = {name: _json(row, name) for name in row if name != column}
         yield example
 
@@ -28,5 +28,7 @@ def _json(row: Row, name: str) -> Any:
     try:
         json.dumps(row[name])
     except (TypeError, ValueError, RecursionError) as error:
-        raise row.error(name, f"is {type(row[name]).__name__}, which can't be kept for rewards: {error}") from None
+        raise row.error(
+            name, f"must be a JSON value to be passed to rewards, got {type(row[name]).__name__}: {error}"
+        ) from None
     return row[name]

@@ -1,4 +1,4 @@
-"""Data is text, secrets are none of it, and the page needs nobody."""
+"""Data is shown as text, secrets are replaced, and the page loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tunesmith_report.page import render
 
-from plugins.report.tests.made import COUNTS, LINES, RECORD, SAMPLES, Page, folder, page
+from plugins.report.tests.run_folders import COUNTS, LINES, RECORD, SAMPLES, Page, folder, page
 
 HOSTILE = """</script></style></textarea>--><script>alert(1)</script><img src=x onerror="alert(1)">'" onload='x'"""
 
@@ -27,15 +27,15 @@ def test_markup_in_samples_metrics_notes_and_config_stays_text(tmp_path: Path) -
     samples = [s | {"prompt": HOSTILE, "completion": HOSTILE, "when": f"{s['when']} {HOSTILE}"} for s in SAMPLES]
     lines = [{f"{k}{HOSTILE}" if k == "tokens_per_second" else k: v for k, v in line.items()} for line in LINES]
     path = folder(tmp_path / "hostile", record, lines, samples, crash=HOSTILE)
-    made = page(path, written={HOSTILE: HOSTILE}, method=HOSTILE, file=HOSTILE)
-    known = {tag for tag, _ in plain.elements} | {"table", "span", "b", "details", "summary"}
-    assert {tag for tag, _ in made.elements} <= known
-    assert [tag for tag, _ in made.elements].count("script") == 1
-    assert not [name for _, attributes in made.elements for name in attributes if name.startswith("on")]
-    assert made.text.count("<script>alert(1)</script>") > 20
+    hostile = page(path, written={HOSTILE: HOSTILE}, method=HOSTILE, file=HOSTILE)
+    allowed = {tag for tag, _ in plain.elements} | {"table", "span", "b", "details", "summary"}
+    assert {tag for tag, _ in hostile.elements} <= allowed
+    assert [tag for tag, _ in hostile.elements].count("script") == 1
+    assert not [name for _, attributes in hostile.elements for name in attributes if name.startswith("on")]
+    assert hostile.text.count("<script>alert(1)</script>") > 20
 
 
-def test_control_characters_and_half_surrogates_do_no_harm(tmp_path: Path) -> None:
+def test_control_characters_and_lone_surrogates_are_escaped(tmp_path: Path) -> None:
     samples = [s | {"completion": "a\x00\x1b[31m\ud800b\r\nc"} for s in SAMPLES]
     text = render(folder(tmp_path, samples=samples), now=1.8e9)
     assert "a\\x00\\x1b[31m" in text and not re.search(r"[\x00-\x08\x0b-\x1f]", text)
@@ -48,25 +48,26 @@ def test_no_secret_reaches_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for number, value in enumerate((secret, token)):
         record = RECORD | {"status": "failed", "notes": {value: value}, "stopped": value, "muted": {"board": value}}
         record["config"] = RECORD["config"] | {"key": value, "deep": [{"er": value}]}
-        edge = "x" * 2989 + " " + value  # cut in the middle of it
+        edge = "x" * 2989 + " " + value  # the text is cut inside the secret
         samples = [s | {"prompt": f"{value} {s['prompt']}", "completion": edge} for s in SAMPLES]
         lines = [line | {value: 1.0} for line in LINES]
         path = folder(tmp_path / str(number), record, lines, samples, crash=f"KeyError: {value}")
         text = render(path, {"file": value, "written": {"key": value}}, now=1.8e9)
-        whole = f"{text} {Page(text).text}"
-        assert value not in whole and "s3cr3t" not in whole and "hf_A1b2" not in whole and "***" in whole
+        shown = f"{text} {Page(text).text}"
+        assert value not in shown and "s3cr3t" not in shown and "hf_A1b2" not in shown and "***" in shown
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     text = render(folder(tmp_path), now=1.8e9)
-    made = Page(text)
-    targets = [a[k] or "" for _, a in made.elements for k in ("src", "href", "srcset", "action", "data") if k in a]
+    targets = [
+        a[k] or "" for _, a in Page(text).elements for k in ("src", "href", "srcset", "action", "data") if k in a
+    ]
     assert targets and all(t.startswith(("#", "data:,")) or t in
                            ("run.json", "metrics.jsonl", "samples.jsonl", "crash.txt") for t in targets)  # fmt: skip
     assert "@import" not in text and "url(" not in text and "fetch(" not in text and "://" not in text
 
 
-def test_a_browser_runs_the_page_s_own_script_alone(tmp_path: Path) -> None:
+def test_the_policy_allows_only_the_script_of_the_page(tmp_path: Path) -> None:
     text = render(folder(tmp_path), now=1.8e9)
     [script] = re.findall(r"<script>(.*?)</script>", text, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""When the page is written, on which process, and that it never stands in the way of the run."""
+"""The page is written at the right times, by one process, and never makes a run fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(folder: Path, main: bool = True, report: bool = True) -> Any:
 
 
 class Clock:
-    """A clock that a test turns."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -39,9 +39,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(writer.time, "monotonic", made)
-    return made
+    fake = Clock()
+    monkeypatch.setattr(writer.time, "monotonic", fake)
+    return fake
 
 
 def end(this: Any) -> None:
@@ -49,7 +49,7 @@ def end(this: Any) -> None:
         this.closing.pop()()
 
 
-def test_a_run_that_ends_gets_its_page_whole(tmp_path: Path) -> None:
+def test_a_complete_page_is_written_at_the_end_of_a_run(tmp_path: Path) -> None:
     this = run(tmp_path)
     tunesmith_report.on_start(this)
     assert not list(tmp_path.iterdir())
@@ -59,26 +59,26 @@ def test_a_run_that_ends_gets_its_page_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"] and not tunesmith_report._writers
 
 
-def test_a_long_run_is_written_now_and_then_after_logged_steps_and_evaluations(tmp_path: Path, clock: Clock) -> None:
+def test_the_page_of_a_long_run_is_refreshed_after_logged_steps_and_evaluations(tmp_path: Path, clock: Clock) -> None:
     this, path = run(tmp_path), tmp_path / "report.html"
     tunesmith_report.on_start(this)
 
-    def written(seconds: float, **record: Any) -> bool:
+    def is_written(seconds: float, **record: Any) -> bool:
         clock.now += seconds
         path.unlink(missing_ok=True)
         tunesmith_report.on_step(this, StepRecord(3, 0.1, **record))
         return path.exists()
 
-    assert not written(29)
-    assert not written(2, log=False)
-    assert written(0)
-    assert not written(20)
-    assert written(11, log=False, evaluation={"eval_loss": 1.0})
+    assert not is_written(29)
+    assert not is_written(2, log=False)
+    assert is_written(0)
+    assert not is_written(20)
+    assert is_written(11, log=False, evaluation={"eval_loss": 1.0})
     end(this)
     assert path.exists()
 
 
-def test_a_page_that_takes_long_is_written_less_often(
+def test_a_page_that_takes_long_to_render_is_written_less_often(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(*args: Any) -> str:
@@ -86,12 +86,12 @@ def test_a_page_that_takes_long_is_written_less_often(
         return "page"
 
     monkeypatch.setattr(page, "render", slow)
-    made = writer.Writer(run(tmp_path))
-    made.write(over=False)
-    assert made.due - clock.now == pytest.approx(2.0 / writer.SHARE)
+    slow_writer = writer.Writer(run(tmp_path))
+    slow_writer.write(over=False)
+    assert slow_writer.due - clock.now == pytest.approx(2.0 / writer.SHARE)
 
 
-def test_a_page_that_cannot_be_written_is_one_line_and_no_error(
+def test_a_page_that_cannot_be_written_is_a_warning_and_not_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     this = run(tmp_path / "gone")
@@ -105,7 +105,7 @@ def test_a_page_that_cannot_be_written_is_one_line_and_no_error(
     assert first.startswith(f"{start}FileNotFoundError") and second.startswith(f"{start}ZeroDivisionError")
 
 
-def test_an_earlier_page_outlives_a_write_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_earlier_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report.html").write_text("earlier")
 
     def full(*args: Any) -> None:
@@ -116,16 +116,16 @@ def test_an_earlier_page_outlives_a_write_that_fails(tmp_path: Path, monkeypatch
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.html", "earlier")]
 
 
-@pytest.mark.parametrize("which", [{"main": False}, {"report": False}], ids=str)
-def test_other_processes_and_a_run_without_a_report_write_nothing(tmp_path: Path, clock: Clock, which: Any) -> None:
-    this = run(tmp_path, **which)
+@pytest.mark.parametrize("options", [{"main": False}, {"report": False}], ids=str)
+def test_other_processes_and_runs_without_a_report_write_nothing(tmp_path: Path, clock: Clock, options: Any) -> None:
+    this = run(tmp_path, **options)
     tunesmith_report.on_start(this)
     clock.now += 100
     tunesmith_report.on_step(this, StepRecord(3, 0.1))
     assert not this.closing and not list(tmp_path.iterdir())
 
 
-def test_the_wiring_imports_no_templates_before_a_page_is_due() -> None:
+def test_the_plugin_module_imports_no_template_engine() -> None:
     import subprocess
     import sys
 

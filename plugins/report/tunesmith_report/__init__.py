@@ -1,4 +1,4 @@
-"""A page about the run in its folder: report.html."""
+"""Write report.html, a page about the run, into its output folder."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 class ReportSettings(Settings):
-    """Whether the page is written."""
+    """Settings of the HTML report."""
 
     report: bool = True
-    """Write report.html into output_dir: at the end, however the run ends, and now and then before."""
+    """Write report.html into output_dir when the run ends, for any reason, and from time to time before that."""
 
 
 plugin = Plugin(settings=ReportSettings, best_effort=True)
-# By id of the run: hooks are functions, and when the page was last written is known between their calls.
+# Writers by id of the run, because hooks are functions and a writer keeps the time of the last page between calls.
 _writers: dict[int, Writer] = {}
 
 
 @hookimpl(tryfirst=True)
 def on_start(run: Run) -> None:
-    """Have the page written when the run ends: as one of the last things, when run.json says how it ended."""
+    """Register the page to be written at the end of the run, after run.json has its final status."""
     from tunesmith_report.writer import Writer
 
     if run.world.main and run.settings(ReportSettings).report:
@@ -35,6 +35,6 @@ def on_start(run: Run) -> None:
 
 @hookimpl(trylast=True)
 def on_step(run: Run, record: StepRecord) -> None:
-    """Let a long run be watched; after the loggers, so that the page has this step."""
+    """Refresh the page of a long run, after the loggers, so that it includes this step."""
     if (record.log or record.evaluation) and id(run) in _writers:
         _writers[id(run)].refresh()

@@ -1,4 +1,4 @@
-"""The metrics of a run as curves: which belong together, and fewer points that still show every peak."""
+"""Turn logged metrics into curves: group them, thin out their points, and smooth them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
-from tunesmith_report.words import HUGE
+from tunesmith_report.formatting import HUGE
 
 LOSS = "loss"
 HEALTH = ("grad_norm", "learning_rate", "tokens_per_second")
 NO_CURVES = {"step", "epoch", "tokens"}
 HELD_OUT = "eval_"
-MOST = 48  # curves on the page
-NOISY = 150, 4.0  # points from which a mean is drawn over a curve, if its ups and downs are so many times its range
+MAX_CURVES = 48  # on the page, without the loss and HEALTH
+NOISY_POINTS, NOISY_VARIATION = 150, 4.0
+"""A mean is drawn over a curve with at least this many points and a total variation of more than this many times its
+range."""
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Series:
 
 @dataclass
 class Metric:
-    """A metric as trained on and as held out."""
+    """A metric on the training examples and on the held-out examples."""
 
     name: str
     train: Series = field(default_factory=Series)
@@ -39,21 +41,24 @@ class Metric:
 
 
 def metrics_of(lines: Iterable[dict[str, Any]]) -> dict[str, Metric]:
-    """Name -> metric, in the order of their first lines; "eval_loss" is what "loss" is on held-out examples."""
-    found: dict[str, Series] = {}
+    """Return a dictionary from name to metric, in the order of first appearance.
+
+    A metric such as "eval_loss" is the held-out series of the metric "loss".
+    """
+    all_series: dict[str, Series] = {}
     for line in lines:
         step = line["step"]
         for name, value in line.items():
-            series = found.get(name)
+            series = all_series.get(name)
             if series is None:
-                series = found[name] = Series()
+                series = all_series[name] = Series()
             if (type(value) is float or type(value) is int) and -HUGE < value < HUGE:
                 series.steps.append(step)
                 series.values.append(float(value))
-            elif value is None or type(value) is float:  # JSON has no NaN: it is null
+            elif value is None or type(value) is float:  # JSON has no NaN; it is logged as null
                 series.missing.append(step)
     metrics: dict[str, Metric] = {}
-    for name, series in found.items():
+    for name, series in all_series.items():
         held = name.startswith(HELD_OUT)
         short = name.removeprefix(HELD_OUT)
         if series and short not in NO_CURVES:
@@ -63,43 +68,44 @@ def metrics_of(lines: Iterable[dict[str, Any]]) -> dict[str, Metric]:
 
 
 def groups(metrics: dict[str, Metric]) -> tuple[list[tuple[str, list[Metric]]], int]:
-    """(heading, metrics) without the loss, and how many are left out: the step's health first, then what the method
-    and others log, by what stands before a "/"."""
-    found: dict[str, list[Metric]] = {"": [metrics[name] for name in HEALTH if name in metrics]}
+    """Group all metrics except the loss under headings. Return the groups and the number of metrics left out.
+
+    The metrics in HEALTH come first. Other metrics are grouped by the part of their name before a "/".
+    """
+    by_prefix: dict[str, list[Metric]] = {"": [metrics[name] for name in HEALTH if name in metrics]}
     rest = [metric for name, metric in metrics.items() if name not in (LOSS, *HEALTH)]
-    alone: list[Metric] = []
-    for metric in rest[:MOST]:
+    ungrouped: list[Metric] = []
+    for metric in rest[:MAX_CURVES]:
         prefix, slash, _ = metric.name.partition("/")
-        (found.setdefault(prefix, []) if slash else alone).append(metric)
-    headed = [*found.items(), ("other metrics", alone)]
-    return [(heading, members) for heading, members in headed if members], len(rest[MOST:])
+        (by_prefix.setdefault(prefix, []) if slash else ungrouped).append(metric)
+    with_heading = [*by_prefix.items(), ("other metrics", ungrouped)]
+    return [(heading, members) for heading, members in with_heading if members], len(rest[MAX_CURVES:])
 
 
-def thin(steps: Sequence[int], values: Sequence[float], most: int) -> tuple[list[int], list[float]]:
-    """At most about `most` points: the first, the last, and of each stretch between them the lowest and the highest."""
+def thin(steps: Sequence[int], values: Sequence[float], limit: int) -> tuple[list[int], list[float]]:
+    """Reduce a curve to about `limit` points: the first, the last, and the lowest and highest of each interval."""
     number = len(steps)
-    if number <= most:
+    if number <= limit:
         return list(steps), list(values)
-    stretches = max(1, most // 2)
+    intervals = max(1, limit // 2)
     kept = {0, number - 1}
-    for index in range(stretches):
-        places = range(index * number // stretches, (index + 1) * number // stretches)
+    for index in range(intervals):
+        places = range(index * number // intervals, (index + 1) * number // intervals)
         kept |= {min(places, key=values.__getitem__), max(places, key=values.__getitem__)}
     chosen = sorted(kept)
     return [steps[i] for i in chosen], [values[i] for i in chosen]
 
 
 def mean_window(values: Sequence[float]) -> int:
-    """How many points the mean over a curve takes together, about a fortieth of them; 0 where it needs none."""
-    points, times = NOISY
-    if len(values) < points:
+    """Return the number of points to average, about a fortieth of them, or 0 if the curve is not noisy."""
+    if len(values) < NOISY_POINTS:
         return 0
-    up_and_down = sum(abs(after - before) for before, after in pairwise(values))
-    return 2 * (len(values) // 80) + 1 if up_and_down > times * (max(values) - min(values)) else 0
+    variation = sum(abs(after - before) for before, after in pairwise(values))
+    return 2 * (len(values) // 80) + 1 if variation > NOISY_VARIATION * (max(values) - min(values)) else 0
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """The mean of the `window` points around each, of fewer at the ends."""
+    """Return the moving average over `window` points centered at each point, over fewer at the ends."""
     sums = [0.0, *accumulate(values)]
     half, number = window // 2, len(values)
     edges = ((max(0, i - half), min(number, i + half + 1)) for i in range(number))

@@ -1,4 +1,4 @@
-"""What lies in a run's folder, read tolerantly: what is missing, torn or strange is left out, and said."""
+"""Read the files in a run's folder. Missing or damaged content is skipped and reported, never raised."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith_report.words import clean
+from tunesmith_report.formatting import clean
 
 CRASH_LINES = 30
-FURTHEST = 10**15  # a step beyond it is a damaged line
+MAX_STEP = 10**15  # a line with a larger step is damaged
 
 
 @dataclass
 class Folder:
-    """A run's folder: run.json with what the run itself knows over it, the lines of metrics and samples, the crash."""
+    """The content of a run's folder.
+
+    record: run.json, updated with the live values of the run. crash: the last lines of crash.txt.
+    """
 
     name: str
     record: dict[str, Any]
@@ -24,16 +27,16 @@ class Folder:
     samples: list[dict[str, Any]] = field(default_factory=list)
     crash: list[str] = field(default_factory=list)
     crash_left_out: int = 0
-    troubles: dict[str, str] = field(default_factory=dict)
-    """File -> what of it could not be read."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """A dictionary from file name to the problem with reading it."""
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """An object of the record, empty where it is missing or something else."""
+        """Return an object of the record, or an empty one if it is missing or has another type."""
         value = self.record.get(key)
         return value if isinstance(value, dict) else {}
 
     def entries(self, key: str) -> list[dict[str, Any]]:
-        """The objects of a list of the record."""
+        """Return the objects in a list of the record."""
         value = self.record.get(key)
         return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
@@ -42,15 +45,20 @@ class Folder:
         return self.mapping("config")
 
 
-def read(path: Path, known: Mapping[str, Any] | None = None) -> Folder:
-    """Read a folder; `known` is what the run knows better than its run.json. Raises nothing that a file can cause."""
+def read(path: Path, live: Mapping[str, Any] | None = None) -> Folder:
+    """Read a folder. Missing and damaged files never raise an error.
+
+    live: values of the running process that replace those in run.json.
+    """
     folder = Folder(path.resolve().name, {})
-    folder.record = {**_record(path / "run.json", folder), **(known or {})}
+    folder.record = {**_record(path / "run.json", folder), **(live or {})}
     metrics = [line for line in _lines(path / "metrics.jsonl", folder) if _has_step(line)]
     folder.metrics = sorted(metrics, key=lambda line: line["step"])
     folder.samples = [line for line in _lines(path / "samples.jsonl", folder) if _is_sample(line)]
-    if folder.record.get("status") == "failed":  # else it is left from an earlier attempt
-        lines = clean(_text(path / "crash.txt", folder)).rstrip().splitlines()  # whole: a secret may span lines
+    if folder.record.get("status") == "failed":  # otherwise crash.txt is from an earlier attempt
+        lines = (
+            clean(_text(path / "crash.txt", folder)).rstrip().splitlines()
+        )  # clean before splitting: a secret may span lines
         folder.crash, folder.crash_left_out = lines[-CRASH_LINES:], max(0, len(lines) - CRASH_LINES)
     return folder
 
@@ -59,13 +67,13 @@ def _record(path: Path, folder: Folder) -> dict[str, Any]:
     try:
         value = json.loads(_text(path, folder) or "{}")
     except (ValueError, RecursionError) as error:
-        folder.troubles[path.name] = f"can't be read: {error}"
+        folder.problems[path.name] = f"can't be read: {error}"
         return {}
     if not isinstance(value, dict):
-        folder.troubles[path.name] = "can't be read: it holds no object"
+        folder.problems[path.name] = "can't be read: must be a JSON object"
         return {}
     if not value:
-        folder.troubles.setdefault(path.name, "is not there")
+        folder.problems.setdefault(path.name, "no such file")
     return value
 
 
@@ -75,12 +83,12 @@ def _text(path: Path, folder: Folder) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        folder.troubles[path.name] = f"can't be read: {error.strerror}"
+        folder.problems[path.name] = f"can't be read: {error.strerror}"
         return ""
 
 
 def _lines(path: Path, folder: Folder) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; others are counted."""
+    """Yield the objects in a file of JSON lines, and count the other lines."""
     damaged = 0
     try:
         with path.open("rb") as file:
@@ -96,14 +104,14 @@ def _lines(path: Path, folder: Folder) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        folder.troubles[path.name] = f"can't be read: {error.strerror}"
+        folder.problems[path.name] = f"can't be read: {error.strerror}"
     if damaged:
-        folder.troubles[path.name] = f"{damaged:,} incomplete or damaged {'line' if damaged == 1 else 'lines'} left out"
+        folder.problems[path.name] = f"{damaged:,} incomplete or damaged {'line' if damaged == 1 else 'lines'} skipped"
 
 
 def _has_step(line: dict[str, Any]) -> bool:
     step = line.get("step")
-    return type(step) is int and -FURTHEST < step < FURTHEST
+    return type(step) is int and -MAX_STEP < step < MAX_STEP
 
 
 def _is_sample(line: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What is said first: how the run ended, and its few large numbers."""
+"""Summarize how the run ended, and its key numbers."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from typing import Any
 
 from tunesmith_report.curves import LOSS, Metric, Series
 from tunesmith_report.folder import Folder
-from tunesmith_report.words import duration, finite, number, percent, share, short
+from tunesmith_report.formatting import duration, finite, number, percent, share, short
 
-OUR_ERROR = re.compile(r"^tunesmith\.\w+\.\w+: ")
+TUNESMITH_ERROR = re.compile(r"^tunesmith\.\w+\.\w+: ")
 STATES = {"done": "done", "interrupted": "interrupted", "failed": "failed", "running": "running"}
 
 
 @dataclass
 class Status:
-    """How the run stands: a word, why, and how far it came, in percent of its steps."""
+    """The state of the run: a label, the reason why it ended, and its progress in percent of the steps."""
 
     kind: str
-    word: str
-    why: str
+    label: str
+    reason: str
     progress: float
 
 
 @dataclass
 class Tile:
-    """A large number, what it is, and a line below it."""
+    """A key number with its label and a line of details."""
 
     label: str
     value: str
-    below: str = ""
+    details: str = ""
 
 
 def status_of(folder: Folder) -> Status:
     record = folder.record
     kind = STATES.get(str(record.get("status")), "unknown")
-    word, why = kind, str(record.get("stopped") or "")
-    if kind == "running" and record.get("over"):  # neither an error nor a signal that the run could still write down
-        kind, word = "failed", "broken off"
-        why = why or "The process was ended before it could say why."
-    if kind == "done" and why:
-        word = "stopped early"
+    label, reason = kind, str(record.get("stopped") or "")
+    if kind == "running" and record.get("over"):  # the process ended before run.json got another status
+        kind, label = "failed", "aborted"
+        reason = reason or "The process ended before it could record a reason."
+    if kind == "done" and reason:
+        label = "stopped early"
     if kind == "failed" and folder.crash:
-        why = next((line for line in folder.crash if "error[" in line), folder.crash[-1]).strip()
-        why = OUR_ERROR.sub("", why)
+        reason = next((line for line in folder.crash if "error[" in line), folder.crash[-1]).strip()
+        reason = TUNESMITH_ERROR.sub("", reason)
     done, total = finite(record.get("step")), finite(record.get("total_steps"))
-    return Status(kind, word, why, share(done or 0, total or 0))
+    return Status(kind, label, reason, share(done or 0, total or 0))
 
 
 def tiles(folder: Folder, metrics: dict[str, Metric], now: float) -> list[Tile]:
-    """Loss and evaluation with where they began, steps, time, tokens, speed: those that are known."""
+    """Return the tiles for loss, evaluation loss, steps, time, tokens and speed, as far as they are known."""
     record, loss = folder.record, metrics.get(LOSS, Metric(LOSS))
-    found = [*_loss("eval loss", loss.held, "lowest"), *_loss("training loss", loss.train, "")]
-    found += _best(folder, metrics)
+    result = [*_loss("eval loss", loss.held, "lowest"), *_loss("training loss", loss.train, "")]
+    result += _best(folder, metrics)
     step, total = finite(record.get("step")), finite(record.get("total_steps"))
     last = folder.metrics[-1] if folder.metrics else {}
     if step is not None:
         epochs = finite(last.get("epoch"))
-        passes = f"{number(round(epochs, 2))} {'epoch' if epochs == 1 else 'epochs'}" if epochs else ""
-        found.append(Tile("steps", number(step), _and(f"of {number(total)}" if total else "", passes)))
+        progress = f"{number(round(epochs, 2))} {'epoch' if epochs == 1 else 'epochs'}" if epochs else ""
+        result.append(Tile("steps", number(step), _join(f"of {number(total)}" if total else "", progress)))
     seconds = elapsed(folder, now)
     if seconds is not None:
         resumed = "resumed from" in folder.mapping("notes")
-        found.append(Tile("time", duration(seconds), "since it was resumed" if resumed else ""))
+        result.append(Tile("time", duration(seconds), "since the run was resumed" if resumed else ""))
     tokens = finite(last.get("tokens"))
     if tokens:
-        found.append(Tile("tokens", short(tokens), _trained(folder)))
+        result.append(Tile("tokens", short(tokens), _trained(folder)))
     speeds = sorted(metrics["tokens_per_second"].train.values) if "tokens_per_second" in metrics else []
     if speeds:
-        found.append(Tile("speed", short(round(speeds[len(speeds) // 2])), "tokens a second, median"))
-    return found
+        result.append(Tile("speed", short(round(speeds[len(speeds) // 2])), "median tokens per second"))
+    return result
 
 
 def elapsed(folder: Folder, now: float) -> float | None:
-    """Seconds that the run took, or has been running."""
+    """Return the seconds that the run took or has been running, or None if unknown."""
     started, seconds = finite(folder.record.get("started")), finite(folder.record.get("seconds"))
     running = folder.record.get("status") == "running"
     return max(0.0, now - started) if running and started is not None else seconds
@@ -84,18 +84,18 @@ def _loss(label: str, series: Series, extreme: str) -> list[Tile]:
     if not series.values:
         return [Tile(label, "not finite")] if series.missing else []
     first, last, low = series.values[0], series.values[-1], min(series.values)
-    below = [f"from {number(first)} at step {series.steps[0]:,}"] if len(series.values) > 1 else []
+    details = [f"from {number(first)} at step {series.steps[0]:,}"] if len(series.values) > 1 else []
     if extreme and low < last:
-        below.append(f"{extreme} {number(low)} at step {series.steps[series.values.index(low)]:,}")
-    return [Tile(label, number(last), _and(*below))]
+        details.append(f"{extreme} {number(low)} at step {series.steps[series.values.index(low)]:,}")
+    return [Tile(label, number(last), _join(*details))]
 
 
-def _and(*parts: str) -> str:
+def _join(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
 
 def _best(folder: Folder, metrics: dict[str, Metric]) -> list[Tile]:
-    """The measure by which the best checkpoint is chosen, where that is not the loss."""
+    """Return a tile for `metric_for_best_model`, unless that is the evaluation loss."""
     name = folder.config.get("metric_for_best_model")
     if not isinstance(name, str) or name == "eval_loss" or name.removeprefix("eval_") not in metrics:
         return []
@@ -111,4 +111,4 @@ def _trained(folder: Folder) -> str:
     counts: list[dict[str, Any]] = [c for c in folder.mapping("data").values() if isinstance(c, dict)]
     tokens = sum(finite(c.get("tokens")) or 0 for c in counts)
     trained = sum(finite(c.get("trained_tokens")) or 0 for c in counts)
-    return f"{percent(trained, tokens)} trained, the rest context" if tokens else ""
+    return f"{percent(trained, tokens)} trained, the rest is context" if tokens else ""

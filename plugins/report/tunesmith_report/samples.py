@@ -1,4 +1,4 @@
-"""What the model said to each prompt: before, in between, and at the end."""
+"""Group the sampled completions by prompt."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith_report.words import clean, cut
+from tunesmith_report.formatting import clean, cut
 
-PROMPTS = 24  # shown on the page; samples.jsonl has all
-ROUNDS = 10  # between the first and the last, for each prompt
-LONGEST = 3000  # characters of a prompt (its end, where the question stands) or a completion
+PROMPTS = 24  # shown on the page; samples.jsonl contains all
+ROUNDS = 10  # per prompt, between the first and the last
+LONGEST = 3000  # characters of a completion, or of a prompt (its end, because that is where the question is)
 SPECIAL = re.compile(r"(<\|[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad)>|<(?:start|end)_of_turn>)")
 
 
 @dataclass
 class Sample:
-    """One prompt and what was said to it: (when, text, characters left out), the oldest first."""
+    """A prompt and its completions, oldest first: (when, text, number of characters left out)."""
 
     prompt: str
     prompt_left_out: int
@@ -39,19 +39,19 @@ class Sample:
 
 
 def samples_of(lines: Iterable[dict[str, Any]]) -> tuple[list[Sample], int]:
-    """The first prompts with their rounds in order, and how many prompts are left out.
+    """Return the first prompts with their rounds in order, and the number of prompts left out.
 
-    A prompt that was given twice in a round is two of them: the second is followed from round to round by itself.
+    If a prompt occurs twice in a round, its two occurrences are followed from round to round as separate samples.
     """
-    said: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    completions: dict[tuple[str, int], list[tuple[str, str]]] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for line in lines:
-        again = seen[line["when"], line["prompt"]]
+        occurrence = seen[line["when"], line["prompt"]]
         seen[line["when"], line["prompt"]] += 1
         when = {"before": "before training", "after": "after training"}.get(line["when"], line["when"])
-        said.setdefault((line["prompt"], again), []).append((when, line["completion"]))
-    found = [_sample(prompt, rounds) for (prompt, _), rounds in list(said.items())[:PROMPTS]]
-    return found, max(0, len(said) - PROMPTS)
+        completions.setdefault((line["prompt"], occurrence), []).append((when, line["completion"]))
+    samples = [_sample(prompt, rounds) for (prompt, _), rounds in list(completions.items())[:PROMPTS]]
+    return samples, max(0, len(completions) - PROMPTS)
 
 
 def _sample(prompt: str, rounds: list[tuple[str, str]]) -> Sample:
@@ -65,5 +65,5 @@ def _sample(prompt: str, rounds: list[tuple[str, str]]) -> Sample:
 
 
 def pieces(text: str) -> list[tuple[bool, str]]:
-    """A text in parts: (whether it is a special token of a chat template, the part)."""
+    """Split a text at the special tokens of chat templates. Return (True if special token, part) for each part."""
     return [(bool(index % 2), part) for index, part in enumerate(SPECIAL.split(text)) if part]

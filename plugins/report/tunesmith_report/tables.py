@@ -1,4 +1,4 @@
-"""The parts of run.json as rows for the page: data, warnings and notes, plugins and their time, config, versions."""
+"""Turn the parts of run.json into tables: data, warnings and notes, plugins and their time, config, versions."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 from tunesmith_report.curves import Metric
 from tunesmith_report.folder import Folder
-from tunesmith_report.words import cut, finite, outline, share
+from tunesmith_report.formatting import cut, finite, outline, share
 
 LONGEST = 4000  # characters of a note or a value
 ROWS = {
     "too_long": "dropped: longer than sequence_len",
-    "untrained": "dropped: nothing is trained",
-    "truncated": "cut to sequence_len",
+    "untrained": "dropped: no trained tokens",
+    "truncated": "truncated to sequence_len",
     "split": "split at sequence_len",
 }
-KNOWN = {*ROWS, "rows", "kept", "examples", "tokens", "trained_tokens"}
+COUNTS = {*ROWS, "rows", "kept", "examples", "tokens", "trained_tokens"}
 
 
 @dataclass
 class Dataset:
-    """What became of the rows of one dataset."""
+    """What the engine did with the rows of one dataset."""
 
     name: str
     numbers: dict[str, int]
     changes: list[tuple[str, int, list[str]]]
-    """(what, rows, the first places) of all that did not stay as it was."""
+    """(change, rows, first places) for each kind of change to a row."""
     others: dict[str, int]
 
     @property
@@ -35,16 +35,16 @@ class Dataset:
 
 
 def datasets(folder: Folder) -> list[Dataset]:
-    found = []
+    result = []
     for name, counts in folder.mapping("data").items():
         if not isinstance(counts, dict):
             continue
         numbers = {key: int(finite(value) or 0) for key, value in counts.items() if finite(value) is not None}
         first = counts.get("first") if isinstance(counts.get("first"), dict) else {}
         changes = [(text, numbers[key], _places(first, key)) for key, text in ROWS.items() if numbers.get(key)]
-        others = {key.replace("_", " "): value for key, value in numbers.items() if key not in KNOWN and value}
-        found.append(Dataset(name, dict.fromkeys(KNOWN, 0) | numbers, changes, others))
-    return found
+        others = {key.replace("_", " "): value for key, value in numbers.items() if key not in COUNTS and value}
+        result.append(Dataset(name, dict.fromkeys(COUNTS, 0) | numbers, changes, others))
+    return result
 
 
 def _places(first: Any, key: str) -> list[str]:
@@ -52,32 +52,32 @@ def _places(first: Any, key: str) -> list[str]:
     return [str(place) for place in places] if isinstance(places, list) else []
 
 
-# warnings and notes
+# Warnings and notes
 
 
 def warnings(folder: Folder, metrics: dict[str, Metric]) -> list[tuple[str, str]]:
-    """(what, text) of all that went wrong without ending the run."""
-    found = [(f"plugin {name} was muted", f"It failed in {why}") for name, why in folder.mapping("muted").items()]
+    """Return (name, text) for each problem that did not end the run."""
+    result = [(f"plugin {name} was muted", f"It failed in {why}") for name, why in folder.mapping("muted").items()]
     for metric in metrics.values():
         for name, series in ((metric.name, metric.train), (f"eval_{metric.name}", metric.held)):
             if number := len(series.missing):
                 first = ", ".join(f"{step:,}" for step in series.missing[:3])
                 many = f", and {number - 3:,} more" if number > 3 else ""
-                found.append((f"{name} was not finite", f"at {'step' if number == 1 else 'steps'} {first}{many}"))
-    return found + list(folder.troubles.items())
+                result.append((f"{name} was not finite", f"at {'step' if number == 1 else 'steps'} {first}{many}"))
+    return result + list(folder.problems.items())
 
 
 def notes(folder: Folder) -> list[tuple[str, str, int]]:
-    """(name, text, characters left out) of each line of the run's summary."""
+    """Return (name, text, number of characters left out) for each note in the run's summary."""
     return [(name, *cut(outline(value), LONGEST)) for name, value in folder.mapping("notes").items()]
 
 
-# plugins
+# Plugins
 
 
 @dataclass
 class PluginRow:
-    """A plugin with its hooks, (hook, calls, seconds) each, the dearest first."""
+    """A plugin and its hooks: (hook, calls, seconds), slowest first."""
 
     name: str
     distribution: str
@@ -89,7 +89,10 @@ class PluginRow:
 
 
 def plugins(folder: Folder, seconds: float | None) -> list[PluginRow]:
-    """The active plugins and their time, the dearest first; a hook that runs inside another's counts in both."""
+    """Return the active plugins and their time, slowest first.
+
+    The time of a hook that runs inside a hook of another plugin counts for both.
+    """
     times: dict[str, list[tuple[str, int | None, float]]] = {}
     for key, value in folder.mapping("hook_seconds").items():
         name, _, hook = key.rpartition(".")
@@ -107,17 +110,19 @@ def plugins(folder: Folder, seconds: float | None) -> list[PluginRow]:
 
 
 def patches(folder: Folder) -> list[tuple[str, str, str]]:
-    """(target, owner, places) of each change to the code of a library."""
+    """Return (target, owner, number of places) for each patch of library code."""
     entries = folder.entries("patches")
-    return [(outline(one.get("target")), outline(one.get("owner")), outline(one.get("applied"))) for one in entries]
+    return [
+        (outline(patch.get("target")), outline(patch.get("owner")), outline(patch.get("applied"))) for patch in entries
+    ]
 
 
-# config
+# Config
 
 
 @dataclass
 class Setting:
-    """A key with its value as text, and where the user wrote it, if so."""
+    """A key with its value as text, and the place where the user set it, if any."""
 
     key: str
     text: str
@@ -126,26 +131,26 @@ class Setting:
 
 
 def settings(folder: Folder) -> tuple[list[Setting], list[Setting]]:
-    """The settings that the user wrote, in that order, and those left at their defaults.
+    """Return the settings that the user set, in that order, and the settings with default values.
 
-    All are in the second list where it is not known what was written.
+    If it is unknown what the user set, all settings are in the second list.
     """
     written, file = folder.mapping("written"), str(folder.record.get("file"))
     config = folder.config
     order = [key for key in written if key in config] + [key for key in config if key not in written]
-    made = [Setting(key, *cut(outline(config[key]), LONGEST), _place(written.get(key), file)) for key in order]
-    return [one for one in made if one.key in written], [one for one in made if one.key not in written]
+    result = [Setting(key, *cut(outline(config[key]), LONGEST), _place(written.get(key), file)) for key in order]
+    return [item for item in result if item.key in written], [item for item in result if item.key not in written]
 
 
 def _place(where: Any, file: str) -> str:
-    """Line of the config where a key stands, or the place as it is: the command line."""
+    """Return the line of a key in the config file, or any other place (the command line) unchanged."""
     place = str(where or "")
     return f"line {place.removeprefix(f'{file}:').partition(':')[0]}" if place.startswith(f"{file}:") else place
 
 
 def versions(folder: Folder) -> list[tuple[str, str]]:
-    found = [(str(name), str(version)) for name, version in folder.mapping("versions").items()]
+    result = [(str(name), str(version)) for name, version in folder.mapping("versions").items()]
     for name, key in (("processes", "processes"), ("config", "config_fingerprint"), ("data", "data_fingerprint")):
         if value := folder.record.get(key):
-            found.append((f"{name} fingerprint" if key.endswith("print") else name, outline(value)))
-    return found
+            result.append((f"{name} fingerprint" if key.endswith("print") else name, outline(value)))
+    return result

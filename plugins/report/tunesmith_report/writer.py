@@ -1,4 +1,4 @@
-"""When the page of a run is written, and that it can do no harm."""
+"""Decide when to write the page of a run, and keep failures away from the run."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from tunesmith import Run
 
 NAME = "report.html"
-EVERY = 30.0  # seconds between two pages of a run that goes on
-SHARE = 0.01  # of a run's time at most is spent on them
+EVERY = 30.0  # least seconds between two pages while the run goes on
+SHARE = 0.01  # the largest share of the run time that is spent on pages
 
 
 class Writer:
-    """Writes the page of one run, whole or not at all."""
+    """A writer of one run's page, which replaces the file atomically."""
 
     def __init__(self, run: Run):
         self.run = run
-        self.due = time.monotonic() + EVERY  # a run that is shorter than this is written about once, when it is over
+        self.due = time.monotonic() + EVERY  # shorter runs get their page only at the end
 
     def refresh(self) -> None:
-        """Write the page of a run that goes on, if that was not done just now."""
+        """Write the page while the run goes on, unless it was written recently."""
         if time.monotonic() >= self.due:
             self.write(over=False)
 
     def close(self) -> None:
-        """Write the page of a run that is over. Says so where it can't, and leaves the run's own outcome alone."""
+        """Write the page at the end of the run. If that fails, print a warning; the outcome of the run is unchanged."""
         try:
             self.write(over=True)
         except Exception as error:
@@ -39,11 +39,11 @@ class Writer:
         from tunesmith_report.page import render
 
         began = time.monotonic()
-        text = render(self.run.output_dir, known(self.run, over))
+        text = render(self.run.output_dir, live_values(self.run, over))
         path = self.run.output_dir / NAME
         partial = path.with_name(f".{NAME}.partial")
         try:
-            partial.write_text(text, encoding="utf-8", errors="replace")  # JSON can hold half a surrogate pair
+            partial.write_text(text, encoding="utf-8", errors="replace")  # JSON strings may contain lone surrogates
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -51,8 +51,11 @@ class Writer:
         self.due = now + max(EVERY, (now - began) / SHARE)
 
 
-def known(run: Run, over: bool) -> dict[str, Any]:
-    """What the run knows better than run.json, which is written at its start and its end; and what is only here."""
+def live_values(run: Run, over: bool) -> dict[str, Any]:
+    """Return values that are newer than those in run.json, or not in it.
+
+    run.json is written only at the start and the end of a run. over: True if the run has ended.
+    """
     document = run.config.document
     return {
         "over": over,

@@ -1,4 +1,4 @@
-"""Outcome reward models: a score for an answer, learnt from pairs of a better and a worse one."""
+"""Outcome reward models: score answers, learned from pairs of a better and a worse one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class RewardSettings(Settings):
-    """What of the method can be chosen."""
+    """Options of the method."""
 
     reward_model: bool = False
-    """Train a model that scores answers: a head of one number at the end of each, instead of the next token."""
+    """Train a model that scores answers: its head predicts one number at the end of an answer, not the next token."""
     center_rewards_coefficient: NonNegativeFloat = 0.0
-    """How strongly the two rewards of a pair are drawn to a sum of 0, which the pair itself leaves open; 0.01 is
-    common (arXiv 2312.09244)."""
+    """Weight of the penalty that draws the sum of both rewards of a pair to 0, since the loss of a pair does not
+    determine their level; 0.01 is common (arXiv 2312.09244)."""
 
 
 plugin = Plugin(
@@ -34,7 +34,7 @@ plugin = Plugin(
 
 @hookimpl
 def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Change no weight; write into the model's config what others need to read its scores."""
+    """Write the label and the pad token into the model's config. Changes no weights."""
     from tunesmith_reward.head import describe
 
     describe(run, model)
@@ -53,7 +53,7 @@ def compute_loss(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
 
 @hookimpl
 def on_step(run: Run, record: StepRecord) -> None:
-    """Add the smallest and the largest reward of the step, and of an evaluation after it."""
+    """Log the smallest and the largest reward of the step and of an evaluation that followed it."""
     from tunesmith_reward.extremes import report
 
     report(run, record)

@@ -1,4 +1,4 @@
-"""The smallest and the largest reward: terms are sums, and neither is one, so they are watched beside the loss."""
+"""Track the smallest and the largest reward: a term is a sum, and neither is one."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from torch import Tensor
 
 from tunesmith import Batch, Run, StepRecord
 
-_seen: weakref.WeakKeyDictionary[Run, dict[bool, Tensor]] = weakref.WeakKeyDictionary()
-# Of a run since its last step: smallest and largest [2] in training (True) and in evaluation (False).
+_extremes: weakref.WeakKeyDictionary[Run, dict[bool, Tensor]] = weakref.WeakKeyDictionary()
+# Smallest and largest reward [2] of a run since its last step, in training (True) and in evaluation (False).
 
 
 def watch(run: Run, scores: Tensor, batch: Batch) -> None:
-    """Look at the rewards [S, 1] of a micro-batch, unless they are only counted or keep company."""
+    """Record the rewards [S, 1] of a micro-batch. Dummy batches and runs without weights are ignored."""
     if run.abstract or batch.dummy:
         return
-    found = torch.stack(torch.aminmax(scores.detach().float()))
-    seen = _seen.setdefault(run, {})
+    extremes = torch.stack(torch.aminmax(scores.detach().float()))
+    recorded = _extremes.setdefault(run, {})
     training = torch.is_grad_enabled()
-    if training in seen:
-        smallest, largest = torch.stack([found, seen[training]]).unbind(1)
-        found = torch.stack([smallest.min(), largest.max()])
-    seen[training] = found
+    if training in recorded:
+        smallest, largest = torch.stack([extremes, recorded[training]]).unbind(1)
+        extremes = torch.stack([smallest.min(), largest.max()])
+    recorded[training] = extremes
 
 
 def report(run: Run, record: StepRecord) -> None:
-    """Write min_reward and max_reward of all processes into a record that is logged, and begin anew."""
-    seen = _seen.pop(run, {})
+    """Add min_reward and max_reward of all processes to a record that is logged, and start over."""
+    recorded = _extremes.pop(run, {})
     if record.log:
-        record.metrics |= _named("", _over_all(run, seen.get(True)))
+        record.metrics |= _named("", _over_all(run, recorded.get(True)))
     if record.evaluation is not None:
-        record.evaluation |= _named("eval_", _over_all(run, seen.get(False)))
+        record.evaluation |= _named("eval_", _over_all(run, recorded.get(False)))
 
 
-def _over_all(run: Run, mine: Tensor | None) -> tuple[float, float]:
-    """A process with dummies alone has seen none."""
-    everywhere = [pair for pair in run.world.gather(None if mine is None else mine.tolist()) if pair]
-    lowest = min((low for low, _ in everywhere), default=math.nan)
-    return lowest, max((high for _, high in everywhere), default=math.nan)
+def _over_all(run: Run, local: Tensor | None) -> tuple[float, float]:
+    """Return the extremes over all processes; a process with only dummy batches has none."""
+    by_process = [pair for pair in run.world.gather(None if local is None else local.tolist()) if pair]
+    lowest = min((low for low, _ in by_process), default=math.nan)
+    return lowest, max((high for _, high in by_process), default=math.nan)
 
 
 def _named(prefix: str, pair: tuple[float, float]) -> dict[str, float]:

@@ -1,3 +1,5 @@
+"""Samples are taken before, during and after training, printed side by side, and kept on resume."""
+
 from __future__ import annotations
 
 import io
@@ -16,7 +18,7 @@ from tunesmith import ConfigError, Example, Method, StepRecord
 
 
 class Tokenizer:
-    """A character is a token."""
+    """A tokenizer with one token per character."""
 
     chat_template: str | None = None
 
@@ -27,15 +29,15 @@ class Tokenizer:
         self, turns: Any, *, tokenize: bool, add_generation_prompt: bool, return_dict: bool, **variables: Any
     ) -> Any:
         assert tokenize and add_generation_prompt and not return_dict
-        said = "".join(f"[{name}={value}]" for name, value in variables.items())
-        return [ord(c) for c in f"<{turns[0]['role']}>{turns[0]['content']}<model>{said}"]
+        text = "".join(f"[{name}={value}]" for name, value in variables.items())
+        return [ord(c) for c in f"<{turns[0]['role']}>{turns[0]['content']}<model>{text}"]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return "".join(map(chr, ids))
 
 
 class Scripted:
-    """Completes with the number of the round, and counts who asked."""
+    """A policy that completes each prompt with the number of the round, and records the calls."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -89,7 +91,7 @@ def train(this: Any, model: Any, steps: range) -> None:
         tunesmith_samples.on_step(this, model, StepRecord(step, 0.1, evaluation=evaluation))
 
 
-def test_the_same_prompts_are_sampled_before_after_evaluations_and_after(
+def test_the_same_prompts_are_sampled_before_during_and_after_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     this, model = run(tmp_path, sample_prompts=["Why?"], generation_max_new_tokens=5), policy()
@@ -100,7 +102,7 @@ def test_the_same_prompts_are_sampled_before_after_evaluations_and_after(
     assert capsys.readouterr().out.splitlines() == ["sample 1", "  prompt  Why?", "  before  1", "  after   3"]
 
 
-def test_prompts_come_from_held_out_examples_else_from_training_examples(tmp_path: Path) -> None:
+def test_prompts_come_from_held_out_examples_or_from_training_examples(tmp_path: Path) -> None:
     train_examples = examples("t1", "", "t2", "t3", "t4")
     for held_out, expected in [(examples("", "e1"), ["e1"]), (None, ["t1", "t2", "t3"]), ([], ["t1", "t2", "t3"])]:
         model = policy()
@@ -109,20 +111,20 @@ def test_prompts_come_from_held_out_examples_else_from_training_examples(tmp_pat
         assert ["".join(map(chr, p)) for p in model.calls[0]["prompts"]] == expected
 
 
-def test_data_without_prompts_is_said_in_the_summary(tmp_path: Path) -> None:
+def test_data_without_prompts_adds_a_note(tmp_path: Path) -> None:
     this, model = run(tmp_path, data=SimpleNamespace(eval=None, train=[Example.text([1, 2])])), policy()
     tunesmith_samples.on_start(this, model)
     assert not model.calls and "sample_prompts" in this.notes["samples"]
 
 
-def test_prompts_of_ones_own_are_user_turns_where_there_is_a_template(tmp_path: Path) -> None:
+def test_sample_prompts_are_user_turns_if_there_is_a_template(tmp_path: Path) -> None:
     this = run(tmp_path, sample_prompts=["Hi"])
     this.tokenizer.chat_template = "a template"
     tunesmith_samples.on_start(this, policy())
     assert written(tmp_path) == [("before", 0, "<user>Hi<model>", "1")]
 
 
-def test_the_template_gets_the_variables_of_the_yaml_and_of_its_first_entry(tmp_path: Path) -> None:
+def test_the_template_gets_the_variables_of_the_yaml_and_of_the_first_entry(tmp_path: Path) -> None:
     this = run(tmp_path, sample_prompts=["Hi"])
     this.tokenizer.chat_template = "a template"
     this.config.document.values["chat_template_kwargs"] = {"think": True, "date": "today"}
@@ -131,32 +133,34 @@ def test_the_template_gets_the_variables_of_the_yaml_and_of_its_first_entry(tmp_
     assert written(tmp_path) == [("before", 0, "<user>Hi<model>[think=False][date=today]", "1")]
 
 
-def test_a_prompt_of_several_rows_is_sampled_once(tmp_path: Path) -> None:
+def test_a_prompt_that_several_rows_share_is_sampled_once(tmp_path: Path) -> None:
     model, data = policy(), SimpleNamespace(eval=examples("a", "a", "b", "a", "c", "d"), train=[])
     tunesmith_samples.on_start(run(tmp_path, data=data), model)
     assert ["".join(map(chr, p)) for p in model.calls[0]["prompts"]] == ["a", "b", "c"]
 
 
-def test_a_resumed_run_keeps_what_was_said_before_training_and_no_step_twice(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_samples_before_training_and_has_each_step_once(tmp_path: Path) -> None:
     train(run(tmp_path, sample_prompts=["Why?"]), policy(), range(1, 7))
     with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"when": "after", "step": 4, "prompt": "Why?", "completion": "x"}\n{"when": "ste')
     resumed, model = run(tmp_path, step=4, sample_prompts=["Why?"]), policy()
     train(resumed, model, range(5, 7))
     tunesmith_samples.on_end(resumed, model)
-    whens = [(when, step) for when, step, _, _ in written(tmp_path)]
-    assert whens == [("before", 0), ("step 2", 2), ("step 4", 4), ("step 6", 6), ("after", 6)]
+    rounds = [(when, step) for when, step, _, _ in written(tmp_path)]
+    assert rounds == [("before", 0), ("step 2", 2), ("step 4", 4), ("step 6", 6), ("after", 6)]
     assert pairs([json.loads(line) for line in (tmp_path / "samples.jsonl").open()]) == [("Why?", "1", "2")]
 
 
-def test_every_process_generates_and_the_main_one_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_process_generates_and_only_the_main_one_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     this, model = run(tmp_path, main=False, sample_prompts=["Why?"]), policy()
     train(this, model, range(1, 3))
     tunesmith_samples.on_end(this, model)
     assert len(model.calls) == 3 and list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
 
 
-def test_a_terminal_gets_a_table_that_wraps_and_takes_nothing_for_markup() -> None:
+def test_a_terminal_gets_a_table_that_wraps_and_shows_markup_as_text() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
     answer = {"prompt": "[bold] " + "word " * 30, "step": 0}
     show([{**answer, "when": "before", "completion": "old"}, {**answer, "when": "after", "completion": "new"}], console)
@@ -181,8 +185,10 @@ def compute_loss(): ...
 """
 
 
-def test_a_model_of_scores_is_not_asked_for_text(tmp_path: Path) -> None:
+def test_a_model_with_a_score_head_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scoring.py").write_text(SCORES)
     path = tiny.sft_config(tmp_path, plugins=["./scoring.py"], rl="scores", generate_samples=True)
-    with pytest.raises(ConfigError, match="generate_samples has no effect: a model of scores writes no text"):
+    with pytest.raises(
+        ConfigError, match="generate_samples has no effect: a model with a score head does not generate text"
+    ):
         tiny.start(path)

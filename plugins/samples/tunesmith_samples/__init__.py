@@ -1,4 +1,4 @@
-"""Sample completions before, during and after training."""
+"""Generate sample completions before, during and after training."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 class SampleSettings(Settings):
-    """What is generated, and how."""
+    """Settings of sample completions."""
 
     generate_samples: bool = False
     """Generate completions before training, after each evaluation and after training."""
     num_generation_samples: PositiveInt = 3
-    """Different prompts taken from held-out examples, or from training examples where none are held out."""
+    """Number of distinct prompts to take from held-out examples, or from training examples if none are held out."""
     generation_max_new_tokens: PositiveInt = 50
-    """Longest completion in tokens."""
+    """Maximum length of a completion in tokens."""
     generation_temperature: NonNegativeFloat = 0.0
-    """Temperature of sampling; 0 takes the likeliest token."""
+    """Sampling temperature. 0 always takes the most likely token."""
     generation_top_p: float = Field(1.0, gt=0, le=1)
-    """Sample from the likeliest tokens that together have this probability."""
+    """Sample from the most likely tokens whose probabilities add up to this value."""
     sample_prompts: list[str] = []
-    """Prompts of one's own, all of them used, instead of those from examples; user turns where there is a template."""
+    """Your own prompts, used instead of those from examples. With a chat template, each prompt is a user turn."""
 
 
 plugin = Plugin(
     settings=SampleSettings,
     switches=("generate_samples",),
-    on_resume=dict.fromkeys(SampleSettings.model_fields, "free"),  # it has random numbers of its own
+    on_resume=dict.fromkeys(SampleSettings.model_fields, "free"),  # sampling does not use the random state of training
 )
 
 
@@ -41,13 +41,14 @@ def validate(run: Run) -> None:
     settings = run.settings(SampleSettings)
     errors = []
     if run.method.head != "lm":
-        help = "drop the key: eval_accuracy and the rewards say how it does"
-        errors.append(run.config.error("generate_samples", "has no effect: a model of scores writes no text", help))
+        message = "has no effect: a model with a score head does not generate text"
+        help = "remove the key; eval_accuracy and the reward metrics evaluate such a model"
+        errors.append(run.config.error("generate_samples", message, help))
     if settings.sample_prompts and "num_generation_samples" in settings.model_fields_set:
-        message = "counts examples, and sample_prompts takes their place"
-        errors.append(run.config.error("num_generation_samples", message, help="drop one of the two"))
+        message = "has no effect if sample_prompts is set"
+        errors.append(run.config.error("num_generation_samples", message, help="remove one of the two keys"))
     if settings.generation_top_p < 1 and settings.generation_temperature == 0:
-        help = "write generation_temperature: 1.0, or drop the key"
+        help = "write generation_temperature: 1.0, or remove the key"
         errors.append(run.config.error("generation_top_p", "has no effect at temperature 0", help=help))
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
@@ -55,7 +56,7 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def on_start(run: Run, policy: Policy) -> None:
-    """Begin samples.jsonl with what the untrained model says; a resumed run finds that there."""
+    """Start samples.jsonl with completions of the untrained model. A resumed run keeps the existing ones."""
     from tunesmith_samples.lines import rewind
     from tunesmith_samples.sample import PATH, sample
 
@@ -75,7 +76,7 @@ def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
 
 @hookimpl
 def on_end(run: Run, policy: Policy) -> None:
-    """Sample the trained model, and show both side by side."""
+    """Sample the trained model, and print completions before and after training side by side."""
     from tunesmith_samples.lines import read
     from tunesmith_samples.sample import PATH, sample
     from tunesmith_samples.table import show

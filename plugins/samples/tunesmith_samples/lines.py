@@ -1,4 +1,4 @@
-"""samples.jsonl: one JSON object a line, kept whole over interruptions."""
+"""Read and write samples.jsonl, and rewind it so that a resumed run has each round once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ KEYS = {"when", "step", "prompt", "completion"}
 
 
 def append(path: Path, samples: Iterable[dict[str, Any]]) -> None:
-    """Write the samples of one round, on disk for every reader when this returns."""
+    """Append the samples of one round and close the file."""
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(clean(sample), ensure_ascii=False) + "\n" for sample in samples))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole samples of a file; none where there is no file."""
+    """Return the complete samples in a file, or an empty list if the file is missing."""
     samples = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             sample = json.loads(line)
-        except ValueError:  # torn by an interruption
+        except ValueError:  # incomplete because of an interruption
             continue
         if isinstance(sample, dict) and sample.keys() >= KEYS:
             samples.append(sample)
@@ -33,9 +33,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def rewind(path: Path, step: int) -> None:
-    """Keep the samples up to `step` (0: none), or start the file; it is replaced in one go.
+    """Drop the samples after `step` (0: all samples), and those taken "after" training, because training continues.
 
-    Those from "after" an earlier end go too: training goes on.
+    The file is created if it is missing, and is replaced atomically.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = [s for s in read(path) if s["step"] <= step and s["when"] != "after"] if step else []

@@ -1,4 +1,4 @@
-"""Which prompts are sampled, what their rows answer, and one round of completions."""
+"""Choose prompts and generate one round of completions."""
 
 from __future__ import annotations
 
@@ -14,74 +14,77 @@ if TYPE_CHECKING:
     from tunesmith_samples import SampleSettings
 
 PATH = "samples.jsonl"
-LOOKED_AT = 1000  # examples searched for prompts: data without any (plain text) may have millions
+SEARCHED = 1000  # examples searched for prompts, because plain text may have millions without any
 
 
-class Asked(NamedTuple):
-    """A prompt as token ids, and what samples.jsonl has of the row beside the completion."""
+class Question(NamedTuple):
+    """A prompt as token ids, and the answers in its row, which samples.jsonl has in addition to the completion."""
 
     prompt: list[int]
-    row: dict[str, Any]
+    answers: dict[str, Any]
 
 
-def asked(run: Run, settings: SampleSettings) -> list[Asked]:
-    """The prompts, the same in every process and every round; none is empty, and none is there twice."""
+def questions_of(run: Run, settings: SampleSettings) -> list[Question]:
+    """Return the prompts, which are the same in every process and every round.
+
+    Prompts taken from examples are distinct and not empty.
+    """
     if settings.sample_prompts:
-        return [Asked(_tokens(run, text), {}) for text in settings.sample_prompts]
+        return [Question(_tokens(run, text), {}) for text in settings.sample_prompts]
     for examples in (run.data.eval, run.data.train) if run.data else ():
-        found: dict[tuple[int, ...], Example] = {}
-        for example in itertools.islice(examples or (), LOOKED_AT):
+        by_prompt: dict[tuple[int, ...], Example] = {}
+        for example in itertools.islice(examples or (), SEARCHED):
             if prompt := example.prompt:
-                found.setdefault(tuple(prompt), example)  # several pairs may have one prompt
-            if len(found) == settings.num_generation_samples:
+                by_prompt.setdefault(tuple(prompt), example)  # several pairs may share a prompt
+            if len(by_prompt) == settings.num_generation_samples:
                 break
-        if found:
-            return [Asked(list(prompt), _row(run, example)) for prompt, example in found.items()]
+        if by_prompt:
+            return [Question(list(prompt), _answers(run, example)) for prompt, example in by_prompt.items()]
     return []
 
 
-def _row(run: Run, example: Example) -> dict[str, Any]:
-    """What the row of an example answers: chosen and rejected of a pair, or the answer that has a label."""
+def _answers(run: Run, example: Example) -> dict[str, Any]:
+    """Return the answers in the row of an example: chosen and rejected of a pair, or a labelled answer."""
     kind = run.config.entries[example.origin[0]].row_kind
     if kind == "pair" and len(example.segments) == 3:
-        chosen, rejected = (_said(run, segment) for segment in example.segments[1:])
+        chosen, rejected = (_answer_text(run, segment) for segment in example.segments[1:])
         return {"chosen": chosen, "rejected": rejected}
     if kind == "labelled" and "label" in example.columns:
-        return {"answer": _said(run, example.segments[1]), "label": bool(example.columns["label"])}
+        return {"answer": _answer_text(run, example.segments[1]), "label": bool(example.columns["label"])}
     return {}
 
 
-def _said(run: Run, segment: Segment) -> str:
-    """The text of a completion from its first trained token on."""
+def _answer_text(run: Run, segment: Segment) -> str:
+    """Return the text of a completion, starting at its first trained token."""
     trained = np.flatnonzero(segment.weights)
     first = trained[0] if len(trained) else len(segment.tokens)
     return str(run.tokenizer.decode(segment.tokens[first:].tolist(), skip_special_tokens=True))
 
 
 def _tokens(run: Run, text: str) -> list[int]:
-    """A text as a user's turn where the tokenizer has a chat template, with the variables that training gave it."""
+    """Tokenize a prompt. With a chat template, it is a user turn rendered with the variables of training."""
     if not getattr(run.tokenizer, "chat_template", None):
         return list(run.tokenizer(text).input_ids)
     turns = [{"role": "user", "content": text}]
-    shape: dict[str, Any] = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
-    return list(run.tokenizer.apply_chat_template(turns, **(variables(run) | shape)))
+    options: dict[str, Any] = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
+    return list(run.tokenizer.apply_chat_template(turns, **(variables(run) | options)))
 
 
 def variables(run: Run) -> dict[str, Any]:
-    """The chat_template_kwargs of the YAML, and over them those of the first entry: as the rows of it are rendered."""
-    given = run.config.document.values.get("chat_template_kwargs") or {}
+    """Return the chat_template_kwargs of the YAML, updated with those of the first entry, as for its rows."""
+    top_level = run.config.document.values.get("chat_template_kwargs") or {}
     entries = run.config.entries
-    return {**given, **(getattr(entries[0].options, "chat_template_kwargs", {}) if entries else {})}
+    return {**top_level, **(getattr(entries[0].options, "chat_template_kwargs", {}) if entries else {})}
 
 
 def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: int) -> None:
-    """Generate one completion for each prompt, on all processes, and write them down on the main one.
+    """Generate one completion per prompt on all processes, and append them to samples.jsonl on the main process.
 
-    Every round has the seed of the run, so what differs between rounds is the model.
+    Each round uses the seed of the run, so rounds differ only because of the model.
     """
-    questions = asked(run, settings)
+    questions = questions_of(run, settings)
     if not questions:
-        run.note("samples", "none: no example has a prompt; write sample_prompts: [...]")
+        run.note("samples", "none, because no example has a prompt; write sample_prompts: [...]")
         return
     completions = policy.generate(
         [question.prompt for question in questions],
@@ -92,7 +95,14 @@ def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: 
     )
     if run.world.main:
         decode = run.tokenizer.decode
-        rounds = zip(questions, completions, strict=True)
-        said = [(decode(q.prompt), decode(c, skip_special_tokens=True), q.row) for q, c in rounds]
-        lines = ({"when": when, "step": step, "prompt": p, "completion": c, **row} for p, c, row in said)
+        lines = [
+            {
+                "when": when,
+                "step": step,
+                "prompt": decode(question.prompt),
+                "completion": decode(completion, skip_special_tokens=True),
+                **question.answers,
+            }
+            for question, completion in zip(questions, completions, strict=True)
+        ]
         append(run.output_dir / PATH, lines)

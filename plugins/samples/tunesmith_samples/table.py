@@ -1,4 +1,4 @@
-"""Completions before and after training, side by side for people."""
+"""Print completions before and after training side by side."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 100  # columns of the plain form, for log files
-LONGEST = 600  # characters shown of a prompt: its end, where the question stands
+WIDTH = 100  # columns of the plain text, for log files
+LONGEST = 600  # characters shown of a prompt: its end, because that is where the question is
 
 
 def pairs(samples: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """(prompt, completion before, completion after) of each prompt that was sampled after training."""
-    found = list(samples)
-    before = {s["prompt"]: s["completion"] for s in found if s["when"] == "before"}
+    """Return (prompt, completion before, completion after) for each prompt that was sampled after training."""
+    samples = list(samples)
+    before = {s["prompt"]: s["completion"] for s in samples if s["when"] == "before"}
     return [
-        (s["prompt"], before.get(s["prompt"], "(not sampled)"), s["completion"]) for s in found if s["when"] == "after"
+        (s["prompt"], before.get(s["prompt"], "(not sampled)"), s["completion"])
+        for s in samples
+        if s["when"] == "after"
     ]
 
 
 def show(samples: Iterable[dict[str, Any]], console: Console | None = None) -> None:
-    """Print the pairs: as a table on a terminal, else as wrapped plain text."""
+    """Print the pairs: as a table on a terminal, otherwise as wrapped plain text."""
     console = console or Console()
     rows = [(_end(prompt), before, after) for prompt, before, after in pairs(samples)]
     if not rows:
@@ -32,14 +34,14 @@ def show(samples: Iterable[dict[str, Any]], console: Console | None = None) -> N
     if console.is_terminal:
         table = Table("prompt", "before", "after", title="samples", show_lines=True)
         for row in rows:
-            table.add_row(*map(Text, row))  # Text, so that [brackets] are not taken for markup
+            table.add_row(*map(Text, row))  # Text, so that [brackets] are not parsed as markup
         console.print(table)
     else:
         console.print(plain(rows), markup=False, highlight=False, soft_wrap=True)
 
 
 def plain(rows: Iterable[tuple[str, str, str]]) -> str:
-    """The pairs as text: a label in front, lines wrapped below each other."""
+    """Format the pairs as plain text with a label before each part."""
     parts = []
     for number, row in enumerate(rows, 1):
         texts = [_wrapped(label, text) for label, text in zip(("prompt", "before", "after"), row, strict=True)]

@@ -1,3 +1,5 @@
+"""Schedules warm up, reach the peak and fall as documented, and conflicting settings are refused."""
+
 from __future__ import annotations
 
 import json
@@ -24,25 +26,25 @@ def run(lr_scheduler: str = "cosine", max_steps: int | None = None, **settings: 
 
 
 def rates(total: int, **settings: Any) -> list[float]:
-    """The learning rate of each step of a run, peak 1."""
+    """Return the learning rate of each step of a run whose peak is 1."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = tunesmith_schedules.build_scheduler(run(**settings), optimizer, total)
-    seen = []
+    values = []
     for _ in range(total):
-        seen.append(optimizer.param_groups[0]["lr"])
+        values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return seen
+    return values
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "constant"])
-def test_no_step_is_taken_with_a_rate_of_zero_and_the_peak_follows_the_warmup(shape: Shape) -> None:
-    seen = rates(20, lr_scheduler=shape, warmup_steps=4)
-    assert seen[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert min(seen) > 0 and max(seen) == 1.0
+def test_rates_are_positive_and_the_peak_follows_the_warmup(shape: Shape) -> None:
+    values = rates(20, lr_scheduler=shape, warmup_steps=4)
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert min(values) > 0 and max(values) == 1.0
 
 
-def test_shapes_fall_as_their_names_say() -> None:
+def test_shapes_fall_as_their_names_promise() -> None:
     assert factor(10, "linear", 20, 0) == pytest.approx(0.5)
     assert factor(5, "cosine", 20, 0) == pytest.approx(0.5 * (1 + 2**-0.5))
     assert factor(15, "constant", 20, 0) == 1.0
@@ -50,7 +52,7 @@ def test_shapes_fall_as_their_names_say() -> None:
     assert factor(25, "cosine", 20, 0, floor=0.1) == pytest.approx(0.1)
 
 
-def test_the_default_warmup_is_three_percent_and_a_hundred_steps_at_most() -> None:
+def test_default_warmup_is_three_percent_but_at_most_a_hundred_steps() -> None:
     assert [warmup_length(total, None, None) for total in (20, 100, 1000, 10**6)] == [0, 3, 30, 100]
     assert [warmup_length(100, None, ratio) for ratio in (0.0, 0.07, 0.001)] == [0, 7, 1]
     assert warmup_length(1000, 0, None) == 0
@@ -65,17 +67,17 @@ def test_the_default_warmup_is_three_percent_and_a_hundred_steps_at_most() -> No
          ["no effect with lr_scheduler: linear", "longer than training"]),
     ],
 )  # fmt: skip
-def test_settings_that_contradict_are_refused_all_at_once(settings: dict[str, Any], words: list[str]) -> None:
+def test_conflicting_settings_are_reported_together(settings: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         tunesmith_schedules.validate(run(**settings))
     assert all(word in str(caught.value) for word in words) and len(caught.value.problems) == len(words)
 
 
-def test_settings_that_agree_pass() -> None:
+def test_consistent_settings_pass() -> None:
     tunesmith_schedules.validate(run(warmup_steps=20, max_steps=20, cosine_min_lr_ratio=0.1))
 
 
-def test_a_warmup_that_outlasts_training_is_noted_and_the_state_is_json() -> None:
+def test_warmup_longer_than_training_is_noted_and_the_state_is_json() -> None:
     this = run(warmup_steps=30)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = tunesmith_schedules.build_scheduler(this, optimizer, 10)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning and pretraining: cross-entropy of the trained tokens.
 
-The method where no `rl:` is written.
+This is the method of a run that does not set `rl:`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def compute_loss(out: Output, batch: Batch) -> dict[str, Term]:
 
 @hookimpl
 def on_step(record: StepRecord) -> None:
-    """Add the perplexity of an evaluation: e to the mean loss of a token."""
+    """Add the perplexity of an evaluation: e to the power of the mean loss per token."""
     if record.evaluation:
         mean = record.evaluation.get("eval_nll", record.evaluation["eval_loss"])
-        record.evaluation["eval_perplexity"] = math.exp(min(mean, 700.0))  # e^710 is no float
+        record.evaluation["eval_perplexity"] = math.exp(min(mean, 700.0))  # e^710 overflows

@@ -8,8 +8,9 @@ from tunesmith import Term
 
 
 def cross_entropy(logps: Tensor, weight: Tensor) -> dict[str, Term]:
-    """From log-probabilities [N] of targets in nats and their loss weights [N] to the term "nll".
+    """Return the term "nll" from log-probabilities [N] of targets in nats and their loss weights [N].
 
-    The sum of weighted negative log-likelihoods, divided by the number of trained tokens of the whole optimizer step.
+    It is the sum of the weighted negative log-likelihoods, divided by the number of trained tokens of the optimizer
+    step.
     """
     return {"nll": Term(-(logps * weight).sum(), "tokens")}

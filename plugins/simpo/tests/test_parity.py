@@ -1,4 +1,4 @@
-"""Loss, gradients and trajectories of SimPO and CPO are those of TRL's trainer, on the same model and rows."""
+"""Loss, gradients and trajectories of SimPO and CPO equal those of TRL's trainer on the same model and rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from plugins.orpo.tests import pairs
-from tests import tiny
+from tests import method_checks, rows, tiny
 
-# our keys, and the same said to TRL
-CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # id -> rl, keys of Tunesmith, options of TRL
     "simpo": ("simpo", {}, {"loss_type": "simpo", "cpo_alpha": 0.0}),
     "simpo of the paper": (
         "simpo",
@@ -41,25 +39,24 @@ cases = pytest.mark.parametrize(("rl", "keys", "options"), CASES.values(), ids=C
 
 
 @cases
-def test_loss_and_gradients_are_those_of_trl(
+def test_loss_and_gradients_equal_those_of_trl(
     rl: str, keys: dict[str, Any], options: dict[str, Any], tmp_path: Path
 ) -> None:
-    rows = tiny.rows("pair", pairs.NUMBER)
-    run, policy, examples = pairs.policy_of(pairs.config(tmp_path, rl, rows, **keys))
-    loss, theirs, _ = pairs.trl_gradients(pairs.trl_trainer("CPO", tmp_path, rows, **options))
-    pairs.same(pairs.gradients(run, policy, [examples]), (loss, theirs))
+    _, _, loss, gradients = method_checks.first_step(rows.config(tmp_path, rl, **keys))
+    trainer = method_checks.trl_pair_trainer("CPO", tmp_path, rows.pairs(), **options)
+    expected, expected_gradients, _ = method_checks.trl_step(trainer)
+    method_checks.check_step(loss, gradients, expected, expected_gradients)
 
 
 @cases
-def test_three_steps_end_where_those_of_trl_end(
+def test_three_steps_end_with_the_weights_of_trl(
     rl: str, keys: dict[str, Any], options: dict[str, Any], tmp_path: Path
 ) -> None:
-    rows = tiny.rows("pair", pairs.NUMBER)
-    tiny.train(pairs.config(tmp_path, rl, rows, **keys))
-    trainer = pairs.trl_trainer("CPO", tmp_path, rows, **options)
-    named = METRICS + (("nll_loss",) if trainer.cpo_alpha else ())  # TRL's is 0 where it is not trained on
-    for ours, theirs in zip(tiny.metrics(tmp_path / "out"), pairs.logged(trainer), strict=True):
-        assert {k: ours[k] for k in named} == pytest.approx({k: float(theirs[k]) for k in named}, rel=1e-5, abs=1e-5)
+    tiny.train(rows.config(tmp_path, rl, **keys))
+    trainer = method_checks.trl_pair_trainer("CPO", tmp_path, rows.pairs(), **options)
+    names = METRICS + (("nll_loss",) if trainer.cpo_alpha else ())  # TRL logs 0 if it is not trained on
+    for ours, theirs in zip(tiny.metrics(tmp_path / "out"), method_checks.trl_log(trainer), strict=True):
+        assert {k: ours[k] for k in names} == pytest.approx({k: float(theirs[k]) for k in names}, rel=1e-5, abs=1e-5)
     saved = tiny.weights(tmp_path / "out")
     for name, parameter in trainer.model.named_parameters():
         torch.testing.assert_close(saved[name], parameter.detach(), atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""SimPO and CPO: preference optimisation of pairs without a reference model."""
+"""SimPO and CPO: preference optimization of pairs without a reference model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class SimpoSettings(Settings):
-    """How pairs are compared, and how much the likelihood of the chosen answer counts."""
+    """How pairs are compared, and the weight of the likelihood of the chosen answer."""
 
     rl_beta: PositiveFloat = 0.1
-    """How strongly a difference between chosen and rejected counts; of ipo, how small the difference aimed at is."""
+    """β: scale of the difference between chosen and rejected; with ipo, the target difference is 1/(2β)."""
     simpo_gamma: NonNegativeFloat = 0.5
-    """The margin that SimPO wants between the rewards of chosen and rejected (rl: simpo)."""
+    """γ: target margin between the rewards of the chosen and the rejected answer (rl: simpo)."""
     cpo_loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
-    """How CPO compares a pair (rl: cpo)."""
+    """Loss of a pair (rl: cpo)."""
     cpo_alpha: NonNegativeFloat | None = None
-    """Weight of the negative log-likelihood of the chosen answer; where not set, 1 with rl: cpo, 0 with rl: simpo."""
+    """Weight of the negative log-likelihood of the chosen answer; if not set, 1 with rl: cpo and 0 with rl: simpo."""
     cpo_label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of pairs that are taken to be the wrong way round (rl: simpo, and rl: cpo with the sigmoid)."""
+    """ε: probability that the label of a pair is flipped (rl: simpo, and rl: cpo with sigmoid)."""
 
 
 plugin = Plugin(
@@ -38,7 +38,7 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    """Refuse keys of the other method, and say where a margin is out of reach."""
+    """Refuse keys of the other method, and warn if the margin is out of reach."""
     from tunesmith_simpo.checks import check
 
     check(run, run.settings(SimpoSettings))
@@ -46,11 +46,9 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def prepare_step(batches: Sequence[Batch]) -> None:
-    """Count what the likelihood is divided by."""
-    from tunesmith import chosen_tokens
+    from tunesmith import count_chosen_tokens
 
-    for batch in batches:
-        batch.counts["chosen_tokens"] = chosen_tokens(batch)
+    count_chosen_tokens(batches)
 
 
 @hookimpl

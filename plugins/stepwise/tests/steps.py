@@ -1,4 +1,4 @@
-"""A process reward model: the score at each step's end is the log-odds that the step is right."""
+"""A process reward model whose score at the end of a step is the log-odds that the step is right."""
 
 import torch.nn.functional as F
 

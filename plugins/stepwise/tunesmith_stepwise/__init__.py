@@ -1,4 +1,4 @@
-"""Solutions in steps, each labelled right or wrong, for process reward models."""
+"""Solutions in steps, each labeled right or wrong, for process reward models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class StepwiseDataset(Settings):
-    """Further keys of a `datasets:` entry of type stepwise_supervised."""
+    """Additional keys of a `datasets:` entry of type stepwise_supervised."""
 
     step_separator: str = "\n"
-    """Text after each step; its last token is where the step is scored."""
+    """Text after each step; the step is scored at its last token."""
     max_completion_length: PositiveInt | None = None
-    """Tokens of all steps together after which the rest is left out."""
+    """Largest number of tokens of all steps together; the rest is cut off."""
     train_on_last_step_only: bool = False
-    """Score the last step alone, as an outcome reward model does; in evaluation too."""
+    """Score only the last step, as an outcome reward model does, in evaluation too."""
 
 
 plugin = Plugin(strategies={"stepwise": ("stepwise_supervised",)}, dataset_settings=StepwiseDataset)

@@ -1,3 +1,5 @@
+"""Logged steps and evaluations become TensorBoard curves, also after a resume."""
+
 from __future__ import annotations
 
 import sys
@@ -40,9 +42,9 @@ def test_logged_steps_and_evaluations_become_curves(tmp_path: Path) -> None:
     this = run(tmp_path)
     train(this, range(1, 4), 2.0)
     tunesmith_tensorboard.on_end(this)
-    found = curves(tmp_path / "tensorboard")
-    assert set(found) == {"train/loss", "train/epoch", "eval/loss"}
-    assert found["train/loss"] == [(1, 2.0), (3, 2.0)] and found["eval/loss"] == [(2, 0.5)]
+    scalars = curves(tmp_path / "tensorboard")
+    assert set(scalars) == {"train/loss", "train/epoch", "eval/loss"}
+    assert scalars["train/loss"] == [(1, 2.0), (3, 2.0)] and scalars["eval/loss"] == [(2, 0.5)]
 
 
 def test_a_killed_and_resumed_run_has_each_step_once(tmp_path: Path) -> None:
@@ -60,8 +62,8 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_says_whether_the_package_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_if_the_package_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.status for f in tunesmith_tensorboard.diagnose()] == ["ok"]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # what an import of it meets
-    [found] = tunesmith_tensorboard.diagnose()
-    assert (found.status, found.help) == ("problem", 'pip install "tunesmith[tensorboard]"')
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it raises ImportError
+    [finding] = tunesmith_tensorboard.diagnose()
+    assert (finding.status, finding.help) == ("problem", 'pip install "tunesmith[tensorboard]"')

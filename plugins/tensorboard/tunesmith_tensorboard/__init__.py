@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, under train/ and eval/."""
+"""Write metrics for TensorBoard, under train/ and eval/."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class TensorBoardSettings(Settings):
-    """Where TensorBoard's event files go."""
+    """Settings of the TensorBoard logger."""
 
     use_tensorboard: bool = False
     """Write event files for TensorBoard."""
     tensorboard_dir: str | None = None
-    """Their folder; output_dir/tensorboard where not set."""
+    """Folder of the event files. The default is output_dir/tensorboard."""
 
 
 plugin = Plugin(settings=TensorBoardSettings, switches=("use_tensorboard",), best_effort=True)
-# By id of the run: hooks are functions, and an open event file lives between their calls.
+# Boards by id of the run, because hooks are functions and an event file stays open between their calls.
 _boards: dict[int, Board] = {}
 
 

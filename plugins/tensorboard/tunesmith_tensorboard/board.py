@@ -1,4 +1,4 @@
-"""Steps as scalars in TensorBoard's event files."""
+"""Write steps as scalars to TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
 
 class Board:
-    """Writes the steps after `done` to event files in a folder; what an earlier run wrote there beyond it is hidden."""
+    """A writer of event files for the steps after `last_step`.
 
-    def __init__(self, folder: str, done: int):
-        self.writer = SummaryWriter(folder, purge_step=done + 1)
+    TensorBoard hides later steps that an earlier run wrote to the same folder.
+    """
+
+    def __init__(self, folder: str, last_step: int):
+        self.writer = SummaryWriter(folder, purge_step=last_step + 1)
 
     def step(self, record: StepRecord) -> None:
-        """Write the metrics of a logged step under train/, and those of an evaluation, without eval_, under eval/."""
+        """Write the metrics of a logged step under train/, and those of an evaluation under eval/, without "eval_"."""
         evaluation = record.evaluation or {}
         scalars = {f"eval/{name.removeprefix('eval_')}": value for name, value in evaluation.items()}
         if record.log:

@@ -1,3 +1,5 @@
+"""Tiled MLPs compute the same results in less memory, with adapters, copies and other patches."""
+
 from __future__ import annotations
 
 import copy
@@ -38,7 +40,7 @@ def neox() -> Any:
 
 
 class Wrapped(nn.Module):
-    """A linear layer with a low-rank addition, as adapters wrap one."""
+    """A linear layer with a low-rank update, as in an adapter."""
 
     def __init__(self, base: nn.Linear):
         super().__init__()
@@ -62,7 +64,7 @@ IDS = torch.arange(74).reshape(2, 37) % 32
 
 
 def results(model: Any) -> list[Tensor]:
-    """Logits and every gradient."""
+    """Return the logits and all gradients."""
     logits = model(IDS).logits
     logits.square().mean().backward()
     return [logits.detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
@@ -70,45 +72,45 @@ def results(model: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("make", [llama, neox, lambda: wrap(llama())], ids=["llama", "neox", "adapter"])
 @pytest.mark.parametrize("shards", [None, 1, 5, 100])
-def test_outputs_and_gradients_stay_the_same(make: Any, shards: int | None) -> None:
-    cut = tunesmith_tiledmlp.patch_model(run(shards), make())
-    torch.testing.assert_close(results(cut), results(make()), atol=1e-6, rtol=0)
+def test_outputs_and_gradients_are_unchanged(make: Any, shards: int | None) -> None:
+    tiled = tunesmith_tiledmlp.patch_model(run(shards), make())
+    torch.testing.assert_close(results(tiled), results(make()), atol=1e-6, rtol=0)
 
 
-def test_adapters_may_come_after_it() -> None:
-    cut = wrap(tunesmith_tiledmlp.patch_model(run(4), llama()))
-    torch.testing.assert_close(results(cut), results(wrap(llama())), atol=1e-6, rtol=0)
+def test_adapters_can_be_added_afterwards() -> None:
+    tiled = wrap(tunesmith_tiledmlp.patch_model(run(4), llama()))
+    torch.testing.assert_close(results(tiled), results(wrap(llama())), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("shards", "longest"), [(None, 13), (10, 4)])  # 37 tokens, hidden size 16: 3 chunks
 def test_intermediate_activations_exist_for_one_chunk_only(shards: int | None, longest: int) -> None:
     model: Any = tunesmith_tiledmlp.patch_model(run(shards), llama())
-    seen: list[int] = []
+    chunk_lengths: list[int] = []
     for layer in model.model.layers:
-        layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2]))
-    kept: list[int] = []
+        layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: chunk_lengths.append(inputs[0].shape[-2]))
+    saved_sizes: list[int] = []
 
-    def pack(tensor: Tensor) -> Tensor:
-        kept.append(tensor.shape[-1] if tensor.ndim == 3 else 0)
+    def save(tensor: Tensor) -> Tensor:
+        saved_sizes.append(tensor.shape[-1] if tensor.ndim == 3 else 0)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         model(IDS).logits.sum()
-    assert max(seen) == longest
-    assert kept and INTERMEDIATE not in kept
+    assert max(chunk_lengths) == longest
+    assert saved_sizes and INTERMEDIATE not in saved_sizes
 
 
-def test_a_copy_computes_with_its_own_weights() -> None:
+def test_copy_uses_its_own_weights() -> None:
     model: Any = tunesmith_tiledmlp.patch_model(run(), llama())
-    twin = copy.deepcopy(model)
-    before = twin(IDS).logits
+    model_copy = copy.deepcopy(model)
+    before = model_copy(IDS).logits
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight.zero_()
-    assert torch.equal(twin(IDS).logits, before)
+    assert torch.equal(model_copy(IDS).logits, before)
     assert not torch.equal(model(IDS).logits, before)
 
 
-def test_the_ledger_knows_the_patch_refuses_a_second_owner_and_undoes_it() -> None:
+def test_patch_is_recorded_exclusive_and_can_be_undone() -> None:
     this, model = run(), llama()
     tunesmith_tiledmlp.patch_model(this, model)
     assert [(p.target, p.applied) for p in this.patches.entries] == [("LlamaMLP.forward", 2)]
@@ -118,12 +120,12 @@ def test_the_ledger_knows_the_patch_refuses_a_second_owner_and_undoes_it() -> No
     assert all("forward" not in vars(layer.mlp) for layer in model.model.layers)
 
 
-def test_a_model_without_mlps_is_an_error() -> None:
+def test_model_without_mlps_is_an_error() -> None:
     with pytest.raises(PluginError, match="matched nothing"):
         tunesmith_tiledmlp.patch_model(run(), nn.Linear(2, 2))
 
 
-def test_an_mlp_that_is_more_than_a_map_of_tokens_is_refused() -> None:
+def test_mlp_that_is_not_a_function_of_each_token_is_refused() -> None:
     class RoutingMLP(nn.Module):
         def forward(self, x: Tensor) -> Any:
             return x, x.mean()

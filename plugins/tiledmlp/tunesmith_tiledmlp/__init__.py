@@ -1,4 +1,4 @@
-"""MLPs computed over chunks of tokens, for long sequences in little memory."""
+"""MLPs computed in chunks of tokens, for long sequences in less memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class TiledMLPSettings(Settings):
-    """How MLPs are cut."""
+    """Keys of tiled MLPs."""
 
     tiled_mlp: bool = False
-    """Compute each MLP over chunks of the tokens, and again in the backward pass."""
+    """Compute each MLP in chunks of tokens, and recompute it in the backward pass."""
     tiled_mlp_num_shards: PositiveInt | None = None
-    """Number of chunks; where not set, as many as make a chunk no longer than the hidden size."""
+    """Number of chunks. By default, a chunk has at most as many tokens as the hidden size."""
 
 
 plugin = Plugin(settings=TiledMLPSettings, switches=("tiled_mlp",))
@@ -28,10 +28,11 @@ plugin = Plugin(settings=TiledMLPSettings, switches=("tiled_mlp",))
 
 @hookimpl
 def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    from tunesmith_tiledmlp.tile import find, tiled
+    from tunesmith_tiledmlp.tile import find_mlps, tiled
 
     shards = run.settings(TiledMLPSettings).tiled_mlp_num_shards
-    # One entry for each class, so that another plugin's patch of the same class is seen; none matches nothing, loudly.
-    for name, modules in find(model).items() or [("*MLP", [])]:
+    # One entry per class, so that a patch of the same class by another plugin is detected. The entry without modules
+    # makes replace_in raise an error for a model without MLPs.
+    for name, modules in find_mlps(model).items() or [("*MLP", [])]:
         run.patches.replace_in(modules, "forward", lambda module: tiled(module.forward, shards), f"{name}.forward")
     return model

@@ -1,4 +1,4 @@
-"""A group method that generates and scores: policy gradient with group-relative advantages (GRPO, arXiv 2402.03300)."""
+"""Train on scored rollouts by policy gradient with group-relative advantages (GRPO, arXiv 2402.03300)."""
 
 import torch
 
@@ -24,12 +24,12 @@ def expand(run, policy, examples):
     prompts = [list(e.path_tokens(0)) for e in examples for _ in range(SIZE)]
     answers = policy.generate(prompts, max_new_tokens=6, seed=run.step * run.world.size + run.world.rank)
     groups = [answers[i : i + SIZE] for i in range(0, len(answers), SIZE)]
-    made = [e.with_completions(group) for e, group in zip(examples, groups, strict=True)]
-    for example, group in zip(made, groups, strict=True):
+    groups_of_completions = [e.with_completions(group) for e, group in zip(examples, groups, strict=True)]
+    for example, group in zip(groups_of_completions, groups, strict=True):
         rewards = torch.tensor([float(sum(answer) % 11) for answer in group])
         for segment, advantage in zip(example.segments[1:], rewards - rewards.mean(), strict=True):
             segment.columns["advantage"] = float(advantage)
-    return made
+    return groups_of_completions
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""A pair method with a shared prompt and a reference: the sigmoid loss of DPO (arXiv 2305.18290, equation 7)."""
+"""Train on pairs with a shared prompt and a reference by the sigmoid loss of DPO (arXiv 2305.18290, equation 7)."""
 
 import torch.nn.functional as F
 

@@ -1,4 +1,4 @@
-"""A score head on the last token: a reward model with the Bradley-Terry loss."""
+"""Train a reward model, with a score head on the last token, by the Bradley-Terry loss."""
 
 import torch.nn.functional as F
 

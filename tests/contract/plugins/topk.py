@@ -1,4 +1,4 @@
-"""A wrapper that needs the top-k log-probabilities: cross-entropy weighted by the entropy of the top 5."""
+"""Weight cross-entropy by the entropy of the top 5 tokens, in a wrapper that needs top-k log-probabilities."""
 
 from tunesmith import Needs, Plugin, Term, hookimpl
 

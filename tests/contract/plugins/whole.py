@@ -1,4 +1,4 @@
-"""A statistic over the whole step: each sequence weighs by its length against the mean over all processes."""
+"""Weight each sequence by its length relative to the mean length of the step, over all processes."""
 
 import torch
 

@@ -1,8 +1,8 @@
-// The read-out of the curves: the values at the step below the pointer, in all charts at once. The page is whole without.
+// Show the values at the step under the pointer in all charts. The page is complete without this script.
 (() => {
   const charts = [...document.querySelectorAll(".chart")].map((figure) => {
     const readout = figure.querySelector(".readout");
-    return { figure, readout, rest: [...readout.childNodes], ...JSON.parse(figure.dataset.points) };
+    return { figure, readout, initial: [...readout.childNodes], ...JSON.parse(figure.dataset.points) };
   });
 
   const nearest = (steps, step) => {
@@ -14,13 +14,13 @@
     return step - steps[low] <= steps[high] - step ? low : high;
   };
 
-  const said = (value) => {
+  const format = (value) => {
     const size = Math.abs(value), digits = +value.toPrecision(4);
     if (size >= 1000 && size < 1e9) return Math.round(value).toLocaleString("en");
     return size && (size < 1e-3 || size >= 1e9) ? digits.toExponential() : String(digits);
   };
 
-  const part = (kind, label, value) => {
+  const element = (kind, label, value) => {
     const span = document.createElement("span"), bold = document.createElement("b");
     span.className = kind;
     if (label !== false && kind !== "step") span.append(document.createElement("i"), label);
@@ -29,17 +29,17 @@
     return span;
   };
 
-  // In a small chart the colour of the dot has to do, so that the line does not grow.
+  // Small charts identify a series only by the color of its dot, because there is no room for labels.
   const show = (step) => {
     for (const { figure, readout, span, series } of charts) {
-      const drawn = series.filter((one) => one.steps.length), large = figure.classList.contains("large");
-      const parts = drawn.map((one) => {
-        const place = nearest(one.steps, step), label = large ? `${one.label} ` : "";
-        return { at: one.steps[place], made: part(one.kind, drawn.length > 1 && label, said(one.values[place])) };
+      const visible = series.filter((one) => one.steps.length), large = figure.classList.contains("large");
+      const values = visible.map((one) => {
+        const index = nearest(one.steps, step), label = large ? `${one.label} ` : "";
+        return { at: one.steps[index], item: element(one.kind, visible.length > 1 && label, format(one.values[index])) };
       });
-      const own = parts.length ? parts[0].at : step;
-      for (const { at, made } of parts) if (large && at !== own) made.append(` at ${at.toLocaleString("en")}`);
-      readout.replaceChildren(part("step", "", `step ${own.toLocaleString("en")}`), ...parts.map(({ made }) => made));
+      const shown = values.length ? values[0].at : step;
+      for (const { at, item } of values) if (large && at !== shown) item.append(` at ${at.toLocaleString("en")}`);
+      readout.replaceChildren(element("step", "", `step ${shown.toLocaleString("en")}`), ...values.map(({ item }) => item));
       const left = span[1] > span[0] ? (100 * (step - span[0])) / (span[1] - span[0]) : 50;
       for (const cursor of figure.querySelectorAll(".cursor")) {
         cursor.hidden = false;
@@ -48,9 +48,9 @@
     }
   };
 
-  const rest = () => {
-    for (const { figure, readout, rest } of charts) {
-      readout.replaceChildren(...rest);
+  const reset = () => {
+    for (const { figure, readout, initial } of charts) {
+      readout.replaceChildren(...initial);
       for (const cursor of figure.querySelectorAll(".cursor")) cursor.hidden = true;
     }
   };
@@ -64,7 +64,7 @@
         const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
         show(steps[nearest(steps, span[0] + share * (span[1] - span[0]))]);
       });
-      area.addEventListener("pointerleave", rest);
+      area.addEventListener("pointerleave", reset);
     }
   }
 

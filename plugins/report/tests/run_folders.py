@@ -1,4 +1,4 @@
-"""Folders as runs leave them, and what a browser makes of their pages."""
+"""Build the folders of runs, and parse their pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORD: dict[str, Any] = {
     "config": {"base_model": "some/model", "learning_rate": 1e-4, "seed": 42, "datasets": [{"path": "data.jsonl"}]},
     "config_fingerprint": "c0ffee", "data_fingerprint": "decaf", "data": {"datasets[0] data.jsonl": COUNTS},
     "plugins": [{"name": "hf", "distribution": "tunesmith-hf", "version": "0.1.7"},
-                {"name": "board", "distribution": "board-of-mine", "version": "3"}],
+                {"name": "board", "distribution": "my-board", "version": "3"}],
     "patches": [{"target": "forward of every MLP", "owner": "tiles", "applied": 32}],
     "processes": "FSDP2, 8 x cuda, bfloat16", "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "notes": {"schedule": "stretched from 10 to 20 steps"}, "muted": {"board": "on_step: OSError: full"},
@@ -26,33 +26,33 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 LINES = [{"step": s, "epoch": s / 10, "loss": 4 / s, "tokens": 100 * s, "tokens_per_second": 5e3} for s in range(1, 21)]
 LINES[9]["eval_loss"], LINES[19]["eval_loss"] = 1.25, 0.75
-SAID = [("before", 0, "Why?", "because because"), ("step 10", 10, "Why?", "so"), ("after", 20, "Why?", "Therefore.")]
-SAMPLES = [dict(zip(("when", "step", "prompt", "completion"), row, strict=True)) for row in SAID]
+ROUNDS = [("before", 0, "Why?", "because because"), ("step 10", 10, "Why?", "so"), ("after", 20, "Why?", "Therefore.")]
+SAMPLES = [dict(zip(("when", "step", "prompt", "completion"), row, strict=True)) for row in ROUNDS]
 
 
 def folder(path: Path, record: Any = RECORD, lines: Any = LINES, samples: Any = SAMPLES, crash: str = "") -> Path:
-    """A run's folder with these files, without those that are None."""
+    """Write a run's folder with the given files, without those that are None, and return its path."""
     path.mkdir(exist_ok=True)
     if record is not None:
         (path / "run.json").write_text(json.dumps(record), "utf-8")
     for name, objects in (("metrics", lines), ("samples", samples)):
         if objects is not None:
-            (path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects), "utf-8")
+            (path / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in objects), "utf-8")
     if crash:
         (path / "crash.txt").write_text(crash, "utf-8")
     return path
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: elements, texts, and the points of its curves by title."""
+    """A parsed page: its elements, its text, and the points of its curves by title."""
 
     def __init__(self, text: str):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.inside: list[str] = []
+        self.texts: list[str] = []
+        self.raw_elements: list[str] = []
         self.feed(text)
-        self.text = " ".join(" ".join(self.words).replace("\u202f", " ").split())
+        self.text = " ".join(" ".join(self.texts).replace("\u202f", " ").split())
         self.charts = {
             (title or "").partition(";")[0]: json.loads(points or "")
             for points, title in zip(self.all("figure", "data-points"), self.titles(), strict=True)
@@ -61,33 +61,33 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag in ("script", "style"):
-            self.inside.append(tag)
+            self.raw_elements.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("script", "style"):
-            self.inside.pop()
+            self.raw_elements.pop()
 
     def handle_data(self, data: str) -> None:
-        if not self.inside:
-            self.words.append(data)
+        if not self.raw_elements:
+            self.texts.append(data)
 
     def all(self, tag: str, attribute: str) -> list[str | None]:
         return [attributes[attribute] for name, attributes in self.elements if name == tag and attribute in attributes]
 
     def titles(self) -> list[str | None]:
-        """The title of the first drawing of each figure."""
-        found, waiting = [], False
+        """Return the title of the first drawing of each figure."""
+        titles, waiting = [], False
         for tag, attributes in self.elements:
             waiting = waiting or tag == "figure"
             if tag == "svg" and waiting:
-                found.append(attributes["aria-label"])
+                titles.append(attributes["aria-label"])
                 waiting = False
-        return found
+        return titles
 
     def series(self, chart: str, kind: str) -> dict[int, float]:
-        [one] = [one for one in self.charts[chart]["series"] if one["kind"] == kind]
-        return dict(zip(one["steps"], one["values"], strict=True))
+        [series] = [series for series in self.charts[chart]["series"] if series["kind"] == kind]
+        return dict(zip(series["steps"], series["values"], strict=True))
 
 
-def page(path: Path, **known: Any) -> Page:
-    return Page(render(path, known, now=1.8e9))
+def page(path: Path, **live: Any) -> Page:
+    return Page(render(path, live, now=1.8e9))

@@ -1,4 +1,4 @@
-"""A reference that follows the policy (TR-DPO, arXiv 2404.09656): π_ref ← α π + (1 − α) π_ref."""
+"""Let the reference follow the policy (TR-DPO, arXiv 2404.09656): π_ref ← α π + (1 − α) π_ref."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tunesmith_dpo import DPOSettings
 STATE = "dpo_reference"
 
 
-class SynchronisedReference:
-    """The weights of the reference, as a state of the run: they are in no other place than its checkpoints."""
+class SynchronizedReference:
+    """The weights of the reference as a state of the run: they are saved nowhere but in its checkpoints."""
 
     def __init__(self) -> None:
         self.policy: Policy | None = None
         self.saved: dict[str, Tensor] | None = None
 
     def attach(self, policy: Policy) -> None:
-        """From now on the reference is there; weights of a checkpoint that came before it are put into it."""
+        """Set the policy whose reference this is, and load weights that a checkpoint restored before."""
         self.policy = policy
         if self.saved is not None:
             self.load_state_dict({"weights": self.saved})
 
     def state_dict(self) -> dict[str, Any]:
-        """Its weights by name, whole, on the main process. On all processes."""
+        """Return the full weights by name on the main process. Call it on all processes."""
         assert self.policy is not None
         with self.policy.reference() as reference:
             return {"weights": reference.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take its weights back, or keep them until it is there."""
+        """Load the weights into the reference, or keep them until there is one."""
         self.saved = state["weights"]
         if self.policy is None:
             return
@@ -46,8 +46,8 @@ class SynchronisedReference:
 
 
 def register(run: Run) -> None:
-    """Let the reference join the checkpoints."""
-    run.register_state(STATE, SynchronisedReference())
+    """Save the reference in the checkpoints of the run."""
+    run.register_state(STATE, SynchronizedReference())
 
 
 def attach(run: Run, policy: Policy) -> None:
@@ -57,7 +57,7 @@ def attach(run: Run, policy: Policy) -> None:
 
 
 def follow(run: Run, policy: Policy) -> None:
-    """After every ref_model_sync_steps optimizer steps, move the reference towards the policy."""
+    """Move the reference toward the policy after every ref_model_sync_steps optimizer steps."""
     settings = run.settings(DPOSettings)
     if settings.sync_ref_model and run.step % settings.ref_model_sync_steps == 0:
         with policy.reference() as reference:
@@ -66,13 +66,16 @@ def follow(run: Run, policy: Policy) -> None:
 
 @torch.no_grad()
 def mix(policy: Policy, reference: Policy, alpha: float) -> None:
-    """Move each weight of the reference by a share of its distance to the policy's."""
+    """Move each weight of the reference toward the policy's, by the share `alpha` of the distance.
+
+    Raises PluginError if policy and reference have parameters of different names.
+    """
     policy.reshard()
     reference.reshard()
-    own = dict(policy.model.named_parameters())
-    held = dict(reference.model.named_parameters())
-    if other := sorted(own.keys() ^ held.keys()):
-        message = f"sync_ref_model: policy and reference have other weights than each other: {', '.join(other[:3])}"
+    policy_weights = dict(policy.model.named_parameters())
+    reference_weights = dict(reference.model.named_parameters())
+    if different := sorted(policy_weights.keys() ^ reference_weights.keys()):
+        message = f"sync_ref_model: policy and reference have different parameters: {', '.join(different[:3])}"
         raise PluginError(message, help="drop sync_ref_model, or the plugin that changed the policy's layers")
-    for name, weight in held.items():
-        weight.mul_(1 - alpha).add_(own[name].to(weight.dtype), alpha=alpha)
+    for name, weight in reference_weights.items():
+        weight.mul_(1 - alpha).add_(policy_weights[name].to(weight.dtype), alpha=alpha)

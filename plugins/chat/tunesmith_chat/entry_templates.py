@@ -1,4 +1,4 @@
-"""The chat template of a dataset entry, ready to render with: which one, its variables, its end tokens."""
+"""Compile the chat templates of a dataset entry, with their variables and end tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tunesmith import ConfigError, ModelError
 from tunesmith_chat import ChatDataset, ChatSettings
 from tunesmith_chat.checks import chats, no_template, unread
 from tunesmith_chat.conversation import Conversation
-from tunesmith_chat.renderer import BadTemplate, Form, Renderer
+from tunesmith_chat.renderer import BadTemplate, Renderer, TemplateSpec
 from tunesmith_chat.sources import by_name, templates_for
 from tunesmith_chat.tokenizer import end_tokens
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from tunesmith import DatasetSpec, Run
 
 
-class Forms:
-    """The templates that an entry uses: tokenizers may have one of their own for rows with tools.
+class EntryTemplates:
+    """The templates that an entry uses. A tokenizer may have a separate template for rows with tools.
 
-    Raises ModelError for one that does not compile, ConfigError for a variable that none of them reads.
+    Raise ModelError for a template that does not compile, ConfigError for a variable that no template reads.
     """
 
     def __init__(self, run: Run, spec: DatasetSpec, renderer: Renderer):
@@ -33,27 +33,28 @@ class Forms:
         self._numbers: dict[str, int] = {}
         variables: frozenset[str] = frozenset()
         for name in self.names.keys() & {"default", "tool_use"}:
-            form = Form(self.names[name], special, ends, entry.roles_to_train, kwargs, spec.row_kind == "prompt")
+            is_prompt = spec.row_kind == "prompt"
+            template = TemplateSpec(self.names[name], special, ends, entry.roles_to_train, kwargs, is_prompt)
             try:
-                opened = renderer.open(form)
+                opened = renderer.open(template)
             except BadTemplate as bad:
                 raise ModelError(f"the chat template {bad}", where=spec.where, help=bad.help, code=bad.code) from bad
             self._numbers[name] = opened.number
             variables |= opened.variables
         if kwargs and self._numbers:
             problems = unread(run, entry, (spec.group, spec.index), variables)
-            if len(list(chats(run))) == 1:  # else another entry may read what this one does not
+            if len(list(chats(run))) == 1:  # otherwise another entry's template may read a top-level variable
                 problems += unread(run, top, (), variables)
             if problems:
                 raise ConfigError(problems)
 
     def number_for(self, chat: Conversation) -> int:
-        """The renderer's number of the template for a conversation. Raises ModelError."""
+        """Return the renderer's number of the template for a conversation. Raise ModelError if there is none."""
         name = "tool_use" if chat.tools is not None and "tool_use" in self._numbers else "default"
         if name not in self._numbers:
             if self.names:
                 names = ", ".join(self.names)
-                help = "copy one into a .jinja file; write chat_template: jinja and chat_template_jinja: its path"
-                raise ModelError(f"the tokenizer has chat templates ({names}), and none is its default", help=help)
+                help = "copy one into a .jinja file, then write chat_template: jinja and chat_template_jinja: PATH"
+                raise ModelError(f"the tokenizer has several chat templates ({names}) but no default", help=help)
             raise no_template(self.run.core.tokenizer_path)
         return self._numbers[name]

@@ -1,4 +1,4 @@
-"""Rows written in every kind of file, packed in every way, by other code than that which reads them."""
+"""Write rows in every kind of file and compression, with other libraries than those that read them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def json_array(rows: Records) -> bytes:
 
 
 def separated(delimiter: str) -> Callable[[Records], bytes]:
-    def made(rows: Records) -> bytes:
+    def write(rows: Records) -> bytes:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().encode()
 
-    return made
+    return write
 
 
 def as_parquet(rows: Records) -> bytes:
@@ -43,13 +43,13 @@ def as_parquet(rows: Records) -> bytes:
 
 
 def as_arrow(new: Callable[..., Any]) -> Callable[[Records], bytes]:
-    def made(rows: Records) -> bytes:
+    def write(rows: Records) -> bytes:
         sink, table = io.BytesIO(), pa.Table.from_pylist(rows)
         with new(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=2)
         return sink.getvalue()
 
-    return made
+    return write
 
 
 def as_text(rows: Records) -> bytes:
@@ -61,7 +61,7 @@ WRITERS: dict[str, Callable[[Records], bytes]] = {  # name of the file -> its co
     "a.tsv": separated("\t"), "a.parquet": as_parquet, "a.arrow": as_arrow(ipc.new_stream),
     "a.file.arrow": as_arrow(ipc.new_file), "a.txt": as_text, "a.md": as_text,
 }  # fmt: skip
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
     ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
 }  # fmt: skip

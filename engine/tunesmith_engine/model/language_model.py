@@ -1,0 +1,77 @@
+"""The interface of a loaded model: what load_model returns, and what the engine calls on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tunesmith.errors import PluginError
+from tunesmith_engine.batch.batch import Batch
+
+
+@dataclass
+class Hidden:
+    """Hidden states of a pack of T tokens.
+
+    last: [T, H], the input of the head. layers: [T, H] by layer, for the requested layers. router: the router logits
+    [T, experts] of each layer, if they were requested.
+    """
+
+    last: Tensor
+    layers: dict[int, Tensor]
+    router: Sequence[Tensor] = ()
+    experts_per_token: int = 0
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head as numbers, for a kernel: logits = scale · (hidden weightᵀ + bias), then softcap · tanh(· / softcap).
+
+    weight is [V, H] and bias [V]. Use it within one forward only: sharded weights exist only during a forward.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+class LanguageModel(ABC):
+    """An unwrapped model and how the engine calls it. load_model returns one."""
+
+    module: nn.Module
+    attention: str = "unknown"
+    """Name of the attention backend, for `plan`."""
+    shares_prompts: bool = True
+    """False if the architecture can't compute a prompt once for several completions."""
+    kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
+    """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
+    """
+
+    @abstractmethod
+    def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
+        """Run the body over the pack of a batch, without the head."""
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the head at selected positions, [n, H] -> [n, V], with the model's own scale and cap of the logits."""
+
+    def head(self) -> Head | None:
+        """Return the numbers that `logits` computes with, or None if they do not describe it (adapter on the head)."""
+        return None
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Apply the score head at selected positions: [m, H] -> [m, labels]. Raises PluginError if there is none."""
+        raise PluginError("this model has no score head", help='write Method(head="score") in the plugin of the method')
+
+    @abstractmethod
+    def plain_logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits [L, V] of one sequence [L] from the library's own forward, which `verify` compares with."""
+
+    @abstractmethod
+    def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
+        """Sample a completion for each prompt."""
