@@ -61,7 +61,7 @@ TEXT = {
 KEYS = {
     "unknown": plus("@lerning_rate: 1\n", "unknown key: lerning_rate", "'learning_rate'"),
     "unknown key in a group": plus(
-        "fsdp_config: {@offload_parms: true}\n", "unknown key: offload_parms", "'offload_params'"
+        "fsdp_config: {@offload_parms: true}\n", "unknown key: fsdp_config.offload_parms", "'offload_params'"
     ),
     "unknown key in an entry": Case(
         BASE + "datasets:\n  - path: a/b\n    type: chat_template\n    @feild_messages: x\n", 2,

@@ -69,7 +69,9 @@ def data(path: str) -> str:
 EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, regular expression for the output
     "good": ("check", BASE, 0, r"run.yaml: no problems found; active plugins: adamw, "),
     "good data": ("check", data("files/data"), 0, r"no problems found"),
-    "unknown key": ("check", BASE + "sede: 1", 2, r"run.yaml:2:1: error\[unknown-key\]: sede .*\n  help: .*'seed'"),
+    "unknown key": (
+        "check", BASE + "sede: 1", 2, r"run.yaml:2:1: error\[unknown-key\]: unknown key: sede\n  help: .*'seed'"
+    ),
     "wrong type": ("check", BASE + "seed: x", 2, r"run.yaml:2:7: error\[wrong-type\]"),
     "broken YAML": ("check", BASE + "seed: [1", 2, r"run.yaml:2:7: error\[yaml-syntax\]"),
     "nothing to train on": ("check", f"{BASE}datasets: []\n", 2, r"run.yaml:1:1: error\[no-data\]: .*nothing to train"),

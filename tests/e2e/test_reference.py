@@ -147,8 +147,11 @@ def test_plan_shows_the_reference_and_its_memory(tmp_path: Path) -> None:
     ("keys", "message"),
     [
         ({"rl": "simpo"}, "precompute_ref_log_probs has no effect: no active plugin uses a reference model"),
-        ({"sync_ref_model": True}, "sync_ref_model moves the reference"),
-        ({"streaming": True, "val_set_size": 0, "eval_steps": None}, "precompute_ref_log_probs can't be"),
+        ({"sync_ref_model": True}, "sync_ref_model cannot be used with precompute_ref_log_probs"),
+        (
+            {"streaming": True, "val_set_size": 0, "eval_steps": None},
+            "precompute_ref_log_probs is not possible: examples are streamed",
+        ),
     ],
 )
 def test_unsupported_settings_are_an_error(keys: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 2500, "core/tunesmith/cli": 950, "engine": 3400}
-"""The maximum lines of code, without comments and docstrings, of the kernel, the command line and the engine."""
+CODE_LINES = 3400
+"""The maximum lines of code of the core, and of the engine, without comments and docstrings."""
 PYPROJECT_LINES = 25
 NOT_CODE = {
     tokenize.COMMENT,
@@ -66,14 +66,13 @@ def test_no_function_is_longer_than_60_lines() -> None:
     assert not long, "\n".join(long)
 
 
-@pytest.mark.parametrize("folder", CODE_LINES)
+@pytest.mark.parametrize("folder", ["core", "engine"])
 def test_package_stays_within_its_line_limit(folder: str) -> None:
-    inner = tuple(f"{name}/" for name in CODE_LINES if name.startswith(f"{folder}/"))
-    files = [path for path in python_files(folder.partition("/")[0]) if short(path).startswith(f"{folder}/")]
-    counts = {short(path): code_lines(path) for path in files if not short(path).startswith(inner)}
+    counts = {short(path): code_lines(path) for path in python_files(folder)}
     total = sum(counts.values())
     table = "\n".join(f"{count:5} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    assert 0 < total <= CODE_LINES[folder], f"{folder}/ has {total} lines, the maximum is {CODE_LINES[folder]}\n{table}"
+    print(f"{folder}: {total} lines of code, {CODE_LINES} at most")
+    assert 0 < total <= CODE_LINES, f"{folder}/ has {total} lines, the maximum is {CODE_LINES}\n{table}"
 
 
 def test_plugin_pyproject_is_short_and_configures_only_the_build() -> None:

@@ -64,10 +64,9 @@ def listing() -> str:
     width = max(map(len, codes))
     lines = []
     for number, meaning in catalogue()["exits"].items():
-        entries = [
-            f"  {name:{width}}  {entry['means']}" for name, entry in codes.items() if str(entry["exit"]) == number
-        ]
-        lines += [f"exit {number}: {meaning}", *entries] if entries else []
+        names = [name for name, entry in codes.items() if str(entry["exit"]) == number]
+        lines += [f"exit {number}: {meaning}"] if names else []
+        lines += [f"  {name:{width}}  {codes[name]['means']}" for name in names]
     return "\n".join(lines)
 
 

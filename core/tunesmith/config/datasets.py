@@ -15,7 +15,7 @@ from tunesmith.plugins.plugin import Settings
 DATASET_KEYS = ("datasets", "pretraining_dataset", "test_datasets")
 USER_DEFINED, FUNCTION = "user_defined", "function"
 """The type names of an entry whose `type:` is a mapping, and of one whose `type:` is the path of a function."""
-_FUNCTION = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
+_FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*")
 _MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)[.:]([A-Za-z_]\w*)")
 
 
@@ -74,12 +74,6 @@ def type_of(value: Any, known: Collection[str]) -> str:
         return USER_DEFINED
     name = str(value)
     return FUNCTION if name not in known and _FUNCTION.fullmatch(name) else name
-
-
-def split_function(value: str) -> tuple[str, str] | None:
-    """Return the file and the name of a function written as `./rows.py:name`; None for anything else."""
-    match = _FUNCTION.fullmatch(value)
-    return (match[1], match[2]) if match else None
 
 
 def function_path(value: str, base: Path) -> str | None:

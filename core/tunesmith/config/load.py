@@ -210,11 +210,7 @@ def replaced_defaults(active: dict[str, Candidate]) -> list[tuple[str, str]]:
 
 
 def _validate(
-    document: Document,
-    base: Path,
-    plugins: dict[str, LoadedPlugin],
-    selection: Selection,
-    problems: list[Problem],
+    document: Document, base: Path, plugins: dict[str, LoadedPlugin], selection: Selection, problems: list[Problem]
 ) -> Config:
     """Validate the keys of the core and of each plugin. Raises an error with these and all earlier problems."""
     values = document.values
@@ -230,10 +226,10 @@ def _validate(
         entry.settings = _settings(DatasetSettings, entry.values, document, entry.path, problems)
         strategy = plugins.get(entry.strategy.name) if entry.strategy else None
         if strategy and (model := strategy.declaration.dataset_settings):
-            if isinstance(entry.values["type"], dict):  # the mapping contains the strategy's keys
-                entry.options = _settings(model, entry.values["type"], document, (*entry.path, "type"), problems)
-            else:
-                entry.options = _settings(model, entry.values, document, entry.path, problems)
+            values, path = entry.values, entry.path
+            if isinstance(values["type"], dict):  # the mapping contains the strategy's keys
+                values, path = values["type"], (*path, "type")
+            entry.options = _settings(model, values, document, path, problems)
     if problems:
         only_plugins = all(p.code.startswith("plugin-") for p in problems)
         kind: type[TunesmithError] = PluginError if only_plugins else ConfigError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 import sysconfig
 from pathlib import Path
@@ -39,20 +38,15 @@ def is_hub_id(path: str, revision: str | None = None) -> bool:
     return revision is not None or "/" not in path or not Path(path).parent.is_dir()
 
 
-@functools.cache
-def _library_folders() -> tuple[Path, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple({Path(sysconfig.get_path(name)).resolve() for name in names})
-
-
 def is_library_file(path: Path) -> bool:
     """Return True for a file of Python's standard library or of an installed package.
 
-    Such a file was not written for the run: a function in it, such as one of subprocess, may do anything to a row.
+    Such a file was not written for the run, and running one of its functions on rows may do anything.
     """
     path = path.resolve()
+    folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return bool(installed) or any(path.is_relative_to(folder) for folder in _library_folders())
+    return bool(installed) or any(path.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def advice(path: str, folders: bool = False) -> str:

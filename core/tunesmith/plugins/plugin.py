@@ -58,16 +58,10 @@ class Needs:
     """Set up a reference model before training, for `policy.reference()`."""
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(
-            logps=self.logps or other.logps,
-            entropy=self.entropy or other.entropy,
-            topk=max(self.topk, other.topk),
-            logps_at=tuple(dict.fromkeys(self.logps_at + other.logps_at)),
-            hidden=tuple(dict.fromkeys(self.hidden + other.hidden)),
-            scores=self.scores or other.scores,
-            router=self.router or other.router,
-            reference=self.reference or other.reference,
-        )
+        def join(one: Any, two: Any) -> Any:
+            return tuple(dict.fromkeys(one + two)) if isinstance(one, tuple) else max(one, two)
+
+        return Needs(**{f.name: join(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)})
 
 
 @dataclass(frozen=True)
@@ -175,13 +169,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
 
 def outline(info: dict[str, Any]) -> dict[str, Any]:
     """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
-    keys = {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
-    short = {
-        "answers": info["answers"],
-        "strategies": info["strategies"],
-        "sources": info["sources"],
-        "commands": sorted(info["commands"]),
-        "schema": keys["schema"],
-        "dataset_schema": keys["dataset_schema"],
-    }
+    short = {field: info[field] for field in ("answers", "strategies", "sources")}
+    short |= {"commands": sorted(info["commands"])}
+    short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
     return {field: value for field, value in short.items() if value}

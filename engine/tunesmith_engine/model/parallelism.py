@@ -50,8 +50,7 @@ def _shard(world: World, module: Any) -> nn.Module:
     # The data type of gradients is fixed by the first forward. If that is a reference's, an adapter is frozen then,
     # and its gradients would get the wrong type. Initializing here fixes the type while the adapter is trainable.
     sharded._get_fsdp_state()._lazy_init()
-    wrapped: nn.Module = sharded
-    return wrapped
+    return sharded
 
 
 def accumulating(world: World, wrapped: Any, last: bool) -> AbstractContextManager[Any]:

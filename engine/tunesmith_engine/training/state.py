@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch.distributed.checkpoint import state_dict as dcp
 
@@ -58,10 +58,8 @@ class TrainState:
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
-        options = dcp.StateDictOptions(
-            full_state_dict=True, cpu_offload=self.run.world.size > 1, ignore_frozen_params=True
-        )
-        module: Any = self.policy.module
+        offload, module = self.run.world.size > 1, cast(Any, self.policy.module)
+        options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=offload, ignore_frozen_params=True)
         return {
             "trainable": dcp.get_model_state_dict(module, options=options),
             "optimizer": dcp.get_optimizer_state_dict(module, self.optimizer, options=options),
@@ -93,12 +91,11 @@ class TrainState:
 
     def _own(self) -> dict[str, Any]:
         """Return what only this process has: random numbers, its place in the data, and a round still in use."""
-        pending = None
+        pending: dict[str, Any] | None = None
         if self.run.hooks.has("expand") and self.round.used < self.run.reuse:
             store = ExampleStore.collect(self.round.examples)
-            pending = {
-                "arrays": store.arrays, "fields": store.fields, "used": self.round.used, "idle": self.round.idle,
-            }  # fmt: skip
+            pending = {"arrays": store.arrays, "fields": store.fields}
+            pending |= {"used": self.round.used, "idle": self.round.idle}
         return {"random": random_state(), "loader": self.loader.state_dict(), "pending": pending}
 
     def restore(self, folder: Path) -> None:

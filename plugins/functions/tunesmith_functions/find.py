@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunesmith import ConfigError, DatasetSpec, Problem, Run, SafetyError
-from tunesmith.config.datasets import split_function
 from tunesmith.files.paths import is_library_file
 from tunesmith.spelling import nearest
 from tunesmith_functions import FunctionDataset
@@ -71,7 +70,7 @@ def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
 
 def file_and_name(spec: DatasetSpec, base: Path) -> tuple[Path, str]:
     """Return the file that an entry's `type: ./file.py:name` points to, relative to the YAML, and the name in it."""
-    path, name = split_function(str(spec.settings.type)) or ("", "")
+    path, _, name = str(spec.settings.type).rpartition(":")
     return (base / path).resolve(), name
 
 

@@ -1,0 +1,40 @@
+# The names that `tunesmith` exports, with their modules. __init__.py reads this list and imports a name on first use.
+
+from tunesmith_engine.batch.batch import Batch as Batch, collate as collate
+from tunesmith_engine.batch.examples import Example as Example, Segment as Segment, segment as segment
+from tunesmith_engine.batch.pairs import (
+    chosen_tokens as chosen_tokens,
+    count_chosen_tokens as count_chosen_tokens,
+    pair_metrics as pair_metrics,
+    split_pairs as split_pairs,
+)
+from tunesmith_engine.batch.terms import StepRecord as StepRecord, Term as Term
+from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
+from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
+from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
+from tunesmith_engine.model.build import build_policy as build_policy
+from tunesmith_engine.model.language_model import Head as Head, Hidden as Hidden, LanguageModel as LanguageModel
+from tunesmith_engine.model.policy import Output as Output, Policy as Policy
+from tunesmith.api import plan as plan, prepare as prepare, start as start, train as train, verify as verify
+from tunesmith.config.load import Config as Config, DatasetSpec as DatasetSpec, load_config as load_config
+from tunesmith.errors import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    EnvironmentProblem as EnvironmentProblem,
+    ModelError as ModelError,
+    NumericalError as NumericalError,
+    PluginError as PluginError,
+    Problem as Problem,
+    SafetyError as SafetyError,
+    TunesmithError as TunesmithError,
+)
+from tunesmith.files.row import Row as Row, Source as Source
+from tunesmith.finding import Finding as Finding
+from tunesmith.plugins.plugin import (
+    Method as Method,
+    Needs as Needs,
+    Plugin as Plugin,
+    Settings as Settings,
+    hookimpl as hookimpl,
+)
+from tunesmith.run import Adapter as Adapter, Run as Run
