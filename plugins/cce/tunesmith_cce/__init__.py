@@ -40,7 +40,7 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def inspect(run: Run) -> None:
-    where = run.config.document.where(("cut_cross_entropy",), value=True)
+    where = run.config.place("cut_cross_entropy")
     if run.core.device == "cpu":
         message, help = "cut_cross_entropy needs a GPU, but device is cpu", "drop it, or write device: auto"
         raise EnvironmentProblem(message, where=where, help=help)

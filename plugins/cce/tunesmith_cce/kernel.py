@@ -33,7 +33,7 @@ def attach(run: Run, language_model: LanguageModel, exact: bool, install: str) -
 
 def check(run: Run, install: str) -> None:
     """Raise EnvironmentProblem without a GPU that computes in bfloat16, and without the package."""
-    where = run.config.document.where(("cut_cross_entropy",), value=True)
+    where = run.config.place("cut_cross_entropy")
     if run.device.type != "cuda":
         message, help = "cut_cross_entropy needs a GPU, but torch does not find any", "drop it on machines without GPU"
         raise EnvironmentProblem(message, where=where, help=help)

@@ -33,7 +33,7 @@ def evaluation_rows(run: Run, settings: Decontamination | None) -> list[Iterable
     rows: list[Iterable[Row]] = []
     problems = []
     for index, path in enumerate(settings.files if settings else ()):
-        where = config.document.where(("dataset_decontamination", "files", index), value=True)
+        where = config.place(("dataset_decontamination", "files", index))
         if not Path(path).exists():
             problems.append(Problem(f"{path}: no such file", where, "no-file", advice(path)))
             continue

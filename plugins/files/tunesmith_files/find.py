@@ -77,7 +77,7 @@ def check_keys(run: Run, spec: DatasetSpec) -> None:
 
 def _split(run: Run, spec: DatasetSpec) -> splits.Split:
     explicit = "split" in spec.settings.model_fields_set
-    where = run.config.document.where((spec.group, spec.index, "split"), value=True) if explicit else spec.where
+    where = run.config.place((spec.group, spec.index, "split")) if explicit else spec.where
     return splits.parse(spec.settings.split, where)
 
 
@@ -148,7 +148,7 @@ def _matching_data_files(run: Run, spec: DatasetSpec, folder: Folder) -> list[st
     matches: list[str] = []
     for index, name in enumerate([data_files] if isinstance(data_files, str) else data_files):
         key = (spec.group, spec.index, "data_files", *(() if isinstance(data_files, str) else (index,)))
-        where = run.config.document.where(key, value=True)
+        where = run.config.place(key)
         if set(name) & set("*?["):
             matches += _matching(spec, folder, name, where)
         elif spec.source in WEB or folder.has(name):

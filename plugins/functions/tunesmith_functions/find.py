@@ -46,7 +46,7 @@ def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
     if is_library_file(file):
         help = "write the function in a file of your own: ./rows.py:name"
         message = f"{'.'.join(map(str, place))}: {file} is a file of an installed package"
-        raise SafetyError(message, where=run.config.document.where(place, value=True), help=help, code="library-file")
+        raise SafetyError(message, where=run.config.place(place), help=help, code="library-file")
     try:
         source = file.read_bytes()
         names = set(top_level(ast.parse(source)))

@@ -30,7 +30,7 @@ def inspect_all(run: Run, settings: HFSettings) -> None:
 
 def inspect_model(run: Run, settings: HFSettings) -> None:
     """Raise ModelError or SafetyError for a local model folder that can't or shouldn't be loaded."""
-    where = run.config.document.where(("base_model",), value=True)
+    where = run.config.place("base_model")
     folder = Path(run.core.base_model)
     if settings.remote_code:
         check_place(run, settings.remote_code)
@@ -64,7 +64,7 @@ def inspect_model(run: Run, settings: HFSettings) -> None:
 def is_folder(run: Run, key: str, revision: str | None = None) -> bool:
     """Return True if a key names an existing folder, or False for a hub id. Raise ModelError for anything else."""
     path = getattr(run.core, key)
-    where = run.config.document.where((key,), value=True)
+    where = run.config.place(key)
     try:
         if Path(path).is_dir():
             return True

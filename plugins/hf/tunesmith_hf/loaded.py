@@ -53,7 +53,7 @@ def check(run: Run, report: dict[str, Any], name: str) -> None:
     for key, in_files, in_model in sorted(report["mismatched_keys"], key=str)[:1]:
         problems.append(f"{key} has shape {list(in_files)} in the files and {list(in_model)} in the model")
     if problems:
-        where = run.config.document.where(("base_model",), value=True)
+        where = run.config.place("base_model")
         help = "copy the complete files of this config.json, or write reinit_weights: true to train from random weights"
         raise ModelError(f"base_model {name}: {'; '.join(problems)}", where=where, help=help, code="weights")
     if unused := sorted(report["unexpected_keys"]):

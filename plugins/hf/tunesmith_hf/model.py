@@ -51,7 +51,7 @@ def load(run: Run, role: str, settings: HFSettings) -> LanguageModel:
             return model
         embeddings.grow(run, model, settings)
         return HFLanguageModel(run, model)
-    where = run.config.document.where(("base_model",), value=True)
+    where = run.config.place("base_model")
     source = model_source(run, settings, weights=not (run.abstract or settings.reinit_weights))
     try:
         with source.modules():
@@ -71,7 +71,7 @@ def _read(run: Run, role: str, settings: HFSettings, source: Source) -> Any:
     if run.method.head == "score" and role == "policy":
         kind, options["num_labels"] = AutoModelForSequenceClassification, run.method.num_labels
     if not source.runs_code:
-        loaded.check_kind(source.folder, source.name, run.config.document.where(("base_model",), value=True))
+        loaded.check_kind(source.folder, source.name, run.config.place("base_model"))
     config = AutoConfig.from_pretrained(source.folder, **options)
     options.pop("num_labels", None)
     config._attn_implementation = None  # let transformers choose: the file must not name an implementation
@@ -109,7 +109,7 @@ class HFLanguageModel(LanguageModel):
         takes_mask = unsupported is None
         self.attention = attention.choose(run.core.attn_implementation, run.device, branches, takes_mask)
         if self.attention in ("flex", "varlen") and run.device.type == "cpu":
-            where = run.config.document.where(("attn_implementation",), value=True)
+            where = run.config.place("attn_implementation")
             message, help = f"attn_implementation: {self.attention} needs a GPU", "write attn_implementation: auto"
             raise EnvironmentProblem(message, where=where, help=help)
         self.check_architecture(unsupported)
@@ -136,7 +136,7 @@ class HFLanguageModel(LanguageModel):
         if tokens > rows:
             help = "the tokenizer belongs to another model: fix tokenizer_config or base_model"
             key = "tokenizer_config" if self.run.core.tokenizer_config else "base_model"
-            where = self.run.config.document.where((key,), value=True)
+            where = self.run.config.place(key)
             message = f"the tokenizer has {tokens:,} tokens, but the model has {rows:,} embedding rows"
             raise ModelError(message, where=where, help=help, code="tokenizer")
 
@@ -145,7 +145,7 @@ class HFLanguageModel(LanguageModel):
         head = self.module.get_output_embeddings()  # type: ignore[operator]
         name = next((name for name, module in self.module.named_modules() if module is head), "")
         if "." in name:
-            where = self.run.config.document.where(("base_model",), value=True)
+            where = self.run.config.place("base_model")
             message = f"the head of {type(self.module).__name__} has more layers than {name}"
             raise ModelError(message, where=where, code="architecture", help="choose a model with a single-layer head")
 
@@ -155,7 +155,7 @@ class HFLanguageModel(LanguageModel):
             return
         if self.attention == "dense" and not unsupported.mixes:
             return
-        where = self.run.config.document.where(("attn_implementation",), value=True)
+        where = self.run.config.place("attn_implementation")
         help = "write attn_implementation: auto, which pads the sequences of such a model"
         message = f"{unsupported.reason}, which attn_implementation: {self.attention} does not support"
         raise ModelError(message, where=where, code="architecture", help=help)

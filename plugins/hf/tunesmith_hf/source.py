@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
 def model_source(run: Run, settings: HFSettings, weights: bool) -> Source:
     """Return the source of base_model. Raise SafetyError or ModelError."""
-    where = run.config.document.where(("base_model",), value=True)
+    where = run.config.place("base_model")
     trust, name = settings.remote_code, run.core.base_model
     if trust:
         check_place(run, trust)
@@ -65,7 +65,7 @@ def tokenizer_source(run: Run, settings: HFSettings) -> Source:
     """
     if not run.core.tokenizer_config:
         return model_source(run, settings, weights=False)
-    name, where = run.core.tokenizer_config, run.config.document.where(("tokenizer_config",), value=True)
+    name, where = run.core.tokenizer_config, run.config.place("tokenizer_config")
     folder = _folder(run, name, None, where, code=False)
     scan(folder, where, "choose another tokenizer: code of tokenizer_config never runs", None)
     return Source(str(folder), redact(name), False)
@@ -78,7 +78,7 @@ def scan_model(run: Run, folder: Path, trust: RemoteCode | None, where: str, nam
         if files := sorted(path.name for pattern in ("*.py", "custom_generate/*.py") for path in folder.glob(pattern)):
             run.note("code in base_model", f"not run: {', '.join(files)}")
         return None
-    place = run.config.document.where(("trust_remote_code", "sha256"), value=True)
+    place = run.config.place(("trust_remote_code", "sha256"))
     code = checked_code(folder, trust, place)
     scan(folder, where, "remove it from the file: trust_remote_code is only for the model's own code", code)
     return code

@@ -20,7 +20,7 @@ def load(run: Run, settings: HFSettings) -> Any:
     """Load the fast tokenizer of tokenizer_config or base_model. Raise ModelError or ConfigError."""
     path = run.core.tokenizer_path
     key = "tokenizer_config" if run.core.tokenizer_config else "base_model"
-    where = run.config.document.where((key,), value=True)
+    where = run.config.place(key)
     source = tokenizer_source(run, settings)
     if not any(file for pattern in FILES for file in Path(source.folder).glob(pattern)):
         help = "set tokenizer_config to the folder or hub id of the tokenizer"

@@ -49,7 +49,7 @@ def advice(model: str) -> str:
 
 def check_place(run: Run, trust: RemoteCode) -> None:
     """Raise SafetyError for a hub id without a revision and for a folder with one."""
-    where = run.config.document.where(("trust_remote_code",), value=True)
+    where = run.config.place("trust_remote_code")
     if Path(trust.name).is_dir():
         if trust.revision is not None:
             message = f"{trust.name} is a folder, which has no revision"

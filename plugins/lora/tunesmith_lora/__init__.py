@@ -70,7 +70,7 @@ def inspect(run: Run) -> None:
     if folder:
         from tunesmith_lora.saved import check
 
-        check(Path(folder), run.config.document.where(("lora_model_dir",), value=True))
+        check(Path(folder), run.config.place("lora_model_dir"))
 
 
 @hookimpl

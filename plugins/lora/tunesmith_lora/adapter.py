@@ -61,7 +61,7 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
 
 def load_adapter(run: Run, model: nn.Module, folder: str) -> Any:
     """Return peft's wrapper of `model` with the adapter of a folder. Raise ModelError."""
-    where = run.config.document.where(("lora_model_dir",), value=True)
+    where = run.config.place("lora_model_dir")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # check_complete makes it an error

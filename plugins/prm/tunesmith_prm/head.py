@@ -30,7 +30,7 @@ def token_classifiers(run: Run, role: str) -> Iterator[None]:
     except ModelError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        where = run.config.document.where(("base_model",), value=True)
+        where = run.config.place("base_model")
         message = f"base_model {run.core.base_model}: transformers has no token classifier of this architecture"
         help = "use another base_model, or reward_model: true with pairs"
         raise ModelError(message, where=where, help=help, code="architecture") from error
