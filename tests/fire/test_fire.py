@@ -45,7 +45,13 @@ def trials(folder: Path, **numbers: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"kills": 20}, {"errors": 10}, {"sizes": 8}, {"damage": 8}], ids=lambda n: next(iter(n))
+    "numbers",
+    [
+        pytest.param({"kills": 20}, marks=pytest.mark.slow, id="kills"),
+        pytest.param({"errors": 10}, id="errors"),
+        pytest.param({"sizes": 8}, marks=pytest.mark.slow, id="sizes"),
+        pytest.param({"damage": 8}, marks=pytest.mark.slow, id="damage"),
+    ],
 )
 def test_interrupted_run_loses_at_most_one_step(numbers: dict[str, int], tmp_path: Path) -> None:
     """The faults are kills before and during file operations, disk errors, a full disk and damaged files."""
