@@ -49,6 +49,7 @@ def on_step():
 def measure(python: Path, folder: Path, side: str) -> dict[str, float]:
     """Return the CPU seconds of one tree by name: help, check, launch to first step, one step."""
     os.environ["PYTHONPATH"] = ""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a new environment would never get compiled modules
     command = (str(python), "-P", "-m", "tunesmith")
     overrides = (f"output_dir={folder / side}", f"max_steps={STEPS}", f"plugins=[{folder / 'watch.py'}]")
     trained = run(*command, "train", str(folder / "run.yaml"), *overrides, "resume_from_checkpoint=null")
