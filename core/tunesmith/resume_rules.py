@@ -32,7 +32,7 @@ ACCEPT = (
 IF_ROWS_STAY = ("gradient_accumulation_steps", "micro_batch_size")
 """Keys that may be accepted as long as a step has the same number of packs over all processes."""
 OTHERS = ("data", "plugins", "processes")
-"""What accept_changes may name besides keys."""
+"""Names that accept_changes takes besides keys."""
 
 
 def rules(plugins: Iterable[Plugin]) -> dict[str, OnResume]:

@@ -67,7 +67,7 @@ class FSDPConfig(Settings):
     offload_params: bool = False
     """Keep parameters and optimizer state in CPU memory."""
     auto_wrap_policy: Literal["TRANSFORMER_BASED_WRAP", "NO_WRAP"] = "TRANSFORMER_BASED_WRAP"
-    """Which modules are sharded as units."""
+    """Modules to shard as units."""
     transformer_layer_cls_to_wrap: str | None = None
     """Class of the layers that are sharded as units. Default: the classes that the model names."""
     state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
@@ -121,7 +121,7 @@ class DataKeys(Settings):
     sequence_len: PositiveInt = 2048
     """Longest sequence in tokens (prompt plus one completion), and the length of a pack."""
     excess_length_strategy: Literal["drop", "truncate", "raise", "split"] = "drop"
-    """What to do with longer examples; split cuts them into several (texts and conversations only)."""
+    """Handling of longer examples; split cuts them into several (texts and conversations only)."""
     sample_packing: bool = True
     """Pack several examples into one row of sequence_len tokens. Results equal those of unpacked training, since
     examples do not attend to each other."""
@@ -156,7 +156,7 @@ class BatchKeys(Settings):
     max_grad_norm: float = Field(1.0, ge=0)
     """Scale gradients down to this norm; 0 disables clipping."""
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
-    """What to do when a loss or gradient is not finite, which never reaches the weights: stop with an error, skip the
+    """Reaction to a loss or gradient that is not finite, which never reaches the weights: stop with an error, skip the
     update, or go back to the newest checkpoint and leave out the rows of the step. More than 3 in a row always stop."""
     seed: NonNegativeInt = 42
     """Seed of initial weights, data order, dropout and sampling."""
@@ -205,7 +205,7 @@ class ScheduleKeys(Settings):
     metric_for_best_model: str = "eval_loss"
     """Metric that decides which checkpoint is the best."""
     greater_is_better: bool = False
-    """Whether a greater metric_for_best_model is better."""
+    """True if a greater metric_for_best_model is better."""
     load_best_model_at_end: bool = False
     """Save a checkpoint at each best evaluation, and use the best one as the final model."""
     resume_from_checkpoint: str | None = None

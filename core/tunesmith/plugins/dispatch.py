@@ -53,7 +53,7 @@ def spec(arity: Literal["one", "keyed", "chain", "all"]) -> Callable[[F], F]:
 
 @dataclass
 class Trace:
-    """What the calls of a run cost, by (plugin, hook), and which plugins are muted, with the reason."""
+    """The time and number of calls, by (plugin, hook), and the muted plugins with the reason."""
 
     seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     counts: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))

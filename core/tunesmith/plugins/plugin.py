@@ -35,7 +35,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Needs:
-    """What the forward pass of a batch must return. N scored tokens, M score points, S sequences.
+    """The outputs that the forward pass of a batch must return. N scored tokens, M score points, S sequences.
 
     The engine joins the needs of all active plugins (`a | b`), so methods and wrappers share one forward pass.
     """

@@ -34,7 +34,7 @@ class Round:
 
 @dataclass
 class TrainState:
-    """What changes from step to step. `run.step` is part of it, and is where plugins read the step.
+    """The values that change from step to step. `run.step` is one of them: plugins read the step there.
 
     tokens: input tokens so far, over all processes. bad_steps: steps in a row whose loss or gradient was not finite.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class NearDeduplication(Settings):
-    """Which rows count as near duplicates, and how they are found."""
+    """The definition of a near duplicate, and the search for it."""
 
     threshold: float = Field(0.8, gt=0, le=1)
     """Drop a row if the Jaccard similarity of its n-grams and those of an earlier row is at least this value."""

@@ -21,7 +21,7 @@ COUNTS = {*ROWS, "rows", "kept", "examples", "tokens", "trained_tokens"}
 
 @dataclass
 class Dataset:
-    """What the engine did with the rows of one dataset."""
+    """The outcome of the rows of one dataset."""
 
     name: str
     numbers: dict[str, int]
