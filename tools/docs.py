@@ -1,6 +1,6 @@
 """Write the pages of docs/ that are generated from the source (`make docs`); with --check, only compare them.
 
-hooks.md comes from the docstrings of hookspecs.py. config.md and plugins.md come from the settings, through
+hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
 refused.json, and errors.md from errors.toml.
 """

@@ -1,4 +1,4 @@
-"""Write docs/hooks.md from the docstrings of hookspecs.py."""
+"""Write docs/hooks.md from the docstrings of hookspecs/."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pieces import page, points
 
-from tunesmith.plugins.manager import HOOKS
+from tunesmith.plugins.hookspecs import HOOKS
 
 HEAD = """
 A *hook* is a named step of a run. A plugin takes part in a run by implementing hooks: a function with the name of the

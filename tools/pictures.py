@@ -112,7 +112,7 @@ def steps(hooks: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def run() -> str:
     """Return docs/run.svg: the hooks in the order of a run, with their arity."""
-    from tunesmith.plugins.manager import HOOKS
+    from tunesmith.plugins.hookspecs import HOOKS
 
     if set(HOOKS) != {name for names in PHASES.values() for name in names}:
         raise SystemExit("PHASES in tools/pictures.py has to name every hook")

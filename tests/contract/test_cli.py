@@ -15,7 +15,7 @@ from tests.contract.fakes import BASE, DATA, local_plugin, write
 from tunesmith.cli import main
 from tunesmith.config.settings import CoreSettings
 from tunesmith.plugins import discovery
-from tunesmith.plugins.manager import HOOKS
+from tunesmith.plugins.hookspecs import HOOKS
 
 
 def tunesmith(*words: str | Path) -> Result:

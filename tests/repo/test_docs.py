@@ -18,7 +18,7 @@ import pytest
 from tests.repo.source import ROOT, plugin_metadata, short, toml, tree, words
 from tunesmith import errors, load_config
 from tunesmith.config import keys
-from tunesmith.plugins.manager import HOOKS
+from tunesmith.plugins.hookspecs import HOOKS
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

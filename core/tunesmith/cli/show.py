@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tunesmith.files.record import last_record
 from tunesmith.finding import Finding, size
-from tunesmith.plugins.manager import HOOKS
+from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.redact import redact
 from tunesmith.run import Run
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import PluginError, TunesmithError, errors_of
-from tunesmith.plugins import hookspecs
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, All, Implementation, Trace, current, location
+from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.plugin import Method, implemented_hooks
 from tunesmith.spelling import nearest
 
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
+    from tunesmith.plugins.hookspecs.model import Role
     from tunesmith.run import DatasetSpec, Run
-
-HOOKS = {name: function for name, function in vars(hookspecs).items() if hasattr(function, "arity")}
-"""The specification of every hook, by name, in the order of a run."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Hooks:
         """Ask the one strategy that answers the entry's type."""
         return self.hooks["build_dataset"].call(spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
 
-    def load_model(self, run: Run, role: hookspecs.Role) -> LanguageModel:
+    def load_model(self, run: Run, role: Role) -> LanguageModel:
         return self.hooks["load_model"].call(run=run, role=role)  # type: ignore[no-any-return]
 
     def patch_model(self, run: Run, model: nn.Module) -> nn.Module:

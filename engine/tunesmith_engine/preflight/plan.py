@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tunesmith.files.record import last_record
-from tunesmith.plugins.manager import HOOKS
+from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.run import Run
 from tunesmith_engine.data.loader import Loader, StoredLoader, build_loader, count_steps
 from tunesmith_engine.model.build import abstract_model, count_parameters

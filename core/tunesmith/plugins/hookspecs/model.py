@@ -1,0 +1,72 @@
+"""Hooks of models: load and patch them, save them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tunesmith.plugins.dispatch import spec
+
+if TYPE_CHECKING:
+    from torch import nn
+    from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.policy import Policy
+
+    from tunesmith.run import Run
+
+Role = Literal["policy", "reference", "teacher", "critic", "reward"]
+
+
+@spec("all")
+def configure(run: Run) -> None:
+    """Change how the model is loaded: add load arguments to `run.load_arguments`, patch classes with `run.patches`.
+
+    When: once, before weights are read. Answers: all.
+
+    Example:
+        @hookimpl
+        def configure(run):
+            run.load_arguments["quantization_config"] = make_config(run.settings(Settings))
+    """
+
+
+@spec("one")
+def load_model(run: Run, role: Role) -> LanguageModel:
+    """Return the model for a role as a LanguageModel: the unwrapped module, and how the engine calls it.
+
+    When: once for the policy, and once for each further role that is needed. Give it the head `run.method.head`. If
+    `run.abstract` is set, build it on the meta device, without weights. Answers: one.
+
+    Example:
+        @hookimpl
+        def load_model(run, role):
+            return MyLanguageModel(MyModel.from_folder(run.core.base_model))
+    """
+
+
+@spec("chain")
+def patch_model(run: Run, model: nn.Module) -> nn.Module:
+    """Return the policy's unwrapped module after a change: add an adapter, replace kernels, freeze parameters.
+
+    When: after load_model for the policy, before devices and sharding. For an adapter that can be switched off, set
+    `run.adapter = Adapter(...)`; the policy without it is then the reference. Answers: chain, in call order.
+
+    Example:
+        @hookimpl
+        def patch_model(run, model):
+            return MyAdapter(model)
+    """
+
+
+@spec("all")
+def save_model(run: Run, policy: Policy, path: Path) -> None:
+    """Write your plugin's part of the model into `path`: adapter, heads, tokenizer. Other plugins write there too.
+
+    When: for each checkpoint and at the end, on every process. Write files only if `run.world.main`, but call
+    `policy.state_dict()` on every process, because it gathers full weights. Answers: all.
+
+    Example:
+        @hookimpl
+        def save_model(run, policy, path):
+            run.world.main and (path / "words.json").write_text(json.dumps(run.settings(Settings).words))
+    """

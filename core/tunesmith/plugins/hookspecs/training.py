@@ -1,0 +1,102 @@
+"""Hooks of training: loss, optimizer, events of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith.plugins.dispatch import spec
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from tunesmith_engine.batch.batch import Batch
+    from tunesmith_engine.batch.terms import StepRecord, Term
+    from tunesmith_engine.model.policy import Output, Policy
+
+    from tunesmith.run import Run
+
+
+@spec("one")
+def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
+    """Return the terms of the loss by name. Each is a sum and the name of the count by which it is divided.
+
+    When: once for each micro-batch, in training and in evaluation. A term with `metric=True` is averaged and logged but
+    not trained on. Counts ("tokens", "sequences", "examples", and those in `batch.counts`) are summed over all
+    micro-batches of the step and all processes before the division, so accumulation, packing and the number of
+    processes do not change the gradient. Answers: one; wrappers may add terms.
+
+    Example:
+        @hookimpl(wrapper=True)
+        def compute_loss(out):
+            terms = yield
+            return terms | {"entropy_bonus": Term(-0.01 * out.entropy.sum(), "tokens")}
+    """
+
+
+@spec("one")
+def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
+    """Return an optimizer for the parameters of `model` that require gradients.
+
+    When: once, after patch_model. Answers: one, the plugin that answers the value of `optimizer:`.
+
+    Example:
+        @hookimpl
+        def build_optimizer(run, model):
+            return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=run.core.learning_rate)
+    """
+
+
+@spec("one")
+def build_scheduler(run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Return the learning-rate schedule for `total_steps` optimizer steps. It is stepped once after each of them.
+
+    When: once, after build_optimizer. Answers: one, the plugin that answers the value of `lr_scheduler:`.
+
+    Example:
+        @hookimpl
+        def build_scheduler(optimizer, total_steps):
+            return LambdaLR(optimizer, lambda step: 1 - step / total_steps)
+    """
+
+
+@spec("all")
+def on_start(run: Run, policy: Policy) -> None:
+    """Act at the start of training. Everything is loaded, and a checkpoint, if any, is restored up to `run.step`.
+
+    When: once, before the first step. Register state (`run.register_state`) earlier, in configure or patch_model: it is
+    restored by now. Answers: all.
+
+    Example:
+        @hookimpl
+        def on_start(run):
+            run.note("started", f"{run.total_steps} steps")
+    """
+
+
+@spec("all")
+def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
+    """Act after an optimizer step: log it, watch it, or end the run with `run.stop(reason)`.
+
+    When: after each update, after the evaluation that may follow it (`record.evaluation`), and before a checkpoint.
+    Metrics are tensors, and reading them waits for the device: read them only if `record.log` is set. Loggers use
+    `trylast=True`, to log what other plugins add to the record. Answers: all.
+
+    Example:
+        @hookimpl(trylast=True)
+        def on_step(run, record):
+            print(record.scalars() if record.log else "")
+    """
+
+
+@spec("all")
+def on_end(run: Run, policy: Policy) -> None:
+    """Act at the end of the run. The final model is saved, except after an interruption; `run.stopped` has the reason.
+
+    When: once, after the last step or an interruption. Answers: all.
+
+    Example:
+        @hookimpl
+        def on_end(run):
+            print(run.output_dir)
+    """
