@@ -20,8 +20,8 @@ FinishReason = Literal["stop", "length", "abort"]
 class Sampling:
     """How a token is drawn from logits: divide by `temperature`, keep the likeliest tokens, renormalize, draw.
 
-    temperature: 0 takes the likeliest token. top_k: keep so many tokens, 0 for all. top_p: then keep the smallest set of
-    tokens whose probability is at least this.
+    temperature: 0 takes the likeliest token. top_k: keep so many tokens, 0 for all. top_p: then keep the smallest set
+    of tokens whose probability is at least this.
     """
 
     temperature: float = 1.0
@@ -91,8 +91,8 @@ class Generator(ABC):
     def push(self, policy: Policy) -> int:
         """Make the generator use the policy's weights. Return their version, which completions name."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (optional)
         """Raise an error if the generator does not work or does not compute with the weights that were pushed."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (optional)
         """Free what the generator holds."""
