@@ -32,8 +32,8 @@ def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
     import numpy as np
     from tunesmith_engine.batch.batch import collate
     from tunesmith_engine.batch.examples import Example
-    from tunesmith_engine.data.loader import build_loader
     from tunesmith_engine.model.build import build_policy
+    from tunesmith_engine.rounds.build import build_rounds
     from tunesmith_engine.training.loop import Loop
     from tunesmith_engine.training.state import TrainState
 
@@ -50,7 +50,7 @@ def our_step(folder: Path, length: int, vocabulary: int) -> Callable[[], Any]:
     policy = build_policy(run)
     optimizer = run.hooks.build_optimizer(run, policy.model)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10)
-    loop = Loop(TrainState(run, policy, optimizer, scheduler, build_loader(run), 10))
+    loop = Loop(TrainState(run, policy, optimizer, scheduler, build_rounds(run), 10))
     tokens = np.random.default_rng(0).integers(0, vocabulary, length + 1)  # one more token than predictions
     loop.next_batches = lambda: [collate([Example.text(tokens)])]  # type: ignore[method-assign]
     return loop.step

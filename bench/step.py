@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tunesmith_engine.data.loader import build_loader
 from tunesmith_engine.model.build import build_policy
+from tunesmith_engine.rounds.build import build_rounds
 from tunesmith_engine.training.loop import Loop
 from tunesmith_engine.training.state import TrainState
 
@@ -53,12 +53,12 @@ def build(folder: Path) -> tuple[Any, Any, Any]:
     optimizer = run.hooks.build_optimizer(run, policy.model)
     scheduler = run.hooks.build_scheduler(run, optimizer, 10_000)
     run.total_steps = 10_000
-    loop = Loop(TrainState(run, policy, optimizer, scheduler, build_loader(run), run.total_steps))
+    loop = Loop(TrainState(run, policy, optimizer, scheduler, build_rounds(run), run.total_steps))
     run.hooks.on_start(run, policy)
-    plain_loader = build_loader(run)
+    plain_loader = build_rounds(run)
 
     def plain() -> None:
-        batch = collate([example for pack in plain_loader.next_packs() for example in pack])
+        batch = collate([example for pack in plain_loader.next().next_packs() for example in pack])
         loss = -policy.module(batch, policy.needs)["logps"].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(loop.parameters, 1.0)

@@ -37,7 +37,7 @@ def write(path: Path, size: int) -> None:
 
 
 def child(folder: Path, size: int) -> None:
-    from tunesmith_engine.data.loader import build_loader
+    from tunesmith_engine.rounds.build import build_rounds
 
     from tests import tiny
     from tunesmith.api import prepare
@@ -49,11 +49,11 @@ def child(folder: Path, size: int) -> None:
         sequence_len=2048, micro_batch_size=8, excess_length_strategy="split",
     )  # fmt: skip
     run = prepare(tiny.start(path))
-    loader: Any = build_loader(run)
+    loader: Any = build_rounds(run)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
     tokens = 0
     while loader.place[0] == 0:  # the first epoch
-        tokens += sum(example.width for pack in loader.next_packs() for example in pack)
+        tokens += sum(example.width for pack in loader.next().next_packs() for example in pack)
     report(peak=status("VmHWM"), tokens=tokens)
 
 

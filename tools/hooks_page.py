@@ -37,15 +37,19 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  build_optimizer     one
  build_scheduler     one
     |   resume_from_checkpoint: everything is restored
+ build_generator     keyed   if the method generates completions elsewhere than in the policy
  on_start            all
     |
+    |   for each round of an online method, which is one or more optimizer steps:
+    |     rollout             one     prompts to groups of completions; by default one turn each
+    |     score_rewards       keyed   a score for each completion; dead groups may be drawn again
+    |     compute_advantages  one     then packed, and split into minibatches
     |   for each optimizer step:
-    |     expand          chain   examples of a round to the examples to train on; then packed into batches
     |     prepare_step    all     all micro-batches of the step, without gradient
     |       for each micro-batch: one forward pass
     |       compute_loss  one     the terms, and those that wrappers add; then the backward pass
     |     gradients are clipped; if loss and norm are finite, weights are updated
-    |     if an evaluation is due: expand, prepare_step and compute_loss on the held-out examples
+    |     if an evaluation is due: rollout if online, prepare_step and compute_loss on the held-out examples
     |     on_step         all     log, watch, stop
     |     save_model      all     if a checkpoint is due
     v
@@ -61,6 +65,8 @@ The *arity* of a hook defines which plugins answer it:
 | keyed | one plugin for each key; plugins with other keys are not called |
 | chain | all plugins in call order; each gets what the one before returned. There are no wrappers |
 | all | all plugins in call order; their return values are ignored |
+
+Some hooks of arity one have a default answer of the engine, which acts if no plugin answers.
 
 An implementation lists only the arguments that it uses. The call order is the `plugins:` list, then the other active
 plugins by name, refined by `after` and `before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument

@@ -16,11 +16,14 @@ PACKAGES = {"core": ROOT / "core/tunesmith", "engine": ROOT / "engine/tunesmith_
 PHASES = {
     "Check: YAML to config": ("validate", "inspect", "diagnose"),
     "Prepare: rows to examples": ("load_tokenizer", "load_rows", "filter_rows", "build_dataset"),
-    "Build: model to policy": ("configure", "load_model", "patch_model", "build_optimizer", "build_scheduler"),
+    "Build: model to policy": (
+        "configure", "load_model", "patch_model", "build_generator", "build_optimizer", "build_scheduler",
+    ),
     "Start": ("on_start",),
-    "Every optimizer step": ("expand", "prepare_step", "compute_loss", "on_step", "save_model"),
+    "Every round of an online method": ("rollout", "score_rewards", "compute_advantages"),
+    "Every optimizer step": ("prepare_step", "compute_loss", "on_step", "save_model"),
     "End": ("save_model", "on_end"),
-}
+}  # fmt: skip
 ENDS = {
     "Check: YAML to config": "check, hooks and doctor end here",
     "Prepare: rows to examples": "preprocess and lint end here",

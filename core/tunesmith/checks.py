@@ -30,7 +30,7 @@ def check_keys(run: Run) -> None:
         if core.precompute_ref_log_probs:
             if not run.needs.reference:
                 wrong("precompute_ref_log_probs", "has no effect: no active plugin uses a reference model", "drop it")
-            elif config.streamed or run.hooks.has("expand"):
+            elif config.streamed or run.rollout:
                 origin = "streamed" if config.streamed else "generated during the step"
                 wrong("precompute_ref_log_probs", f"is not possible: examples are {origin}", "drop it")
         for steps, per_epoch in (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch")):

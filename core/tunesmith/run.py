@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from tunesmith.config.load import Config, DatasetSpec
 from tunesmith.config.settings import CoreSettings
@@ -17,6 +17,7 @@ from tunesmith.errors import PluginError
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.patches import Patches
 from tunesmith.plugins.plugin import Method, Needs, Settings
+from tunesmith.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
+Purpose = Literal["train", "eval"]
 
 
 class Stateful(Protocol):
@@ -68,10 +70,10 @@ class Run:
     """Build models on the meta device, without weights, to count parameters and memory."""
     adapter: Adapter | None = None
     """The adapter on the policy, which patch_model sets."""
-    reuse: int = 1
-    """Optimizer steps per round. A method that trains several steps on the same completions sets it in configure."""
     shares_prompts: bool = True
     """True if a prompt is computed once for all of its completions; False if the model does not support that."""
+    purpose: Purpose = "train"
+    """What hooks are called for: a step of training, or an evaluation."""
     step: int = 0
     """Optimizer steps done."""
     total_steps: int = 0
@@ -115,6 +117,14 @@ class Run:
             needs = plugin.declaration.needs
             total |= needs(self) if callable(needs) else needs
         return total
+
+    @property
+    def rollout(self) -> Rollout | None:
+        """How the method generates the completions that it trains on; None for a method that trains on given ones."""
+        if not self.hooks.has("compute_loss"):
+            return None
+        rollout = self.hooks.hooks["compute_loss"].answers[0].plugin.declaration.rollout
+        return rollout(self) if callable(rollout) else rollout
 
     @property
     def output_dir(self) -> Path:

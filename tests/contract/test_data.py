@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tunesmith_engine.batch.packing import efficiency, pack
-from tunesmith_engine.data.loader import StoredLoader, StreamLoader
 from tunesmith_engine.data.prepare import fit
+from tunesmith_engine.rounds.stored import StoredRounds
+from tunesmith_engine.rounds.streamed import StreamedRounds
 
 from tests import tiny
 from tunesmith import ConfigError, DataError, Example
@@ -51,7 +52,7 @@ def test_test_data_packs_to_99_percent(test_data: Path, tmp_path: Path) -> None:
         datasets=[{"path": str(test_data / "gsm8k/messages.jsonl"), "type": "chat_template"}], sequence_len=2048,
     )  # fmt: skip
     run = prepare(tiny.start(path))
-    assert StoredLoader(run, run.data.train).efficiency() >= 0.99
+    assert StoredRounds(run, run.data.train).efficiency() >= 0.99
 
 
 def test_length_strategies_drop_split_truncate_or_raise() -> None:
@@ -230,15 +231,15 @@ def test_stream_resumes_at_its_place_and_restarts_at_its_end(tmp_path: Path) -> 
     def tokens(packs: Any) -> list[Any]:
         return [[e.path_tokens(1) for e in examples] for examples in packs]
 
-    loader, rounds, places = StreamLoader(run), [], []
+    loader, rounds, places = StreamedRounds(run), [], []
     for _ in range(40):
         places.append(loader.state_dict())
-        rounds.append(tokens(loader.next_packs()))
+        rounds.append(tokens(loader.next().next_packs()))
     assert places[-1]["place"][0] >= 1
     for index in (1, 7, 23, 39):
-        resumed = StreamLoader(run)
+        resumed = StreamedRounds(run)
         resumed.load_state_dict(json.loads(json.dumps(places[index])))
-        assert [tokens(resumed.next_packs()) for _ in range(min(3, 40 - index))] == rounds[index : index + 3]
+        assert [tokens(resumed.next().next_packs()) for _ in range(min(3, 40 - index))] == rounds[index : index + 3]
 
 
 def test_stream_without_max_steps_is_an_error(tmp_path: Path) -> None:

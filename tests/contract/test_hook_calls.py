@@ -21,7 +21,7 @@ from tunesmith.plugins.plugin import hookimpl
 
 
 def adder(name: str, hook: str, value: str, what: str) -> LoadedPlugin:
-    """Build a plugin that appends a value to the model, or to the examples."""
+    """Build a plugin that appends a value to the model, or to the sources."""
     if what == "model":
 
         @hookimpl
@@ -31,30 +31,30 @@ def adder(name: str, hook: str, value: str, what: str) -> LoadedPlugin:
         return plugin_of(name, patch_model)
 
     @hookimpl
-    def expand(examples: list[str]) -> list[str]:
-        return [*examples, value]
+    def filter_rows(sources: list[str]) -> list[str]:
+        return [*sources, value]
 
-    return plugin_of(name, expand)
+    return plugin_of(name, filter_rows)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
 def test_chain_is_folded_in_call_order(order: tuple[str, ...]) -> None:
     hooks = hooks_of(*(adder(name, "patch_model", name, "model") for name in order))
     assert hooks.patch_model(None, "model:") == "model:" + "".join(order)  # type: ignore[arg-type,comparison-overlap]
-    hooks = hooks_of(*(adder(name, "expand", name, "examples") for name in order))
-    assert hooks.expand(None, None, ["x"]) == ["x", *order]  # type: ignore[arg-type,list-item,comparison-overlap]
+    hooks = hooks_of(*(adder(name, "filter_rows", name, "sources") for name in order))
+    assert hooks.filter_rows(None, ["x"]) == ["x", *order]  # type: ignore[arg-type,list-item,comparison-overlap]
 
 
 def test_chain_without_members_returns_its_input() -> None:
-    assert hooks_of().expand(None, None, []) == []  # type: ignore[arg-type]
+    assert hooks_of().filter_rows(None, []) == []  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("hook", ["patch_model", "expand"])
+@pytest.mark.parametrize("hook", ["patch_model", "filter_rows"])
 def test_none_from_a_member_of_a_chain_is_an_error(hook: str) -> None:
     forgetful = answer(hook, "forgetful")
     setattr(forgetful.module, hook, hookimpl(lambda: None))
     hooks = hooks_of(forgetful)
-    error = error_of(getattr(hooks, hook), None, *["x"] * (1 if hook == "patch_model" else 2))
+    error = error_of(getattr(hooks, hook), None, "x")
     assert error.exit_code == 6
     assert "forgetful" in str(error) and hook in str(error)
     assert Path(__file__).name in str(error.problems[0].where)

@@ -105,9 +105,10 @@ def test_order_is_independent_of_key_order_and_discovery_order(tmp_path: Path, m
 # arity
 
 ONE = sorted(name for name, function in HOOKS.items() if function.arity == "one")
+WITHOUT_DEFAULT = [name for name in ONE if HOOKS[name].default is None]
 
 
-@pytest.mark.parametrize("name", ONE)
+@pytest.mark.parametrize("name", WITHOUT_DEFAULT)
 def test_two_implementations_of_a_single_hook_are_both_reported_with_their_places(name: str) -> None:
     error = error_of(hooks_of, answer(name, "rival"))
     [problem] = error.problems
@@ -118,6 +119,14 @@ def test_two_implementations_of_a_single_hook_are_both_reported_with_their_place
     assert len([part for part in problem.message.replace(")", " ").split() if ".py:" in part]) == 2
 
 
+@pytest.mark.parametrize("name", sorted(set(ONE) - set(WITHOUT_DEFAULT)))
+def test_hook_with_a_default_of_the_engine_takes_one_answer_at_most(name: str) -> None:
+    hooks_of()
+    hooks_of(answer(name, "one"))
+    [problem] = error_of(hooks_of, answer(name, "one"), answer(name, "rival")).problems
+    assert "rival (dist-rival" in problem.message and problem.code == "hook-arity"
+
+
 def test_all_arity_errors_are_reported_at_once_before_weights_are_loaded() -> None:
     error = error_of(hooks_of, answer("load_model", "one"), answer("compute_loss", "two"))
     assert [p.message.split()[0] for p in error.problems] == ["load_model", "compute_loss"]
@@ -125,7 +134,7 @@ def test_all_arity_errors_are_reported_at_once_before_weights_are_loaded() -> No
 
 def test_single_hook_without_an_implementation_is_an_error() -> None:
     error = error_of(Hooks, [])
-    assert sorted(p.message.split()[0] for p in error.problems) == ONE
+    assert sorted(p.message.split()[0] for p in error.problems) == WITHOUT_DEFAULT
     assert "it is answered by no plugin" in str(error)
 
 
@@ -142,7 +151,7 @@ def test_none_from_a_single_hook_is_an_error_that_names_the_plugin() -> None:
     ] in str(error.problems[0].where)
 
 
-@pytest.mark.parametrize("name", ["patch_model", "expand", "validate", "inspect", "diagnose"])
+@pytest.mark.parametrize("name", ["patch_model", "filter_rows", "validate", "inspect", "diagnose"])
 def test_wrapping_an_unwrappable_hook_is_an_error(name: str) -> None:
     @hookimpl(wrapper=True)
     def implementation() -> Any:

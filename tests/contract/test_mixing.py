@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunesmith_engine.batch.packing import pack_in_order
-from tunesmith_engine.data.loader import StoredLoader
 from tunesmith_engine.data.mixing import Mixture, packs_in_order, shares
+from tunesmith_engine.rounds.stored import StoredRounds
 
 from tests import tiny
 from tunesmith import ConfigError
@@ -40,7 +40,7 @@ def mixed(folder: Path, entries: list[dict[str, Any]] | None = None, **keys: Any
 def origins(path: Path, epochs: int = 1) -> list[list[tuple[int, int]]]:
     """Return the origins (entry, row) of the examples of each epoch, in training order."""
     run = prepare(tiny.start(path))
-    loader = StoredLoader(run, run.data.train)
+    loader = StoredRounds(run, run.data.train)
     all_origins = run.data.train.arrays["origin"].tolist()
     return [[tuple(all_origins[i]) for pack in loader.packs_of(epoch) for i in pack] for epoch in range(epochs)]
 

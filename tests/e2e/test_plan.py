@@ -39,13 +39,3 @@ def test_model_of_the_caller_is_not_changed(tmp_path: Path) -> None:
     assert plan(run)["trained_parameters"] < sum(p.numel() for p in model.parameters())
     assert {name for name, _ in model.named_parameters()} == names
     assert sum("lora_A" in name for name, _ in train(run).policy.model.named_parameters()) == 14
-
-
-def test_reuse_is_included_in_the_steps(tmp_path: Path) -> None:
-    (tmp_path / "thrice.py").write_text(
-        "from tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
-        "@hookimpl\ndef configure(run):\n    run.reuse = 3\n"
-        "@hookimpl\ndef expand(examples):\n    return examples\n"
-    )
-    path = tiny.sft_config(tmp_path, max_steps=None, plugins=["./thrice.py"])
-    assert plan(prepare(tiny.start(path)))["steps"] == tiny.train(path).steps == 3 * 12

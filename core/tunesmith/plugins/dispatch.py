@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from tunesmith.engine import engine
 from tunesmith.errors import PluginError, Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.redact import redact
@@ -37,15 +38,24 @@ current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
 BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
 """Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
-DECLARED_IN = {"load_rows": "sources", "build_dataset": "strategies"}
+DECLARED_IN = {
+    "load_rows": "sources",
+    "build_dataset": "strategies",
+    "build_generator": "generators",
+    "score_rewards": "rewards",
+}
 """For each keyed hook, the field of Plugin that declares the keys."""
 
 
-def spec(arity: Literal["one", "keyed", "chain", "all"]) -> Callable[[F], F]:
-    """Make a function the specification of the hook of its name."""
+def spec(arity: Literal["one", "keyed", "chain", "all"], *, default: str | None = None) -> Callable[[F], F]:
+    """Make a function the specification of the hook of its name.
+
+    default: the engine's own answer to a hook of arity one, as "module:function". It acts if no plugin answers.
+    """
 
     def mark(function: F) -> F:
         function.arity = arity  # type: ignore[attr-defined]
+        function.default = default  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -164,11 +174,12 @@ class Implementation:
 class Hook(ABC):
     """A hook with its implementations in call order: `tryfirst` before the others, `trylast` after them."""
 
-    def __init__(self, name: str, implementations: Iterable[Implementation]):
+    def __init__(self, name: str, implementations: Iterable[Implementation], default: str | None = None):
         ordered = sorted(implementations, key=lambda one: one.rank)  # stable: plugins keep their order
         self.name = name
         self.wrappers = [one for one in ordered if one.wrapper]
         self.answers = [one for one in ordered if not one.wrapper]
+        self.default = default
 
     @abstractmethod
     def call(self, key: str = "", /, **arguments: Any) -> Any:
@@ -190,11 +201,18 @@ class Hook(ABC):
 
 class One(Hook):
     def call(self, key: str = "", /, **arguments: Any) -> Any:
-        return self.wrapped(partial(self.answers[0].require, arguments), arguments)
+        proceed = partial(self.answers[0].require, arguments) if self.answers else partial(self.own_answer, arguments)
+        return self.wrapped(proceed, arguments)
+
+    def own_answer(self, arguments: Arguments) -> Any:
+        """Return the engine's default answer."""
+        assert self.default is not None  # see problems
+        module, _, function = self.default.partition(":")
+        return getattr(engine(module), function)(**arguments)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        if len(self.answers) != 1:
+        if len(self.answers) != 1 and not (self.default and not self.answers):
             names = " and ".join(map(str, self.answers)) or "no plugin"
             yield Problem(f"{self.name} needs one answer; it is answered by {names}", None, "hook-arity", "select one")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import PluginError, TunesmithError, errors_of
 from tunesmith.plugins.discovery import LoadedPlugin
-from tunesmith.plugins.dispatch import ARITIES, All, Implementation, Trace, current, location
+from tunesmith.plugins.dispatch import ARITIES, DECLARED_IN, All, Implementation, Trace, current, location
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.plugin import Method, implemented_hooks
 from tunesmith.spelling import nearest
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import StepRecord, Term
+    from tunesmith_engine.model.generation import Generator
     from tunesmith_engine.model.language_model import LanguageModel
     from tunesmith_engine.model.policy import Output, Policy
+    from tunesmith_engine.rounds.groups import Advantages, Group, Prompt
+    from tunesmith_engine.rounds.ledger import JournaledGenerator
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
     from tunesmith.plugins.hookspecs.model import Role
-    from tunesmith.run import DatasetSpec, Run
+    from tunesmith.run import DatasetSpec, Purpose, Run
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,21 @@ class Hooks:
                 function = _checked(plugin, name)
                 if (plugin.name, name) not in set(replaced):
                     implementations[name].append(Implementation(plugin, name, function, trace))
-        self.hooks = {name: ARITIES[function.arity](name, implementations[name]) for name, function in HOOKS.items()}
+        self.hooks = {
+            name: ARITIES[function.arity](name, implementations[name], function.default)
+            for name, function in HOOKS.items()
+        }
         if problems := [problem for hook in self.hooks.values() for problem in hook.problems()]:
             raise PluginError(problems)
 
     def has(self, name: str) -> bool:
         """Return True if a plugin implements the hook."""
         return bool(self.hooks[name].answers or self.hooks[name].wrappers)
+
+    def owner(self, hook: str, key: str) -> str | None:
+        """Return the name of the active plugin that answers a keyed hook for a key, or None if there is none."""
+        field = DECLARED_IN[hook]
+        return next((p.name for p in self.plugins if key in getattr(p.declaration, field)), None)
 
     def calls(self, name: str) -> list[Call]:
         """Return the implementations of a hook in call order, wrappers first."""
@@ -133,8 +144,27 @@ class Hooks:
     def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
         return self.hooks["patch_model"].call("model", run=run, model=model)  # type: ignore[no-any-return]
 
-    def expand(self, run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
-        return self.hooks["expand"].call("examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+    def build_generator(self, run: Run, name: str) -> Generator:
+        """Ask the one plugin that declares the generator."""
+        owner = self.owner("build_generator", name)
+        if owner is None:
+            known = ", ".join(["policy", *(n for p in self.plugins for n in p.declaration.generators)])
+            raise PluginError(f"no active plugin answers the generator {name!r}", help=f"generators: {known}")
+        return self.hooks["build_generator"].call(owner, run=run, name=name)  # type: ignore[no-any-return]
+
+    def rollout(
+        self, run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose
+    ) -> list[Group]:
+        return self.hooks["rollout"].call(run=run, generator=generator, prompts=prompts, purpose=purpose)  # type: ignore[no-any-return]
+
+    def score_rewards(self, run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[float | None]]:
+        """Ask the one plugin that declares the reward."""
+        owner = self.owner("score_rewards", name)
+        assert owner is not None  # checked by rounds.rewards
+        return self.hooks["score_rewards"].call(owner, run=run, name=name, groups=groups)  # type: ignore[no-any-return]
+
+    def compute_advantages(self, run: Run, policy: Policy, groups: Sequence[Group]) -> Sequence[Advantages]:
+        return self.hooks["compute_advantages"].call(run=run, policy=policy, groups=groups)  # type: ignore[no-any-return]
 
     def prepare_step(self, run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
         self.hooks["prepare_step"].call(run=run, policy=policy, batches=batches)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
+from tunesmith.plugins.rollout import Rollout
+
 if TYPE_CHECKING:
     from tunesmith.run import Run
 
@@ -91,6 +93,10 @@ class Plugin:
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
             are available whenever the plugin is installed.
         method: what it trains on, if it answers compute_loss.
+        rollout: how it generates the completions that it trains on, if it is an online method; a function of the run
+            if that depends on settings.
+        generators: names of generators that it answers in build_generator.
+        rewards: names of rewards that it answers in score_rewards.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         after, before: names of plugins whose hooks run before, or after, its own.
         best_effort: mute the plugin, with a warning, when one of its hooks fails. For loggers.
@@ -109,6 +115,9 @@ class Plugin:
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
     needs: Needs | Callable[[Run], Needs] = Needs()
+    rollout: Rollout | Callable[[Run], Rollout] | None = None
+    generators: Sequence[str] = ()
+    rewards: Sequence[str] = ()
     after: Sequence[str] = ()
     before: Sequence[str] = ()
     best_effort: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from tunesmith.errors import PluginError
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.batch.examples import Example
+from tunesmith_engine.model import inference
+from tunesmith_engine.model.inference import Values
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
 from tunesmith_engine.model.scoring import score_tokens
 
@@ -145,6 +148,10 @@ class Policy:
                 return completions
         finally:
             self.model.train(training)
+
+    def score(self, examples: Sequence[Example], needs: Needs) -> list[list[Values]]:
+        """Return values of the tokens of examples, by example, segment after the prompt, and name; see `inference`."""
+        return inference.score(self, examples, needs)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:

@@ -7,6 +7,7 @@ read from there by the next run.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from hashlib import sha256
 from importlib import metadata
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from tunesmith.config.load import digest
 from tunesmith.errors import PluginError
@@ -24,9 +25,8 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
-from tunesmith_engine.batch.packing import pack
 from tunesmith_engine.data.cache import filling
-from tunesmith_engine.data.loader import build_batches
+from tunesmith_engine.model.inference import score
 from tunesmith_engine.model.policy import Output, Policy
 from tunesmith_engine.runtime.atomic import why_invalid, writing
 
@@ -105,28 +105,13 @@ def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32
 
     It is NaN for tokens of prompts, and for the first token of a text, which nothing predicts.
     """
-    core, world = run.core, run.world
-    packs = pack(store.widths, core.sequence_len) if core.sample_packing else [[i] for i in range(len(store))]
-    per_batch = core.eval_batch_size or core.micro_batch_size
-    groups = [[i for members in packs[at : at + per_batch] for i in members] for at in range(0, len(packs), per_batch)]
-    own_logps: dict[int, NDArray[np.float32]] = {}
-    policy.model.eval()
-    with policy.reference() if run.adapter is not None else torch.no_grad():
-        for first in range(0, len(groups), world.size):
-            # In the last round some processes may have no group. They run the first example again, because a forward
-            # under sharding needs every process.
-            own = groups[first + world.rank : first + world.rank + 1]
-            examples = [[_all_scored(store[i]) for i in group] for group in own]
-            (batch,) = build_batches(run, examples, 1, [_all_scored(store[0])])
-            logps = policy(batch, Needs(logps=True)).logps.float().cpu()
-            counts = torch.bincount(batch.sequence, minlength=batch.sequences).tolist()
-            parts = iter(logps.split(counts))
-            for i, example in zip(own[0] if own else (), examples[0] if own else (), strict=True):
-                prompt = np.full(len(example.segments[0].tokens), np.nan, np.float32)
-                own_logps[i] = np.concatenate([prompt, *(_aligned(s, next(parts)) for s in example.segments[1:])])
-    policy.reshard()
-    all_logps = {i: values for share in world.gather(own_logps) for i, values in share.items()}
-    return np.concatenate([all_logps[i] for i in range(len(store))])
+    with policy.reference() if run.adapter is not None else contextlib.nullcontext(policy) as reference:
+        rows = score(reference, [_all_scored(store[i]) for i in range(len(store))], Needs(logps=True))
+    parts = []
+    for example, segments in zip(store, rows, strict=True):
+        parts.append(np.full(len(example.segments[0].tokens), np.nan, np.float32))
+        parts += [values["logps"] for values in segments]
+    return np.concatenate(parts)
 
 
 def _all_scored(example: Example) -> Example:
@@ -135,11 +120,6 @@ def _all_scored(example: Example) -> Example:
         Segment(s.tokens, np.ones(len(s.tokens), np.float32), s.parent, s.fork) for s in example.segments[1:]
     ]
     return Example([example.segments[0], *completions], inputs=example.inputs)
-
-
-def _aligned(s: Segment, logps: Tensor) -> NDArray[np.float32]:
-    """Return one log-probability for each token of a segment: NaN for a first token that nothing predicts."""
-    return np.pad(logps.numpy(), (len(s.tokens) - len(logps), 0), constant_values=np.nan)
 
 
 def fingerprint(run: Run, policy: Policy, stores: list[ExampleStore]) -> str:

@@ -22,11 +22,13 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example, segment
-from tunesmith_engine.data.loader import Loader, StoredLoader
 from tunesmith_engine.model.build import abstract_model
 from tunesmith_engine.model.parallelism import clip_gradients
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import Precomputed, is_copied
+from tunesmith_engine.rounds.rollout import Rollouts
+from tunesmith_engine.rounds.rounds import Rounds
+from tunesmith_engine.rounds.stored import StoredRounds
 
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "loss")
 
@@ -97,13 +99,13 @@ def _places(index: Tensor | None) -> Sequence[Tensor | None]:
     return [index]
 
 
-def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
+def peak_memory(run: Run, rounds: Rounds) -> dict[str, int]:
     """Return the bytes on one device at the peak of a step on the largest micro-batch, by component.
 
     The result also has their "total" and the number of "tokens" of the micro-batch. Sharded weights are counted in
     full. Generation by online methods is not counted.
     """
-    batch = largest(run, loader)
+    batch = largest(run, rounds)
     with abstract_model(run) as language_model, FakeTensorMode(allow_non_fake_inputs=True):
         materialize(language_model.module, run.device)
         meter = Meter(vocabulary(language_model.module))
@@ -172,13 +174,16 @@ def vocabulary(module: Any) -> int:
     return int(module.get_input_embeddings().num_embeddings)
 
 
-def largest(run: Run, loader: Loader) -> Batch:
-    """Return the micro-batch with the most tokens; for a stream, one of full packs."""
+def largest(run: Run, rounds: Rounds) -> Batch:
+    """Return the micro-batch with the most tokens; for a stream, one of full packs; for rollouts,
+    one of completions of full length."""
     size = run.core.micro_batch_size
-    if isinstance(loader, StoredLoader):
-        packs, widths = loader.packs_of(0), loader.store.widths
+    if isinstance(rounds, Rollouts):
+        examples = rounds.widest(size)
+    elif isinstance(rounds, StoredRounds):
+        packs, widths = rounds.packs_of(0), rounds.store.widths
         groups = [[i for members in packs[at : at + size] for i in members] for at in range(0, len(packs), size)]
-        examples = [loader.store[i] for i in max(groups, key=lambda group: int(widths[group].sum()))]
+        examples = [rounds.store[i] for i in max(groups, key=lambda group: int(widths[group].sum()))]
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size

@@ -8,10 +8,13 @@ from typing import Any
 from tunesmith.files.record import last_record
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.run import Run
-from tunesmith_engine.data.loader import Loader, StoredLoader, build_loader, count_steps
 from tunesmith_engine.model.build import abstract_model, count_parameters
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
+from tunesmith_engine.rounds.build import build_rounds, count_steps
+from tunesmith_engine.rounds.rollout import Rollouts
+from tunesmith_engine.rounds.rounds import Rounds
+from tunesmith_engine.rounds.stored import StoredRounds
 
 
 def make_plan(run: Run) -> dict[str, Any]:
@@ -21,9 +24,9 @@ def make_plan(run: Run) -> dict[str, Any]:
     """
     assert run.data is not None
     core = run.core
-    model = _model(run)  # first, because its `configure` may set how often examples are reused
-    loader = build_loader(run)
-    steps = count_steps(run, loader)
+    model = _model(run)
+    rounds = build_rounds(run)
+    steps = count_steps(run, rounds)
     plan: dict[str, Any] = {
         "stages": stages(run),
         "data": {name: asdict(counts) for name, counts in run.data.counts.items()},
@@ -32,20 +35,21 @@ def make_plan(run: Run) -> dict[str, Any]:
         "data_fingerprint": run.data.fingerprint[:20],
         "prepared_data": "from the cache" if run.data.cached else "prepared now",
         "steps": steps,
-        "steps_per_epoch": loader.rounds_per_epoch,
-        "packs_per_step": loader.packs_per_step,
+        "steps_per_epoch": rounds.per_epoch and rounds.per_epoch * rounds.steps,
+        "packs_per_step": rounds.packs_per_step,
     }
-    if isinstance(loader, StoredLoader) and core.sample_packing:
-        plan["packing_efficiency"] = round(loader.efficiency(), 4)
-    return plan | model | {"memory": _memory(run, loader), "notes": dict(run.notes)}
+    if isinstance(rounds, Rollouts):
+        plan["rollout"] = rounds.plan(steps)
+    elif isinstance(rounds, StoredRounds) and core.sample_packing:
+        plan["packing_efficiency"] = round(rounds.efficiency(), 4)
+    return plan | model | {"memory": _memory(run, rounds), "notes": dict(run.notes)}
 
 
-def _memory(run: Run, loader: Loader) -> dict[str, Any]:
+def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:
     """Return the bytes at the peak of a step, and those that the last run of this config in output_dir measured."""
     memory: dict[str, Any]
     try:
-        generated = {"not counted": "examples are generated during the step"}
-        memory = generated if run.hooks.has("expand") else dict(peak_memory(run, loader))
+        memory = dict(peak_memory(run, rounds))
     except Exception as error:  # operations of a model or a method may depend on content, and fake tensors have none
         reason = error.__cause__ or error
         memory = {"not counted": f"{type(reason).__name__}: {str(reason).partition(chr(10))[0]}"}

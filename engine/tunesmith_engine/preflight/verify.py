@@ -12,10 +12,11 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import collate
 from tunesmith_engine.batch.examples import Example
-from tunesmith_engine.data.loader import build_loader
 from tunesmith_engine.model import scoring
 from tunesmith_engine.model.build import build_policy, load_again
 from tunesmith_engine.model.policy import Policy
+from tunesmith_engine.rounds.build import build_rounds
+from tunesmith_engine.rounds.rollout import Rollouts
 
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
 """Tolerances. A rounding changes a value by up to 6e-8 of it in float32, and by up to 2e-3 in bfloat16."""
@@ -28,7 +29,7 @@ def verify(run: Run) -> list[dict[str, Any]]:
     with run.alive():
         policy = build_policy(run)
         policy.model.eval()
-        examples = [e for members in build_loader(run).next_packs() for e in members][:MOST]
+        examples = examples_of(run, policy)
         scored = [e for e in examples if e.trained_tokens] or [_as_text(e) for e in examples]
         tolerance = BFLOAT16 if run.world.half or policy.model.dtype == torch.bfloat16 else FLOAT32
         checker = _Checker(run, policy, scored)
@@ -53,6 +54,14 @@ def verify(run: Run) -> list[dict[str, Any]]:
         error.rows = rows  # type: ignore[attr-defined]
         raise error
     return rows
+
+
+def examples_of(run: Run, policy: Policy) -> list[Example]:
+    """Return the examples of the first step, at most MOST; those of an online method are generated."""
+    rounds = build_rounds(run, policy)
+    if isinstance(rounds, Rollouts):
+        return rounds.evaluate([prompt.example for prompt in rounds.draw(MOST)])[0]
+    return [e for members in rounds.next().next_packs() for e in members][:MOST]
 
 
 class _Checker:

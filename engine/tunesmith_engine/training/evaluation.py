@@ -11,8 +11,10 @@ from tunesmith.run import Run
 from tunesmith.spelling import nearest
 from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.terms import Term
-from tunesmith_engine.data.loader import Packs, build_batches, micro_batches, repack
+from tunesmith_engine.data.batches import Packs, build_batches, micro_batches, repack
 from tunesmith_engine.model.policy import Policy
+from tunesmith_engine.rounds.rollout import Rollouts
+from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.runtime.rng import random_state, set_random_state
 
 
@@ -33,7 +35,7 @@ class _Mean:
             self.fixed = float(term.count)  # once for the full evaluation, as for a full step
 
 
-def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
+def evaluate(run: Run, policy: Policy, held: ExampleStore, rounds: Rounds) -> dict[str, float]:
     """Return the average of every term over the held-out examples: {"eval_loss": ..., ...}.
 
     A method that uses statistics of the full step in prepare_step sees one micro-batch at a time here. The state of the
@@ -41,40 +43,38 @@ def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
     """
     means: dict[str, _Mean] = {}
     random = random_state()
+    run.purpose = "eval"
     policy.model.eval()
     with torch.no_grad():
-        groups, number, spare = _held_out(run, policy, held)
+        examples: list[Example] = list(held)
+        rollout: dict[str, float] = {}
+        if isinstance(rounds, Rollouts):
+            examples, rollout = rounds.evaluate(examples)
+        groups, number = _micro_batches(run, examples)
         for index in range(number):
-            batch = build_batches(run, groups[index : index + 1], 1, spare)[0]
+            batch = build_batches(run, groups[index : index + 1], 1, examples)[0]
             run.hooks.prepare_step(run, policy, [batch])
             for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
                 mean = means.setdefault(name, _Mean(metric=term.metric))
                 if not batch.dummy:
                     mean.add(term, batch.counts)
     set_random_state(random)
+    run.purpose = "train"
     sums = run.world.sums({f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")})
     values = {name: sums[f"{name}/sum"] / (m.fixed or max(sums[f"{name}/count"], 1e-12)) for name, m in means.items()}
     trained = [name for name, mean in means.items() if not mean.metric]
     shown = {name: v for name, v in values.items() if name not in trained or len(trained) > 1}
-    return {f"eval_{name}": v for name, v in ({"loss": sum(values[name] for name in trained)} | shown).items()}
+    return {
+        f"eval_{name}": v for name, v in ({"loss": sum(values[name] for name in trained)} | shown | rollout).items()
+    }
 
 
-def _held_out(run: Run, policy: Policy, held: ExampleStore) -> tuple[list[list[Example]], int, list[Example]]:
-    """Return this process's micro-batches of held-out examples, how many every process runs, and spare examples."""
+def _micro_batches(run: Run, examples: list[Example]) -> tuple[list[list[Example]], int]:
+    """Return this process's micro-batches of held-out examples, and how many every process runs."""
     core, world = run.core, run.world
-    size = core.eval_batch_size or core.micro_batch_size
-    rank, processes = world.rank, world.size
-    examples: list[Example] = list(held)
-    if run.hooks.has("expand"):
-        own = examples[rank::processes]
-        examples = run.hooks.expand(run, policy, own or examples[:1])
-        rank, processes = 0, 1
-        if not own:
-            return [], world.maximum(0), examples
     packed = core.sample_packing if core.eval_sample_packing is None else core.eval_sample_packing
     packs: Packs = repack(run, examples) if packed else [[e] for e in examples]
-    groups, number = micro_batches(packs, rank, processes, size)
-    return groups, world.maximum(number), examples
+    return micro_batches(packs, world.rank, world.size, core.eval_batch_size or core.micro_batch_size)
 
 
 @dataclass

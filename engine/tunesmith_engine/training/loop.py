@@ -17,11 +17,11 @@ from tunesmith.errors import PluginError
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.terms import StepRecord, Term
 from tunesmith_engine.checkpoint.save import save
-from tunesmith_engine.data.loader import build_batches, micro_batches, repack
+from tunesmith_engine.data.batches import build_batches, micro_batches
 from tunesmith_engine.model.parallelism import accumulating, backward, clip_gradients
 from tunesmith_engine.training import nonfinite
 from tunesmith_engine.training.evaluation import evaluate
-from tunesmith_engine.training.state import Round, TrainState
+from tunesmith_engine.training.state import TrainState
 
 
 class Interrupted(Exception):
@@ -81,29 +81,19 @@ class Loop:
         run.step += 1
         state.tokens += int(totals["input_tokens"])
         self._seconds += time.perf_counter() - started
-        return self.record(metrics | {"grad_norm": norm, "learning_rate": rate, "tokens": state.tokens})
+        assert state.round is not None
+        numbers = {**state.round.metrics, "grad_norm": norm, "learning_rate": rate, "tokens": state.tokens}
+        return self.record(metrics | numbers)
 
     def next_batches(self) -> list[Batch]:
         """Return the micro-batches of this process for the next step."""
-        run, core, world, loader = self.run, self.run.core, self.run.world, self.state.loader
-        if not run.hooks.has("expand"):
-            packs = loader.next_packs()
-            groups, number = micro_batches(packs, world.rank, world.size, core.micro_batch_size)
-            return build_batches(run, groups, number, packs[0])
-        if not self.state.round.examples or self.state.round.used >= run.reuse:
-            packs = loader.next_packs()
-            groups, _ = micro_batches(packs, world.rank, world.size, core.micro_batch_size)
-            own = [example for group in groups for example in group]
+        run, world, state = self.run, self.run.world, self.state
+        if state.round is None or state.round.done:
             with torch.no_grad():
-                # With more processes than examples, this one expands another's example: generation under sharding
-                # needs every process. It then trains on dummies.
-                examples = run.hooks.expand(run, self.policy, own or packs[0][:1])
-            self.state.round = Round(examples, idle=not own)
-        self.state.round.used += 1
-        examples = self.state.round.examples
-        groups, number = micro_batches(repack(run, examples), 0, 1, core.micro_batch_size)
-        number = world.maximum(number)
-        return build_batches(run, [] if self.state.round.idle else groups, number, examples)
+                state.round = state.rounds.next()
+        packs = state.round.next_packs()
+        groups, number = micro_batches(packs, world.rank, world.size, run.core.micro_batch_size)
+        return build_batches(run, groups, max(number, 1), [state.round.spare])
 
     def totals(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Return the counts of all micro-batches of a step, summed over all processes."""
@@ -142,7 +132,7 @@ class Loop:
             last = run.step == state.total_steps
             improved = False
             if held_out is not None and (last or (eval_every and run.step % eval_every == 0)):
-                record.evaluation = evaluate(run, self.policy, held_out)
+                record.evaluation = evaluate(run, self.policy, held_out, state.rounds)
             run.hooks.on_step(run, self.policy, record)
             if record.evaluation is not None:
                 improved = state.best.update(run, record.evaluation)
@@ -156,10 +146,10 @@ class Loop:
 
     def interval(self, steps: int | None, per_epoch: int | None) -> int | None:
         """Return the steps between two events: once per epoch by default, and only at the end for a stream."""
-        rounds = self.state.loader.rounds_per_epoch
-        if steps or not rounds:
+        rounds = self.state.rounds
+        if steps or not rounds.per_epoch:
             return steps
-        return max(1, math.ceil(rounds * self.run.reuse / (per_epoch or 1)))
+        return max(1, math.ceil(rounds.per_epoch * rounds.steps / (per_epoch or 1)))
 
     # signals
 

@@ -11,11 +11,13 @@ import torch
 
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
-from tunesmith_engine.data.loader import StreamLoader, build_loader, count_steps
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import precompute
+from tunesmith_engine.rounds.build import build_rounds, count_steps
+from tunesmith_engine.rounds.rollout import Rollouts
+from tunesmith_engine.rounds.streamed import StreamedRounds
 from tunesmith_engine.runtime.atomic import clearing, flush, read_again, tidy, writing
 from tunesmith_engine.runtime.memory_used import Watch
 from tunesmith_engine.runtime.record import RunRecord
@@ -80,13 +82,15 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     policy = build_policy(run)
     if run.core.precompute_ref_log_probs:
         precompute(run, policy)
-    loader = build_loader(run)
-    run.total_steps = count_steps(run, loader)
+    rounds = build_rounds(run, policy)
+    if isinstance(rounds, Rollouts) and run.core.resume_from_checkpoint is None and run.world.main:
+        rounds.generator.journal.clear()  # of an earlier run in this folder
+    run.total_steps = count_steps(run, rounds)
     optimizer = run.hooks.build_optimizer(run, policy.model)
     needed = disk.bytes_of(run, policy.model, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
-    state = TrainState(run, policy, optimizer, scheduler, loader, run.total_steps)
+    state = TrainState(run, policy, optimizer, scheduler, rounds, run.total_steps)
     seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
     if folder is not None:
         state.restore(folder)
@@ -101,8 +105,8 @@ def finish(state: TrainState) -> None:
     if run.core.load_best_model_at_end and best not in (None, run.step):
         state.load_weights(run.output_dir / f"checkpoint-{best}")
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
-    if isinstance(state.loader, StreamLoader):
-        for name, counts in state.loader.counts.items():
+    if isinstance(state.rounds, StreamedRounds):
+        for name, counts in state.rounds.counts.items():
             counts.report(run, name)
     save_final(run, state.policy)
     run.hooks.on_end(run, state.policy)

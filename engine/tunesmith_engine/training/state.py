@@ -11,25 +11,12 @@ from torch.distributed.checkpoint import state_dict as dcp
 
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
-from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
 from tunesmith_engine.checkpoint.save import read_tree
-from tunesmith_engine.data.loader import Loader
 from tunesmith_engine.model.policy import Policy
+from tunesmith_engine.rounds.rounds import Round, Rounds
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
 from tunesmith_engine.training.evaluation import Best
-
-
-@dataclass
-class Round:
-    """The examples that `expand` returned, while optimizer steps reuse them.
-
-    used: optimizer steps taken on them. idle: True if this process has no examples of its own and only stays in sync.
-    """
-
-    examples: list[Example] = field(default_factory=list)
-    used: int = 0
-    idle: bool = False
 
 
 @dataclass
@@ -43,18 +30,18 @@ class TrainState:
     policy: Policy
     optimizer: Any
     scheduler: Any
-    loader: Loader
+    rounds: Rounds
     total_steps: int
     tokens: int = 0
     bad_steps: int = 0
     best: Best = field(default_factory=Best)
-    round: Round = field(default_factory=Round)
+    round: Round | None = None
 
     @property
     def epoch(self) -> float:
         """Passes over the data so far; 0 for a stream."""
-        rounds = self.loader.rounds_per_epoch
-        return self.run.step / (rounds * self.run.reuse) if rounds else 0.0
+        rounds = self.rounds
+        return self.run.step / (rounds.per_epoch * rounds.steps) if rounds.per_epoch else 0.0
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
@@ -87,16 +74,13 @@ class TrainState:
             "content": run.data.content if run.data and run.world.main else None,  # the main process writes it
             "weights": weights(run),
             "world": run.world.size,
+            "rounds": self.rounds.state_dict(),
+            "round": self.round.state_dict() if self.round and not self.round.done and run.world.main else None,
         }
 
     def _own(self) -> dict[str, Any]:
-        """Return what only this process has: random numbers, its place in the data, and a round still in use."""
-        pending: dict[str, Any] | None = None
-        if self.run.hooks.has("expand") and self.round.used < self.run.reuse:
-            store = ExampleStore.collect(self.round.examples)
-            pending = {"arrays": store.arrays, "fields": store.fields}
-            pending |= {"used": self.round.used, "idle": self.round.idle}
-        return {"random": random_state(), "loader": self.loader.state_dict(), "pending": pending}
+        """Return what only this process has: its random numbers."""
+        return {"random": random_state()}
 
     def restore(self, folder: Path) -> None:
         """Restore everything from a checkpoint: weights, optimizer, schedule, random numbers, place in the data.
@@ -127,25 +111,20 @@ class TrainState:
         for name, state in saved["states"].items():
             if name in run.states:
                 run.states[name].load_state_dict(state)
+        self.rounds.load_state_dict(saved["rounds"])
+        self.round = Round.from_state(saved["round"]) if saved["round"] else None
         self._restore_own(folder, saved["world"])
 
     def _restore_own(self, folder: Path, processes: int) -> None:
         """Restore this process's own part.
 
-        With another number of processes, only the place in the data is valid, which is the same on all of them. A round
-        in use is generated again, and random numbers start anew, equally each time such a checkpoint is resumed.
+        With another number of processes, random numbers start anew, equally each time such a checkpoint is resumed.
         """
         run = self.run
-        same = processes == run.world.size
-        saved = read_tree(folder / f"rank-{run.world.rank if same else 0}")
-        self.loader.load_state_dict(saved["loader"])
-        if not same:
+        if processes != run.world.size:
             seed_everything(run.core.seed + run.world.rank + 7919 * run.step)  # a prime: no two steps share numbers
             return
-        if pending := saved["pending"]:
-            examples = list(ExampleStore(pending["arrays"], pending["fields"]))
-            self.round = Round(examples, pending["used"], pending["idle"])
-        set_random_state(saved["random"])
+        set_random_state(read_tree(folder / f"rank-{run.world.rank}")["random"])
 
     def restore_weights(self, folder: Path) -> None:
         """Load trained weights and optimizer state from a checkpoint."""

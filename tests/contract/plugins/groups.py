@@ -1,16 +1,28 @@
-"""Train on scored rollouts by policy gradient with group-relative advantages (GRPO, arXiv 2402.03300)."""
+"""Train on scored rollouts with group-relative advantages and a clipped ratio (GRPO, arXiv 2402.03300)."""
 
 import torch
 
-from tunesmith import Example, Method, Needs, Plugin, Term, hookimpl
+from tunesmith import Example, Method, Needs, Plugin, Rollout, Settings, Term, hookimpl
+
+
+class Groups(Settings):
+    """Settings of the method."""
+
+    groups_generator: str = "policy"
+    """What generates the completions."""
+
 
 plugin = Plugin(
+    settings=Groups,
     answers={"rl": ("groups",)},
     strategies={"prompt": ("plain_prompt",)},
     method=Method(rows=("prompt",)),
     needs=Needs(logps=True),
-)
-SIZE = 3
+    rollout=lambda run: Rollout(
+        4, 6, ("odd_tokens",), minibatches=2, iterations=2, dead_groups="redraw", old_logps=True, sequences_per_chunk=8,
+        generator=run.settings(Groups).groups_generator,
+    ),
+)  # fmt: skip
 
 
 @hookimpl
@@ -20,19 +32,11 @@ def build_dataset(run, rows):
 
 
 @hookimpl
-def expand(run, policy, examples):
-    prompts = [list(e.path_tokens(0)) for e in examples for _ in range(SIZE)]
-    answers = policy.generate(prompts, max_new_tokens=6, seed=run.step * run.world.size + run.world.rank)
-    groups = [answers[i : i + SIZE] for i in range(0, len(answers), SIZE)]
-    groups_of_completions = [e.with_completions(group) for e, group in zip(examples, groups, strict=True)]
-    for example, group in zip(groups_of_completions, groups, strict=True):
-        rewards = torch.tensor([float(sum(answer) % 11) for answer in group])
-        for segment, advantage in zip(example.segments[1:], rewards - rewards.mean(), strict=True):
-            segment.columns["advantage"] = float(advantage)
-    return groups_of_completions
+def compute_advantages(groups):
+    return [(group.reward - group.reward.mean()) / (group.reward.std() + 1e-4) for group in groups]
 
 
 @hookimpl
 def compute_loss(out, batch):
-    advantages = batch.columns["advantage"][batch.sequence]
-    return {"policy": Term(-(torch.exp(out.logps - out.logps.detach()) * advantages).sum(), "tokens")}
+    ratio, advantages = torch.exp(out.logps - batch.columns["old_logps"]), batch.columns["advantage"][batch.sequence]
+    return {"policy": Term(-torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).sum(), "tokens")}

@@ -1,0 +1,83 @@
+"""Score the completions of groups with the rewards that a method names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tunesmith.errors import PluginError
+from tunesmith.plugins.rollout import Rollout
+from tunesmith.run import Run
+from tunesmith_engine.rounds.groups import Group
+
+
+def score(run: Run, spec: Rollout, groups: Sequence[Group]) -> None:
+    """Set `rewards` and `reward` of each group. Raises PluginError for a reward that returns something else.
+
+    Call it on all processes with the same groups. A reward function scores this process's share of the groups; a
+    plugin's score_rewards gets all of them, because a model may need every process.
+    """
+    for name in spec.rewards:
+        function = offered(run, name)
+        scores = _by_function(run, name, function, groups) if function else _by_hook(run, name, groups)
+        for group, values in zip(groups, scores, strict=True):
+            group.rewards[name] = np.array([np.nan if v is None else float(v) for v in values])
+            if len(values) != len(group.completions):
+                message = f"reward {name!r} returned {len(values)} scores for {len(group.completions)} completions"
+                raise PluginError(message)
+            if np.isinf(group.rewards[name]).any():
+                raise PluginError(f"reward {name!r} returned an infinite score")
+    weights = spec.reward_weights or [1.0] * len(spec.rewards)
+    for group in groups:
+        parts = [w * np.nan_to_num(group.rewards[name]) for w, name in zip(weights, spec.rewards, strict=True)]
+        group.reward = np.sum(parts, axis=0) if parts else np.zeros(len(group.completions))
+
+
+def offered(run: Run, name: str) -> Callable[..., Any] | None:
+    """Return the reward function of a name, or None if a plugin answers score_rewards for it."""
+    if run.hooks.owner("score_rewards", name):
+        return None
+    return run.offered("rewards", name)  # type: ignore[no-any-return]
+
+
+def _by_hook(run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[Any]]:
+    scores: Sequence[Sequence[Any]] = run.hooks.score_rewards(run, name, groups)
+    if len(scores) != len(groups):
+        raise PluginError(f"score_rewards returned {len(scores)} rows for {len(groups)} groups: reward {name!r}")
+    return scores
+
+
+def _by_function(run: Run, name: str, function: Callable[..., Any], groups: Sequence[Group]) -> list[list[Any]]:
+    """Call a reward function on this process's share of the groups, and exchange the scores.
+
+    As in TRL, the function gets lists with one item per completion, by keyword: prompts and completions as text,
+    completion_ids, and each column of the rows. It returns a number for each, or None where it does not apply.
+    """
+    world = run.world
+    own = groups[world.rank :: world.size]
+    decode = run.tokenizer.decode
+    columns: dict[str, list[Any]] = {"prompts": [], "completions": [], "completion_ids": []}
+    for group in own:
+        for completion in group.completions:
+            columns["prompts"].append(decode(group.prompt.prompt))
+            columns["completions"].append(decode(completion.tokens.tolist(), skip_special_tokens=True))
+            columns["completion_ids"].append(completion.tokens.tolist())
+    for field in sorted({field for group in own for field in group.prompt.fields} - columns.keys()):
+        columns[field] = [group.prompt.fields.get(field) for group in own for _ in group.completions]
+    parameters = inspect.signature(function).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        columns = {column: values for column, values in columns.items() if column in parameters}
+    values = list(function(**columns)) if own else []
+    number = sum(len(group.completions) for group in own)
+    if len(values) != number:
+        raise PluginError(f"reward {name!r} returned {len(values)} scores for {number} completions")
+    scores = iter(values)
+    shares = world.gather([[_plain(next(scores)) for _ in group.completions] for group in own])
+    return [shares[i % world.size][i // world.size] for i in range(len(groups))]
+
+
+def _plain(score: Any) -> float | None:
+    return None if score is None else float(score)
