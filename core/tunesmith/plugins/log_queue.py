@@ -20,10 +20,11 @@ class LogQueue:
 
     Args:
         size: the number of records that may wait.
+        patience: seconds that `drain` waits.
     """
 
-    def __init__(self, size: int = RECORDS):
-        self.size = size
+    def __init__(self, size: int = RECORDS, patience: float = PATIENCE):
+        self.size, self.patience = size, patience
         self.dropped = 0
         self._waiting: queue.Queue[Callable[[], object] | None] | None = None
         self._thread: threading.Thread | None = None
@@ -42,14 +43,14 @@ class LogQueue:
             except queue.Full:
                 self._drop(self._waiting)
 
-    def drain(self, seconds: float = PATIENCE) -> bool:
-        """Wait until all records are written, and end the thread. After `seconds`, drop the rest and return False."""
+    def drain(self) -> bool:
+        """Wait until all records are written, and end the thread. After `patience`, drop the rest and return False."""
         if self._waiting is None or self._thread is None:
             return True
-        waiting, thread, deadline = self._waiting, self._thread, time.monotonic() + seconds
+        waiting, thread, deadline = self._waiting, self._thread, time.monotonic() + self.patience
         self._waiting = self._thread = None
         with contextlib.suppress(queue.Full):
-            waiting.put(None, timeout=seconds)
+            waiting.put(None, timeout=self.patience)
         thread.join(max(0.0, deadline - time.monotonic()))
         if not thread.is_alive():
             return True

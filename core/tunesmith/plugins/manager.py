@@ -15,7 +15,7 @@ from tunesmith.errors import PluginError, TunesmithError, errors_of
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, All, Implementation, Trace, current, location
 from tunesmith.plugins.hookspecs import HOOKS
-from tunesmith.plugins.log_queue import PATIENCE, LogQueue
+from tunesmith.plugins.log_queue import LogQueue
 from tunesmith.plugins.plugin import Method, implemented_hooks
 from tunesmith.spelling import nearest
 
@@ -174,7 +174,7 @@ class Hooks:
             yield
         finally:
             if not self.log_queue.drain():
-                run.note("log", f"incomplete: a logger did not end within {PATIENCE:.0f} seconds")
+                run.note("log", f"incomplete: a logger did not end within {self.log_queue.patience:g} seconds")
             if dropped := self.log_queue.dropped:
                 run.note("log records dropped", f"{dropped:,}, because loggers were slower than training")
             for (name, hook), failures in list(self.trace.failures.items()):

@@ -71,20 +71,15 @@ class Owned:
                 function()
             except BaseException as error:
                 plugin = self.plugins.get(getattr(function, "owner", ""))
-                described = _described(error, function, plugin)
+                subject = f"plugin {plugin}" if plugin else "a plugin"
+                message = f"{subject} failed in {function}: {type(error).__name__}: {error}"
+                where = place(error, plugin) if plugin else "the end of the run"
                 if failure is not None or first is not None or (plugin and plugin.declaration.best_effort):
-                    print(f"warning: {redact(str(described))}", file=sys.stderr)
+                    print(redact(f"{where}: warning: {message}"), file=sys.stderr)
+                elif isinstance(error, TunesmithError) or not isinstance(error, Exception):
+                    first = error
                 else:
-                    first = described
+                    first = PluginError(message, where=where, code="hook-failed")
+                    first.__cause__ = error
         if first is not None:
             raise first
-
-
-def _described(error: BaseException, function: Callable[[], Any], plugin: LoadedPlugin | None) -> BaseException:
-    """Return the error of a closing function with the plugin's name and place; SystemExit and the like unchanged."""
-    if plugin is None or isinstance(error, TunesmithError) or not isinstance(error, Exception):
-        return error
-    message = f"plugin {plugin} failed in {function}: {type(error).__name__}: {error}"
-    described = PluginError(message, where=place(error, plugin), code="hook-failed")
-    described.__cause__ = error
-    return described
