@@ -50,7 +50,8 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
     |       compute_loss  one     the terms, and those that wrappers add; then the backward pass
     |     gradients are clipped; if loss and norm are finite, weights are updated
     |     if an evaluation is due: rollout if online, prepare_step and compute_loss on the held-out examples
-    |     on_step         all     log, watch, stop
+    |     on_step         all     add to the record, watch, stop
+    |     write_log       all     if the step is logged or evaluated: the record, to be written; on the main process
     |     save_model      all     if a checkpoint is due
     v
  save_model          all     the final model

@@ -21,7 +21,7 @@ PHASES = {
     ),
     "Start": ("on_start",),
     "Every round of an online method": ("rollout", "score_rewards", "compute_advantages"),
-    "Every optimizer step": ("prepare_step", "compute_loss", "on_step", "save_model"),
+    "Every optimizer step": ("prepare_step", "compute_loss", "on_step", "write_log", "save_model"),
     "End": ("save_model", "on_end"),
 }  # fmt: skip
 ENDS = {

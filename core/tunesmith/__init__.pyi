@@ -8,7 +8,7 @@ from tunesmith_engine.batch.pairs import (
     pair_metrics as pair_metrics,
     split_pairs as split_pairs,
 )
-from tunesmith_engine.batch.terms import StepRecord as StepRecord, Term as Term
+from tunesmith_engine.batch.terms import LogRecord as LogRecord, StepRecord as StepRecord, Table as Table, Term as Term
 from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
 from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK

@@ -15,6 +15,7 @@ from tunesmith.config.yamlfile import KeyPath
 from tunesmith.engine import engine
 from tunesmith.errors import PluginError
 from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.owned import Owned
 from tunesmith.plugins.patches import Patches
 from tunesmith.plugins.plugin import Method, Needs, Settings
 from tunesmith.plugins.rollout import Rollout
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
 Purpose = Literal["train", "eval"]
+T = TypeVar("T")
 
 
 class Stateful(Protocol):
@@ -88,12 +90,11 @@ class Run:
     """Lines of the summary: everything that was dropped, cut, replaced by a fallback, or ignored."""
     states: dict[str, Stateful] = field(default_factory=dict)
     """Registered states of plugins, which checkpoints contain."""
-    closing: list[Callable[[], Any]] = field(default_factory=list)
-    """Functions to call when the run ends, even by an error, the last first. They restore what plugins have changed."""
     _world: World | None = None
 
     def __post_init__(self) -> None:
         self.patches.owner = self.hooks.current
+        self._owned = Owned(self.hooks.by_name)
 
     @property
     def core(self) -> CoreSettings:
@@ -166,12 +167,33 @@ class Run:
             raise PluginError(f"state {name!r} is registered twice", help="begin its name with the plugin's name")
         self.states[name] = state
 
+    def owned(self, cls: Callable[[Run], T]) -> T:
+        """Return this run's only instance of a class, created as `cls(run)` on first use: state between hooks.
+
+        If it has a method `close`, the run calls it when it ends, for any reason, in reverse order of creation. `close`
+        must not communicate with other processes, which may have ended already.
+        """
+        return self._owned.get(cls, self)
+
+    @property
+    def closing(self) -> list[Callable[[], Any]]:
+        """Functions to call when the run ends, also by an error, the last first. They undo changes."""
+        return self._owned.closing
+
     @contextlib.contextmanager
     def alive(self) -> Iterator[Run]:
-        """Yield the run; at the end, even after an error, call the `closing` functions and undo all patches."""
+        """Yield the run; at the end, even after an error, close what it owns and undo all patches.
+
+        An error in closing hides no other error and skips nothing; see Owned.close.
+        """
+        failure: BaseException | None = None
         try:
             yield self
+        except BaseException as error:
+            failure = error
+            raise
         finally:
-            while self.closing:
-                self.closing.pop()()
-            self.patches.undo()
+            try:
+                self._owned.close(failure)
+            finally:
+                self.patches.undo()

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from tunesmith.config.load import Config, load_config
@@ -16,6 +16,7 @@ from tunesmith.errors import Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.plugin import Method, Plugin, describe, hookimpl
+from tunesmith.run import Run
 
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
 BASE = "base_model: nobody/nothing\n"
@@ -177,3 +178,23 @@ def answer(name: str, plugin: str, **declaration: Any) -> LoadedPlugin:
 
     implementation.__name__ = name
     return plugin_of(plugin, implementation, **declaration)
+
+
+def fake_run(
+    folder: Path, *plugins: LoadedPlugin, step: int = 0, total_steps: int = 100, main: bool = True, **settings: Any
+) -> Run:
+    """Return a run with an output folder, plugins and one class of settings, but without a config file."""
+    config = SimpleNamespace(
+        core=SimpleNamespace(output_dir=str(folder)),
+        document=SimpleNamespace(name="run.yaml", values={"seed": 7}, where=lambda path: "run.yaml:3:1"),
+        settings=lambda model: model(**settings),
+    )
+    run = Run(config, hooks_of(*plugins))  # type: ignore[arg-type]
+    run.step, run.total_steps, run._world = step, total_steps, SimpleNamespace(main=main)  # type: ignore[assignment]
+    return run
+
+
+def end(run: Run) -> None:
+    """End a run: wait for its loggers, and close what it owns."""
+    with run.alive(), run.hooks.logging(run):
+        pass

@@ -94,7 +94,7 @@ def test_exception_in_a_lazy_strategy_names_the_plugin(tmp_path: Path) -> None:
     assert error.problems[0].where == line_of(file, "the fault")
 
 
-def test_best_effort_plugin_is_muted_with_a_warning_and_not_called_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_effort_plugin_is_muted_after_five_failures_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     calls = []
 
     @hookimpl
@@ -108,14 +108,36 @@ def test_best_effort_plugin_is_muted_with_a_warning_and_not_called_again(capsys:
 
     log: list[str] = []
     hooks = hooks_of(plugin_of("logger", on_step, on_end, best_effort=True), recorder("next", log))
-    for step in (1, 2):
+    for step in range(1, 8):
         hooks.on_step(None, None, step)  # type: ignore[arg-type]
     hooks.on_end(None, None)  # type: ignore[arg-type]
-    assert (calls, log) == ([1], ["next"])
+    assert (calls, log) == ([1, 2, 3, 4, 5], ["next"])
     assert hooks.muted == {"logger": "on_step: OSError: disk full"}
-    output = capsys.readouterr().err
-    assert output.count("logger (dist-logger 4.5.6) failed in on_step and is muted: OSError: disk full") == 1
-    assert Path(__file__).name in output
+    first, last = capsys.readouterr().err.splitlines()
+    name = "plugin logger (dist-logger 4.5.6) failed in on_step"
+    assert f"warning: {name}: OSError: disk full; after 5 failures in a row it is muted" in first
+    assert f"warning: {name} 5 times in a row and is muted: OSError: disk full" in last
+    assert Path(__file__).name in first and Path(__file__).name in last
+
+
+def test_a_success_resets_the_count_of_failures_of_its_hook_only(capsys: pytest.CaptureFixture[str]) -> None:
+    @hookimpl
+    def on_step(record: int) -> None:
+        if record % 5:
+            raise OSError("disk full")
+
+    @hookimpl
+    def on_end() -> None: ...
+
+    hooks = hooks_of(plugin_of("logger", on_step, on_end, best_effort=True))
+    for step in range(1, 20):
+        hooks.on_step(None, None, step)  # type: ignore[arg-type]
+        hooks.on_end(None, None)  # type: ignore[arg-type]
+    assert hooks.muted == {} and len(capsys.readouterr().err.splitlines()) == 1  # the first, then counted
+    for step in (21, 22, 23, 24, 26):
+        hooks.on_step(None, None, step)  # type: ignore[arg-type]
+        hooks.on_end(None, None)  # type: ignore[arg-type]
+    assert set(hooks.muted) == {"logger"}
 
 
 @pytest.mark.parametrize("name", ["validate", "inspect"])

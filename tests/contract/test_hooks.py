@@ -84,7 +84,7 @@ def test_trylast_hooks_keep_their_order(tmp_path: Path) -> None:
         local_plugin(tmp_path, name, "plugin = Plugin()\n@hookimpl(trylast=True)\ndef on_step(record): ...\n")
     _, hooks = load(tmp_path, BASE + "plugins: [./b.py, ./a.py, ./c.py]")
     order = [call.plugin for call in hooks.calls("on_step")]
-    assert order == ["sft", "b", "a", "c", "console", "jsonl", "report"]
+    assert order == ["console", "sft", "b", "a", "c"]
 
 
 def test_order_is_independent_of_key_order_and_discovery_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

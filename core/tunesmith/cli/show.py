@@ -99,7 +99,8 @@ def show_findings(findings: list[Finding], next_line: str | None) -> None:
 def hook_rows(run: Run) -> list[dict[str, Any]]:
     """Return a row for each hook, in the order of a run: its arity and its implementations in call order.
 
-    Seconds, and the patches at patch_model, are those of the last run in the output_dir.
+    `off` are the default plugins that would answer it and are switched off. Seconds, and the patches at patch_model,
+    are those of the last run in the output_dir.
     """
     record = last_record(run.output_dir)
     seconds = record.get("hook_seconds", {})
@@ -109,8 +110,9 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
             dataclasses.asdict(call) | {"seconds": seconds.get(f"{call.plugin}.{name}")}
             for call in run.hooks.calls(name)
         ]
+        off = [plugin for plugin, candidate in run.config.selection.off.items() if name in candidate.info["hooks"]]
         patches = record.get("patches", []) if name == "patch_model" else []
-        rows.append({"hook": name, "arity": function.arity, "calls": calls, "patches": patches})
+        rows.append({"hook": name, "arity": function.arity, "calls": calls, "off": off, "patches": patches})
     return rows
 
 
@@ -119,16 +121,14 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
     console = Console(width=WIDE)
     table = Table("hook", "arity", "plugin", "distribution", "seconds, last run", "where", box=None, pad_edge=False)
     for row in rows:
-        for number, call in enumerate(row["calls"] or [None]):
-            names = (row["hook"], row["arity"]) if number == 0 else ("", "")
-            if call is None:
-                table.add_row(*names, Text("no plugin", "dim"), "", "", "")
-                continue
-            wraps = " (wraps)" if call["wrapper"] else ""
+        answers = []
+        for call in row["calls"]:
+            plugin = call["plugin"] + (" (wraps)" if call["wrapper"] else "")
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
-            table.add_row(
-                *names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", seconds, call["location"]
-            )
+            answers.append((plugin, f"{call['distribution']} {call['version']}", seconds, call["location"]))
+        answers += [(Text(f"{name} (switched off)", "dim"), "", "", "") for name in row["off"]]
+        for number, answer in enumerate(answers or [(Text("no plugin", "dim"), "", "", "")]):
+            table.add_row(*((row["hook"], row["arity"]) if number == 0 else ("", "")), *answer)
     console.print(table)
     for row in rows:
         for patch in row["patches"]:

@@ -53,6 +53,7 @@ class _Checker:
         self.available = available
         self.active = selection.active
         self.entries = selection.entries
+        self.off = selection.off
 
     def top(self) -> Iterator[Problem]:
         core = core_schema()["properties"]
@@ -81,8 +82,10 @@ class _Checker:
                 yield Problem(message, where, "idle-plugin", selects(self.active[name].info))
 
     def switched_off(self, name: str) -> bool:
-        """Return True if a switch of a plugin is false: its other keys may stay in the YAML."""
-        return any(self.document.values.get(switch) is False for switch in self.available[name].info["switches"])
+        """Return True if a plugin is off by `-name` or by a switch that is false: its keys may stay in the YAML."""
+        return name in self.off or any(
+            self.document.values.get(switch) is False for switch in self.available[name].info["switches"]
+        )
 
     def datasets(self) -> Iterator[Problem]:
         core = dataset_schema()["properties"]

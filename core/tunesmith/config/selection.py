@@ -12,6 +12,7 @@ from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
 from tunesmith.files.paths import is_library_file, source_of
 from tunesmith.plugins.discovery import Candidate, catalogue, defaults
+from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.spelling import nearest
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
@@ -28,6 +29,8 @@ class Selection:
     active: dict[str, Candidate] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    off: dict[str, Candidate] = field(default_factory=dict)
+    """The default plugins that `plugins: [-name]` switches off."""
 
     def add(self, candidate: Candidate) -> None:
         self.active.setdefault(candidate.name, candidate)
@@ -56,8 +59,12 @@ class Selector:
         """
         self.result.entries = entries
         names = values.get("plugins")
+        minus: dict[str, KeyPath] = {}
         for index, name in enumerate(names if isinstance(names, list) else []):
-            self.by_name(str(name), ("plugins", index))
+            if str(name).startswith("-"):
+                minus[str(name)[1:]] = ("plugins", index)
+            else:
+                self.by_name(str(name), ("plugins", index))
         named = dict(self.result.active)
         for candidate in self.available.values():
             for switch in candidate.info["switches"]:
@@ -69,6 +76,8 @@ class Selector:
         for entry in entries:
             self.resolve(entry, named)
         self.add_defaults()
+        for name, path in minus.items():
+            self.switch_off(name, path, named)
         names_in_order = [*named, *sorted(self.result.active.keys() - named.keys())]
         self.result.active = {name: self.result.active[name] for name in names_in_order}
         return self.result
@@ -197,3 +206,33 @@ class Selector:
             else:
                 help = f'pip install "tunesmith[{row["plugin"]}]"'
                 self.problem(f"the default plugin {row['plugin']!r} is not installed", (), help, "plugin-missing")
+
+    def switch_off(self, name: str, path: KeyPath, named: dict[str, Candidate]) -> None:
+        """Switch off a default plugin, or report why that is not possible."""
+        rows = {row["plugin"]: row for row in defaults()}
+        active = self.result.active
+        message, help = "", f"drop '-{name}'"
+        if name not in rows:
+            close = nearest(name, set(rows))
+            message = f"can't switch off {name!r}: it is not a default plugin"
+            help = f"did you mean '-{close}'?" if close else f"defaults: {', '.join(rows)}"
+        elif name in named:
+            message, help = f"{name!r} is both switched on and off", f"drop {name!r} or '-{name}'"
+        elif name not in active:
+            message = f"'-{name}' has no effect: another plugin takes the place of {name!r}"
+        elif any(name in (c.name for c in (entry.strategy, entry.reader) if c) for entry in self.result.entries):
+            message = f"can't switch off {name!r}: a dataset needs it"
+        elif hook := self._only_answer(active[name]):
+            replacement = next((row["replaced_by"] for row in defaults() if row["hook"] == hook), "another plugin")
+            message = f"can't switch off {name!r}: it is the only plugin that answers {hook}"
+            help = f"select another with {replacement}; it takes the place of {name!r}"
+        if message:
+            self.problem(message, path, help, "plugin-off")
+        else:
+            self.result.off[name] = active.pop(name)
+
+    def _only_answer(self, candidate: Candidate) -> str | None:
+        """Return a hook of arity one that no other active plugin answers."""
+        others = [c.info["hooks"] for c in self.result.active.values() if c is not candidate]
+        own = [hook for hook, kind in candidate.info["hooks"].items() if kind == "impl" and HOOKS[hook].arity == "one"]
+        return next((hook for hook in own if not any(hooks.get(hook) == "impl" for hooks in others)), None)

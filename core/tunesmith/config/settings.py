@@ -84,7 +84,8 @@ class ModelKeys(Settings):
     special_tokens: SpecialTokens = SpecialTokens()
     """Tokens with a role, where the tokenizer's files set none or another one."""
     plugins: list[str] = []
-    """Plugins to activate, in call order: names of installed plugins, or ./file.py relative to this YAML."""
+    """Plugins to activate, in call order: names of installed plugins, or ./file.py relative to this YAML. `-console`
+    switches off a default plugin."""
     rl: str | None = None
     """The training method, if it is not supervised fine-tuning. Values come from plugins."""
     adapter: str | None = None

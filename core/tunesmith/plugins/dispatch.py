@@ -38,6 +38,11 @@ current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
 BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
 """Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
+NO_WRAPPERS = (*BEFORE_THE_RUN, "write_log")
+"""Hooks without wrappers. The implementations of write_log run on two threads, so nothing could surround them."""
+FAILURES_IN_A_ROW = 5
+"""Failures of a hook in a row that mute a best-effort plugin: a logger outlives a server that is gone for some steps,
+and one that fails at each step does not fill the log."""
 DECLARED_IN = {
     "load_rows": "sources",
     "build_dataset": "strategies",
@@ -50,7 +55,7 @@ DECLARED_IN = {
 def spec(arity: Literal["one", "keyed", "chain", "all"], *, default: str | None = None) -> Callable[[F], F]:
     """Make a function the specification of the hook of its name.
 
-    default: the engine's own answer to a hook of arity one, as "module:function". It acts if no plugin answers.
+    default: module of the engine whose function of the same name answers if no plugin does. For hooks of arity one.
     """
 
     def mark(function: F) -> F:
@@ -62,11 +67,21 @@ def spec(arity: Literal["one", "keyed", "chain", "all"], *, default: str | None 
 
 
 @dataclass
+class Failures:
+    """The failures of one hook of a best-effort plugin."""
+
+    first: str
+    total: int = 0
+    in_a_row: int = 0
+
+
+@dataclass
 class Trace:
-    """The time and number of calls, by (plugin, hook), and the muted plugins with the reason."""
+    """The time, number of calls, and failures, by (plugin, hook), and the muted plugins with the reason."""
 
     seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     counts: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    failures: dict[tuple[str, str], Failures] = field(default_factory=dict)
     muted: dict[str, str] = field(default_factory=dict)
 
 
@@ -79,7 +94,7 @@ class Implementation:
         self.wrapper = bool(options["wrapper"])
         self.rank = 0 if options["tryfirst"] else 2 if options["trylast"] else 1
         self.parameters = [name for name in inspect.signature(function).parameters if name != "self"]
-        self.mutes = plugin.declaration.best_effort and hook not in BEFORE_THE_RUN
+        self.may_fail = plugin.declaration.best_effort and hook not in BEFORE_THE_RUN
 
     def call(self, arguments: Arguments) -> Any:
         """Return the answer; None from a plugin that is muted."""
@@ -90,11 +105,20 @@ class Implementation:
             with self.acting():
                 answer = self.function(*(arguments[name] for name in self.parameters))
         except Exception as error:
-            if not self.mutes:
+            if not self.may_fail:
                 raise
-            self.mute(error.__cause__ or error)
+            self.failed(error.__cause__ or error)
             return None
+        if failures := self.trace.failures.get((self.plugin.name, self.hook)):
+            failures.in_a_row = 0
         return self.lazily(answer) if inspect.isgenerator(answer) else answer
+
+    def call_on_thread(self, arguments: Arguments) -> None:
+        """Call the implementation of a best-effort plugin. SystemExit is a failure too: it would end the thread."""
+        try:
+            self.call(arguments)
+        except SystemExit as error:
+            self.failed(error)
 
     def require(self, arguments: Arguments) -> Any:
         """Return the answer. Raises PluginError if it is None."""
@@ -141,26 +165,23 @@ class Implementation:
             raise
         except Exception as error:
             message = f"plugin {self.plugin} failed in {self.hook}: {type(error).__name__}: {error}"
-            raise PluginError(message, where=self.place(error), code="hook-failed") from error
+            raise PluginError(message, where=place(error, self.plugin), code="hook-failed") from error
         finally:
             self.trace.seconds[self.plugin.name, self.hook] += time.perf_counter() - start
             current.reset(token)
 
-    def mute(self, error: BaseException) -> None:
-        """Stop calling a best-effort plugin for the rest of the run, and print a warning."""
+    def failed(self, error: BaseException) -> None:
+        """Count a failure of a best-effort plugin. Print the first; mute the plugin after FAILURES_IN_A_ROW."""
         cause = redact(f"{type(error).__name__}: {error}")
-        self.trace.muted[self.plugin.name] = f"{self.hook}: {cause}"
-        message = f"plugin {self.plugin} failed in {self.hook} and is muted: {cause}"
-        print(f"{self.place(error)}: warning: {message}", file=sys.stderr)
-
-    def place(self, error: BaseException) -> str:
-        """Return file:line of the plugin's own code nearest to an error, or of the error itself."""
-        frames = traceback.extract_tb(error.__traceback__)
-        file = str(getattr(self.plugin.module, "__file__", None))
-        home = str(Path(file).parent) if hasattr(self.plugin.module, "__path__") else file
-        own = [frame for frame in frames if frame.filename.startswith(home)]
-        line = (own or frames)[-1]
-        return f"{line.filename}:{line.lineno}"
+        failures = self.trace.failures.setdefault((self.plugin.name, self.hook), Failures(cause))
+        failures.total += 1
+        failures.in_a_row += 1
+        text = f"plugin {self.plugin} failed in {self.hook}"
+        if failures.in_a_row == FAILURES_IN_A_ROW:
+            self.trace.muted[self.plugin.name] = f"{self.hook}: {cause}"
+            warn(error, self.plugin, f"{text} {FAILURES_IN_A_ROW} times in a row and is muted: {cause}")
+        elif failures.total == 1:
+            warn(error, self.plugin, f"{text}: {cause}; after {FAILURES_IN_A_ROW} failures in a row it is muted")
 
     @property
     def location(self) -> str:
@@ -187,7 +208,7 @@ class Hook(ABC):
 
     def problems(self) -> Iterator[Problem]:
         """Yield each breach of the hook's arity."""
-        if self.name in BEFORE_THE_RUN or isinstance(self, Chain):
+        if self.name in NO_WRAPPERS or isinstance(self, Chain):
             for one in self.wrappers:
                 message = f"{self.name} of plugin {one.plugin.name} can't be a wrapper"
                 yield Problem(message, one.location, "hook-arity")
@@ -201,14 +222,9 @@ class Hook(ABC):
 
 class One(Hook):
     def call(self, key: str = "", /, **arguments: Any) -> Any:
-        proceed = partial(self.answers[0].require, arguments) if self.answers else partial(self.own_answer, arguments)
-        return self.wrapped(proceed, arguments)
-
-    def own_answer(self, arguments: Arguments) -> Any:
-        """Return the engine's default answer."""
-        assert self.default is not None  # see problems
-        module, _, function = self.default.partition(":")
-        return getattr(engine(module), function)(**arguments)
+        if self.default and not self.answers:
+            return self.wrapped(partial(getattr(engine(self.default), self.name), **arguments), arguments)
+        return self.wrapped(partial(self.answers[0].require, arguments), arguments)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -250,6 +266,21 @@ class All(Hook):
 
 
 ARITIES: dict[str, type[Hook]] = {"one": One, "keyed": Keyed, "chain": Chain, "all": All}
+
+
+def place(error: BaseException, plugin: LoadedPlugin) -> str:
+    """Return file:line of a plugin's own code nearest to an error, or of the error itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = str(getattr(plugin.module, "__file__", None))
+    home = str(Path(file).parent) if hasattr(plugin.module, "__path__") else file
+    own = [frame for frame in frames if frame.filename.startswith(home)]
+    line = (own or frames)[-1]
+    return f"{line.filename}:{line.lineno}"
+
+
+def warn(error: BaseException, plugin: LoadedPlugin, message: str) -> None:
+    """Print a warning about an error of a plugin, with the place in its code."""
+    print(f"{place(error, plugin)}: warning: {message}", file=sys.stderr)
 
 
 def location(function: Any) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from tunesmith.errors import PluginError, TunesmithError, errors_of
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, DECLARED_IN, All, Implementation, Trace, current, location
 from tunesmith.plugins.hookspecs import HOOKS
+from tunesmith.plugins.log_queue import LogQueue
 from tunesmith.plugins.plugin import Method, implemented_hooks
 from tunesmith.spelling import nearest
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
-    from tunesmith_engine.batch.terms import StepRecord, Term
+    from tunesmith_engine.batch.terms import LogRecord, StepRecord, Term
     from tunesmith_engine.model.generation import Generator
     from tunesmith_engine.model.language_model import LanguageModel
     from tunesmith_engine.model.policy import Output, Policy
@@ -57,7 +60,8 @@ class Hooks:
     def __init__(self, plugins: Sequence[LoadedPlugin], replaced: Iterable[tuple[str, str]] = ()):
         self.plugins = in_order(plugins)
         self.by_name = {p.name: p for p in self.plugins}
-        trace = Trace()
+        self.trace = trace = Trace()
+        self.log_queue = LogQueue()
         self.seconds, self.counts, self.muted = trace.seconds, trace.counts, trace.muted
         implementations = defaultdict(list)
         for plugin in self.plugins:
@@ -183,6 +187,30 @@ class Hooks:
 
     def on_step(self, run: Run, policy: Policy, record: StepRecord) -> None:
         self.hooks["on_step"].call(run=run, policy=policy, record=record)
+
+    def write_log(self, run: Run, record: LogRecord) -> None:
+        """Call the loggers: best-effort ones on the thread of the log queue, the others at once."""
+        for one in self.hooks["write_log"].answers:
+            arguments = {"run": run, "record": record}
+            if one.may_fail and not one.plugin.declaration.synchronous:
+                self.log_queue.put(partial(one.call_on_thread, arguments))
+            else:
+                one.call(arguments)
+
+    @contextmanager
+    def logging(self, run: Run) -> Iterator[None]:
+        """Run the block, then wait for the log queue, and note which loggers failed and what they dropped."""
+        try:
+            yield
+        finally:
+            if not self.log_queue.drain():
+                run.note("log", f"incomplete: a logger did not end within {self.log_queue.patience:g} seconds")
+            if dropped := self.log_queue.dropped:
+                run.note("log records dropped", f"{dropped:,}, because loggers were slower than training")
+            for (name, hook), failures in list(self.trace.failures.items()):
+                if name not in self.muted:
+                    times = "once" if failures.total == 1 else f"{failures.total:,} times"
+                    run.note(f"plugin {name}", f"failed {times} in {hook}, first with {failures.first}")
 
     def on_end(self, run: Run, policy: Policy) -> None:
         self.hooks["on_end"].call(run=run, policy=policy)

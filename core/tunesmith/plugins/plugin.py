@@ -99,7 +99,10 @@ class Plugin:
         rewards: names of rewards that it answers in score_rewards.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         after, before: names of plugins whose hooks run before, or after, its own.
-        best_effort: mute the plugin, with a warning, when one of its hooks fails. For loggers.
+        best_effort: warn if one of its hooks fails, instead of ending the run; mute the plugin if it keeps failing. Its
+            write_log runs on a thread of its own. For loggers.
+        synchronous: call write_log of a best-effort plugin on the training thread, so that a step is written before a
+            checkpoint of it exists. For loggers that must not lose a step if the process is killed.
         on_resume: keys of its own that may change when a run resumes: "free", or "accept" if they have to be listed
             in accept_changes. All keys of a best-effort plugin are free.
 
@@ -121,6 +124,7 @@ class Plugin:
     after: Sequence[str] = ()
     before: Sequence[str] = ()
     best_effort: bool = False
+    synchronous: bool = False
     on_resume: Mapping[str, OnResume] = field(default_factory=dict)
 
 

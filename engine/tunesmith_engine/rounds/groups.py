@@ -92,7 +92,7 @@ def set_advantages(groups: Sequence[Group], advantages: Sequence[Advantages]) ->
         group.advantages = values
 
 
-def reward_alone(run: Run, policy: Policy, groups: Sequence[Group]) -> list[NDArray[np.float64]]:
+def compute_advantages(run: Run, policy: Policy, groups: Sequence[Group]) -> list[NDArray[np.float64]]:
     """Return the reward as the advantage: REINFORCE without a baseline. The default answer to compute_advantages."""
     return [group.reward for group in groups]
 

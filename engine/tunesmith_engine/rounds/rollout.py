@@ -176,7 +176,7 @@ def roll_out(
     return everyone
 
 
-def single_turn(run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose) -> list[Group]:
+def rollout(run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose) -> list[Group]:
     """Return a group for each prompt: the completions of one turn. This is the default answer to `rollout`."""
     assert run.rollout is not None
     completions = generator.generate([prompt.request(run.rollout) for prompt in prompts])

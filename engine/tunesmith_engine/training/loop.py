@@ -118,6 +118,13 @@ class Loop:
             self._seconds, self._counted = 0.0, tokens
         return StepRecord(step, self.state.epoch, metrics, None, log)
 
+    def publish(self, record: StepRecord) -> None:
+        """Let plugins add to the record of a step; if it is logged or evaluated, give it to the loggers."""
+        run = self.run
+        run.hooks.on_step(run, self.policy, record)
+        if run.world.main and (record.log or record.evaluation is not None):
+            run.hooks.write_log(run, record.for_loggers())
+
     # the whole run
 
     def fit(self) -> None:
@@ -133,7 +140,7 @@ class Loop:
             improved = False
             if held_out is not None and (last or (eval_every and run.step % eval_every == 0)):
                 record.evaluation = evaluate(run, self.policy, held_out, state.rounds)
-            run.hooks.on_step(run, self.policy, record)
+            self.publish(record)
             if record.evaluation is not None:
                 improved = state.best.update(run, record.evaluation)
             stop = self.signalled()

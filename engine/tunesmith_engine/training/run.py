@@ -48,7 +48,7 @@ def train(run: Run) -> Result:
             loop = Loop(state)
             record.memory = Watch(run.device, state.policy.model)
             record.write("running")
-            with loop.listening():
+            with loop.listening(), run.hooks.logging(run):
                 run.hooks.on_start(run, state.policy)
                 loop.fit()
             finish(state)

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 from tunesmith import Plugin, hookimpl
 
 if TYPE_CHECKING:
-    from tunesmith import Run, StepRecord
-    from tunesmith_console.display import Display
+    from tunesmith import LogRecord, Run, StepRecord
 
 plugin = Plugin(best_effort=True)
-# Displays by id of the run, because hooks are functions and a progress bar stays open between their calls.
-_displays: dict[int, Display] = {}
 
 
 @hookimpl
@@ -20,13 +17,23 @@ def on_start(run: Run) -> None:
     from tunesmith_console.display import Display
 
     if run.world.main:
-        _displays[id(run)] = Display(run.total_steps, run.step)
+        run.owned(Display)
 
 
-@hookimpl(trylast=True)
+@hookimpl
 def on_step(run: Run, record: StepRecord) -> None:
+    """Advance the bar, also at steps that are not logged. Metrics are not read."""
+    from tunesmith_console.display import Display
+
     if run.world.main:
-        _displays[id(run)].step(record)
+        run.owned(Display).advance(record.step)
+
+
+@hookimpl
+def write_log(run: Run, record: LogRecord) -> None:
+    from tunesmith_console.display import Display
+
+    run.owned(Display).write(record)
 
 
 @hookimpl(trylast=True)
@@ -34,6 +41,6 @@ def on_end(run: Run) -> None:
     from tunesmith_console.display import Display, summary
 
     if run.world.main:
-        display = _displays.pop(id(run), None) or Display(run.total_steps, run.step)  # interrupted before on_start
+        display = run.owned(Display)
         display.close()
         display.print(summary(run))

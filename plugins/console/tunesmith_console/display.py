@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Container, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,7 +13,7 @@ from rich.table import Column
 from tunesmith.redact import redact
 
 if TYPE_CHECKING:
-    from tunesmith import Run, StepRecord
+    from tunesmith import LogRecord, Run
 
 FORMATS = {
     "loss": "loss {:.4g}",
@@ -41,20 +40,17 @@ def summary(run: Run) -> str:
 
 
 class Display:
-    """A display of one run's steps on a console.
+    """A display of a run's steps on a console: the training thread advances it, that of the loggers writes records."""
 
-    total: the number of steps of the run. done: the number of steps before the checkpoint that it resumes from.
-    """
-
-    def __init__(self, total: int, done: int = 0, console: Console | None = None):
+    def __init__(self, run: Run, console: Console | None = None):
         self.console = console or Console()
-        self.total = total
+        self.total = run.total_steps
         self.last_drawn = 0.0
         self.progress: Progress | None = None
-        if done:
-            self.print(f"resuming after step {done}")
+        if run.step:
+            self.print(f"resuming after step {run.step}")
         if self.console.is_terminal:
-            self._start(done)
+            self._start(run.step)
 
     def _start(self, done: int) -> None:
         self.progress = Progress(
@@ -69,18 +65,21 @@ class Display:
         )
         self.task = self.progress.add_task("", total=self.total, completed=done, numbers="")
         self.progress.start()
-        atexit.register(self.close)  # on_end is not called after a crash, and the cursor would stay hidden
 
-    def step(self, record: StepRecord) -> None:
-        """Show a step: advance the bar, or print a line if the step is logged. Print a line for an evaluation."""
-        numbers = line(record.scalars(), NOT_IN_BAR if self.progress else ()) if record.log else None
-        if self.progress:
-            fields: dict[str, Any] = {} if numbers is None else {"numbers": numbers}
-            self.progress.update(self.task, completed=record.step, **fields)
-            if time.monotonic() - self.last_drawn > REFRESH or record.step >= self.total:
-                self.progress.refresh()
+    def advance(self, step: int) -> None:
+        """Advance the bar, if there is one, and draw it unless that was done a moment ago."""
+        if progress := self.progress:
+            progress.update(self.task, completed=step)
+            if time.monotonic() - self.last_drawn > REFRESH:
+                progress.refresh()
                 self.last_drawn = time.monotonic()
-        elif numbers is not None:
+
+    def write(self, record: LogRecord) -> None:
+        """Write the numbers of a logged step into the bar, or print them as a line. Print a line for an evaluation."""
+        numbers = line(record.metrics, NOT_IN_BAR if self.progress else ())
+        if self.progress and numbers:
+            self.progress.update(self.task, numbers=numbers)
+        elif numbers:
             self.print(f"step {record.step}/{self.total}  {numbers}")
         if record.evaluation:
             values = "  ".join(f"{name} {value:.4g}" for name, value in record.evaluation.items())
@@ -91,9 +90,9 @@ class Display:
     def close(self) -> None:
         """Stop the bar and leave it visible. Later output is printed below it."""
         if self.progress:
+            self.progress.refresh()
             self.progress.stop()
             self.progress = None
-            atexit.unregister(self.close)
 
     def print(self, text: str) -> None:
         """Print text, with secrets replaced, above the bar if there is one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import weakref
 from typing import Any
 
 import torch
@@ -11,12 +10,17 @@ from torch import Tensor, nn
 
 from tunesmith import ConfigError, Run
 from tunesmith_hf import HFSettings
-from tunesmith_hf.named import named_tokens
+from tunesmith_hf.named import NamedTokens
 
 EMPTY = 1e-16  # a reserved row that was never trained has no larger absolute value
 ROWS_PER_SUM = 4096  # rows that are summed at a time, so that no float64 copy of the matrix exists
-_rows_before: weakref.WeakKeyDictionary[Run, int] = weakref.WeakKeyDictionary()
-# The number of embedding rows of a run's model before it grew.
+
+
+class RowsBefore:
+    """The number of embedding rows of a run's model before it grew; None before a model is loaded."""
+
+    def __init__(self, run: Run):
+        self.number: int | None = None
 
 
 def grow(run: Run, model: Any, settings: HFSettings) -> None:
@@ -27,21 +31,22 @@ def grow(run: Run, model: Any, settings: HFSettings) -> None:
     so every process, every resumed run and the reference start alike. If all weights are random, the new rows are too.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    _rows_before[run] = rows
-    if any(number >= rows and number not in named_tokens(run).places for number in vocabulary(run).values()):
+    run.owned(RowsBefore).number = rows
+    named = run.owned(NamedTokens)
+    if any(number >= rows and number not in named.places for number in vocabulary(run).values()):
         return  # the tokenizer belongs to another model: HFLanguageModel.check_vocabulary raises the error
-    size = max([rows, *(number + 1 for number in named_tokens(run).places)])
+    size = max([rows, *(number + 1 for number in named.places)])
     if settings.resize_token_embeddings_to_32x:
         size = -(-size // 32) * 32
     if size > rows:
         model.resize_token_embeddings(size, mean_resizing=False)
         run.note("embedding rows", f"{rows:,} -> {size:,}")
     if not (run.abstract or settings.reinit_weights):
-        existing = [number for number in named_tokens(run).learned if number < rows]
+        existing = [number for number in named.learned if number < rows]
         for weight in matrices(model):
             fill(weight, rows, existing)
     inputs = model.get_input_embeddings()
-    if getattr(inputs, "padding_idx", None) in named_tokens(run).learned:
+    if getattr(inputs, "padding_idx", None) in named.learned:
         inputs.padding_idx = None  # torch gives the row at padding_idx no gradient
     set_role_ids(run, model)
 
@@ -101,18 +106,19 @@ def check_trained(run: Run, model: Any) -> None:
     A new row of the head that stays at the mean never has the highest logit, so its token is never generated. Two such
     tokens also have the same input embedding, so the model can't distinguish them.
     """
-    if run not in _rows_before:
+    before, named = run.owned(RowsBefore).number, run.owned(NamedTokens)
+    if before is None:
         return
     rows = model.get_input_embeddings().weight.shape[0]
-    if run.core.adapter and _rows_before[run] < rows and rows > (tokens := len(run.tokenizer)):
+    if run.core.adapter and before < rows and rows > (tokens := len(run.tokenizer)):
         message = f"gives the base model {rows:,} rows, but peft gives it {tokens:,} when it loads the adapter"
         raise run.config.error("resize_token_embeddings_to_32x", message, "drop it")
     modules = embedding_modules(model)
     problems = []
-    for number, place in named_tokens(run).learned.items():
+    for number, place in named.learned.items():
         frozen = " and ".join(name for name, module in modules.items() if not is_trained(module, number))
-        new = number >= _rows_before[run]
-        if not frozen or not (new or number in named_tokens(run).new):
+        new = number >= before
+        if not frozen or not (new or number in named.new):
             continue
         text, help = run.tokenizer.convert_ids_to_tokens(number), "unfreeze it"
         if run.core.adapter:

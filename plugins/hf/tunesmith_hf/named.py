@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
-from dataclasses import dataclass, field
 
 from tunesmith import ConfigError, Run
 from tunesmith.config.yamlfile import KeyPath
@@ -12,34 +10,25 @@ from tunesmith.errors import Problem
 from tunesmith_hf import HFSettings
 
 
-@dataclass
 class NamedTokens:
-    """The tokens of a run that its config names."""
+    """The tokens of a run that its config names: none before its tokenizer is loaded, and for a given tokenizer.
 
-    places: dict[int, KeyPath] = field(default_factory=dict)
-    """Id of a token -> the key that names it."""
-    new: set[int] = field(default_factory=set)
-    """Ids that were added, or that had another text before."""
+    places: id of a token -> the key that names it. new: ids that were added, or that had another text before.
+    """
+
+    def __init__(self, run: Run):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all tokens, because the tokenizer is loaded again."""
+        self.places: dict[int, KeyPath] = {}
+        self.new: set[int] = set()
 
     @property
     def learned(self) -> dict[int, KeyPath]:
         """The tokens that a model reads or writes. Padding is neither; byte-level tokenizers never need unk_token."""
         unseen = {("special_tokens", role) for role in ("pad_token", "unk_token")}
         return {number: place for number, place in self.places.items() if place not in unseen}
-
-
-_named: weakref.WeakKeyDictionary[Run, NamedTokens] = weakref.WeakKeyDictionary()
-
-
-def named_tokens(run: Run) -> NamedTokens:
-    """Return the named tokens of a run, which is empty before its tokenizer is loaded and for a given tokenizer."""
-    return _named.setdefault(run, NamedTokens())
-
-
-def reset(run: Run) -> NamedTokens:
-    """Forget the named tokens of a run, because its tokenizer is loaded again. Return the empty record."""
-    _named.pop(run, None)
-    return named_tokens(run)
 
 
 def check(run: Run, settings: HFSettings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import weakref
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +16,13 @@ from tunesmith_hf.trust import RemoteCode, advice, check_place, checked_code
 
 TEXTS = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 """Files of a hub model that are downloaded before its weights. Pickles are never downloaded."""
-_folders: weakref.WeakKeyDictionary[Run, dict[str, Path]] = weakref.WeakKeyDictionary()
-# Kept by run and hub id, so that tokenizer and model are of one commit even if a branch moves in between.
+
+
+class Folders:
+    """The folders of a run's hub models by id, so that its tokenizer and model are of one commit if a branch moves."""
+
+    def __init__(self, run: Run):
+        self.by_id: dict[str, Path] = {}
 
 
 class Source(NamedTuple):
@@ -96,7 +100,7 @@ def _folder(run: Run, name: str, revision: str | None, where: str, code: bool) -
     """Return the local folder `name`, or download the text files of the hub model `name` and return their folder."""
     if Path(name).is_dir():
         return Path(name)
-    folders = _folders.setdefault(run, {})
+    folders = run.owned(Folders).by_id
     if name not in folders:
         folder = _download(name, revision, [*TEXTS, *(["*.py"] if code else [])], where)
         if revision and re.fullmatch("[0-9a-f]{40}", revision) and folder.name != revision:

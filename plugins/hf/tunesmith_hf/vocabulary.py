@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from tunesmith import ConfigError, Run
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith_hf import HFSettings
-from tunesmith_hf.named import NamedTokens, reset
+from tunesmith_hf.named import NamedTokens
 from tunesmith_hf.reserved import rename
 
 SHOWN = 5  # tokens listed in an error
@@ -33,7 +33,8 @@ def change(run: Run, settings: HFSettings, tokenizer: Any, code: bool) -> Any:
     roles = {role: token for role, token in run.core.special_tokens if token is not None}
     if not (roles or settings.tokens or settings.added_tokens_overrides):
         return tokenizer
-    tokens = reset(run)
+    tokens = run.owned(NamedTokens)
+    tokens.clear()
     rename(run, tokenizer, settings.added_tokens_overrides)
     for key in settings.added_tokens_overrides:
         tokens.places[int(key)] = ("added_tokens_overrides", key)

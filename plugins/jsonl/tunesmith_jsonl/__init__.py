@@ -7,26 +7,23 @@ from typing import TYPE_CHECKING
 from tunesmith import Plugin, hookimpl
 
 if TYPE_CHECKING:
-    from tunesmith import Run, StepRecord
+    from tunesmith import LogRecord, Run
 
-plugin = Plugin(best_effort=True)
-NAME = "metrics.jsonl"
+# Synchronous: a step has its line before its checkpoint exists, so that a killed and resumed run has each step once.
+plugin = Plugin(best_effort=True, synchronous=True)
 
 
 @hookimpl
 def on_start(run: Run) -> None:
-    """Start the file. If the run resumes from a checkpoint, keep only the lines up to that step."""
-    from tunesmith_jsonl.lines import rewind
+    """Start the files. If the run resumes from a checkpoint, keep only the lines up to that step."""
+    from tunesmith_jsonl.lines import Files
 
     if run.world.main:
-        damaged = rewind(run.output_dir / NAME, run.step)
-        if damaged:
-            run.note(NAME, f"incomplete lines of an interrupted run dropped: {damaged}")
+        run.owned(Files).rewind()
 
 
-@hookimpl(trylast=True)
-def on_step(run: Run, record: StepRecord) -> None:
-    from tunesmith_jsonl.lines import append
+@hookimpl
+def write_log(run: Run, record: LogRecord) -> None:
+    from tunesmith_jsonl.lines import Files
 
-    if run.world.main and (record.log or record.evaluation):
-        append(run.output_dir / NAME, record.scalars())
+    run.owned(Files).write(record)

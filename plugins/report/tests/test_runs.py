@@ -70,7 +70,8 @@ def test_an_error_in_the_page_does_not_change_the_outcome_of_the_run(
     monkeypatch.setattr("tunesmith_report.page.render", lambda *args: 1 / 0)
     assert tiny.train(config(tmp_path)).steps == 4
     assert (
-        "plugin report (tunesmith-report 0.1.0) can't write report.html: ZeroDivisionError" in capsys.readouterr().err
+        "plugin report (tunesmith-report 0.1.0) failed in close() of Writer: ZeroDivisionError"
+        in capsys.readouterr().err
     )
     with pytest.raises(Exception, match="on purpose"):
         tiny.train(config(tmp_path, "raise RuntimeError('on purpose')", output_dir=str(tmp_path / "other")))

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from tunesmith import Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from tunesmith import Run, StepRecord
-    from tunesmith_report.writer import Writer
+    from tunesmith import Run
 
 
 class ReportSettings(Settings):
@@ -19,22 +18,21 @@ class ReportSettings(Settings):
 
 
 plugin = Plugin(settings=ReportSettings, best_effort=True)
-# Writers by id of the run, because hooks are functions and a writer keeps the time of the last page between calls.
-_writers: dict[int, Writer] = {}
 
 
-@hookimpl(tryfirst=True)
+@hookimpl(tryfirst=True)  # closed after the objects of other loggers: the page shows what they wrote
 def on_start(run: Run) -> None:
-    """Register the page to be written at the end of the run, after run.json has its final status."""
+    """Create the writer, which writes the page at the end of the run, after run.json has its final status."""
     from tunesmith_report.writer import Writer
 
     if run.world.main and run.settings(ReportSettings).report:
-        writer = _writers[id(run)] = Writer(run)
-        run.closing.append(lambda: _writers.pop(id(run), writer).close())
+        run.owned(Writer)
 
 
 @hookimpl(trylast=True)
-def on_step(run: Run, record: StepRecord) -> None:
+def write_log(run: Run) -> None:
     """Refresh the page of a long run, after the loggers, so that it includes this step."""
-    if (record.log or record.evaluation) and id(run) in _writers:
-        _writers[id(run)].refresh()
+    from tunesmith_report.writer import Writer
+
+    if run.settings(ReportSettings).report:
+        run.owned(Writer).refresh()

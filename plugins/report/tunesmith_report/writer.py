@@ -1,9 +1,8 @@
-"""Decide when to write the page of a run, and keep failures away from the run."""
+"""Decide when to write the page of a run."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +27,8 @@ class Writer:
             self.write(over=False)
 
     def close(self) -> None:
-        """Write the page at the end of the run. If that fails, print a warning; the outcome of the run is unchanged."""
-        try:
-            self.write(over=True)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            print(f"warning: plugin {self.run.hooks.by_name['report']} can't write {NAME}: {reason}", file=sys.stderr)
+        """Write the page at the end of the run."""
+        self.write(over=True)
 
     def write(self, over: bool) -> None:
         from tunesmith_report.page import render
@@ -57,6 +52,7 @@ def live_values(run: Run, over: bool) -> dict[str, Any]:
     run.json is written only at the start and the end of a run. over: True if the run has ended.
     """
     document = run.config.document
+    seconds, counts = dict(run.hooks.seconds), dict(run.hooks.counts)  # copies: the training thread adds to them
     return {
         "over": over,
         "step": run.step,
@@ -64,8 +60,8 @@ def live_values(run: Run, over: bool) -> dict[str, Any]:
         "stopped": run.stopped,
         "notes": dict(run.notes),
         "muted": dict(run.hooks.muted),
-        "hook_seconds": {f"{plugin}.{hook}": seconds for (plugin, hook), seconds in run.hooks.seconds.items()},
-        "hook_calls": {f"{plugin}.{hook}": number for (plugin, hook), number in run.hooks.counts.items()},
+        "hook_seconds": {f"{plugin}.{hook}": spent for (plugin, hook), spent in seconds.items()},
+        "hook_calls": {f"{plugin}.{hook}": number for (plugin, hook), number in counts.items()},
         "method": next(call.plugin for call in run.hooks.calls("compute_loss") if not call.wrapper),
         "file": document.name,
         "written": {key: document.where((key,)) for key in document.values},

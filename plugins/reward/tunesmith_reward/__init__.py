@@ -43,10 +43,10 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 @hookimpl
 def compute_loss(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
-    from tunesmith_reward.extremes import watch
+    from tunesmith_reward.extremes import Extremes
     from tunesmith_reward.loss import terms
 
-    watch(run, out.scores, batch)
+    run.owned(Extremes).watch(out.scores, batch)
     coefficient = run.settings(RewardSettings).center_rewards_coefficient
     return terms(out.scores[:, 0].float(), batch.columns.get("margin"), coefficient)
 
@@ -54,6 +54,6 @@ def compute_loss(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
 @hookimpl
 def on_step(run: Run, record: StepRecord) -> None:
     """Log the smallest and the largest reward of the step and of an evaluation that followed it."""
-    from tunesmith_reward.extremes import report
+    from tunesmith_reward.extremes import Extremes
 
-    report(run, record)
+    run.owned(Extremes).report(record)

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import math
-import weakref
 
 import torch
 from torch import Tensor
 
 from tunesmith import Batch, Run, StepRecord
 
-_extremes: weakref.WeakKeyDictionary[Run, dict[bool, Tensor]] = weakref.WeakKeyDictionary()
-# Smallest and largest reward [2] of a run since its last step, in training (True) and in evaluation (False).
 
+class Extremes:
+    """The smallest and largest reward [2] of a run since its last step, in training (True) and evaluation (False)."""
 
-def watch(run: Run, scores: Tensor, batch: Batch) -> None:
-    """Record the rewards [S, 1] of a micro-batch. Dummy batches and runs without weights are ignored."""
-    if run.abstract or batch.dummy:
-        return
-    extremes = torch.stack(torch.aminmax(scores.detach().float()))
-    recorded = _extremes.setdefault(run, {})
-    training = torch.is_grad_enabled()
-    if training in recorded:
-        smallest, largest = torch.stack([extremes, recorded[training]]).unbind(1)
-        extremes = torch.stack([smallest.min(), largest.max()])
-    recorded[training] = extremes
+    def __init__(self, run: Run):
+        self.run = run
+        self.by_mode: dict[bool, Tensor] = {}
 
+    def watch(self, scores: Tensor, batch: Batch) -> None:
+        """Record the rewards [S, 1] of a micro-batch. Dummy batches and runs without weights are ignored."""
+        if self.run.abstract or batch.dummy:
+            return
+        extremes = torch.stack(torch.aminmax(scores.detach().float()))
+        training = torch.is_grad_enabled()
+        if training in self.by_mode:
+            smallest, largest = torch.stack([extremes, self.by_mode[training]]).unbind(1)
+            extremes = torch.stack([smallest.min(), largest.max()])
+        self.by_mode[training] = extremes
 
-def report(run: Run, record: StepRecord) -> None:
-    """Add min_reward and max_reward of all processes to a record that is logged, and start over."""
-    recorded = _extremes.pop(run, {})
-    if record.log:
-        record.metrics |= _named("", _over_all(run, recorded.get(True)))
-    if record.evaluation is not None:
-        record.evaluation |= _named("eval_", _over_all(run, recorded.get(False)))
+    def report(self, record: StepRecord) -> None:
+        """Add min_reward and max_reward of all processes to a record that is logged, and start over."""
+        recorded, self.by_mode = self.by_mode, {}
+        if record.log:
+            record.metrics |= _named("", _over_all(self.run, recorded.get(True)))
+        if record.evaluation is not None:
+            record.evaluation |= _named("eval_", _over_all(self.run, recorded.get(False)))
 
 
 def _over_all(run: Run, local: Tensor | None) -> tuple[float, float]:

@@ -71,7 +71,9 @@ def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
     from tunesmith_samples.sample import sample
 
     if record.evaluation is not None:
-        sample(run, policy, run.settings(SampleSettings), f"step {record.step}", record.step)
+        lines = sample(run, policy, run.settings(SampleSettings), f"step {record.step}", record.step)
+        if lines:
+            record.tables["samples"] = [{k: v for k, v in line.items() if k not in ("when", "step")} for line in lines]
 
 
 @hookimpl

@@ -77,15 +77,15 @@ def variables(run: Run) -> dict[str, Any]:
     return {**top_level, **(getattr(entries[0].options, "chat_template_kwargs", {}) if entries else {})}
 
 
-def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: int) -> None:
-    """Generate one completion per prompt on all processes, and append them to samples.jsonl on the main process.
+def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: int) -> list[dict[str, Any]]:
+    """Generate one completion per prompt on all processes. The main one writes them to samples.jsonl and returns them.
 
     Each round uses the seed of the run, so rounds differ only because of the model.
     """
     questions = questions_of(run, settings)
     if not questions:
         run.note("samples", "none, because no example has a prompt; write sample_prompts: [...]")
-        return
+        return []
     completions = policy.generate(
         [question.prompt for question in questions],
         seed=run.core.seed,
@@ -93,16 +93,18 @@ def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: 
         temperature=settings.generation_temperature,
         top_p=settings.generation_top_p,
     )
-    if run.world.main:
-        decode = run.tokenizer.decode
-        lines = [
-            {
-                "when": when,
-                "step": step,
-                "prompt": decode(question.prompt),
-                "completion": decode(completion, skip_special_tokens=True),
-                **question.answers,
-            }
-            for question, completion in zip(questions, completions, strict=True)
-        ]
-        append(run.output_dir / PATH, lines)
+    if not run.world.main:
+        return []
+    decode = run.tokenizer.decode
+    lines = [
+        {
+            "when": when,
+            "step": step,
+            "prompt": decode(question.prompt),
+            "completion": decode(completion, skip_special_tokens=True),
+            **question.answers,
+        }
+        for question, completion in zip(questions, completions, strict=True)
+    ]
+    append(run.output_dir / PATH, lines)
+    return lines

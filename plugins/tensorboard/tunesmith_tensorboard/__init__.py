@@ -9,8 +9,7 @@ from tunesmith import Finding, Plugin, Settings, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tunesmith import Run, StepRecord
-    from tunesmith_tensorboard.board import Board
+    from tunesmith import LogRecord, Run
 
 
 class TensorBoardSettings(Settings):
@@ -23,8 +22,6 @@ class TensorBoardSettings(Settings):
 
 
 plugin = Plugin(settings=TensorBoardSettings, switches=("use_tensorboard",), best_effort=True)
-# Boards by id of the run, because hooks are functions and an event file stays open between their calls.
-_boards: dict[int, Board] = {}
 
 
 @hookimpl
@@ -34,21 +31,15 @@ def diagnose() -> Iterator[Finding]:
 
 @hookimpl
 def on_start(run: Run) -> None:
+    """Keep the step that the run resumes from, whose later steps an interrupted run may have written already."""
     from tunesmith_tensorboard.board import Board
 
     if run.world.main:
-        folder = run.settings(TensorBoardSettings).tensorboard_dir
-        _boards[id(run)] = Board(folder or str(run.output_dir / "tensorboard"), run.step)
-
-
-@hookimpl(trylast=True)
-def on_step(run: Run, record: StepRecord) -> None:
-    if run.world.main:
-        _boards[id(run)].step(record)
+        run.owned(Board)
 
 
 @hookimpl
-def on_end(run: Run) -> None:
-    board = _boards.pop(id(run), None)
-    if board:
-        board.close()
+def write_log(run: Run, record: LogRecord) -> None:
+    from tunesmith_tensorboard.board import Board
+
+    run.owned(Board).write(record)

@@ -32,7 +32,7 @@ def build_generator(run: Run, name: str) -> Generator:
     """
 
 
-@spec("one", default="rounds.rollout:single_turn")
+@spec("one", default="rounds.rollout")
 def rollout(run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose) -> list[Group]:
     """Return a group for each prompt, in order: the completions of an agent, an environment, or several turns.
 
@@ -64,7 +64,7 @@ def score_rewards(run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequ
     """
 
 
-@spec("one", default="rounds.groups:reward_alone")
+@spec("one", default="rounds.groups")
 def compute_advantages(run: Run, policy: Policy, groups: Sequence[Group]) -> Sequence[Advantages]:
     """Return the advantages of each group: one number per completion [n], or an array [L] per completion.
 

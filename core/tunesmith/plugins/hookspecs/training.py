@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
     from tunesmith_engine.batch.batch import Batch
-    from tunesmith_engine.batch.terms import StepRecord, Term
+    from tunesmith_engine.batch.terms import LogRecord, StepRecord, Term
     from tunesmith_engine.model.policy import Output, Policy
 
     from tunesmith.run import Run
@@ -76,16 +76,36 @@ def on_start(run: Run, policy: Policy) -> None:
 
 @spec("all")
 def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
-    """Act after an optimizer step: log it, watch it, or end the run with `run.stop(reason)`.
+    """Act after an optimizer step: add to its record, watch it, or end the run with `run.stop(reason)`.
 
-    When: after each update, after the evaluation that may follow it (`record.evaluation`), and before a checkpoint.
-    Metrics are tensors, and reading them waits for the device: read them only if `record.log` is set. Loggers use
-    `trylast=True`, to log what other plugins add to the record. Answers: all.
+    When: after each update, after the evaluation that may follow it (`record.evaluation`), and before loggers write the
+    record. Metrics are tensors, and reading them waits for the device: read them only if `record.log` is set. Besides
+    metrics, a record has `histograms` (lists of numbers) and `tables` (rows of texts). What is added to a step that is
+    neither logged nor evaluated is not written. Answers: all, on all processes.
 
     Example:
-        @hookimpl(trylast=True)
+        @hookimpl
         def on_step(run, record):
-            print(record.scalars() if record.log else "")
+            if record.log:
+                record.histograms["loss"] = [3.1, 2.7, 2.9]
+                record.tables["answers"] = [{"prompt": "2 + 2", "answer": "4"}]
+    """
+
+
+@spec("all")
+def write_log(run: Run, record: LogRecord) -> None:
+    """Write the record of a step: plain Python numbers and texts, which can't be changed.
+
+    When: once for each step that is logged (`logging_steps`) or evaluated, after on_step of all plugins and before a
+    checkpoint. A best-effort plugin is called on the thread of the loggers, in order, while training continues; if
+    loggers are slower than training, the oldest records are dropped and counted in the summary. With
+    `Plugin(best_effort=True, synchronous=True)` it is called at once. Keep what a logger opens in an object that
+    `run.owned` creates and closes. Answers: all, on the main process. There are no wrappers.
+
+    Example:
+        @hookimpl
+        def write_log(record):
+            print(record.step, record.metrics.get("loss"), record.evaluation)
     """
 
 

@@ -1,0 +1,85 @@
+"""Keep the objects that a run owns, one of each class, and close them when it ends."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tunesmith.errors import PluginError, TunesmithError
+from tunesmith.plugins.discovery import LoadedPlugin
+from tunesmith.plugins.dispatch import current, place
+from tunesmith.redact import redact
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Close:
+    """A call of an object's `close`, in the name of the plugin that created the object."""
+
+    owned: Any
+    owner: str
+
+    def __call__(self) -> None:
+        token = current.set(self.owner)
+        try:
+            self.owned.close()
+        finally:
+            current.reset(token)
+
+    def __str__(self) -> str:
+        return f"close() of {type(self.owned).__name__}"
+
+
+class Owned:
+    """The objects that a run owns, by class, and the functions to call when it ends, the last first.
+
+    Args:
+        plugins: the active plugins by name.
+    """
+
+    def __init__(self, plugins: dict[str, LoadedPlugin]):
+        self.plugins = plugins
+        self.objects: dict[Any, Any] = {}
+        self.closing: list[Callable[[], Any]] = []
+        self._locks: dict[Any, threading.RLock] = {}
+
+    def get(self, cls: Callable[[Any], T], run: Any) -> T:
+        """Return the instance of a class, created as `cls(run)` on first use."""
+        with self._locks.setdefault(cls, threading.RLock()):  # per class: a slow constructor delays its own plugin only
+            if cls not in self.objects:
+                owned = self.objects[cls] = cls(run)
+                if hasattr(owned, "close"):
+                    self.closing.append(Close(owned, current.get()))
+            return self.objects[cls]  # type: ignore[no-any-return]
+
+    def close(self, failure: BaseException | None) -> None:
+        """Call all closing functions, and forget the objects that are closed.
+
+        Errors of best-effort plugins are warnings. The first other error is raised, unless the run ends with `failure`
+        anyway: then it is a warning too, as is each further one.
+        """
+        first: BaseException | None = None
+        while self.closing:
+            function = self.closing.pop()
+            if isinstance(function, Close):
+                self.objects = {cls: owned for cls, owned in self.objects.items() if owned is not function.owned}
+            try:
+                function()
+            except BaseException as error:
+                plugin = self.plugins.get(getattr(function, "owner", ""))
+                subject = f"plugin {plugin}" if plugin else "a plugin"
+                message = f"{subject} failed in {function}: {type(error).__name__}: {error}"
+                where = place(error, plugin) if plugin else "the end of the run"
+                if failure is not None or first is not None or (plugin and plugin.declaration.best_effort):
+                    print(redact(f"{where}: warning: {message}"), file=sys.stderr)
+                elif isinstance(error, TunesmithError) or not isinstance(error, Exception):
+                    first = error
+                else:
+                    first = PluginError(message, where=where, code="hook-failed")
+                    first.__cause__ = error
+        if first is not None:
+            raise first
