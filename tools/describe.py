@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "core"), str(ROOT / "engine")]
 
 def descriptions(group: str) -> dict[str, dict[str, object]]:
     """Return name -> metadata of each plugin in a folder of the repository, read from its source."""
-    from tunesmith.plugins.plugin import describe
+    from tunesmith.plugins.metadata import describe
 
     metadata = {}
     for folder in sorted((ROOT / group).iterdir()):
@@ -29,7 +29,7 @@ def descriptions(group: str) -> dict[str, dict[str, object]]:
 
 def catalogue(metadata: dict[str, dict[str, object]]) -> str:
     """Return the core's catalogue as JSON, with one line per plugin."""
-    from tunesmith.plugins.plugin import outline
+    from tunesmith.plugins.metadata import outline
 
     lines = [f"  {json.dumps(name)}: {json.dumps(outline(info), sort_keys=True)}" for name, info in metadata.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -15,7 +15,8 @@ from tunesmith.config.load import Config, load_config
 from tunesmith.errors import Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
-from tunesmith.plugins.plugin import Method, Plugin, describe, hookimpl
+from tunesmith.plugins.metadata import describe
+from tunesmith.plugins.plugin import Method, Plugin, hookimpl
 
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
 BASE = "base_model: nobody/nothing\n"

@@ -198,6 +198,39 @@ def test_metadata_of_an_older_release_may_have_fewer_fields(site: Path, tmp_path
     assert [c.plugin for c in hooks.calls("build_optimizer")] == ["sgd"]
 
 
+KEYS = "class Keys(Settings):\n    a_key: int = 1\n    other: str | None = None\nplugin = Plugin(settings=Keys)\n"
+STALE = {  # change of the module after its metadata was written -> part of the message
+    "a renamed key": (("a_key", "b_key"), "settings (only in tunesmith.json: a_key; only in the module: b_key)"),
+    "another type": (("a_key: int", "a_key: float"), "settings (changed: a_key)"),
+    "another default": (("int = 1", "int = 2"), "settings (changed: a_key)"),
+    "a new value": (("settings=", "answers={'rl': ('x',)}, settings="), "answers (only in the module: rl)"),
+    "a new hook": (("plugin =", "@hookimpl\ndef on_end(): ...\nplugin ="), "hooks (only in the module: on_end)"),
+    "a switch": (("settings=", "switches=('a_key',), settings="), "switches (only in the module: a_key)"),
+}
+
+
+@pytest.mark.parametrize("case", STALE)
+def test_stale_metadata_is_an_error_that_names_the_difference(case: str, site: Path, tmp_path: Path) -> None:
+    """A key that was renamed without writing tunesmith.json again would be accepted and ignored."""
+    (before, after), words = STALE[case]
+    module = distribution(site, "old", KEYS.replace(before, after), described_by=KEYS)
+    error = error_of(load, tmp_path, BASE + "plugins: [old]\na_key: 2")
+    problem = error.problems[0]
+    assert (error.exit_code, problem.code, problem.where) == (6, "plugin-stale", str(module))
+    assert "old (fake-old 1.2.3)" in problem.message and problem.message.endswith(f": {words}")
+    assert problem.help == "pip install --force-reinstall fake-old"
+    info = next(site.glob("fake_old-*.dist-info"))
+    (info / "direct_url.json").write_text('{"url": "file:///home/me/old%20one", "dir_info": {"editable": true}}')
+    help = error_of(load, tmp_path, BASE + "plugins: [old]").problems[0].help
+    assert help == "tunesmith plugins --write '/home/me/old one' && pip install -e '/home/me/old one'"
+
+
+def test_descriptions_may_differ_from_the_metadata(site: Path, tmp_path: Path) -> None:
+    text = KEYS.replace("plugin =", '    """How many."""\nplugin =')
+    distribution(site, "old", text, described_by=KEYS)
+    assert load(tmp_path, BASE + "plugins: [old]\na_key: 2")[0].resolved()["a_key"] == 2
+
+
 @pytest.mark.parametrize("source", ["", "plugin = 3\n", "plugin = Plugin\n"])
 def test_module_without_a_plugin_declaration_is_an_error(source: str, site: Path, tmp_path: Path) -> None:
     distribution(site, "shapeless", source, described_by=None)

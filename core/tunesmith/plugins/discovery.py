@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ from importlib import metadata, resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tunesmith.errors import PluginError
-from tunesmith.plugins.plugin import Plugin, describe
+from tunesmith.plugins.metadata import describe, differences
+from tunesmith.plugins.plugin import Plugin
 
 GROUP = "tunesmith"
 CORE = "tunesmith-core"
@@ -66,10 +70,27 @@ class Candidate:
                 help="docs/write-a-plugin.md shows the two files of a plugin",
                 code="plugin-shape",
             )
+        self._check_static(module)
         return LoadedPlugin(self.name, self.distribution, self.version, module, declaration, content)
 
     def load(self) -> LoadedPlugin:
         return self._loaded
+
+    def _check_static(self, module: Any) -> None:
+        """Raise PluginError if the metadata is not that of the module: a renamed key would be accepted and ignored."""
+        if self.static is None:
+            return
+        different = differences(self.static, describe(self.name, module))
+        if different:
+            path = _editable_folder(self.distribution)
+            folder = shlex.quote(str(path)) if path else None
+            again = f"pip install --force-reinstall {self.distribution}"
+            raise PluginError(
+                f"the metadata of plugin {self} is not that of its module {self.target}: {', '.join(different)}",
+                where=getattr(module, "__file__", None),
+                help=f"tunesmith plugins --write {folder} && pip install -e {folder}" if folder else again,
+                code="plugin-stale",
+            )
 
     def check_api(self) -> None:
         """Raise PluginError if the installed core or engine is not in the range that the plugin requires."""
@@ -144,6 +165,16 @@ def _static(dist: metadata.Distribution) -> dict[str, Any] | None:
     except (ValueError, TypeError) as error:
         message = f"the metadata of {dist.name} {dist.version} is damaged: tunesmith.json: {error}"
         raise PluginError(message, help=f"pip install --force-reinstall {dist.name}", code="plugin-metadata") from None
+
+
+def _editable_folder(distribution: str) -> Path | None:
+    """Return the folder that an editable distribution was installed from; None for another distribution."""
+    try:
+        origin = json.loads(metadata.distribution(distribution).read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        return None
+    editable = origin.get("dir_info", {}).get("editable")
+    return Path(url2pathname(urlsplit(origin["url"]).path)) if editable else None
 
 
 def _origin(error: BaseException) -> str:

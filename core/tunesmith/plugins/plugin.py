@@ -1,4 +1,4 @@
-"""Declare a plugin, and describe it as static metadata.
+"""Declare a plugin.
 
 A plugin is a module, or any object with the same attributes, that has hook implementations and one `Plugin` named
 `plugin`. The declaration is data: it is written into the distribution's metadata when the plugin is built, so that
@@ -8,10 +8,8 @@ Tunesmith knows the keys and selectors of every installed plugin without importi
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
@@ -130,46 +128,3 @@ def implemented_hooks(module: Any) -> dict[str, str]:
         if isinstance(options, dict):
             hooks[name] = "wrapper" if options.get("wrapper") else "impl"
     return hooks
-
-
-def error_codes(module: Any) -> dict[str, dict[str, Any]]:
-    """Return the error codes in the `errors.toml` of a plugin's package; none for a plugin in a single file."""
-    folder = next(iter(getattr(module, "__path__", ())), None)
-    path = Path(folder) / "errors.toml" if folder else None
-    codes: dict[str, dict[str, Any]] = (
-        tomllib.loads(path.read_text("utf-8"))["codes"] if path and path.is_file() else {}
-    )
-    return codes
-
-
-def describe(name: str, module: Any) -> dict[str, Any]:
-    """Return the static metadata of a plugin as a JSON object, written to `tunesmith.json` of its distribution."""
-    plugin: Plugin = module.plugin
-
-    def schema(model: type[Settings] | None) -> dict[str, Any]:
-        return model.model_json_schema() if model else {}
-
-    return {
-        "name": name,
-        "module": getattr(module, "__name__", name),
-        "summary": (module.__doc__ or "").strip().split("\n")[0],
-        "answers": {key: list(values) for key, values in plugin.answers.items()},
-        "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
-        "sources": list(plugin.sources),
-        "switches": list(plugin.switches),
-        "commands": {command: list(target) for command, target in plugin.commands.items()},
-        "on_resume": rules_of(plugin),
-        "method": dataclasses.asdict(plugin.method) if plugin.method else None,
-        "hooks": implemented_hooks(module),
-        "errors": error_codes(module),
-        "schema": schema(plugin.settings),
-        "dataset_schema": schema(plugin.dataset_settings),
-    }
-
-
-def outline(info: dict[str, Any]) -> dict[str, Any]:
-    """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
-    short = {field: info[field] for field in ("answers", "strategies", "sources")}
-    short |= {"commands": sorted(info["commands"])}
-    short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
-    return {field: value for field, value in short.items() if value}

@@ -1,0 +1,109 @@
+"""Describe a plugin as static metadata, and compare the metadata of a distribution with its modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith.plugins.plugin import Plugin, Settings, implemented_hooks, rules_of
+
+TEXTS = ("name", "module", "summary")
+"""Fields that change nothing that the core decides, so that a difference in them is not an error."""
+SCHEMAS = ("schema", "dataset_schema")
+LABELS = {"schema": "settings", "dataset_schema": "dataset_settings"}
+"""Field of the metadata -> field of Plugin, where they have different names."""
+
+
+def error_codes(module: Any) -> dict[str, dict[str, Any]]:
+    """Return the error codes in the `errors.toml` of a plugin's package; none for a plugin in a single file."""
+    folder = next(iter(getattr(module, "__path__", ())), None)
+    path = Path(folder) / "errors.toml" if folder else None
+    codes: dict[str, dict[str, Any]] = (
+        tomllib.loads(path.read_text("utf-8"))["codes"] if path and path.is_file() else {}
+    )
+    return codes
+
+
+def describe(name: str, module: Any) -> dict[str, Any]:
+    """Return the static metadata of a plugin as a JSON object, written to `tunesmith.json` of its distribution."""
+    plugin: Plugin = module.plugin
+
+    def schema(model: type[Settings] | None) -> dict[str, Any]:
+        return model.model_json_schema() if model else {}
+
+    return {
+        "name": name,
+        "module": getattr(module, "__name__", name),
+        "summary": (module.__doc__ or "").strip().split("\n")[0],
+        "answers": {key: list(values) for key, values in plugin.answers.items()},
+        "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
+        "sources": list(plugin.sources),
+        "switches": list(plugin.switches),
+        "commands": {command: list(target) for command, target in plugin.commands.items()},
+        "on_resume": rules_of(plugin),
+        "method": dataclasses.asdict(plugin.method) if plugin.method else None,
+        "hooks": implemented_hooks(module),
+        "errors": error_codes(module),
+        "schema": schema(plugin.settings),
+        "dataset_schema": schema(plugin.dataset_settings),
+    }
+
+
+def outline(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
+    short = {field: info[field] for field in ("answers", "strategies", "sources")}
+    short |= {"commands": sorted(info["commands"])}
+    short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
+    return {field: value for field, value in short.items() if value}
+
+
+def differences(static: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Return what differs between the metadata of a distribution and that of its module, one text for each field.
+
+    Descriptions are not compared, and of a JSON schema only names, types, values and defaults, since its wording
+    depends on the version of pydantic that built the distribution.
+    """
+    texts = []
+    for field in current.keys() - set(TEXTS):
+        before, now = (shape(i[field]) if field in SCHEMAS else _flat(i[field]) for i in (static, current))
+        if before == now:
+            continue
+        parts = []
+        for word, names in (
+            ("only in tunesmith.json:", before.keys() - now.keys()),
+            ("only in the module:", now.keys() - before.keys()),
+            ("changed:", {name for name in before.keys() & now.keys() if before[name] != now[name]}),
+        ):
+            parts += [f"{word} {', '.join(sorted(names))}"] if names else []
+        texts.append(f"{LABELS.get(field, field)} ({'; '.join(parts)})")
+    return sorted(texts)
+
+
+def shape(schema: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the keys of a JSON schema, those in groups as group.key, each with its types, values and default."""
+    return dict(_shape(schema, schema))
+
+
+def _shape(root: dict[str, Any], group: dict[str, Any], above: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    for key, sub in group.get("properties", {}).items():
+        options = [_target(root, option) for option in sub.get("anyOf", [sub])]
+        types = sorted(str(option.get("type")) for option in options)
+        values = [option.get("enum", option.get("const")) for option in options]
+        yield above + key, (types, values, sub.get("default"))
+        for option in options:
+            yield from _shape(root, option, f"{above}{key}.")
+
+
+def _target(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return root["$defs"][name] if name else schema
+
+
+def _flat(value: Any) -> dict[str, Any]:
+    """Return the parts of a field by name: the items of a mapping, or the elements of a list."""
+    if isinstance(value, dict):
+        return {str(key): list(item) if isinstance(item, tuple) else item for key, item in value.items()}
+    return dict.fromkeys(value or ())
