@@ -127,7 +127,7 @@ def check_metadata(name: str, module: ModuleType) -> None:
     from tunesmith.plugins.metadata import describe
 
     path = Path(str(module.__file__)).parents[1] / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe(name, module)))
+    assert json.loads(path.read_text()) == {name: json.loads(json.dumps(describe(name, module)))}
 
 
 def loss_plugins(config: Path) -> list[str]:

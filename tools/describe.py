@@ -36,11 +36,14 @@ def catalogue(metadata: dict[str, dict[str, object]]) -> str:
 
 
 def main() -> int:
+    from tunesmith.plugins.discovery import FILE
+    from tunesmith.plugins.metadata import text_of
+
     texts = {}
     for group in ("plugins", "contrib"):
         metadata = descriptions(group)
         for name, info in metadata.items():
-            texts[ROOT / group / name / "tunesmith.json"] = json.dumps(info, indent=2, sort_keys=True) + "\n"
+            texts[ROOT / group / name / FILE] = text_of({name: info})
         if group == "plugins":
             texts[ROOT / "core/tunesmith/data/catalogue.json"] = catalogue(metadata)
     stale = []

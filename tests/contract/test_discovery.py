@@ -183,7 +183,7 @@ def test_two_strategies_with_one_type_are_both_reported(site: Path, tmp_path: Pa
 
 def test_damaged_metadata_is_reported_with_its_distribution(site: Path, tmp_path: Path) -> None:
     distribution(site, "sgd", OPTIMIZER)
-    for text in ("{", "[1]", '"x"'):
+    for text in ("{", "[1]", '"x"', '{"name": "sgd"}'):
         (site / "fake_sgd-1.2.3.dist-info" / "extra_metadata" / "tunesmith.json").write_text(text)
         error = error_of(load, tmp_path, BASE)
         assert error.exit_code == 6
@@ -193,9 +193,38 @@ def test_damaged_metadata_is_reported_with_its_distribution(site: Path, tmp_path
 def test_metadata_of_an_older_release_may_have_fewer_fields(site: Path, tmp_path: Path) -> None:
     distribution(site, "sgd", OPTIMIZER)
     path = site / "fake_sgd-1.2.3.dist-info" / "extra_metadata" / "tunesmith.json"
-    path.write_text('{"name": "sgd", "answers": {"optimizer": ["fake_sgd"]}, "hooks": {"build_optimizer": "impl"}}')
+    path.write_text('{"sgd": {"answers": {"optimizer": ["fake_sgd"]}, "hooks": {"build_optimizer": "impl"}}}')
     _, hooks = load(tmp_path, BASE + "optimizer: fake_sgd")
     assert [c.plugin for c in hooks.calls("build_optimizer")] == ["sgd"]
+
+
+def test_one_distribution_contains_several_plugins(site: Path, tmp_path: Path) -> None:
+    first = distribution(site, "sgd", CANARY + OPTIMIZER, described_by=OPTIMIZER, name="fake-both")
+    source = "class Say(Settings):\n    say: str | None = None\nplugin = Plugin(switches=('say',), settings=Say)\n"
+    distribution(site, "words", source, name="fake-both")
+    plugins = discovery.installed()
+    assert str(plugins["sgd"]) == "sgd (fake-both 1.2.3)" and str(plugins["words"]) == "words (fake-both 1.2.3)"
+    config, hooks = load(tmp_path, BASE + "say: hello")
+    assert config.resolved()["say"] == "hello" and "sgd" not in hooks.by_name and not was_imported(first)
+    assert "sgd" in load(tmp_path, BASE + "optimizer: fake_sgd")[1].by_name
+
+
+def test_metadata_may_be_in_the_folder_of_the_package(site: Path, tmp_path: Path) -> None:
+    """setuptools can't add files to the dist-info, but to the package."""
+    module = distribution(site, "sgd", OPTIMIZER)
+    (site / "fake_sgd").mkdir()
+    module.rename(site / "fake_sgd" / "__init__.py")
+    (site / "fake_sgd-1.2.3.dist-info" / "extra_metadata" / "tunesmith.json").rename(site / "fake_sgd/tunesmith.json")
+    assert "sgd" in load(tmp_path, BASE + "optimizer: fake_sgd")[1].by_name
+
+
+def test_plugin_that_its_metadata_lacks_is_an_error_when_it_is_loaded(site: Path, tmp_path: Path) -> None:
+    distribution(site, "sgd", OPTIMIZER)
+    (site / "fake_sgd-1.2.3.dist-info" / "extra_metadata" / "tunesmith.json").write_text("{}")
+    error = error_of(load, tmp_path, BASE + "plugins: [sgd]")
+    assert [p.code for p in error.problems] == ["plugin-stale"] and "answers (only in the module: optimizer)" in str(
+        error
+    )
 
 
 KEYS = "class Keys(Settings):\n    a_key: int = 1\n    other: str | None = None\nplugin = Plugin(settings=Keys)\n"

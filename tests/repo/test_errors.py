@@ -99,7 +99,7 @@ def test_explain_knows_the_codes_of_a_third_party(tmp_path: Path, monkeypatch: p
     module.write_text("1 / 0\n")
     path = next(tmp_path.glob("*.dist-info")) / "extra_metadata" / "tunesmith.json"
     entry = {"exit": 3, "means": "No fuel.", "do": "Add fuel.", "wrong": "fuel: 0", "right": "fuel: 1"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"errors": {"no-fuel": entry}}))
+    path.write_text(json.dumps({"rocket": {"errors": {"no-fuel": entry}}}))
     result = CliRunner().invoke(main, ["explain", "no-fuel"])
     assert (result.exit_code, result.output.splitlines()[0]) == (0, "no-fuel (exit 3): No fuel.")
     assert command_for(["no-fuel"]) == "tunesmith explain no-fuel"

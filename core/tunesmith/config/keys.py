@@ -14,6 +14,7 @@ from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import Problem
 from tunesmith.files.paths import FILE, HUB
 from tunesmith.plugins.discovery import Candidate, catalogue, data_file
+from tunesmith.plugins.metadata import shape
 from tunesmith.spelling import nearest
 
 
@@ -44,7 +45,7 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
 def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
     """Return a problem for every key that nothing would read, with what to write instead."""
     checker = _Checker(document, available, selection)
-    return [*checker.top(), *checker.datasets(), *checker.idle()]
+    return [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
 
 
 class _Checker:
@@ -79,6 +80,21 @@ class _Checker:
                 where = self.document.where(("plugins", index))
                 message = f"plugin {name!r} has no effect: its switch is not set"
                 yield Problem(message, where, "idle-plugin", selects(self.active[name].info))
+
+    def shared(self) -> Iterator[Problem]:
+        """Yield a problem for each key that several active plugins own, unless all share it with one type."""
+        for key, names in owners(self.active, "schema").items():
+            infos = [self.active[name].info for name in names]
+            if len(infos) == 1:
+                continue
+            same = all(shape(info["schema"])[key] == shape(infos[0]["schema"])[key] for info in infos)
+            if same and all(key in info["shared"] for info in infos):
+                continue
+            why = "" if same else ", with different types or defaults"
+            message = f"key {key} belongs to {' and '.join(str(self.active[name]) for name in names)}{why}"
+            help = "keep one of the plugins, or rename the key in one of them"
+            help += f'; if they mean the same by it, both declare Plugin(shared=("{key}",))' if same else ""
+            yield Problem(message, self.document.where((key,)), "plugin-shared-key", help)
 
     def switched_off(self, name: str) -> bool:
         """Return True if a switch of a plugin is false: its other keys may stay in the YAML."""

@@ -20,9 +20,11 @@ from urllib.request import url2pathname
 
 from tunesmith.errors import PluginError
 from tunesmith.plugins.metadata import describe, differences
-from tunesmith.plugins.plugin import Plugin
+from tunesmith.plugins.plugin import Plugin, why_invalid
 
 GROUP = "tunesmith"
+FILE = "tunesmith.json"
+"""The file of a distribution with the metadata of its plugins, by name."""
 CORE = "tunesmith-core"
 API = (CORE, "tunesmith-engine")
 _NOTHING = describe("", SimpleNamespace(plugin=Plugin()))
@@ -70,6 +72,8 @@ class Candidate:
                 help="docs/write-a-plugin.md shows the two files of a plugin",
                 code="plugin-shape",
             )
+        if why := why_invalid(declaration):
+            raise PluginError(f"plugin {self}: {why}", where=getattr(module, "__file__", None), code="plugin-shape")
         self._check_static(module)
         return LoadedPlugin(self.name, self.distribution, self.version, module, declaration, content)
 
@@ -142,29 +146,53 @@ def version_of(distribution: str) -> str | None:
 def installed() -> dict[str, Candidate]:
     """Return every installed plugin by name, without importing any. Raises PluginError for duplicate names."""
     candidates: dict[str, Candidate] = {}
+    described: dict[str, dict[str, Any] | None] = {}  # by distribution, which may contain several plugins
     for entry in metadata.entry_points(group=GROUP):
         dist = entry.dist
         assert dist is not None
-        candidate = Candidate(entry.name, dist.name, dist.version, entry.value, dist.requires or [], _static(dist))
         other = candidates.get(entry.name)
-        if other and other.distribution != candidate.distribution:
+        if other and other.distribution != dist.name:
             raise PluginError(
-                f"two distributions have a plugin {entry.name!r}: {other.distribution} and {candidate.distribution}",
-                help=f"pip uninstall one of them: {candidate.distribution} or {other.distribution}",
+                f"two distributions have a plugin {entry.name!r}: {other.distribution} and {dist.name}",
+                help=f"pip uninstall one of them: {dist.name} or {other.distribution}",
                 code="plugin-duplicate",
             )
-        candidates[entry.name] = candidate
+        if dist.name not in described:
+            described[dist.name] = _described(dist, entry.module)
+        static = _static(dist, entry.name, described[dist.name])
+        candidates[entry.name] = Candidate(
+            entry.name, dist.name, dist.version, entry.value, dist.requires or [], static
+        )
     return dict(sorted(candidates.items()))
 
 
-def _static(dist: metadata.Distribution) -> dict[str, Any] | None:
-    """Return the static metadata of a distribution's plugin, or None if it has none."""
-    text = dist.read_text("extra_metadata/tunesmith.json")
+def _described(dist: metadata.Distribution, module: str) -> dict[str, Any] | None:
+    """Return plugin -> metadata of a distribution, from its dist-info or its package; None if it has no metadata."""
+    text = dist.read_text(f"extra_metadata/{FILE}") or _in_package(module)
     try:
-        return {**_NOTHING, **json.loads(text)} if text else None
-    except (ValueError, TypeError) as error:
-        message = f"the metadata of {dist.name} {dist.version} is damaged: tunesmith.json: {error}"
+        plugins: dict[str, Any] | None = json.loads(text) if text else None
+        if plugins is not None and not all(isinstance(info, dict) for info in plugins.values()):
+            raise ValueError("it is not a mapping of plugins to their metadata")
+        return plugins
+    except (ValueError, AttributeError) as error:
+        message = f"the metadata of {dist.name} {dist.version} is damaged: {FILE}: {error}"
         raise PluginError(message, help=f"pip install --force-reinstall {dist.name}", code="plugin-metadata") from None
+
+
+def _in_package(module: str) -> str | None:
+    """Return the text of the metadata in a package's folder, where setuptools can install it; nothing is imported."""
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
+    path = Path(folder, FILE) if folder else None
+    return path.read_text("utf-8") if path and path.is_file() else None
+
+
+def _static(dist: metadata.Distribution, name: str, described: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the metadata of one plugin; None if its distribution has none. A missing field declares nothing.
+
+    A plugin that the file does not contain declares nothing, which is an error when it is loaded.
+    """
+    return None if described is None else {**_NOTHING, "name": name, **described.get(name, {})}
 
 
 def _editable_folder(distribution: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tunesmith.plugins.plugin import Plugin, Settings, implemented_hooks, rules_
 TEXTS = ("name", "module", "summary")
 """Fields that change nothing that the core decides, so that a difference in them is not an error."""
 SCHEMAS = ("schema", "dataset_schema")
+BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 LABELS = {"schema": "settings", "dataset_schema": "dataset_settings"}
 """Field of the metadata -> field of Plugin, where they have different names."""
 
@@ -28,7 +30,7 @@ def error_codes(module: Any) -> dict[str, dict[str, Any]]:
 
 
 def describe(name: str, module: Any) -> dict[str, Any]:
-    """Return the static metadata of a plugin as a JSON object, written to `tunesmith.json` of its distribution."""
+    """Return the static metadata of a plugin as a JSON object: an entry of its `tunesmith.json`."""
     plugin: Plugin = module.plugin
 
     def schema(model: type[Settings] | None) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
         "sources": list(plugin.sources),
         "switches": list(plugin.switches),
+        "shared": list(plugin.shared),
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
@@ -50,6 +53,11 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "schema": schema(plugin.settings),
         "dataset_schema": schema(plugin.dataset_settings),
     }
+
+
+def text_of(plugins: dict[str, dict[str, Any]]) -> str:
+    """Return the text of `tunesmith.json` for the metadata of some plugins by name."""
+    return json.dumps(plugins, indent=2, sort_keys=True) + "\n"
 
 
 def outline(info: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def differences(static: dict[str, Any], current: dict[str, Any]) -> list[str]:
 
 
 def shape(schema: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Return the keys of a JSON schema, those in groups as group.key, each with its types, values and default."""
+    """Return the keys of a JSON schema, those in groups as group.key, each with types, values, bounds and default."""
     return dict(_shape(schema, schema))
 
 
@@ -92,7 +100,8 @@ def _shape(root: dict[str, Any], group: dict[str, Any], above: str = "") -> Iter
         options = [_target(root, option) for option in sub.get("anyOf", [sub])]
         types = sorted(str(option.get("type")) for option in options)
         values = [option.get("enum", option.get("const")) for option in options]
-        yield above + key, (types, values, sub.get("default"))
+        bounds = [option.get(bound) for option in options for bound in BOUNDS]
+        yield above + key, (types, values, bounds, sub.get("default"))
         for option in options:
             yield from _shape(root, option, f"{above}{key}.")
 

@@ -86,6 +86,7 @@ class Plugin:
         sources: what it reads rows from: file, hub, or the scheme of a URL.
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
         switches: keys of its own that activate it when they are set.
+        shared: keys of its own that other active plugins may own too, if all of them share it, with one type and default.
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
             are available whenever the plugin is installed.
         method: what it trains on, if it answers compute_loss.
@@ -104,6 +105,7 @@ class Plugin:
     sources: Sequence[str] = ()
     dataset_settings: type[Settings] | None = None
     switches: Sequence[str] = ()
+    shared: Sequence[str] = ()
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
     needs: Needs | Callable[[Run], Needs] = Needs()
@@ -111,6 +113,14 @@ class Plugin:
     before: Sequence[str] = ()
     best_effort: bool = False
     on_resume: Mapping[str, OnResume] = field(default_factory=dict)
+
+
+def why_invalid(plugin: Plugin) -> str | None:
+    """Return why a declaration is not allowed; None if it is."""
+    keys = set(plugin.settings.model_fields if plugin.settings else ())
+    if unknown := sorted(set(plugin.shared) - keys):
+        return f"shared names {', '.join(unknown)}, which its settings do not contain"
+    return None
 
 
 def rules_of(plugin: Plugin) -> dict[str, OnResume]:

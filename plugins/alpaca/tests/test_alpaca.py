@@ -229,4 +229,4 @@ def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.metadata import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe("alpaca", tunesmith_alpaca)))
+    assert json.loads(path.read_text()) == {"alpaca": json.loads(json.dumps(describe("alpaca", tunesmith_alpaca)))}

@@ -50,6 +50,7 @@ def _needs(run: Run) -> Needs:
 
 plugin = Plugin(
     settings=DPOSettings,
+    shared=("rl_beta",),
     answers={"rl": ("dpo", "ipo")},
     method=Method(rows=("pair",)),
     needs=_needs,

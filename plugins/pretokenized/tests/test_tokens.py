@@ -113,4 +113,6 @@ def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.metadata import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe("pretokenized", tunesmith_pretokenized)))
+    assert json.loads(path.read_text()) == {
+        "pretokenized": json.loads(json.dumps(describe("pretokenized", tunesmith_pretokenized)))
+    }
