@@ -112,6 +112,8 @@ class Run:
         """The union of what the active plugins need from a forward pass."""
         total = Needs()
         for plugin in self.hooks.plugins:
+            if plugin.data_only:
+                continue
             needs = plugin.declaration.needs
             total |= needs(self) if callable(needs) else needs
         return total

@@ -110,26 +110,30 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
             for call in run.hooks.calls(name)
         ]
         patches = record.get("patches", []) if name == "patch_model" else []
-        rows.append({"hook": name, "arity": function.arity, "calls": calls, "patches": patches})
+        idle = [dataclasses.asdict(call) for call in run.hooks.idle(name)]
+        rows.append({"hook": name, "arity": function.arity, "calls": calls, "patches": patches, "idle": idle})
     return rows
 
 
 def show_hooks(rows: list[dict[str, Any]]) -> None:
     """Print a table of hooks with their implementations, and the patches of the last run."""
     console = Console(width=WIDE)
-    table = Table("hook", "arity", "plugin", "distribution", "seconds, last run", "where", box=None, pad_edge=False)
+    head = ("hook", "arity", "plugin", "distribution", "selected by", "seconds, last run", "where")
+    table = Table(*head, box=None, pad_edge=False)
     for row in rows:
         for number, call in enumerate(row["calls"] or [None]):
             names = (row["hook"], row["arity"]) if number == 0 else ("", "")
             if call is None:
-                table.add_row(*names, Text("no plugin", "dim"), "", "", "")
+                table.add_row(*names, Text("no plugin", "dim"), "", "", "", "")
                 continue
             wraps = " (wraps)" if call["wrapper"] else ""
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
-            table.add_row(
-                *names, call["plugin"] + wraps, f"{call['distribution']} {call['version']}", seconds, call["location"]
-            )
+            distribution, selected_by = f"{call['distribution']} {call['version']}", ", ".join(call["selected_by"])
+            table.add_row(*names, call["plugin"] + wraps, distribution, selected_by, seconds, call["location"])
     console.print(table)
     for row in rows:
+        for call in row["idle"]:
+            why = f"only {', '.join(call['selected_by'])} selected the plugin; write plugins: [{call['plugin']}]"
+            console.print(Text(f"{row['hook']} of {call['plugin']} is not called: {why}"))
         for patch in row["patches"]:
             console.print(f"patch of {patch['target']} by {patch['owner']}: applied to {patch['applied']}")

@@ -16,6 +16,7 @@ from tunesmith.spelling import nearest
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
 """Keys whose value selects the plugin that answers it."""
+OF_DATA = ("type: ", "path: ")
 
 
 @dataclass
@@ -26,11 +27,23 @@ class Selection:
     """
 
     active: dict[str, Candidate] = field(default_factory=dict)
+    selected_by: dict[str, list[str]] = field(default_factory=dict)
+    """Plugin -> what selected it: "plugins:", "rl: dpo", "use_tensorboard", "type: alpaca", "default"."""
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def add(self, candidate: Candidate) -> None:
+    def add(self, candidate: Candidate, by: str) -> None:
         self.active.setdefault(candidate.name, candidate)
+        reasons = self.selected_by.setdefault(candidate.name, [])
+        reasons += [by] if by not in reasons else []
+
+    def data_only(self, name: str) -> bool:
+        """Return True if only `type:` or `path:` selected an active plugin: it takes part in the data alone."""
+        return all(by.startswith(OF_DATA) for by in self.selected_by[name])
+
+    def full(self) -> dict[str, Candidate]:
+        """Return the active plugins that take part in all hooks, by name."""
+        return {name: candidate for name, candidate in self.active.items() if not self.data_only(name)}
 
 
 class Selector:
@@ -62,7 +75,7 @@ class Selector:
         for candidate in self.available.values():
             for switch in candidate.info["switches"]:
                 if values.get(switch) is not None and values[switch] is not False:
-                    self.result.add(candidate)
+                    self.result.add(candidate, switch)
         for key in SELECTORS:
             if isinstance(values.get(key), str):
                 self.by_value(key, values[key], (key,), named)
@@ -106,7 +119,7 @@ class Selector:
         try:
             if candidate.static is None:
                 candidate.load()
-            self.result.add(candidate)
+            self.result.add(candidate, "plugins:")
         except PluginError as error:
             self.result.problems += error.problems
 
@@ -125,7 +138,7 @@ class Selector:
             path = (*entry.path, "type")
             known = {name for candidate in self.available.values() for name in types_of(candidate.info)}
             entry.type = type_of(value, known)
-            owners = strategies_for(entry.type, self.available.values(), kinds_of(self.result.active, self.available))
+            owners = strategies_for(entry.type, self.available.values(), kinds_of(self.result.full(), self.available))
             if owners or not self._refuse_module(entry.type, known, path):
                 entry.strategy = self._take(owners, types_of, f"type: {entry.type}", entry.type, path, named)
         if isinstance(target := entry.values.get("path"), str):
@@ -173,7 +186,7 @@ class Selector:
             names = " and ".join(map(str, owners))
             self.problem(f"{subject} is answered by {names}", path, "name one of them in plugins:", "plugin-conflict")
         if owners:
-            self.result.add(owners[0])
+            self.result.add(owners[0], f"{path[-1]}: {value}")
             return owners[0]
         extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
         if extra:
@@ -189,11 +202,11 @@ class Selector:
     def add_defaults(self) -> None:
         """Activate the default plugins, except those that give way to an active plugin with the same hook."""
         for row in defaults():
-            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.active.values())
+            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.full().values())
             if row["replaced_by"] and answered:
                 continue
             if row["plugin"] in self.available:
-                self.result.add(self.available[row["plugin"]])
+                self.result.add(self.available[row["plugin"]], "default")
             else:
                 help = f'pip install "tunesmith[{row["plugin"]}]"'
                 self.problem(f"the default plugin {row['plugin']!r} is not installed", (), help, "plugin-missing")

@@ -125,6 +125,10 @@ class LoadedPlugin:
     declaration: Plugin
     content: str | None = None
     """Hash of a local plugin's file as it was loaded, in place of a version."""
+    selected_by: tuple[str, ...] = ()
+    """What selected the plugin: "plugins:", "rl: dpo", "type: chat_template", ..., "default"."""
+    data_only: bool = False
+    """True if only a `type:` or a `path:` selected it, so that it takes part in the hooks of the data alone."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"

@@ -37,6 +37,11 @@ current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
 BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
 """Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
+DATA_HOOKS = {
+    "validate": "impl", "inspect": "impl", "diagnose": "impl", "load_rows": "impl", "build_dataset": "impl",
+    "load_tokenizer": "wrapper",
+}  # fmt: skip
+"""The implementations that are called of a plugin that only a `type:` or a `path:` selected: those of its own data."""
 DECLARED_IN = {"load_rows": "sources", "build_dataset": "strategies"}
 """For each keyed hook, the field of Plugin that declares the keys."""
 
@@ -69,6 +74,8 @@ class Implementation:
         self.wrapper = bool(options["wrapper"])
         self.rank = 0 if options["tryfirst"] else 2 if options["trylast"] else 1
         self.parameters = [name for name in inspect.signature(function).parameters if name != "self"]
+        kind = "wrapper" if self.wrapper else "impl"
+        self.idle = plugin.data_only and DATA_HOOKS.get(hook) != kind
         self.mutes = plugin.declaration.best_effort and hook not in BEFORE_THE_RUN
 
     def call(self, arguments: Arguments) -> Any:
@@ -158,14 +165,18 @@ class Implementation:
         return location(self.function)
 
     def __str__(self) -> str:
-        return f"{self.plugin.name} ({self.plugin.distribution} {self.plugin.version}, {self.location})"
+        by = f"; selected by {', '.join(self.plugin.selected_by)}" if self.plugin.selected_by else ""
+        return f"{self.plugin.name} ({self.plugin.distribution} {self.plugin.version}, {self.location}{by})"
 
 
 class Hook(ABC):
     """A hook with its implementations in call order: `tryfirst` before the others, `trylast` after them."""
 
     def __init__(self, name: str, implementations: Iterable[Implementation]):
-        ordered = sorted(implementations, key=lambda one: one.rank)  # stable: plugins keep their order
+        implementations = list(implementations)
+        self.idle = [one for one in implementations if one.idle]
+        called = (one for one in implementations if not one.idle)
+        ordered = sorted(called, key=lambda one: one.rank)  # stable: plugins keep their order
         self.name = name
         self.wrappers = [one for one in ordered if one.wrapper]
         self.answers = [one for one in ordered if not one.wrapper]
@@ -196,7 +207,9 @@ class One(Hook):
         yield from super().problems()
         if len(self.answers) != 1:
             names = " and ".join(map(str, self.answers)) or "no plugin"
-            yield Problem(f"{self.name} needs one answer; it is answered by {names}", None, "hook-arity", "select one")
+            idle = [one.plugin.name for one in self.idle if not (self.answers or one.wrapper)]
+            help = f"write plugins: [{idle[0]}], which only its data selected" if idle else "select one"
+            yield Problem(f"{self.name} needs one answer; it is answered by {names}", None, "hook-arity", help)
 
 
 class Keyed(Hook):

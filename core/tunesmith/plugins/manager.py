@@ -41,6 +41,7 @@ class Call:
     version: str
     location: str
     wrapper: bool
+    selected_by: tuple[str, ...] = ()
 
 
 class Hooks:
@@ -73,10 +74,11 @@ class Hooks:
     def calls(self, name: str) -> list[Call]:
         """Return the implementations of a hook in call order, wrappers first."""
         hook = self.hooks[name]
-        return [
-            Call(one.plugin.name, one.plugin.distribution, one.plugin.version, one.location, one.wrapper)
-            for one in (*hook.wrappers, *hook.answers)
-        ]
+        return [_call(one) for one in (*hook.wrappers, *hook.answers)]
+
+    def idle(self, name: str) -> list[Call]:
+        """Return the implementations of a hook that are not called, since only their data selected their plugins."""
+        return [_call(one) for one in self.hooks[name].idle]
 
     def current(self) -> str:
         """Return the name of the plugin whose hook is running, or "the core"."""
@@ -159,6 +161,11 @@ class Hooks:
 
     def save_model(self, run: Run, policy: Policy, path: Path) -> None:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)
+
+
+def _call(one: Implementation) -> Call:
+    plugin = one.plugin
+    return Call(plugin.name, plugin.distribution, plugin.version, one.location, one.wrapper, plugin.selected_by)
 
 
 def _checked(plugin: LoadedPlugin, name: str) -> Callable[..., Any]:

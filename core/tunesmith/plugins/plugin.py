@@ -86,7 +86,7 @@ class Plugin:
         sources: what it reads rows from: file, hub, or the scheme of a URL.
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
         switches: keys of its own that activate it when they are set.
-        shared: keys of its own that other active plugins may own too, if all of them share it, with one type and default.
+        shared: keys of its own that other active plugins may own too, if all share it with one type and default.
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
             are available whenever the plugin is installed.
         method: what it trains on, if it answers compute_loss.
