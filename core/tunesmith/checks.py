@@ -11,7 +11,6 @@ from tunesmith.config.load import Wrong
 from tunesmith.config.secrets import is_secret, is_unexpanded
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import EnvironmentProblem, ModelError, Problem
-from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.run import Run
 from tunesmith.spelling import nearest
 
@@ -151,7 +150,7 @@ def warn(run: Run) -> None:
     if core.max_steps is not None:
         warn_of_intervals(run, core.max_steps)
     for plugin in run.hooks.plugins:
-        idle = [name for name in HOOKS if any(call.plugin == plugin.name for call in run.hooks.idle(name))]
+        idle = [name for name in run.hooks.specs if any(call.plugin == plugin.name for call in run.hooks.idle(name))]
         model = plugin.declaration.settings
         for key in [key for key in model.model_fields if key in run.config.document.values] if idle and model else ():
             message = f"acts on the data alone, since only {', '.join(plugin.selected_by)} selected {plugin.name}"

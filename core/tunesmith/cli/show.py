@@ -11,7 +11,6 @@ from rich.text import Text
 
 from tunesmith.files.record import last_record
 from tunesmith.finding import Finding, size
-from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.redact import redact
 from tunesmith.run import Run
 
@@ -104,7 +103,7 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
     record = last_record(run.output_dir)
     seconds = record.get("hook_seconds", {})
     rows: list[dict[str, Any]] = []
-    for name, function in HOOKS.items():
+    for name, function in run.hooks.specs.items():
         calls = [
             dataclasses.asdict(call) | {"seconds": seconds.get(f"{call.plugin}.{name}")}
             for call in run.hooks.calls(name)
@@ -112,6 +111,9 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
         patches = record.get("patches", []) if name == "patch_model" else []
         idle = [dataclasses.asdict(call) for call in run.hooks.idle(name)]
         rows.append({"hook": name, "arity": function.arity, "calls": calls, "patches": patches, "idle": idle})
+    for hook, plugin, owner in run.hooks.unasked:
+        calls = [{"plugin": plugin, "declared_by": owner}]
+        rows.append({"hook": hook, "arity": "", "calls": [], "patches": [], "idle": calls})
     return rows
 
 
@@ -120,7 +122,7 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
     console = Console(width=WIDE)
     head = ("hook", "arity", "plugin", "distribution", "selected by", "seconds, last run", "where")
     table = Table(*head, box=None, pad_edge=False)
-    for row in rows:
+    for row in (row for row in rows if row["arity"]):
         for number, call in enumerate(row["calls"] or [None]):
             names = (row["hook"], row["arity"]) if number == 0 else ("", "")
             if call is None:
@@ -133,6 +135,10 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
     console.print(table)
     for row in rows:
         for call in row["idle"]:
+            if "declared_by" in call:
+                line = f"{row['hook']} of {call['plugin']} is not called: the plugin that declares it is not active"
+                console.print(Text(f"{line}: {call['declared_by']}"))
+                continue
             why = f"only {', '.join(call['selected_by'])} selected the plugin; write plugins: [{call['plugin']}]"
             console.print(Text(f"{row['hook']} of {call['plugin']} is not called: {why}"))
         for patch in row["patches"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesmith.config.datasets import DATASET_KEYS, types_of
 from tunesmith.config.secrets import is_secret
-from tunesmith.config.selection import SELECTORS, Selection
+from tunesmith.config.selection import SELECTORS, Selection, is_ending
 from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import Problem
@@ -198,7 +198,9 @@ def selects(info: Mapping[str, Any]) -> str:
     types = list(dict.fromkeys(types_of(info)))
     ways += [f"type: {name} in datasets" for name in types[:3]]
     ways += [f"another of its {len(types)} types"] if len(types) > 3 else []
-    ways += [f"path: {source}://... in datasets" for source in info["sources"] if source not in (FILE, HUB)][:1]
+    ways += [f"path: ...{source} in datasets" for source in info["sources"] if is_ending(source)][:1]
+    schemes = (source for source in info["sources"] if source not in (FILE, HUB) and not is_ending(source))
+    ways += [f"path: {source}://... in datasets" for source in schemes][:1]
     ways += [f"{switch}: true" if _is_flag(info, switch) else f"{switch}: ..." for switch in info["switches"]]
     ways = ways or [f"plugins: [{info['name']}]"]
     return f"write {' or '.join(ways)}{DROP}"

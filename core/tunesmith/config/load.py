@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_args
 
@@ -186,7 +187,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
         except TunesmithError as error:
             problems += error.problems
     config = _validate(document, base, plugins, selection, problems)
-    hooks = Hooks(list(plugins.values()), replaced_defaults(selection.full()))
+    declared_by = partial(discovery.declared_by, available)
+    hooks = Hooks(list(plugins.values()), replaced_defaults(selection.full()), declared_by)
     specs: dict[str, list[DatasetSpec]] = {key: [] for key in DATASET_KEYS}
     with config.checking() as wrong:
         for entry in selection.entries:

@@ -9,6 +9,7 @@ import json
 import shlex
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata, resources
@@ -223,9 +224,16 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
     Its fields are those of the metadata, except that a schema is a list of keys and commands are a list of names.
     """
-    empty: dict[str, Any] = {"answers": {}, "strategies": {}}
-    empty |= {field: [] for field in ("sources", "commands", "schema", "dataset_schema")}
+    empty: dict[str, Any] = {"answers": {}, "strategies": {}, "offers": {}}
+    empty |= {field: [] for field in ("sources", "commands", "hookspecs", "schema", "dataset_schema")}
     return {name: {**empty, **outline} for name, outline in data_file("catalogue.json").items()}
+
+
+def declared_by(available: Mapping[str, Candidate]) -> dict[str, str]:
+    """Return hook -> the plugin that declares it, installed or to be installed, for hooks that plugins declare."""
+    owners = {hook: f'{name}, which is not installed: pip install "tunesmith[{name}]"'
+              for name, info in catalogue().items() for hook in info["hookspecs"]}  # fmt: skip
+    return owners | {hook: str(c) for c in available.values() for hook in c.info["hookspecs"]}
 
 
 def defaults() -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,7 +28,9 @@ from typing import Any, Literal, TypeVar
 
 from tunesmith.errors import PluginError, Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
+from tunesmith.plugins.plugin import declared_hooks
 from tunesmith.redact import redact
+from tunesmith.spelling import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
 Arguments = Mapping[str, Any]
@@ -46,14 +48,27 @@ DECLARED_IN = {"load_rows": "sources", "build_dataset": "strategies"}
 """For each keyed hook, the field of Plugin that declares the keys."""
 
 
-def spec(arity: Literal["one", "keyed", "chain", "all"]) -> Callable[[F], F]:
-    """Make a function the specification of the hook of its name."""
+def spec(arity: Literal["one", "keyed", "chain", "all"], keys: str = "") -> Callable[[F], F]:
+    """Make a function the specification of the hook of its name: its parameters are the arguments of the hook.
+
+    Args:
+        arity: which plugins answer. In a chain, each answer is the last argument of the next one.
+        keys: for a keyed hook, the field of Plugin with the names that a plugin answers: "answers.environment" or
+            "offers.rewards".
+    """
 
     def mark(function: F) -> F:
-        function.arity = arity  # type: ignore[attr-defined]
+        function.arity, function.keys = arity, keys  # type: ignore[attr-defined]
         return function
 
     return mark
+
+
+def keys_of(plugin: LoadedPlugin, field: str) -> Collection[str]:
+    """Return the keys that a plugin declares for a keyed hook; `field` is that of `spec`."""
+    name, _, part = field.partition(".")
+    value = getattr(plugin.declaration, name)
+    return value.get(part, ()) if part else value  # type: ignore[no-any-return]
 
 
 @dataclass
@@ -75,7 +90,8 @@ class Implementation:
         self.rank = 0 if options["tryfirst"] else 2 if options["trylast"] else 1
         self.parameters = [name for name in inspect.signature(function).parameters if name != "self"]
         kind = "wrapper" if self.wrapper else "impl"
-        self.idle = plugin.data_only and DATA_HOOKS.get(hook) != kind
+        own = hook in declared_hooks(plugin.declaration)
+        self.idle = plugin.data_only and DATA_HOOKS.get(hook) != kind and not own
         self.mutes = plugin.declaration.best_effort and hook not in BEFORE_THE_RUN
 
     def call(self, arguments: Arguments) -> Any:
@@ -172,7 +188,8 @@ class Implementation:
 class Hook(ABC):
     """A hook with its implementations in call order: `tryfirst` before the others, `trylast` after them."""
 
-    def __init__(self, name: str, implementations: Iterable[Implementation]):
+    def __init__(self, name: str, implementations: Iterable[Implementation], keys: str = ""):
+        self.keys = keys
         implementations = list(implementations)
         self.idle = [one for one in implementations if one.idle]
         called = (one for one in implementations if not one.idle)
@@ -213,16 +230,36 @@ class One(Hook):
 
 
 class Keyed(Hook):
+    @property
+    def field(self) -> str:
+        """The field of Plugin that declares the keys."""
+        return self.keys or DECLARED_IN[self.name]
+
+    def owner(self, key: str) -> str:
+        """Return the plugin that answers a key of a hook that a plugin declares. Raises PluginError if none does."""
+        owners = {name: one.plugin.name for one in self.answers for name in keys_of(one.plugin, self.field)}
+        if key not in owners:
+            close = nearest(key, owners)
+            help = f"did you mean {close!r}?" if close else f"answered: {', '.join(sorted(owners)) or 'none'}"
+            raise PluginError(f"no active plugin answers {self.name} for {key!r}", help=help, code="hook-arity")
+        return owners[key]
+
     def call(self, key: str = "", /, **arguments: Any) -> Any:
         owner = next(one for one in self.answers if one.plugin.name == key)
         return self.wrapped(partial(owner.require, arguments), arguments)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        owners: dict[str, Implementation] = {}
         for one in self.answers:
-            if not getattr(one.plugin.declaration, DECLARED_IN[self.name]):
+            keys = keys_of(one.plugin, self.field)
+            if not keys:
                 message = f"plugin {one.plugin.name} answers {self.name} but declares no keys for it"
-                yield Problem(message, one.location, "hook-arity", f"write Plugin({DECLARED_IN[self.name]}=...)")
+                yield Problem(message, one.location, "hook-arity", f"write Plugin({self.field.split('.')[0]}=...)")
+            for key in keys if self.keys else ():  # those of the kernel are checked where they select plugins
+                if (other := owners.setdefault(key, one)) is not one:
+                    message = f"{self.name} for {key!r} is answered by {other} and {one}"
+                    yield Problem(message, None, "hook-arity", "select one")
 
 
 class Chain(Hook):

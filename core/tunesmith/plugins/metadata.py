@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith.plugins.plugin import Plugin, Settings, implemented_hooks, rules_of
+from tunesmith.plugins.plugin import Plugin, Settings, declared_hooks, implemented_hooks, rules_of
 
 TEXTS = ("name", "module", "summary")
 """Fields that change nothing that the core decides, so that a difference in them is not an error."""
@@ -49,10 +50,19 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
         "hooks": implemented_hooks(module),
+        "hookspecs": {name: _described(function) for name, function in declared_hooks(plugin).items()},
+        "offers": {kind: dict(names) for kind, names in plugin.offers.items()},
         "errors": error_codes(module),
         "schema": schema(plugin.settings),
         "dataset_schema": schema(plugin.dataset_settings),
     }
+
+
+def _described(function: Any) -> dict[str, Any]:
+    """Return the metadata of a hook that a plugin declares."""
+    parameters = list(inspect.signature(function).parameters)
+    summary = (inspect.getdoc(function) or "").split("\n")[0]
+    return {"arity": function.arity, "keys": function.keys, "parameters": parameters, "summary": summary}
 
 
 def text_of(plugins: dict[str, dict[str, Any]]) -> str:
@@ -63,7 +73,8 @@ def text_of(plugins: dict[str, dict[str, Any]]) -> str:
 def outline(info: dict[str, Any]) -> dict[str, Any]:
     """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
     short = {field: info[field] for field in ("answers", "strategies", "sources")}
-    short |= {"commands": sorted(info["commands"])}
+    short |= {field: sorted(info[field]) for field in ("commands", "hookspecs")}
+    short |= {"offers": {kind: sorted(names) for kind, names in info["offers"].items()}}
     short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
     return {field: value for field, value in short.items() if value}
 

@@ -8,6 +8,8 @@ Tunesmith knows the keys and selectors of every installed plugin without importi
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,7 +85,8 @@ class Plugin:
         settings: the top-level YAML keys that the plugin owns.
         answers: selector key -> values that activate the plugin, such as {"adapter": ("lora",)}.
         strategies: row kind -> values of `datasets[].type` whose rows it turns into examples.
-        sources: what it reads rows from: file, hub, or the scheme of a URL.
+        sources: what it reads rows from: file, hub, the scheme of a URL, or endings of local files, such as ".db". With
+            an ending, the plugin reads only files with its endings, in preference to a plugin that reads any file.
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
         switches: keys of its own that activate it when they are set.
         shared: keys of its own that other active plugins may own too, if all share it with one type and default.
@@ -92,6 +95,10 @@ class Plugin:
         method: what it trains on, if it answers compute_loss.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         after, before: names of plugins whose hooks run before, or after, its own.
+        hookspecs: hooks that it declares for others: a module with functions marked with `spec`, or name -> function.
+            The plugin calls them by `run.hooks.ask(name, ...)`.
+        offers: kind -> name -> "module:function" of its own package, or ":function" of its own module. Other plugins
+            look it up by `run.offered(kind, name)`. None stands for a name that it answers in a keyed hook.
         best_effort: mute the plugin, with a warning, when one of its hooks fails. For loggers.
         on_resume: keys of its own that may change when a run resumes: "free", or "accept" if they have to be listed
             in accept_changes. All keys of a best-effort plugin are free.
@@ -111,6 +118,8 @@ class Plugin:
     needs: Needs | Callable[[Run], Needs] = Needs()
     after: Sequence[str] = ()
     before: Sequence[str] = ()
+    hookspecs: str | Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    offers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     best_effort: bool = False
     on_resume: Mapping[str, OnResume] = field(default_factory=dict)
 
@@ -120,7 +129,21 @@ def why_invalid(plugin: Plugin) -> str | None:
     keys = set(plugin.settings.model_fields if plugin.settings else ())
     if unknown := sorted(set(plugin.shared) - keys):
         return f"shared names {', '.join(unknown)}, which its settings do not contain"
+    if wrong := [source for source in plugin.sources if source.startswith(".") and source != source.lower()]:
+        return f"sources has {', '.join(wrong)}: endings are compared in lower case"
+    if plugin.hookspecs and not declared_hooks(plugin):
+        return "hookspecs has no function that is marked with tunesmith.spec(arity)"
+    for target in (target for names in plugin.offers.values() for target in names.values()):
+        if target is not None and not re.fullmatch(r"[\w.]*:\w+", target):
+            return f"offers has {target!r}, which is not of the form module:function"
     return None
+
+
+def declared_hooks(plugin: Plugin) -> dict[str, Callable[..., Any]]:
+    """Return the hooks that a plugin declares for others: name -> specification. Imports their module."""
+    hooks = plugin.hookspecs
+    members = vars(importlib.import_module(hooks)) if isinstance(hooks, str) else hooks
+    return {name: function for name, function in members.items() if callable(function) and hasattr(function, "arity")}
 
 
 def rules_of(plugin: Plugin) -> dict[str, OnResume]:
