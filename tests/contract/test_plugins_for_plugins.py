@@ -86,8 +86,8 @@ def test_a_missing_answer_or_key_is_an_error(tmp_path: Path) -> None:
 
 
 def test_two_plugins_can_not_declare_one_hook(tmp_path: Path) -> None:
-    source = "from tunesmith import spec\n@spec('all')\ndef run_tool(): ...\nplugin = Plugin(hookspecs={'run_tool': run_tool})"
-    local_plugin(tmp_path, "again", source)
+    source = "from tunesmith import spec\n@spec('all')\ndef run_tool(): ...\n"
+    local_plugin(tmp_path, "again", source + "plugin = Plugin(hookspecs={'run_tool': run_tool})")
     error = error_of(load, tmp_path, BASE + "plugins: [./tools_env.py, ./again.py, ./shout_tool.py]")
     message = "the hook run_tool is declared by plugin tools_env (./tools_env.py local) and by plugin again"
     assert message in str(error)
