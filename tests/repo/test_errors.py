@@ -114,7 +114,7 @@ def test_a_code_that_several_plugins_own_is_refused(tmp_path: Path, monkeypatch:
         path.write_text(json.dumps({name: {"errors": {"no-fuel": entry, "unknown-key": entry}}}))
     result = CliRunner().invoke(main, ["explain", "no-fuel", "unknown-key"])
     assert "'no-fuel' belongs to plugin car (fake-car 1.2.3) and plugin rocket (fake-rocket 1.2.3)" in result.output
-    assert "and tunesmith-core 0.1.0" in result.output and result.exit_code == 2
+    assert "and tunesmith-core 0.1.0" in result.output and result.exit_code == 6
     assert command_for(["no-fuel", "wrong-type"]) == "tunesmith explain wrong-type"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TypedDict
 
-from tunesmith.errors import ConfigError, Problem, TunesmithError
+from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.spelling import nearest
 
 COMMAND = "tunesmith explain"
@@ -86,7 +86,7 @@ def listing() -> str:
 def explain(codes: Sequence[str]) -> str:
     """Return the entries of these codes.
 
-    Raises ConfigError for unknown codes, with the nearest spelling, and for codes that several plugins own.
+    Raises ConfigError for unknown codes, with the nearest spelling, and PluginError for codes that several plugins own.
     """
     owners = by_owner()
     known = catalogue()["codes"]
@@ -101,7 +101,7 @@ def explain(codes: Sequence[str]) -> str:
             help = f"did you mean {close!r}?" if close else f"{COMMAND} without a code lists them"
             problems.append(Problem(f"unknown error code: {code!r}", "command line", "unknown-code", help))
     if problems:
-        raise ConfigError(problems)
+        raise (PluginError if any(p.code == "plugin-duplicate" for p in problems) else ConfigError)(problems)
     return "\n\n".join(_entry(code, known[code]) for code in dict.fromkeys(codes))
 
 
