@@ -124,10 +124,10 @@ def check_held_out(test_data: Path, folder: Path, **keys: Any) -> None:
 
 def check_metadata(name: str, module: ModuleType) -> None:
     """Check that the tunesmith.json of a plugin is up to date."""
-    from tunesmith.plugins.plugin import describe
+    from tunesmith.plugins.metadata import describe
 
     path = Path(str(module.__file__)).parents[1] / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe(name, module)))
+    assert json.loads(path.read_text()) == {name: json.loads(json.dumps(describe(name, module)))}
 
 
 def loss_plugins(config: Path) -> list[str]:

@@ -6,43 +6,44 @@ of plugins/ (names, values, keys, commands, sources), so that the core can name 
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "core"), str(ROOT / "engine")]
 
 
-def descriptions(group: str) -> dict[str, dict[str, object]]:
-    """Return name -> metadata of each plugin in a folder of the repository, read from its source."""
-    from tunesmith.plugins.plugin import describe
+def descriptions(group: str) -> dict[str, dict[str, Any]]:
+    """Return folder -> metadata of its plugins by name, for a group of folders, read from the source."""
+    from tunesmith.cli.plugins import of_folder
 
-    metadata = {}
-    for folder in sorted((ROOT / group).iterdir()):
-        if (folder / "pyproject.toml").is_file():
-            sys.path.insert(0, str(folder))
-            metadata[folder.name] = describe(folder.name, importlib.import_module(f"tunesmith_{folder.name}"))
-    return metadata
+    folders = [folder for folder in sorted((ROOT / group).iterdir()) if (folder / "pyproject.toml").is_file()]
+    return {folder.name: of_folder(folder) for folder in folders}
 
 
-def catalogue(metadata: dict[str, dict[str, object]]) -> str:
+def catalogue(metadata: dict[str, Any]) -> str:
     """Return the core's catalogue as JSON, with one line per plugin."""
-    from tunesmith.plugins.plugin import outline
+    from tunesmith.plugins.metadata import outline
 
     lines = [f"  {json.dumps(name)}: {json.dumps(outline(info), sort_keys=True)}" for name, info in metadata.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def main() -> int:
+    from tunesmith.plugins.discovery import FILE
+    from tunesmith.plugins.metadata import text_of
+
     texts = {}
     for group in ("plugins", "contrib"):
         metadata = descriptions(group)
-        for name, info in metadata.items():
-            texts[ROOT / group / name / "tunesmith.json"] = json.dumps(info, indent=2, sort_keys=True) + "\n"
+        for folder, plugins in metadata.items():
+            texts[ROOT / group / folder / FILE] = text_of(plugins)
         if group == "plugins":
-            texts[ROOT / "core/tunesmith/data/catalogue.json"] = catalogue(metadata)
+            texts[ROOT / "core/tunesmith/data/catalogue.json"] = catalogue(
+                {name: info for plugins in metadata.values() for name, info in plugins.items()}
+            )
     stale = []
     for path, text in texts.items():
         if not path.exists() or path.read_text("utf-8") != text:

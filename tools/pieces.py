@@ -38,4 +38,4 @@ def points(facts: dict[str, str]) -> str:
 def metadata() -> dict[str, dict[str, Any]]:
     """Return name -> static metadata of each first-party plugin, as `make metadata` writes it."""
     paths = sorted((Path(__file__).resolve().parent.parent / "plugins").glob("*/tunesmith.json"))
-    return {path.parent.name: json.loads(path.read_text("utf-8")) for path in paths}
+    return {name: info for path in paths for name, info in json.loads(path.read_text("utf-8")).items()}

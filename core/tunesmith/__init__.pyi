@@ -37,6 +37,7 @@ from tunesmith.errors import (
 )
 from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
+from tunesmith.plugins.dispatch import spec as spec
 from tunesmith.plugins.plugin import (
     Method as Method,
     Needs as Needs,

@@ -149,6 +149,12 @@ def warn(run: Run) -> None:
         run.warn("learning_rate", f"{core.learning_rate:g} is far above the usual range, 1e-5 to 1e-3")
     if core.max_steps is not None:
         warn_of_intervals(run, core.max_steps)
+    for plugin in run.hooks.plugins:
+        idle = [name for name in run.hooks.specs if any(call.plugin == plugin.name for call in run.hooks.idle(name))]
+        model = plugin.declaration.settings
+        for key in [key for key in model.model_fields if key in run.config.document.values] if idle and model else ():
+            message = f"acts on the data alone, since only {', '.join(plugin.selected_by)} selected {plugin.name}"
+            run.warn(key, f"{message}; write plugins: [{plugin.name}] for {', '.join(idle)}")
     for path, value in _leaves(run.config.document.values):
         if is_secret(path, value):
             run.warn(path, "looks like a secret: take it out of this file, and set it as an environment variable")

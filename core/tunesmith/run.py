@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,9 @@ from tunesmith.config.settings import CoreSettings
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.engine import engine
 from tunesmith.errors import PluginError
+from tunesmith.plugins import offers
 from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.offers import Offer
 from tunesmith.plugins.owned import Owned
 from tunesmith.plugins.patches import Patches
 from tunesmith.plugins.plugin import Method, Needs, Settings
@@ -90,6 +92,8 @@ class Run:
     """Lines of the summary: everything that was dropped, cut, replaced by a fallback, or ignored."""
     states: dict[str, Stateful] = field(default_factory=dict)
     """Registered states of plugins, which checkpoints contain."""
+    used_offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
+    """What plugins offer and this run uses, by (kind, name)."""
     _world: World | None = None
 
     def __post_init__(self) -> None:
@@ -115,9 +119,43 @@ class Run:
         """The union of what the active plugins need from a forward pass."""
         total = Needs()
         for plugin in self.hooks.plugins:
+            if plugin.data_only:
+                continue
             needs = plugin.declaration.needs
             total |= needs(self) if callable(needs) else needs
         return total
+
+    def find_offer(self, kind: str, name: str, path: str | KeyPath, known: Collection[str] = ()) -> Offer | None:
+        """Return what an installed plugin offers (`Plugin.offers`), without importing it; None for a name in `known`.
+
+        Its distribution and version are recorded in run.json, and compared when the run resumes.
+
+        Args:
+            kind: the kind of thing, such as "dpo_losses".
+            name: its name, as the YAML writes it.
+            path: the key that names it: "key" or ("group", "key").
+            known: the names that the caller has itself.
+
+        Raises ConfigError with the place of the key if no plugin offers the name, and PluginError for a duplicate.
+        """
+        available = self.config.selection.available
+        offer = offers.find(available, kind, name, self.hooks.current() if name in known else None)
+        if offer is not None:
+            self.used_offers[kind, name] = offer
+        elif name not in known:
+            help = offers.advice(available, kind, name, known)
+            raise self.config.error(path, f"has an unknown name: {name}", help, "unknown-value")
+        return offer
+
+    def offered(self, kind: str, name: str, path: str | KeyPath) -> Any:
+        """Import and return what an installed plugin offers. The arguments and errors are those of `find_offer`.
+
+        Example:
+            reward = run.offered("rewards", "gsm8k", "reward_funcs")
+        """
+        offer = self.find_offer(kind, name, path)
+        assert offer is not None
+        return offer.load()
 
     @property
     def rollout(self) -> Rollout | None:

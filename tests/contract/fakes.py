@@ -15,7 +15,8 @@ from tunesmith.config.load import Config, load_config
 from tunesmith.errors import Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
-from tunesmith.plugins.plugin import Method, Plugin, describe, hookimpl
+from tunesmith.plugins.metadata import describe
+from tunesmith.plugins.plugin import Method, Plugin, hookimpl
 from tunesmith.run import Run
 
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
@@ -46,17 +47,19 @@ def distribution(
     version: str = "1.2.3",
     requires: Sequence[str] = (),
 ) -> Path:
-    """Install a distribution with one plugin into a folder of sys.path, and return the module file of the plugin.
+    """Install a distribution with a plugin into a folder of sys.path, and return the module file of the plugin.
+
+    If the distribution `name` is already there, the plugin is added to it.
 
     `described_by` is the source that the static metadata describes: "" is the source of the plugin itself, and None
     writes no metadata.
     """
     name = name or f"fake-{word}"
-    module = name.replace("-", "_")
+    module = f"fake_{word}" if name.startswith("fake-") else name.replace("-", "_")
     path = site / f"{module}.py"
     path.write_text(HEADER + textwrap.dedent(source), encoding="utf-8")
-    info = site / f"{module}-{version}.dist-info"
-    info.mkdir()
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(exist_ok=True)
     lines = [
         "Metadata-Version: 2.1",
         f"Name: {name}",
@@ -64,11 +67,15 @@ def distribution(
         *(f"Requires-Dist: {r}" for r in requires),
     ]
     (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(f"[tunesmith]\n{word} = {module}\n", encoding="utf-8")
+    entry_points = info / "entry_points.txt"
+    before = entry_points.read_text("utf-8") if entry_points.exists() else "[tunesmith]\n"
+    entry_points.write_text(f"{before}{word} = {module}\n", encoding="utf-8")
     if described_by is not None:
-        static = describe(word, module_of(described_by or source, module))
-        (info / "extra_metadata").mkdir()
-        (info / "extra_metadata" / "tunesmith.json").write_text(json.dumps(static), encoding="utf-8")
+        static = info / "extra_metadata" / "tunesmith.json"
+        static.parent.mkdir(exist_ok=True)
+        plugins = json.loads(static.read_text("utf-8")) if static.exists() else {}
+        plugins[word] = describe(word, module_of(described_by or source, module))
+        static.write_text(json.dumps(plugins), encoding="utf-8")
     importlib.invalidate_caches()
     return path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.fakes import BASE, DATA, error_of, load, problems_of, write
+from tests.contract.fakes import BASE, DATA, error_of, load, local_plugin, problems_of, write
 from tunesmith.config import keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
@@ -128,3 +128,38 @@ def test_conflicting_keys_are_all_reported_with_their_places(lines: str, tmp_pat
     for problem in error.problems:
         number = [line.split(":")[0] for line in path.read_text().splitlines()].index(problem.message.split()[0]) + 1
         assert str(problem.where).startswith(f"{path}:{number}:")
+
+
+OWNER = "class Mine(Settings):\n    every: {type}\nplugin = Plugin(settings=Mine, shared={shared})\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        (("int = 1", ()), ("int = 1", ()), "both declare Plugin(shared="),
+        (("int = 1", ("every",)), ("int = 1", ()), "both declare Plugin(shared="),
+        (("int = 1", ("every",)), ("str = 'x'", ("every",)), "different types or defaults"),
+        (("int = 1", ("every",)), ("int = 2", ("every",)), "different types or defaults"),
+    ],
+)
+def test_two_active_owners_of_a_key_are_both_named(one: tuple, two: tuple, words: str, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    for name, (kind, shared) in (("one", one), ("two", two)):
+        local_plugin(tmp_path, name, OWNER.format(type=kind, shared=shared))
+    path = write(tmp_path, BASE + "plugins: [./one.py, ./two.py]\nevery: 3\n")
+    error = error_of(load_config, path)
+    where, problem = problems_of(error, path)[0]
+    assert (where, problem.code) == ("3:1", "plugin-shared-key")
+    assert "every belongs to one (./one.py local) and two (./two.py local)" in problem.message and words in str(problem)
+
+
+def test_a_shared_key_reaches_both_owners(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        local_plugin(tmp_path, name, OWNER.format(type="int = 1", shared=("every",)))
+    config, _ = load(tmp_path, BASE + "plugins: [./one.py, ./two.py]\nevery: 3\n")
+    assert [config.plugins[name].every for name in ("one", "two")] == [3, 3]  # type: ignore[union-attr]
+
+
+def test_a_shared_key_that_the_settings_lack_is_an_error(tmp_path: Path) -> None:
+    local_plugin(tmp_path, "one", OWNER.format(type="int = 1", shared=("evry",)))
+    [problem] = error_of(load, tmp_path, BASE + "plugins: [./one.py]").problems
+    assert problem.code == "plugin-shape" and "shared names evry" in problem.message

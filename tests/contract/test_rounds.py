@@ -24,7 +24,7 @@ from tunesmith.errors import PluginError
 PLUGINS = Path(__file__).parent / "plugins"
 DEAD = '''
 from tunesmith import Plugin, hookimpl
-plugin = Plugin(rewards=("odd_tokens",))
+plugin = Plugin(offers={"rewards": {"odd_tokens": None}})
 @hookimpl
 def score_rewards(groups):
     """Groups of prompts with an even number of tokens are dead."""
@@ -226,7 +226,7 @@ def test_a_request_of_a_prompt_has_the_settings_of_the_rollout(tmp_path: Path) -
 
 def test_unknown_generator_and_missing_rollout_are_errors(tmp_path: Path) -> None:
     error = error_of(tiny.train, run_config(tmp_path, groups_generator="vllm"))
-    assert "no active plugin answers the generator 'vllm'" in str(error) and "policy, echo" in str(error)
+    assert "no active plugin answers build_generator for 'vllm'" in str(error) and "answered: echo" in str(error)
     (tmp_path / "plain.py").write_text(
         'from tunesmith import *\nplugin = Plugin(answers={"rl": ("plain",)}, method=Method(rows=("prompt",)))\n'
         "@hookimpl\ndef compute_loss(out): ...\n"

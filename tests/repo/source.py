@@ -48,7 +48,9 @@ def words(group: str = "plugins") -> list[str]:
 def plugin_metadata() -> dict[str, dict[str, Any]]:
     """Return name -> static metadata of each first-party plugin, as `make metadata` writes it."""
     return {
-        folder.name: json.loads((folder / "tunesmith.json").read_text("utf-8")) for folder in plugin_folders("plugins")
+        name: info
+        for folder in plugin_folders("plugins")
+        for name, info in json.loads((folder / "tunesmith.json").read_text("utf-8")).items()
     }
 
 

@@ -99,10 +99,23 @@ def test_explain_knows_the_codes_of_a_third_party(tmp_path: Path, monkeypatch: p
     module.write_text("1 / 0\n")
     path = next(tmp_path.glob("*.dist-info")) / "extra_metadata" / "tunesmith.json"
     entry = {"exit": 3, "means": "No fuel.", "do": "Add fuel.", "wrong": "fuel: 0", "right": "fuel: 1"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"errors": {"no-fuel": entry}}))
+    path.write_text(json.dumps({"rocket": {"errors": {"no-fuel": entry}}}))
     result = CliRunner().invoke(main, ["explain", "no-fuel"])
     assert (result.exit_code, result.output.splitlines()[0]) == (0, "no-fuel (exit 3): No fuel.")
     assert command_for(["no-fuel"]) == "tunesmith explain no-fuel"
+
+
+def test_a_code_that_several_plugins_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = {"exit": 3, "means": "No fuel.", "do": "Add fuel.", "wrong": "fuel: 0", "right": "fuel: 1"}
+    for name in ("rocket", "car"):
+        distribution(tmp_path, name, "plugin = Plugin()\n")
+        path = tmp_path / f"fake_{name}-1.2.3.dist-info/extra_metadata/tunesmith.json"
+        path.write_text(json.dumps({name: {"errors": {"no-fuel": entry, "unknown-key": entry}}}))
+    result = CliRunner().invoke(main, ["explain", "no-fuel", "unknown-key"])
+    assert "'no-fuel' belongs to plugin car (fake-car 1.2.3) and plugin rocket (fake-rocket 1.2.3)" in result.output
+    assert "and tunesmith-core 0.1.0" in result.output and result.exit_code == 6
+    assert command_for(["no-fuel", "wrong-type"]) == "tunesmith explain wrong-type"
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
-from tests.repo.source import ROOT
+from tests.repo.source import ROOT, plugin_metadata
 
 HEADINGS = {
     "conversation": "Conversations and instructions", "text": "Texts", "pair": "Pairs", "labelled": "Labelled answers",
@@ -20,8 +19,8 @@ PAGE = (ROOT / "docs/formats.md").read_text("utf-8")
 def types() -> list[tuple[str, str]]:
     """Return (kind of rows, type) for each type that a plugin declares."""
     pairs = set()
-    for path in sorted((ROOT / "plugins").glob("*/tunesmith.json")):
-        for kind, names in json.loads(path.read_text("utf-8"))["strategies"].items():
+    for info in plugin_metadata().values():
+        for kind, names in info["strategies"].items():
             pairs |= {(kind, name) for name in names}
     return sorted(pairs)
 

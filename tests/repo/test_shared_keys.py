@@ -1,19 +1,16 @@
-"""A key that several plugins declare has the same type, default and bounds in all of them."""
+"""A key that several plugins declare is shared by all of them, with one type, default and bounds."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.repo.source import ROOT
+from tests.repo.source import plugin_metadata
 
 
 def declared() -> dict[str, dict[str, dict[str, object]]]:
     """Return key -> plugin -> schema without descriptions, for the top-level keys that several plugins declare."""
     owners_of: dict[str, dict[str, dict[str, object]]] = {}
-    for path in sorted((ROOT / "plugins").glob("*/tunesmith.json")):
-        info = json.loads(path.read_text("utf-8"))
+    for info in plugin_metadata().values():
         for key, schema in info["schema"].get("properties", {}).items():
             owners_of.setdefault(key, {})[info["name"]] = {
                 k: v for k, v in schema.items() if k not in ("description", "title")
@@ -32,3 +29,8 @@ def test_shared_keys_exist() -> None:
 def test_shared_key_has_one_schema(key: str) -> None:
     schemas = list(SHARED[key].values())
     assert all(schema == schemas[0] for schema in schemas), SHARED[key]
+
+
+@pytest.mark.parametrize("key", sorted(SHARED))
+def test_shared_key_is_declared_as_shared(key: str) -> None:
+    assert all(key in plugin_metadata()[name]["shared"] for name in SHARED[key])

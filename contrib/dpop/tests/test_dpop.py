@@ -1,4 +1,4 @@
-"""DPO-Positive penalizes a chosen answer that becomes less likely, and is found by its entry point."""
+"""DPO-Positive penalizes a chosen answer that becomes less likely, and is found by its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import inspect
 import json
 import math
 import re
-import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,10 +53,7 @@ def test_the_code_in_the_docs_is_that_of_the_package() -> None:
     generator = torch.Generator().manual_seed(3)
     sides = torch.randn(2, 64, generator=generator).tolist()
     assert page_globals["dpop"](pairs(*sides), OPTIONS).equal(dpop(pairs(*sides), OPTIONS))
-    entries = re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)
-    documented = next(tomllib.loads(block) for block in entries if "tunesmith.dpo_losses" in block)
-    package = tomllib.loads((ROOT / "contrib" / "dpop" / "pyproject.toml").read_text("utf-8"))
-    assert documented["project"]["entry-points"] == package["project"]["entry-points"]
+    assert page_globals["plugin"] == tunesmith_dpop.plugin
 
 
 def test_the_loss_is_found_by_its_name_and_can_be_added_to_another(tmp_path: Path) -> None:
@@ -66,5 +62,13 @@ def test_the_loss_is_found_by_its_name_and_can_be_added_to_another(tmp_path: Pat
     first, second = tiny.metrics(tmp_path / "out")
     assert first["dpop"] == pytest.approx(math.log(2), abs=1e-6)  # the policy is still the reference
     assert second["loss"] == pytest.approx(second["dpop"] + second["sft"], rel=1e-6)
-    notes = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["notes"]
-    assert notes["dpo_loss_type dpop"] == "tunesmith-dpop 0.1.0"
+    record = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
+    assert record["notes"]["dpo_loss_type dpop"] == "tunesmith-dpop 0.1.0"
+    offer = {
+        "kind": "dpo_losses",
+        "name": "dpop",
+        "plugin": "dpop",
+        "distribution": "tunesmith-dpop",
+        "version": "0.1.0",
+    }
+    assert record["offers"] == [offer] and "dpop" not in {plugin["name"] for plugin in record["plugins"]}

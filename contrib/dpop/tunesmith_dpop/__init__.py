@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tunesmith_dpo.margins import Margins
     from tunesmith_dpo.options import Options
 
-plugin = Plugin()  # declares nothing: the loss is found by its entry point
+plugin = Plugin(offers={"dpo_losses": {"dpop": ":dpop"}})
 
 
 def dpop(pair: Margins, options: Options) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TypedDict
 
-from tunesmith.errors import ConfigError, Problem, TunesmithError
+from tunesmith.errors import ConfigError, PluginError, Problem, TunesmithError
 from tunesmith.spelling import nearest
 
 COMMAND = "tunesmith explain"
@@ -39,16 +39,29 @@ def core_catalogue() -> Catalogue:
 
 
 def catalogue() -> Catalogue:
-    """Return the codes of the core and the engine, and those in the metadata of the installed plugins."""
-    from tunesmith.plugins.discovery import installed
+    """Return the codes of the core and the engine, and those in the metadata of the installed plugins.
 
-    codes: dict[str, Entry] = {}
+    A code with several meanings is left out.
+    """
+    codes = {code: next(iter(meanings.values())) for code, meanings in by_owner().items() if len(meanings) == 1}
+    return {"exits": core_catalogue()["exits"], "codes": codes}
+
+
+def by_owner() -> dict[str, dict[str, Entry]]:
+    """Return code -> owner -> meaning. The core and each installed plugin own codes; no plugin is imported."""
+    from tunesmith.plugins.discovery import CORE, core_version, installed
+
+    core = f"{CORE} {core_version()}"
+    owners: dict[str, dict[str, Entry]] = {}
     try:
         for plugin in installed().values():
-            codes |= plugin.info["errors"]
+            for code, entry in plugin.info["errors"].items():
+                owners.setdefault(code, {})[f"plugin {plugin}"] = entry
     except TunesmithError:
         pass  # damaged metadata is reported by the command itself
-    return {"exits": core_catalogue()["exits"], "codes": codes | core_catalogue()["codes"]}
+    for code, entry in core_catalogue()["codes"].items():
+        owners.setdefault(code, {})[core] = entry
+    return owners
 
 
 def command_for(codes: Iterable[str]) -> str | None:
@@ -71,16 +84,24 @@ def listing() -> str:
 
 
 def explain(codes: Sequence[str]) -> str:
-    """Return the entries of these codes. Raises ConfigError for unknown codes, with the nearest spelling."""
+    """Return the entries of these codes.
+
+    Raises ConfigError for unknown codes, with the nearest spelling, and PluginError for codes that several plugins own.
+    """
+    owners = by_owner()
     known = catalogue()["codes"]
     problems = []
     for code in codes:
-        if code not in known:
+        if len(owners.get(code, ())) > 1:
+            message = f"error code {code!r} belongs to {' and '.join(owners[code])}"
+            help = "begin the codes of a plugin with its name, in its errors.toml"
+            problems.append(Problem(message, "command line", "plugin-duplicate", help))
+        elif code not in known:
             close = nearest(code, set(known))
             help = f"did you mean {close!r}?" if close else f"{COMMAND} without a code lists them"
             problems.append(Problem(f"unknown error code: {code!r}", "command line", "unknown-code", help))
     if problems:
-        raise ConfigError(problems)
+        raise (PluginError if any(p.code == "plugin-duplicate" for p in problems) else ConfigError)(problems)
     return "\n\n".join(_entry(code, known[code]) for code in dict.fromkeys(codes))
 
 

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -161,23 +162,20 @@ def verify(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @json_option
-def plugins(as_json: bool) -> None:
-    """List the installed plugins."""
-    from tunesmith.config.keys import DROP, selects
-    from tunesmith.plugins.discovery import installed
+@click.option("--write", metavar="FOLDER", help="Write tunesmith.json for the plugins of the distribution in a folder.")
+def plugins(as_json: bool, write: str | None) -> None:
+    """List the installed plugins: what selects each, and what it offers to others.
 
-    rows = [
-        {"name": c.name, "distribution": c.distribution, "version": c.version, "summary": c.info["summary"],
-         "answers": c.info["answers"], "strategies": c.info["strategies"], "hooks": c.info["hooks"],
-         "requires": c.requires, "selected_by": selects(c.info).removesuffix(DROP)}
-        for c in installed().values()
-    ]  # fmt: skip
+    With --write, import the plugins of the distribution in a folder, and describe them in its tunesmith.json.
+    """
+    from tunesmith.cli import plugins as of_plugins
 
-    def as_text() -> None:
-        for row in rows:
-            click.echo(f"{row['name']:12} {row['distribution']} {row['version']}\n{'':12} {row['summary']}")
-
-    show(rows, as_json, as_text)
+    if write is not None:
+        lines = of_plugins.write(Path(write))
+        show({"lines": lines}, as_json, lambda: click.echo("\n".join(lines)))
+        return
+    rows = of_plugins.listing()
+    show(rows, as_json, lambda: click.echo("\n".join(map(of_plugins.lines_of, rows))))
 
 
 @main.command(context_settings=OVERRIDES)

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from tunesmith.files.record import last_record
 from tunesmith.finding import Finding, size
-from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.redact import redact
 from tunesmith.run import Run
 
@@ -105,31 +104,46 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
     record = last_record(run.output_dir)
     seconds = record.get("hook_seconds", {})
     rows: list[dict[str, Any]] = []
-    for name, function in HOOKS.items():
+    for name, function in run.hooks.specs.items():
         calls = [
             dataclasses.asdict(call) | {"seconds": seconds.get(f"{call.plugin}.{name}")}
             for call in run.hooks.calls(name)
         ]
         off = [plugin for plugin, candidate in run.config.selection.off.items() if name in candidate.info["hooks"]]
         patches = record.get("patches", []) if name == "patch_model" else []
-        rows.append({"hook": name, "arity": function.arity, "calls": calls, "off": off, "patches": patches})
+        idle = [dataclasses.asdict(call) for call in run.hooks.idle(name)]
+        rows.append(
+            {"hook": name, "arity": function.arity, "calls": calls, "off": off, "patches": patches, "idle": idle}
+        )
+    for hook, plugin, owner in run.hooks.unasked:
+        calls = [{"plugin": plugin, "declared_by": owner}]
+        rows.append({"hook": hook, "arity": "", "calls": [], "off": [], "patches": [], "idle": calls})
     return rows
 
 
 def show_hooks(rows: list[dict[str, Any]]) -> None:
     """Print a table of hooks with their implementations, and the patches of the last run."""
     console = Console(width=WIDE)
-    table = Table("hook", "arity", "plugin", "distribution", "seconds, last run", "where", box=None, pad_edge=False)
-    for row in rows:
-        answers = []
+    head = ("hook", "arity", "plugin", "distribution", "selected by", "seconds, last run", "where")
+    table = Table(*head, box=None, pad_edge=False)
+    for row in (row for row in rows if row["arity"]):
+        answers: list[tuple[Any, ...]] = []
         for call in row["calls"]:
-            plugin = call["plugin"] + (" (wraps)" if call["wrapper"] else "")
+            wraps = " (wraps)" if call["wrapper"] else ""
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
-            answers.append((plugin, f"{call['distribution']} {call['version']}", seconds, call["location"]))
-        answers += [(Text(f"{name} (switched off)", "dim"), "", "", "") for name in row["off"]]
-        for number, answer in enumerate(answers or [(Text("no plugin", "dim"), "", "", "")]):
+            distribution, selected_by = f"{call['distribution']} {call['version']}", ", ".join(call["selected_by"])
+            answers.append((call["plugin"] + wraps, distribution, selected_by, seconds, call["location"]))
+        answers += [(Text(f"{name} (switched off)", "dim"), "", "", "", "") for name in row["off"]]
+        for number, answer in enumerate(answers or [(Text("no plugin", "dim"), "", "", "", "")]):
             table.add_row(*((row["hook"], row["arity"]) if number == 0 else ("", "")), *answer)
     console.print(table)
     for row in rows:
+        for call in row["idle"]:
+            if "declared_by" in call:
+                line = f"{row['hook']} of {call['plugin']} is not called: the plugin that declares it is not active"
+                console.print(Text(f"{line}: {call['declared_by']}"))
+                continue
+            why = f"only {', '.join(call['selected_by'])} selected the plugin; write plugins: [{call['plugin']}]"
+            console.print(Text(f"{row['hook']} of {call['plugin']} is not called: {why}"))
         for patch in row["patches"]:
             console.print(f"patch of {patch['target']} by {patch['owner']}: applied to {patch['applied']}")

@@ -8,12 +8,13 @@ from typing import Any
 
 from tunesmith.config.datasets import DATASET_KEYS, types_of
 from tunesmith.config.secrets import is_secret
-from tunesmith.config.selection import SELECTORS, Selection
+from tunesmith.config.selection import SELECTORS, Selection, is_ending
 from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import Problem
 from tunesmith.files.paths import FILE, HUB
 from tunesmith.plugins.discovery import Candidate, catalogue, data_file
+from tunesmith.plugins.metadata import shape
 from tunesmith.spelling import nearest
 
 
@@ -44,7 +45,7 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
 def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
     """Return a problem for every key that nothing would read, with what to write instead."""
     checker = _Checker(document, available, selection)
-    return [*checker.top(), *checker.datasets(), *checker.idle()]
+    return [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
 
 
 class _Checker:
@@ -80,6 +81,21 @@ class _Checker:
                 where = self.document.where(("plugins", index))
                 message = f"plugin {name!r} has no effect: its switch is not set"
                 yield Problem(message, where, "idle-plugin", selects(self.active[name].info))
+
+    def shared(self) -> Iterator[Problem]:
+        """Yield a problem for each key that several active plugins own, unless all share it with one type."""
+        for key, names in owners(self.active, "schema").items():
+            infos = [self.active[name].info for name in names]
+            if len(infos) == 1:
+                continue
+            same = all(shape(info["schema"])[key] == shape(infos[0]["schema"])[key] for info in infos)
+            if same and all(key in info["shared"] for info in infos):
+                continue
+            why = "" if same else ", with different types or defaults"
+            message = f"key {key} belongs to {' and '.join(str(self.active[name]) for name in names)}{why}"
+            help = "keep one of the plugins, or rename the key in one of them"
+            help += f'; if they mean the same by it, both declare Plugin(shared=("{key}",))' if same else ""
+            yield Problem(message, self.document.where((key,)), "plugin-shared-key", help)
 
     def switched_off(self, name: str) -> bool:
         """Return True if a plugin is off by `-name` or by a switch that is false: its keys may stay in the YAML."""
@@ -185,7 +201,9 @@ def selects(info: Mapping[str, Any]) -> str:
     types = list(dict.fromkeys(types_of(info)))
     ways += [f"type: {name} in datasets" for name in types[:3]]
     ways += [f"another of its {len(types)} types"] if len(types) > 3 else []
-    ways += [f"path: {source}://... in datasets" for source in info["sources"] if source not in (FILE, HUB)][:1]
+    ways += [f"path: ...{source} in datasets" for source in info["sources"] if is_ending(source)][:1]
+    schemes = (source for source in info["sources"] if source not in (FILE, HUB) and not is_ending(source))
+    ways += [f"path: {source}://... in datasets" for source in schemes][:1]
     ways += [f"{switch}: true" if _is_flag(info, switch) else f"{switch}: ..." for switch in info["switches"]]
     ways = ways or [f"plugins: [{info['name']}]"]
     return f"write {' or '.join(ways)}{DROP}"

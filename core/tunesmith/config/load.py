@@ -7,7 +7,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_args
 
@@ -181,11 +182,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
     plugins: dict[str, LoadedPlugin] = {}
     for name, candidate in selection.active.items():
         try:
-            plugins[name] = candidate.load()
+            selected_by = tuple(selection.selected_by[name])
+            plugins[name] = replace(candidate.load(), selected_by=selected_by, data_only=selection.data_only(name))
         except TunesmithError as error:
             problems += error.problems
     config = _validate(document, base, plugins, selection, problems)
-    hooks = Hooks(list(plugins.values()), replaced_defaults(selection.active))
+    declared_by = partial(discovery.declared_by, available)
+    hooks = Hooks(list(plugins.values()), replaced_defaults(selection.full()), declared_by)
     specs: dict[str, list[DatasetSpec]] = {key: [] for key in DATASET_KEYS}
     with config.checking() as wrong:
         for entry in selection.entries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
-from tunesmith.files.paths import is_library_file, source_of
+from tunesmith.files.paths import FILE, ending_of, is_common, is_library_file, source_of
 from tunesmith.plugins.discovery import Candidate, catalogue, defaults
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.spelling import nearest
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
 """Keys whose value selects the plugin that answers it."""
+OF_DATA = ("type: ", "path: ")
 
 
 @dataclass
@@ -27,13 +28,50 @@ class Selection:
     """
 
     active: dict[str, Candidate] = field(default_factory=dict)
+    selected_by: dict[str, list[str]] = field(default_factory=dict)
+    """Plugin -> what selected it: "plugins:", "rl: dpo", "use_tensorboard", "type: alpaca", "default"."""
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     off: dict[str, Candidate] = field(default_factory=dict)
     """The default plugins that `plugins: [-name]` switches off."""
+    available: dict[str, Candidate] = field(default_factory=dict)
+    """The installed plugins, and the local plugins that the config names."""
 
-    def add(self, candidate: Candidate) -> None:
+    def add(self, candidate: Candidate, by: str) -> None:
         self.active.setdefault(candidate.name, candidate)
+        reasons = self.selected_by.setdefault(candidate.name, [])
+        reasons += [by] if by not in reasons else []
+
+    def data_only(self, name: str) -> bool:
+        """Return True if only `type:` or `path:` selected an active plugin: it takes part in the data alone."""
+        return all(by.startswith(OF_DATA) for by in self.selected_by[name])
+
+    def full(self) -> dict[str, Candidate]:
+        """Return the active plugins that take part in all hooks, by name."""
+        return {name: candidate for name, candidate in self.active.items() if not self.data_only(name)}
+
+
+def is_ending(source: str) -> bool:
+    """Return True for a source that is the ending of a file, such as ".db"."""
+    return source.startswith(".")
+
+
+def ending_readers(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return ending -> the plugins that read local files with it, from the metadata of plugins by name."""
+    readers: dict[str, list[str]] = {}
+    for name, info in infos.items():
+        for ending in filter(is_ending, info["sources"]):
+            readers.setdefault(ending, []).append(name)
+    return readers
+
+
+def other_endings(available: Mapping[str, Candidate]) -> str:
+    """Return which other files plugins read, installed or not, as a part of a help line; "" if there are none."""
+    installed = ending_readers({c.name: c.info for c in available.values()})
+    parts = [f"{ending} (plugin {' or '.join(names)})" for ending, names in sorted(installed.items())]
+    extras = {ending: names for ending, names in ending_readers(catalogue()).items() if ending not in installed}
+    parts += [f'{ending} (pip install "tunesmith[{names[0]}]")' for ending, names in sorted(extras.items())]
+    return f"; other plugins read {', '.join(parts)}" if parts else ""
 
 
 class Selector:
@@ -49,7 +87,7 @@ class Selector:
         self.available = available
         self.base = base
         self.place_of = place_of
-        self.result = Selection()
+        self.result = Selection(available=available)
 
     def select(self, values: dict[str, Any], entries: list[Entry]) -> Selection:
         """Return the selection, with the strategy and the reader of each entry resolved.
@@ -69,7 +107,7 @@ class Selector:
         for candidate in self.available.values():
             for switch in candidate.info["switches"]:
                 if values.get(switch) is not None and values[switch] is not False:
-                    self.result.add(candidate)
+                    self.result.add(candidate, switch)
         for key in SELECTORS:
             if isinstance(values.get(key), str):
                 self.by_value(key, values[key], (key,), named)
@@ -115,7 +153,7 @@ class Selector:
         try:
             if candidate.static is None:
                 candidate.load()
-            self.result.add(candidate)
+            self.result.add(candidate, "plugins:")
         except PluginError as error:
             self.result.problems += error.problems
 
@@ -134,14 +172,25 @@ class Selector:
             path = (*entry.path, "type")
             known = {name for candidate in self.available.values() for name in types_of(candidate.info)}
             entry.type = type_of(value, known)
-            owners = strategies_for(entry.type, self.available.values(), kinds_of(self.result.active, self.available))
+            owners = strategies_for(entry.type, self.available.values(), kinds_of(self.result.full(), self.available))
             if owners or not self._refuse_module(entry.type, known, path):
                 entry.strategy = self._take(owners, types_of, f"type: {entry.type}", entry.type, path, named)
         if isinstance(target := entry.values.get("path"), str):
-            entry.source = source_of(target, entry.values.get("revision"))
+            endings = ending_readers({**catalogue(), **{c.name: c.info for c in self.available.values()}})
+            entry.source = source_of(target, entry.values.get("revision"), endings)
+            subject, value = f"a path of kind {entry.source!r}", entry.source
             owners = [c for c in self.available.values() if entry.source in c.info["sources"]]
-            subject, path = f"a path of kind {entry.source!r}", (*entry.path, "path")
-            entry.reader = self._take(owners, lambda info: info["sources"], subject, entry.source, path, named)
+            if entry.source == FILE:
+                owners = [c for c in owners if not any(map(is_ending, c.info["sources"]))]
+                # Installing a plugin changes nothing: it has to be named to read what the default reader reads.
+                ending = ending_of(target, endings)
+                claims = [c for c in self.available.values() if ending in c.info["sources"]]
+                if is_common(target):
+                    claims = [c for c in claims if c.name in named]
+                if ending and (claims or not is_common(target)):
+                    owners, subject, value = claims, f"a path that ends in {ending}", ending
+            path = (*entry.path, "path")
+            entry.reader = self._take(owners, lambda info: info["sources"], subject, value, path, named)
 
     def _refuse_module(self, name: str, known: set[str], path: KeyPath) -> bool:
         """Report a type such as `package.module:function` and return True; return False for any other type.
@@ -182,7 +231,7 @@ class Selector:
             names = " and ".join(map(str, owners))
             self.problem(f"{subject} is answered by {names}", path, "name one of them in plugins:", "plugin-conflict")
         if owners:
-            self.result.add(owners[0])
+            self.result.add(owners[0], f"{path[-1]}: {value}")
             return owners[0]
         extra = next((name for name, info in catalogue().items() if value in values_of(info)), None)
         if extra:
@@ -198,11 +247,11 @@ class Selector:
     def add_defaults(self) -> None:
         """Activate the default plugins, except those that give way to an active plugin with the same hook."""
         for row in defaults():
-            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.active.values())
+            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.full().values())
             if row["replaced_by"] and answered:
                 continue
             if row["plugin"] in self.available:
-                self.result.add(self.available[row["plugin"]])
+                self.result.add(self.available[row["plugin"]], "default")
             else:
                 help = f'pip install "tunesmith[{row["plugin"]}]"'
                 self.problem(f"the default plugin {row['plugin']!r} is not installed", (), help, "plugin-missing")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import difflib
 import re
 import sysconfig
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-ENDINGS = {
-    ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".xlsx", ".arrow", ".py", ".gz", ".bz2", ".xz",
-    ".zst", ".zip", ".tar",
-}  # fmt: skip
+COMMON = {".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".arrow", ".txt", ".md"}
+"""Endings that the default reader of files reads. Another plugin reads them only if `plugins:` names it."""
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+"""Endings that may follow a common one."""
+ENDINGS = {*COMMON, *COMPRESSIONS, ".xlsx", ".py", ".zip", ".tar"}
 """Endings of data files. A path with one of them is not a hub id."""
 FILE, HUB = "file", "hub"
 
 
-def source_of(path: str, revision: str | None = None) -> str:
-    """Return the kind of place that the path of a dataset names: file, hub, or the scheme of a URL in lower case."""
+def source_of(path: str, revision: str | None = None, endings: Collection[str] = ()) -> str:
+    """Return the kind of place that the path of a dataset names: file, hub, or the scheme of a URL in lower case.
+
+    `endings` are those of files that installed plugins read, in addition to ENDINGS.
+    """
     scheme, separator, _ = path.partition("://")
     if separator:
         return scheme.lower()
@@ -24,7 +29,19 @@ def source_of(path: str, revision: str | None = None) -> str:
         exists = Path(path).exists()
     except OSError:
         exists = True  # the path is too long; the error of opening it says so
-    return HUB if not exists and is_hub_id(path, revision) else FILE
+    return HUB if not exists and not ending_of(path, endings) and is_hub_id(path, revision) else FILE
+
+
+def ending_of(path: str, endings: Iterable[str]) -> str | None:
+    """Return the longest of some endings that a path has; None if it has none of them."""
+    return max((ending for ending in endings if path.lower().endswith(ending)), key=len, default=None)
+
+
+def is_common(path: str) -> bool:
+    """Return True for a file, compressed or not, that the default reader of files reads."""
+    name = path.lower()
+    compression = ending_of(name, COMPRESSIONS) or ""
+    return Path(name.removesuffix(compression)).suffix in COMMON
 
 
 def is_hub_id(path: str, revision: str | None = None) -> bool:

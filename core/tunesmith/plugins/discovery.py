@@ -6,19 +6,26 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tunesmith.errors import PluginError
-from tunesmith.plugins.plugin import Plugin, describe
+from tunesmith.plugins.metadata import describe, differences
+from tunesmith.plugins.plugin import Plugin, why_invalid
 
 GROUP = "tunesmith"
+FILE = "tunesmith.json"
+"""The file of a distribution with the metadata of its plugins, by name."""
 CORE = "tunesmith-core"
 API = (CORE, "tunesmith-engine")
 _NOTHING = describe("", SimpleNamespace(plugin=Plugin()))
@@ -66,10 +73,29 @@ class Candidate:
                 help="docs/write-a-plugin.md shows the two files of a plugin",
                 code="plugin-shape",
             )
+        if why := why_invalid(declaration):
+            raise PluginError(f"plugin {self}: {why}", where=getattr(module, "__file__", None), code="plugin-shape")
+        self._check_static(module)
         return LoadedPlugin(self.name, self.distribution, self.version, module, declaration, content)
 
     def load(self) -> LoadedPlugin:
         return self._loaded
+
+    def _check_static(self, module: Any) -> None:
+        """Raise PluginError if the metadata is not that of the module: a renamed key would be accepted and ignored."""
+        if self.static is None:
+            return
+        different = differences(self.static, describe(self.name, module))
+        if different:
+            path = _editable_folder(self.distribution)
+            folder = shlex.quote(str(path)) if path else None
+            again = f"pip install --force-reinstall {self.distribution}"
+            raise PluginError(
+                f"the metadata of plugin {self} is not that of its module {self.target}: {', '.join(different)}",
+                where=getattr(module, "__file__", None),
+                help=f"tunesmith plugins --write {folder} && pip install -e {folder}" if folder else again,
+                code="plugin-stale",
+            )
 
     def check_api(self) -> None:
         """Raise PluginError if the installed core or engine is not in the range that the plugin requires."""
@@ -100,6 +126,10 @@ class LoadedPlugin:
     declaration: Plugin
     content: str | None = None
     """Hash of a local plugin's file as it was loaded, in place of a version."""
+    selected_by: tuple[str, ...] = ()
+    """What selected the plugin: "plugins:", "rl: dpo", "type: chat_template", ..., "default"."""
+    data_only: bool = False
+    """True if only a `type:` or a `path:` selected it, so that it takes part in the hooks of the data alone."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
@@ -121,29 +151,63 @@ def version_of(distribution: str) -> str | None:
 def installed() -> dict[str, Candidate]:
     """Return every installed plugin by name, without importing any. Raises PluginError for duplicate names."""
     candidates: dict[str, Candidate] = {}
+    described: dict[str, dict[str, Any] | None] = {}  # by distribution, which may contain several plugins
     for entry in metadata.entry_points(group=GROUP):
         dist = entry.dist
         assert dist is not None
-        candidate = Candidate(entry.name, dist.name, dist.version, entry.value, dist.requires or [], _static(dist))
         other = candidates.get(entry.name)
-        if other and other.distribution != candidate.distribution:
+        if other and other.distribution != dist.name:
             raise PluginError(
-                f"two distributions have a plugin {entry.name!r}: {other.distribution} and {candidate.distribution}",
-                help=f"pip uninstall one of them: {candidate.distribution} or {other.distribution}",
+                f"two distributions have a plugin {entry.name!r}: {other.distribution} and {dist.name}",
+                help=f"pip uninstall one of them: {dist.name} or {other.distribution}",
                 code="plugin-duplicate",
             )
-        candidates[entry.name] = candidate
+        if dist.name not in described:
+            described[dist.name] = _described(dist, entry.module)
+        static = _static(dist, entry.name, described[dist.name])
+        candidates[entry.name] = Candidate(
+            entry.name, dist.name, dist.version, entry.value, dist.requires or [], static
+        )
     return dict(sorted(candidates.items()))
 
 
-def _static(dist: metadata.Distribution) -> dict[str, Any] | None:
-    """Return the static metadata of a distribution's plugin, or None if it has none."""
-    text = dist.read_text("extra_metadata/tunesmith.json")
+def _described(dist: metadata.Distribution, module: str) -> dict[str, Any] | None:
+    """Return plugin -> metadata of a distribution, from its dist-info or its package; None if it has no metadata."""
+    text = dist.read_text(f"extra_metadata/{FILE}") or _in_package(module)
     try:
-        return {**_NOTHING, **json.loads(text)} if text else None
-    except (ValueError, TypeError) as error:
-        message = f"the metadata of {dist.name} {dist.version} is damaged: tunesmith.json: {error}"
+        plugins: dict[str, Any] | None = json.loads(text) if text else None
+        if plugins is not None and not all(isinstance(info, dict) for info in plugins.values()):
+            raise ValueError("it is not a mapping of plugins to their metadata")
+        return plugins
+    except (ValueError, AttributeError) as error:
+        message = f"the metadata of {dist.name} {dist.version} is damaged: {FILE}: {error}"
         raise PluginError(message, help=f"pip install --force-reinstall {dist.name}", code="plugin-metadata") from None
+
+
+def _in_package(module: str) -> str | None:
+    """Return the text of the metadata in a package's folder, where setuptools can install it; nothing is imported."""
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
+    path = Path(folder, FILE) if folder else None
+    return path.read_text("utf-8") if path and path.is_file() else None
+
+
+def _static(dist: metadata.Distribution, name: str, described: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the metadata of one plugin; None if its distribution has none. A missing field declares nothing.
+
+    A plugin that the file does not contain declares nothing, which is an error when it is loaded.
+    """
+    return None if described is None else {**_NOTHING, "name": name, **described.get(name, {})}
+
+
+def _editable_folder(distribution: str) -> Path | None:
+    """Return the folder that an editable distribution was installed from; None for another distribution."""
+    try:
+        origin = json.loads(metadata.distribution(distribution).read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        return None
+    editable = origin.get("dir_info", {}).get("editable")
+    return Path(url2pathname(urlsplit(origin["url"]).path)) if editable else None
 
 
 def _origin(error: BaseException) -> str:
@@ -160,9 +224,16 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
     Its fields are those of the metadata, except that a schema is a list of keys and commands are a list of names.
     """
-    empty: dict[str, Any] = {"answers": {}, "strategies": {}}
-    empty |= {field: [] for field in ("sources", "commands", "schema", "dataset_schema")}
+    empty: dict[str, Any] = {"answers": {}, "strategies": {}, "offers": {}}
+    empty |= {field: [] for field in ("sources", "commands", "hookspecs", "schema", "dataset_schema")}
     return {name: {**empty, **outline} for name, outline in data_file("catalogue.json").items()}
+
+
+def declared_by(available: Mapping[str, Candidate]) -> dict[str, str]:
+    """Return hook -> the plugin that declares it, installed or to be installed, for hooks that plugins declare."""
+    owners = {hook: f'{name}, which is not installed: pip install "tunesmith[{name}]"'
+              for name, info in catalogue().items() for hook in info["hookspecs"]}  # fmt: skip
+    return owners | {hook: str(c) for c in available.values() for hook in c.info["hookspecs"]}
 
 
 def defaults() -> list[dict[str, str]]:

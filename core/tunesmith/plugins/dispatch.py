@@ -18,7 +18,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,7 +29,9 @@ from typing import Any, Literal, TypeVar
 from tunesmith.engine import engine
 from tunesmith.errors import PluginError, Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
+from tunesmith.plugins.plugin import declared_hooks
 from tunesmith.redact import redact
+from tunesmith.spelling import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
 Arguments = Mapping[str, Any]
@@ -43,27 +45,43 @@ NO_WRAPPERS = (*BEFORE_THE_RUN, "write_log")
 FAILURES_IN_A_ROW = 5
 """Failures of a hook in a row that mute a best-effort plugin: a logger outlives a server that is gone for some steps,
 and one that fails at each step does not fill the log."""
+DATA_HOOKS = {
+    "validate": "impl", "inspect": "impl", "diagnose": "impl", "load_rows": "impl", "build_dataset": "impl",
+    "load_tokenizer": "wrapper",
+}  # fmt: skip
+"""The implementations that are called of a plugin that only a `type:` or a `path:` selected: those of its own data."""
 DECLARED_IN = {
     "load_rows": "sources",
     "build_dataset": "strategies",
-    "build_generator": "generators",
-    "score_rewards": "rewards",
 }
 """For each keyed hook, the field of Plugin that declares the keys."""
 
 
-def spec(arity: Literal["one", "keyed", "chain", "all"], *, default: str | None = None) -> Callable[[F], F]:
-    """Make a function the specification of the hook of its name.
+def spec(
+    arity: Literal["one", "keyed", "chain", "all"], keys: str = "", default: str | None = None
+) -> Callable[[F], F]:
+    """Make a function the specification of the hook of its name: its parameters are the arguments of the hook.
 
-    default: module of the engine whose function of the same name answers if no plugin does. For hooks of arity one.
+    Args:
+        arity: which plugins answer. In a chain, each answer is the last argument of the next one.
+        keys: for a keyed hook, the field of Plugin with the names that a plugin answers: "answers.environment" or
+            "offers.rewards".
+        default: for a hook of arity one, the module of the engine whose function of the same name answers if no plugin
+            does. Only for hooks of the kernel.
     """
 
     def mark(function: F) -> F:
-        function.arity = arity  # type: ignore[attr-defined]
-        function.default = default  # type: ignore[attr-defined]
+        function.arity, function.keys, function.default = arity, keys, default  # type: ignore[attr-defined]
         return function
 
     return mark
+
+
+def keys_of(plugin: LoadedPlugin, field: str) -> Collection[str]:
+    """Return the keys that a plugin declares for a keyed hook; `field` is that of `spec`."""
+    name, _, part = field.partition(".")
+    value = getattr(plugin.declaration, name)
+    return value.get(part, ()) if part else value  # type: ignore[no-any-return]
 
 
 @dataclass
@@ -94,6 +112,9 @@ class Implementation:
         self.wrapper = bool(options["wrapper"])
         self.rank = 0 if options["tryfirst"] else 2 if options["trylast"] else 1
         self.parameters = [name for name in inspect.signature(function).parameters if name != "self"]
+        kind = "wrapper" if self.wrapper else "impl"
+        own = hook in declared_hooks(plugin.declaration)
+        self.idle = plugin.data_only and DATA_HOOKS.get(hook) != kind and not own
         self.may_fail = plugin.declaration.best_effort and hook not in BEFORE_THE_RUN
 
     def call(self, arguments: Arguments) -> Any:
@@ -189,18 +210,24 @@ class Implementation:
         return location(self.function)
 
     def __str__(self) -> str:
-        return f"{self.plugin.name} ({self.plugin.distribution} {self.plugin.version}, {self.location})"
+        by = f"; selected by {', '.join(self.plugin.selected_by)}" if self.plugin.selected_by else ""
+        return f"{self.plugin.name} ({self.plugin.distribution} {self.plugin.version}, {self.location}{by})"
 
 
 class Hook(ABC):
     """A hook with its implementations in call order: `tryfirst` before the others, `trylast` after them."""
 
-    def __init__(self, name: str, implementations: Iterable[Implementation], default: str | None = None):
-        ordered = sorted(implementations, key=lambda one: one.rank)  # stable: plugins keep their order
+    def __init__(
+        self, name: str, implementations: Iterable[Implementation], keys: str = "", default: str | None = None
+    ):
+        self.keys, self.default = keys, default
+        implementations = list(implementations)
+        self.idle = [one for one in implementations if one.idle]
+        called = (one for one in implementations if not one.idle)
+        ordered = sorted(called, key=lambda one: one.rank)  # stable: plugins keep their order
         self.name = name
         self.wrappers = [one for one in ordered if one.wrapper]
         self.answers = [one for one in ordered if not one.wrapper]
-        self.default = default
 
     @abstractmethod
     def call(self, key: str = "", /, **arguments: Any) -> Any:
@@ -230,20 +257,42 @@ class One(Hook):
         yield from super().problems()
         if len(self.answers) != 1 and not (self.default and not self.answers):
             names = " and ".join(map(str, self.answers)) or "no plugin"
-            yield Problem(f"{self.name} needs one answer; it is answered by {names}", None, "hook-arity", "select one")
+            idle = [one.plugin.name for one in self.idle if not (self.answers or one.wrapper)]
+            help = f"write plugins: [{idle[0]}], which only its data selected" if idle else "select one"
+            yield Problem(f"{self.name} needs one answer; it is answered by {names}", None, "hook-arity", help)
 
 
 class Keyed(Hook):
+    @property
+    def field(self) -> str:
+        """The field of Plugin that declares the keys."""
+        return self.keys or DECLARED_IN[self.name]
+
+    def owner(self, key: str) -> str:
+        """Return the plugin that answers a key of a hook that a plugin declares. Raises PluginError if none does."""
+        owners = {name: one.plugin.name for one in self.answers for name in keys_of(one.plugin, self.field)}
+        if key not in owners:
+            close = nearest(key, owners)
+            help = f"did you mean {close!r}?" if close else f"answered: {', '.join(sorted(owners)) or 'none'}"
+            raise PluginError(f"no active plugin answers {self.name} for {key!r}", help=help, code="hook-arity")
+        return owners[key]
+
     def call(self, key: str = "", /, **arguments: Any) -> Any:
         owner = next(one for one in self.answers if one.plugin.name == key)
         return self.wrapped(partial(owner.require, arguments), arguments)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        owners: dict[str, Implementation] = {}
         for one in self.answers:
-            if not getattr(one.plugin.declaration, DECLARED_IN[self.name]):
+            keys = keys_of(one.plugin, self.field)
+            if not keys:
                 message = f"plugin {one.plugin.name} answers {self.name} but declares no keys for it"
-                yield Problem(message, one.location, "hook-arity", f"write Plugin({DECLARED_IN[self.name]}=...)")
+                yield Problem(message, one.location, "hook-arity", f"write Plugin({self.field.split('.')[0]}=...)")
+            for key in keys if self.keys else ():  # those of the kernel are checked where they select plugins
+                if (other := owners.setdefault(key, one)) is not one:
+                    message = f"{self.name} for {key!r} is answered by {other} and {one}"
+                    yield Problem(message, None, "hook-arity", "select one")
 
 
 class Chain(Hook):

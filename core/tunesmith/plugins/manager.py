@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import PluginError, TunesmithError, errors_of
 from tunesmith.plugins.discovery import LoadedPlugin
-from tunesmith.plugins.dispatch import ARITIES, DECLARED_IN, All, Implementation, Trace, current, location
+from tunesmith.plugins.dispatch import ARITIES, All, Chain, Implementation, Keyed, Trace, current, keys_of, location
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.log_queue import LogQueue
-from tunesmith.plugins.plugin import Method, implemented_hooks
+from tunesmith.plugins.plugin import Method, declared_hooks, implemented_hooks
 from tunesmith.spelling import nearest
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Call:
     version: str
     location: str
     wrapper: bool
+    selected_by: tuple[str, ...] = ()
 
 
 class Hooks:
@@ -55,23 +56,37 @@ class Hooks:
     Args:
         plugins: the active plugins, in the order of `plugins:` and then of their names.
         replaced: (plugin, hook) pairs of defaults that do not act, since another plugin answers their hook.
+        declared_by: returns hook -> the plugin that declares it, for the hooks of all known plugins, active or not.
     """
 
-    def __init__(self, plugins: Sequence[LoadedPlugin], replaced: Iterable[tuple[str, str]] = ()):
+    def __init__(
+        self,
+        plugins: Sequence[LoadedPlugin],
+        replaced: Iterable[tuple[str, str]] = (),
+        declared_by: Callable[[], Mapping[str, str]] = dict,
+    ):
         self.plugins = in_order(plugins)
         self.by_name = {p.name: p for p in self.plugins}
         self.trace = trace = Trace()
         self.log_queue = LogQueue()
         self.seconds, self.counts, self.muted = trace.seconds, trace.counts, trace.muted
+        self.specs = {**HOOKS, **_declared(self.plugins)}
+        """The specification of every hook: those of the kernel, then those that active plugins declare."""
+        self.unasked: list[tuple[str, str, str]] = []
+        """(hook, plugin, declaring plugin): implementations of hooks that only inactive plugins declare."""
         implementations = defaultdict(list)
         for plugin in self.plugins:
             for name in implemented_hooks(plugin.module):
-                function = _checked(plugin, name)
+                known = {} if name in self.specs else declared_by()
+                if name in known:
+                    self.unasked.append((name, plugin.name, known[name]))
+                    continue
+                function = _checked(plugin, name, self.specs, known)
                 if (plugin.name, name) not in set(replaced):
                     implementations[name].append(Implementation(plugin, name, function, trace))
         self.hooks = {
-            name: ARITIES[function.arity](name, implementations[name], function.default)
-            for name, function in HOOKS.items()
+            name: ARITIES[function.arity](name, implementations[name], function.keys, function.default)
+            for name, function in self.specs.items()
         }
         if problems := [problem for hook in self.hooks.values() for problem in hook.problems()]:
             raise PluginError(problems)
@@ -80,18 +95,20 @@ class Hooks:
         """Return True if a plugin implements the hook."""
         return bool(self.hooks[name].answers or self.hooks[name].wrappers)
 
-    def owner(self, hook: str, key: str) -> str | None:
-        """Return the name of the active plugin that answers a keyed hook for a key, or None if there is none."""
-        field = DECLARED_IN[hook]
-        return next((p.name for p in self.plugins if key in getattr(p.declaration, field)), None)
+    def keys(self, name: str) -> set[str]:
+        """Return the keys of a keyed hook that active plugins answer."""
+        hook = self.hooks[name]
+        assert isinstance(hook, Keyed)
+        return {key for one in hook.answers for key in keys_of(one.plugin, hook.field)}
 
     def calls(self, name: str) -> list[Call]:
         """Return the implementations of a hook in call order, wrappers first."""
         hook = self.hooks[name]
-        return [
-            Call(one.plugin.name, one.plugin.distribution, one.plugin.version, one.location, one.wrapper)
-            for one in (*hook.wrappers, *hook.answers)
-        ]
+        return [_call(one) for one in (*hook.wrappers, *hook.answers)]
+
+    def idle(self, name: str) -> list[Call]:
+        """Return the implementations of a hook that are not called, since only their data selected their plugins."""
+        return [_call(one) for one in self.hooks[name].idle]
 
     def current(self) -> str:
         """Return the name of the plugin whose hook is running, or "the core"."""
@@ -110,6 +127,28 @@ class Hooks:
         hook = self.hooks[name]
         assert isinstance(hook, All)
         return hook.each(run=run)
+
+    def ask(self, name: str, key: str = "", /, **arguments: Any) -> Any:
+        """Call a hook that an active plugin declares, with its arguments by name, and return the answer.
+
+        Args:
+            name: the hook.
+            key: for a keyed hook, the name whose plugin is asked.
+
+        Raises PluginError if no active plugin declares the hook, if the arguments are not those of its specification,
+        or if no active plugin answers the key.
+        """
+        if name in HOOKS or name not in self.specs:
+            close = nearest(name, self.specs.keys() - HOOKS.keys())
+            help = f"did you mean {close!r}?" if close else "Plugin(hookspecs=...) of an active plugin declares hooks"
+            raise PluginError(f"no active plugin declares the hook {name!r}", help=help, code="hook-unknown")
+        parameters, hook = list(inspect.signature(self.specs[name]).parameters), self.hooks[name]
+        if arguments.keys() != set(parameters):
+            message = f"the hook {name} takes {', '.join(parameters)}; it was called with {', '.join(arguments)}"
+            raise PluginError(message, code="hook-signature")
+        if isinstance(hook, Keyed):
+            key = hook.owner(key)
+        return hook.call(parameters[-1] if isinstance(hook, Chain) else key, **arguments)
 
     # one method per hook, in the order of a run
 
@@ -150,11 +189,9 @@ class Hooks:
 
     def build_generator(self, run: Run, name: str) -> Generator:
         """Ask the one plugin that declares the generator."""
-        owner = self.owner("build_generator", name)
-        if owner is None:
-            known = ", ".join(["policy", *(n for p in self.plugins for n in p.declaration.generators)])
-            raise PluginError(f"no active plugin answers the generator {name!r}", help=f"generators: {known}")
-        return self.hooks["build_generator"].call(owner, run=run, name=name)  # type: ignore[no-any-return]
+        hook = self.hooks["build_generator"]
+        assert isinstance(hook, Keyed)
+        return hook.call(hook.owner(name), run=run, name=name)  # type: ignore[no-any-return]
 
     def rollout(
         self, run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose
@@ -163,9 +200,9 @@ class Hooks:
 
     def score_rewards(self, run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[float | None]]:
         """Ask the one plugin that declares the reward."""
-        owner = self.owner("score_rewards", name)
-        assert owner is not None  # checked by rounds.rewards
-        return self.hooks["score_rewards"].call(owner, run=run, name=name, groups=groups)  # type: ignore[no-any-return]
+        hook = self.hooks["score_rewards"]
+        assert isinstance(hook, Keyed)
+        return hook.call(hook.owner(name), run=run, name=name, groups=groups)  # type: ignore[no-any-return]
 
     def compute_advantages(self, run: Run, policy: Policy, groups: Sequence[Group]) -> Sequence[Advantages]:
         return self.hooks["compute_advantages"].call(run=run, policy=policy, groups=groups)  # type: ignore[no-any-return]
@@ -219,15 +256,33 @@ class Hooks:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)
 
 
-def _checked(plugin: LoadedPlugin, name: str) -> Callable[..., Any]:
+def _call(one: Implementation) -> Call:
+    plugin = one.plugin
+    return Call(plugin.name, plugin.distribution, plugin.version, one.location, one.wrapper, plugin.selected_by)
+
+
+def _declared(plugins: Sequence[LoadedPlugin]) -> dict[str, Any]:
+    """Return the hooks that plugins declare. Raises PluginError for a hook that is declared twice."""
+    specs: dict[str, Any] = {}
+    owners = dict.fromkeys(HOOKS, "the core")
+    for plugin in plugins:
+        for name, function in declared_hooks(plugin.declaration).items():
+            if name in owners:
+                message = f"the hook {name} is declared by {owners[name]} and by plugin {plugin}"
+                raise PluginError(message, where=location(function), help="rename one of them", code="plugin-shape")
+            specs[name], owners[name] = function, f"plugin {plugin}"
+    return specs
+
+
+def _checked(plugin: LoadedPlugin, name: str, specs: Mapping[str, Any], known: Mapping[str, str]) -> Callable[..., Any]:
     """Return a plugin's implementation of a hook. Raises PluginError if its name or its signature is wrong."""
     function = getattr(plugin.module, name)
     where = location(function)
-    if name not in HOOKS:
-        close = nearest(name, set(HOOKS))
-        help = f"did you mean {close!r}?" if close else f"hooks: {', '.join(HOOKS)}"
+    if name not in specs:
+        close = nearest(name, {*specs, *known})
+        help = f"did you mean {close!r}?" if close else f"hooks: {', '.join(specs)}"
         raise PluginError(f"plugin {plugin}: unknown hook {name!r}", where=where, help=help, code="hook-unknown")
-    offered = list(inspect.signature(HOOKS[name]).parameters)
+    offered = list(inspect.signature(specs[name]).parameters)
     unknown = [n for n in inspect.signature(function).parameters if n not in ("self", *offered)]
     help = f"{name} offers: {', '.join(offered)}"
     if unknown:

@@ -1,4 +1,4 @@
-"""Declare a plugin, and describe it as static metadata.
+"""Declare a plugin.
 
 A plugin is a module, or any object with the same attributes, that has hook implementations and one `Plugin` named
 `plugin`. The declaration is data: it is written into the distribution's metadata when the plugin is built, so that
@@ -8,10 +8,10 @@ Tunesmith knows the keys and selectors of every installed plugin without importi
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
@@ -87,18 +87,22 @@ class Plugin:
         settings: the top-level YAML keys that the plugin owns.
         answers: selector key -> values that activate the plugin, such as {"adapter": ("lora",)}.
         strategies: row kind -> values of `datasets[].type` whose rows it turns into examples.
-        sources: what it reads rows from: file, hub, or the scheme of a URL.
+        sources: what it reads rows from: file, hub, the scheme of a URL, or endings of local files, such as ".db". With
+            an ending, the plugin reads only files with its endings, in preference to a plugin that reads any file.
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
         switches: keys of its own that activate it when they are set.
+        shared: keys of its own that other active plugins may own too, if all share it with one type and default.
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
             are available whenever the plugin is installed.
         method: what it trains on, if it answers compute_loss.
         rollout: how it generates the completions that it trains on, if it is an online method; a function of the run
             if that depends on settings.
-        generators: names of generators that it answers in build_generator.
-        rewards: names of rewards that it answers in score_rewards.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         after, before: names of plugins whose hooks run before, or after, its own.
+        hookspecs: hooks that it declares for others: a module with functions marked with `spec`, or name -> function.
+            The plugin calls them by `run.hooks.ask(name, ...)`.
+        offers: kind -> name -> "module:function" of its own package, or ":function" of its own module. Other plugins
+            look it up by `run.offered(kind, name)`. None stands for a name that it answers in a keyed hook.
         best_effort: warn if one of its hooks fails, instead of ending the run; mute the plugin if it keeps failing. Its
             write_log runs on a thread of its own. For loggers.
         synchronous: call write_log of a best-effort plugin on the training thread, so that a step is written before a
@@ -115,17 +119,40 @@ class Plugin:
     sources: Sequence[str] = ()
     dataset_settings: type[Settings] | None = None
     switches: Sequence[str] = ()
+    shared: Sequence[str] = ()
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
     needs: Needs | Callable[[Run], Needs] = Needs()
     rollout: Rollout | Callable[[Run], Rollout] | None = None
-    generators: Sequence[str] = ()
-    rewards: Sequence[str] = ()
     after: Sequence[str] = ()
     before: Sequence[str] = ()
+    hookspecs: str | Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    offers: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     best_effort: bool = False
     synchronous: bool = False
     on_resume: Mapping[str, OnResume] = field(default_factory=dict)
+
+
+def why_invalid(plugin: Plugin) -> str | None:
+    """Return why a declaration is not allowed; None if it is."""
+    keys = set(plugin.settings.model_fields if plugin.settings else ())
+    if unknown := sorted(set(plugin.shared) - keys):
+        return f"shared names {', '.join(unknown)}, which its settings do not contain"
+    if wrong := [source for source in plugin.sources if source.startswith(".") and source != source.lower()]:
+        return f"sources has {', '.join(wrong)}: endings are compared in lower case"
+    if plugin.hookspecs and not declared_hooks(plugin):
+        return "hookspecs has no function that is marked with tunesmith.spec(arity)"
+    for target in (target for names in plugin.offers.values() for target in names.values()):
+        if target is not None and not re.fullmatch(r"[\w.]*:\w+", target):
+            return f"offers has {target!r}, which is not of the form module:function"
+    return None
+
+
+def declared_hooks(plugin: Plugin) -> dict[str, Callable[..., Any]]:
+    """Return the hooks that a plugin declares for others: name -> specification. Imports their module."""
+    hooks = plugin.hookspecs
+    members = vars(importlib.import_module(hooks)) if isinstance(hooks, str) else hooks
+    return {name: function for name, function in members.items() if callable(function) and hasattr(function, "arity")}
 
 
 def rules_of(plugin: Plugin) -> dict[str, OnResume]:
@@ -143,46 +170,3 @@ def implemented_hooks(module: Any) -> dict[str, str]:
         if isinstance(options, dict):
             hooks[name] = "wrapper" if options.get("wrapper") else "impl"
     return hooks
-
-
-def error_codes(module: Any) -> dict[str, dict[str, Any]]:
-    """Return the error codes in the `errors.toml` of a plugin's package; none for a plugin in a single file."""
-    folder = next(iter(getattr(module, "__path__", ())), None)
-    path = Path(folder) / "errors.toml" if folder else None
-    codes: dict[str, dict[str, Any]] = (
-        tomllib.loads(path.read_text("utf-8"))["codes"] if path and path.is_file() else {}
-    )
-    return codes
-
-
-def describe(name: str, module: Any) -> dict[str, Any]:
-    """Return the static metadata of a plugin as a JSON object, written to `tunesmith.json` of its distribution."""
-    plugin: Plugin = module.plugin
-
-    def schema(model: type[Settings] | None) -> dict[str, Any]:
-        return model.model_json_schema() if model else {}
-
-    return {
-        "name": name,
-        "module": getattr(module, "__name__", name),
-        "summary": (module.__doc__ or "").strip().split("\n")[0],
-        "answers": {key: list(values) for key, values in plugin.answers.items()},
-        "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
-        "sources": list(plugin.sources),
-        "switches": list(plugin.switches),
-        "commands": {command: list(target) for command, target in plugin.commands.items()},
-        "on_resume": rules_of(plugin),
-        "method": dataclasses.asdict(plugin.method) if plugin.method else None,
-        "hooks": implemented_hooks(module),
-        "errors": error_codes(module),
-        "schema": schema(plugin.settings),
-        "dataset_schema": schema(plugin.dataset_settings),
-    }
-
-
-def outline(info: dict[str, Any]) -> dict[str, Any]:
-    """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
-    short = {field: info[field] for field in ("answers", "strategies", "sources")}
-    short |= {"commands": sorted(info["commands"])}
-    short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
-    return {field: value for field, value in short.items() if value}

@@ -19,6 +19,7 @@ class Rollout:
         completions: sampled for each prompt; together they are a group.
         max_new_tokens: longest completion.
         rewards: names of rewards, each answered by score_rewards or offered by a plugin.
+        rewards_key: the key of the YAML that names the rewards, for errors.
         reward_weights: a factor for each reward in the sum; 1 by default.
         temperature, top_p, top_k: how tokens are drawn.
         stop: strings that end a completion.
@@ -38,6 +39,7 @@ class Rollout:
     max_new_tokens: int
     rewards: Sequence[str] = ()
     reward_weights: Sequence[float] = ()
+    rewards_key: str | tuple[str, ...] = "rl"
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0

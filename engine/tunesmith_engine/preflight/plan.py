@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from tunesmith.files.record import last_record
-from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.run import Run
 from tunesmith_engine.model.build import abstract_model, count_parameters
 from tunesmith_engine.model.reference import describe
@@ -78,4 +77,4 @@ def _model(run: Run) -> dict[str, Any]:
 
 def stages(run: Run) -> list[dict[str, Any]]:
     """Return the calls of each hook in the order of a run, with plugin, version and location."""
-    return [{"hook": name, **asdict(call)} for name in HOOKS for call in run.hooks.calls(name)]
+    return [{"hook": name, **asdict(call)} for name in run.hooks.specs for call in run.hooks.calls(name)]

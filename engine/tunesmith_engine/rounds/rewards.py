@@ -21,7 +21,7 @@ def score(run: Run, spec: Rollout, groups: Sequence[Group]) -> None:
     plugin's score_rewards gets all of them, because a model may need every process.
     """
     for name in spec.rewards:
-        function = offered(run, name)
+        function = offered(run, spec, name)
         scores = _by_function(run, name, function, groups) if function else _by_hook(run, name, groups)
         for group, values in zip(groups, scores, strict=True):
             group.rewards[name] = np.array([np.nan if v is None else float(v) for v in values])
@@ -36,11 +36,12 @@ def score(run: Run, spec: Rollout, groups: Sequence[Group]) -> None:
         group.reward = np.sum(parts, axis=0) if parts else np.zeros(len(group.completions))
 
 
-def offered(run: Run, name: str) -> Callable[..., Any] | None:
+def offered(run: Run, spec: Rollout, name: str) -> Callable[..., Any] | None:
     """Return the reward function of a name, or None if a plugin answers score_rewards for it."""
-    if run.hooks.owner("score_rewards", name):
+    if name in run.hooks.keys("score_rewards"):
         return None
-    return run.offered("rewards", name)  # type: ignore[no-any-return]
+    function: Callable[..., Any] = run.offered("rewards", name, spec.rewards_key)
+    return function
 
 
 def _by_hook(run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[Any]]:

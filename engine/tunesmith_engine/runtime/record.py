@@ -65,6 +65,16 @@ class RunRecord:
             "plugins": [
                 {"name": p.name, "distribution": p.distribution, "version": p.version} for p in run.hooks.plugins
             ],
+            "offers": [
+                {
+                    "kind": o.kind,
+                    "name": o.name,
+                    "plugin": o.plugin.name,
+                    "distribution": o.plugin.distribution,
+                    "version": o.plugin.version,
+                }
+                for o in run.used_offers.values()
+            ],
             "patches": run.patches.table(),
             "processes": run.world.describe(),
             "versions": {

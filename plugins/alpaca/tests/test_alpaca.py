@@ -226,7 +226,7 @@ def test_prompt_ids_of_a_real_tokenizer_equal_those_at_inference() -> None:
 
 
 def test_static_metadata_is_up_to_date() -> None:
-    from tunesmith.plugins.plugin import describe
+    from tunesmith.plugins.metadata import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe("alpaca", tunesmith_alpaca)))
+    assert json.loads(path.read_text()) == {"alpaca": json.loads(json.dumps(describe("alpaca", tunesmith_alpaca)))}

@@ -47,6 +47,7 @@ TEMPLATES = {
 
 plugin = Plugin(
     settings=AlpacaSettings,
+    shared=("train_on_inputs",),
     strategies={"conversation": (*FORMATS, USER_DEFINED)},
     dataset_settings=AlpacaDataset,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import ConfigError, Problem
+from tunesmith.config.selection import is_ending
 from tunesmith.config.settings import DatasetSettings
 from tunesmith.files.paths import FILE, advice
 from tunesmith_dedup import Decontamination, DedupSettings, NearDeduplication
@@ -29,7 +30,8 @@ def evaluation_rows(run: Run, settings: Decontamination | None) -> list[Iterable
     Raises ConfigError for missing files, and DataError for files that can't be read.
     """
     config = run.config
-    reader = next((name for name, c in config.selection.active.items() if FILE in c.info["sources"]), "")
+    sources = {name: c.info["sources"] for name, c in config.selection.active.items()}
+    reader = next((name for name, read in sources.items() if FILE in read and not any(map(is_ending, read))), "")
     rows: list[Iterable[Row]] = []
     problems = []
     for index, path in enumerate(settings.files if settings else ()):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tunesmith_dpo import installed, options
+from tunesmith_dpo import options
 from tunesmith_dpo.losses import LOSSES
 
 from tests import one_step, rows, tiny
 from tunesmith import ConfigError, DataError, Example, PluginError, collate
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"dpo_loss_type": ["sigmoid", "hing"]}, "has an unknown loss: hing .*did you mean 'hinge'"),
-    ({"dpo_loss_type": "entropy"}, "has an unknown loss: entropy .*write one of aot"),
+    ({"dpo_loss_type": ["sigmoid", "hing"]}, "has an unknown name: hing .*did you mean 'hinge'"),
+    ({"dpo_loss_type": "entropy"}, "has an unknown name: entropy .*write one of aot"),
     ({"dpo_loss_type": []}, "dpo_loss_type is empty.*write dpo_loss_type"),
     ({"dpo_loss_type": ["sft", "sft"]}, "is a duplicate of the loss sft"),
     (
@@ -86,27 +84,30 @@ def test_names_and_losses_match() -> None:
     assert set(LOSSES) == options.OF_PAIRS and set(LOSSES) | {"sft"} == options.BUILT_IN
 
 
+OFFER = "from tunesmith import Plugin\nplugin = Plugin(offers={'dpo_losses': {'NAME': ':loss'}})\n"
+
+
 @pytest.mark.parametrize(
-    ("entries", "message"),
+    ("name", "message"),
     [
-        ([("hinge", "one:f")], "duplicate loss 'hinge' for dpo_loss_type: from plugin dpo and one:f"),
-        ([("new", "one:f"), ("new", "two:f")], "duplicate loss 'new' for dpo_loss_type: from one:f and two:f"),
+        ("hinge", "duplicate name 'hinge' of dpo_losses: from plugin dpo and one .* and two "),
+        ("new", "duplicate name 'new' of dpo_losses: from one .* and two "),
     ],
 )
-def test_a_duplicate_loss_is_refused(
-    entries: list[tuple[str, str]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed_losses = [metadata.EntryPoint(name, value, installed.GROUP) for name, value in entries]
-    monkeypatch.setattr(installed, "metadata", SimpleNamespace(entry_points=lambda group: installed_losses))
+def test_a_duplicate_loss_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    path = rows.config(tmp_path, "dpo", dpo_loss_type=name, plugins=["./one.py", "./two.py"])
+    for stem in ("one", "two"):
+        (path.parent / f"{stem}.py").write_text(OFFER.replace("NAME", name))
     with pytest.raises(PluginError, match=message):
-        tiny.start(rows.config(tmp_path, "dpo"))
+        tiny.start(path)
 
 
-def test_an_import_error_of_a_loss_names_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = metadata.EntryPoint("gone", "no_such_module:f", installed.GROUP)
-    monkeypatch.setattr(installed, "installed", lambda: {"gone": entry})
-    with pytest.raises(PluginError, match="cannot import the loss 'gone' of no_such_module:f: ModuleNotFoundError"):
-        installed.load("gone")
+def test_an_import_error_of_a_loss_names_its_origin(tmp_path: Path) -> None:
+    path = rows.config(tmp_path, "dpo", dpo_loss_type="new", plugins=["./one.py"])
+    (path.parent / "one.py").write_text(OFFER.replace("NAME", "new"))
+    run = tiny.start(path)
+    with pytest.raises(PluginError, match=r"'new' of dpo_losses, which plugin one \(./one.py local\) offers, can't be"):
+        run.offered("dpo_losses", "new", "dpo_loss_type")
 
 
 def test_an_example_with_three_answers_is_not_a_pair() -> None:

@@ -20,7 +20,7 @@ class DPOSettings(Settings):
     """β: how strongly the policy is kept close to the reference; the τ of ipo."""
     dpo_loss_type: list[str] | str = ["sigmoid"]
     """One loss, or several that are added up: sigmoid, sigmoid_norm, hinge, ipo, exo_pair, nca_pair, robust, bco_pair,
-    sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sft, and the losses of installed packages."""
+    sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sft, and the losses that other plugins offer."""
     dpo_loss_weights: list[PositiveFloat] | None = None
     """Factor of each loss of dpo_loss_type; 1 for each if not set."""
     dpo_label_smoothing: float = Field(0.0, ge=0, lt=0.5)
@@ -50,6 +50,7 @@ def _needs(run: Run) -> Needs:
 
 plugin = Plugin(
     settings=DPOSettings,
+    shared=("rl_beta",),
     answers={"rl": ("dpo", "ipo")},
     method=Method(rows=("pair",)),
     needs=_needs,

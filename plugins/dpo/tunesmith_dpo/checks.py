@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from tunesmith import Run
 from tunesmith.config.yamlfile import KeyPath
-from tunesmith.spelling import nearest
+from tunesmith.errors import errors_of, raise_together
 from tunesmith_dpo import DPOSettings
-from tunesmith_dpo.installed import installed, origin
 from tunesmith_dpo.options import (
     BUILT_IN,
     OF_THE_DIFFERENCE,
     OF_THE_STEP,
     OF_TOKENS,
+    OFFERS,
     SMOOTHED,
     losses_of,
 )
@@ -23,24 +24,43 @@ Mistake = tuple[str | KeyPath, str, str]
 
 
 def check(run: Run) -> None:
-    """Raise ConfigError with every mistake; note where installed losses come from, and warn about `rl: ipo`."""
-    settings = run.settings(DPOSettings)
-    packaged = installed()
-    mistakes = list(_in_names(run, settings, {*BUILT_IN, *packaged}))
-    if not mistakes:
-        losses = set(losses_of(run))
-        mistakes += [*_in_smoothing(settings, losses), *_in_weighting(settings, losses)]
-        mistakes += [*_in_divergence(settings, losses), *_in_reference(run, settings)]
-        for name in sorted(losses & set(packaged)):
-            run.note(f"dpo_loss_type {name}", origin(packaged[name]))
-    with run.config.checking() as wrong:
-        for mistake in mistakes:
-            wrong(*mistake)
+    """Raise all mistakes together; note which plugins offer the losses, and warn about `rl: ipo`."""
+    raise_together(errors_of([partial(_check_offers, run), partial(_check_keys, run)]))
     if run.core.rl == "ipo":
         run.warn("rl", "ipo is an old spelling that still works; write rl: dpo and dpo_loss_type: [ipo]")
 
 
-def _in_names(run: Run, settings: DPOSettings, available: set[str]) -> Iterator[Mistake]:
+def _check_offers(run: Run) -> None:
+    """Raise an error for each loss that neither DPO nor another plugin has."""
+
+    def look_up(name: str, path: KeyPath) -> None:
+        if offer := run.find_offer(OFFERS, name, path, BUILT_IN):
+            run.note(f"dpo_loss_type {name}", str(offer))
+
+    raise_together(errors_of(partial(look_up, name, path) for name, path in _names(run)))
+
+
+def _check_keys(run: Run) -> None:
+    settings = run.settings(DPOSettings)
+    mistakes = list(_in_names(run, settings))
+    if not mistakes:
+        losses = set(losses_of(run))
+        mistakes += [*_in_smoothing(settings, losses), *_in_weighting(settings, losses)]
+        mistakes += [*_in_divergence(settings, losses), *_in_reference(run, settings)]
+    with run.config.checking() as wrong:
+        for mistake in mistakes:
+            wrong(*mistake)
+
+
+def _names(run: Run) -> list[tuple[str, KeyPath]]:
+    """Return the losses with the place of each."""
+    setting = run.settings(DPOSettings).dpo_loss_type
+    if isinstance(setting, str):
+        return [(setting, ("dpo_loss_type",))]
+    return [(name, ("dpo_loss_type", index)) for index, name in enumerate(setting)]
+
+
+def _in_names(run: Run, settings: DPOSettings) -> Iterator[Mistake]:
     setting, weights = settings.dpo_loss_type, settings.dpo_loss_weights
     names = [setting] if isinstance(setting, str) else setting
     if run.core.rl == "ipo":
@@ -50,13 +70,8 @@ def _in_names(run: Run, settings: DPOSettings, available: set[str]) -> Iterator[
         names = ["ipo"]
     if not names:
         yield "dpo_loss_type", "is empty", "write dpo_loss_type: [sigmoid]"
-    for index, name in enumerate(names):
-        path: KeyPath = ("dpo_loss_type",) if isinstance(setting, str) else ("dpo_loss_type", index)
-        if name not in available:
-            close = nearest(name, available)
-            help = f"did you mean {close!r}?" if close else f"write one of {', '.join(sorted(available))}"
-            yield path, f"has an unknown loss: {name}", help
-        elif name in names[:index]:
+    for index, (name, path) in enumerate(_names(run)):
+        if name in names[:index]:
             yield path, f"is a duplicate of the loss {name}", "name it once, with the sum of both weights"
     if weights is not None and len(weights) != len(names):
         message = f"must have one number for each loss of dpo_loss_type: expected {len(names)}, got {len(weights)}"

@@ -15,6 +15,8 @@ OF_THE_STEP = frozenset({"aot", "aot_unpaired"})
 OF_PAIRS = OF_THE_DIFFERENCE | OF_EACH_SIDE | OF_THE_STEP
 OF_TOKENS = frozenset({"sft"})
 BUILT_IN = OF_PAIRS | OF_TOKENS
+OFFERS = "dpo_losses"
+"""The kind of losses that other plugins offer: functions (pair: Margins, options: Options) -> loss of each pair [P]."""
 SMOOTHED = frozenset({"exo_pair", "robust", "aot", "aot_unpaired"})
 """Losses that use label smoothing."""
 

@@ -12,10 +12,9 @@ from tunesmith_dpo import DPOSettings
 from tunesmith_dpo.confidence import confidence
 from tunesmith_dpo.coupled import COLUMNS, couple
 from tunesmith_dpo.divergences import score
-from tunesmith_dpo.installed import load
 from tunesmith_dpo.losses import LOSSES
 from tunesmith_dpo.margins import Margins, check_pairs, log_ratios
-from tunesmith_dpo.options import OF_THE_STEP, losses_of, options_of
+from tunesmith_dpo.options import OF_THE_STEP, OFFERS, losses_of, options_of
 
 
 def prepare(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
@@ -44,7 +43,7 @@ def terms(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term
         if name == "sft":  # cross-entropy is a loss of tokens, so it is divided by the number of chosen tokens
             losses[name] = Term(-share * (out.logps * batch.weight)[is_chosen(batch)].sum(), "chosen_tokens")
             continue
-        loss = (LOSSES.get(name) or load(name))(pair, options_of(settings))
+        loss = (LOSSES.get(name) or run.offered(OFFERS, name, "dpo_loss_type"))(pair, options_of(settings))
         if loss.shape != pair.chosen.shape:
             shapes = f"[{len(pair.chosen)}], one number for each pair, got {list(loss.shape)}"
             raise PluginError(f"the loss {name!r} must return a tensor of shape {shapes}")

@@ -6,6 +6,7 @@ import re
 from functools import partial
 
 from tunesmith import DataError, DatasetSpec, Run, SafetyError
+from tunesmith.config.selection import other_endings
 from tunesmith.errors import errors_of, raise_together
 from tunesmith.files.paths import FILE, advice
 from tunesmith.redact import redact
@@ -35,7 +36,7 @@ def _inspect(run: Run, spec: DatasetSpec) -> None:
     _split(run, spec)
     check_library(spec)
     if spec.source in WEB and not spec.settings.data_files:  # a web address names one file
-        kind_in(spec, RemoteFile(None, spec.settings.path, redact(spec.settings.path), spec.where))
+        kind_in(run, spec, RemoteFile(None, spec.settings.path, redact(spec.settings.path), spec.where))
 
 
 def rows_of(run: Run, spec: DatasetSpec) -> FileRows:
@@ -59,7 +60,7 @@ def rows_of(run: Run, spec: DatasetSpec) -> FileRows:
         if splits.usual_name(split.name) != splits.TRAIN:
             splits.of_split([place.name], split, place.label)
         files = [place]
-    data = [Data(file, kind_in(spec, file), settings.sample_by) for file in files]
+    data = [Data(file, kind_in(run, spec, file), settings.sample_by) for file in files]
     if settings.sample_by != "line" and not any(item.kind == "text" for item in data):
         raise run.config.error((spec.group, spec.index, "sample_by"), "is for texts (.txt, .md)", "drop sample_by")
     return FileRows(data, split)
@@ -174,7 +175,7 @@ def _matching(spec: DatasetSpec, folder: Folder, pattern: str, where: str) -> li
     return matches
 
 
-def kind_in(spec: DatasetSpec, file: AnyFile) -> str:
+def kind_in(run: Run, spec: DatasetSpec, file: AnyFile) -> str:
     """Return the kind of a file. Raise DataError if neither ds_type nor its name shows it, SafetyError for a script."""
     if kind := spec.settings.ds_type or kind_of(file.name):
         return kind
@@ -183,4 +184,5 @@ def kind_in(spec: DatasetSpec, file: AnyFile) -> str:
         message = f"{file.label} is a script, and scripts are never run"
         raise SafetyError(message, where=spec.where, code="dataset-script", help=help)
     help = f"convert it to one of {', '.join(KINDS)}; if it already is one of these kinds, set ds_type"
+    help += other_endings(run.config.selection.available)
     raise DataError(f"{file.label}: unknown kind of file", where=spec.where, code="no-kind", help=help)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from tunesmith.files.paths import COMPRESSIONS
+
 KINDS = {
     ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv",
     ".arrow": "arrow", ".txt": "text", ".md": "text",
 }  # fmt: skip
 """Ending -> kind."""
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-"""Endings that may follow the ending of the kind."""
 
 
 def compression_of(name: str) -> str | None:

@@ -120,7 +120,9 @@ def test_no_row_ends_in_a_traceback(row: dict[str, Any]) -> None:
 
 
 def test_static_metadata_is_up_to_date() -> None:
-    from tunesmith.plugins.plugin import describe
+    from tunesmith.plugins.metadata import describe
 
     path = Path(__file__).parent.parent / "tunesmith.json"
-    assert json.loads(path.read_text()) == json.loads(json.dumps(describe("inputoutput", tunesmith_inputoutput)))
+    assert json.loads(path.read_text()) == {
+        "inputoutput": json.loads(json.dumps(describe("inputoutput", tunesmith_inputoutput)))
+    }

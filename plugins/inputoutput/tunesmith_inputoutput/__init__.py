@@ -26,6 +26,7 @@ class SegmentsDataset(Settings):
 TYPES = ("input_output",)
 plugin = Plugin(
     settings=SegmentsSettings,
+    shared=("train_on_inputs",),
     strategies={"conversation": TYPES, "text": TYPES},
     dataset_settings=SegmentsDataset,
 )

@@ -17,7 +17,7 @@ class InstructSettings(Settings):
     """Train the prompt in addition to the answer."""
 
 
-plugin = Plugin(settings=InstructSettings, strategies={"conversation": tuple(FORMATS)})
+plugin = Plugin(settings=InstructSettings, shared=("train_on_inputs",), strategies={"conversation": tuple(FORMATS)})
 
 
 @hookimpl

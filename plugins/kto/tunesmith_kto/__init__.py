@@ -30,6 +30,7 @@ class KTOSettings(Settings):
 
 plugin = Plugin(
     settings=KTOSettings,
+    shared=("rl_beta",),
     answers={"rl": ("kto",)},
     method=Method(rows=("labelled",)),
     needs=Needs(logps=True, reference=True),

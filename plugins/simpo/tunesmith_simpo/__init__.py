@@ -30,6 +30,7 @@ class SimpoSettings(Settings):
 
 plugin = Plugin(
     settings=SimpoSettings,
+    shared=("rl_beta",),
     answers={"rl": ("simpo", "cpo")},
     method=Method(rows=("pair",)),
     needs=Needs(logps=True),

@@ -4,7 +4,7 @@ import numpy as np
 
 from tunesmith import Completion, Generator, Plugin, hookimpl
 
-plugin = Plugin(generators=("echo",))
+plugin = Plugin(offers={"generators": {"echo": None}})
 
 
 class Echo(Generator):

@@ -4,7 +4,7 @@ import numpy as np
 
 from tunesmith import Plugin, hookimpl
 
-plugin = Plugin(rewards=("odd_tokens",))
+plugin = Plugin(offers={"rewards": {"odd_tokens": None}})
 
 
 @hookimpl

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from tunesmith.run import Purpose, Run
 
 
-@spec("keyed")
+@spec("keyed", keys="offers.generators")
 def build_generator(run: Run, name: str) -> Generator:
     """Return the generator of a name: a server, an inference engine, another model. Raise an error if it can't be used.
 
     When: once, before the first round, if the method's Rollout names it. "policy" is the policy itself, which needs no
     plugin. The engine calls `push(policy)` before each round and `close()` at the end of the run. Answers: keyed by
-    the names that are declared in `Plugin.generators`.
+    the names in `Plugin(offers={"generators": {name: None}})`.
 
     Example:
         @hookimpl
@@ -49,13 +49,13 @@ def rollout(run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], 
     """
 
 
-@spec("keyed")
+@spec("keyed", keys="offers.rewards")
 def score_rewards(run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[float | None]]:
     """Return the scores of a reward: for each group, one number per completion, or None where it does not apply.
 
     When: after the rollout of a round, on every process with the groups of all of them. For a reward that needs the run
     or a model; a plain function of texts and columns is offered by `Plugin(offers={"rewards": ...})`. Answers: keyed by
-    the names that are declared in `Plugin.rewards`.
+    the names in `Plugin(offers={"rewards": {name: None}})`.
 
     Example:
         @hookimpl
