@@ -2,7 +2,7 @@
 
 import torch
 
-from tunesmith import Example, Method, Needs, Plugin, Term, hookimpl
+from tunesmith import Example, Method, Needs, Plugin, Request, Term, hookimpl
 
 plugin = Plugin(
     answers={"rl": ("groups",)},
@@ -21,9 +21,9 @@ def build_dataset(run, rows):
 
 @hookimpl
 def expand(run, policy, examples):
-    prompts = [list(e.path_tokens(0)) for e in examples for _ in range(SIZE)]
-    answers = policy.generate(prompts, max_new_tokens=6, seed=run.step * run.world.size + run.world.rank)
-    groups = [answers[i : i + SIZE] for i in range(0, len(answers), SIZE)]
+    seeds = [(run.core.seed, run.step, run.world.rank, number) for number in range(len(examples))]
+    requests = [Request(e.path_tokens(0), 6, SIZE, seed=seed) for e, seed in zip(examples, seeds, strict=True)]
+    groups = [[c.tokens.tolist() for c in completions] for completions in policy.generate(requests)]
     groups_of_completions = [e.with_completions(group) for e, group in zip(examples, groups, strict=True)]
     for example, group in zip(groups_of_completions, groups, strict=True):
         rewards = torch.tensor([float(sum(answer) % 11) for answer in group])

@@ -25,8 +25,9 @@ def expand(run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
     Example:
         @hookimpl
         def expand(run, policy, examples):
-            answers = policy.generate([e.prompt for e in examples], max_new_tokens=64, seed=run.step)
-            return [e.with_completions([a]) for e, a in zip(examples, answers)]
+            requests = [Request(e.prompt, max_new_tokens=64, n=4, seed=(run.step, *e.origin)) for e in examples]
+            groups = policy.generate(requests)
+            return [e.with_completions([c.tokens for c in group]) for e, group in zip(examples, groups)]
     """
 
 
