@@ -13,6 +13,7 @@ from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
 from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
 from tunesmith_engine.model.build import build_policy as build_policy
+from tunesmith_engine.model.decoder import Decoder as Decoder, RecomputingDecoder as RecomputingDecoder
 from tunesmith_engine.model.generation import (
     Completion as Completion,
     Generator as Generator,

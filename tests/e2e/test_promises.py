@@ -15,7 +15,7 @@ from tunesmith_engine.checkpoint.save import numbered, read_tree, write_tree
 
 from tests import tiny
 from tests.contract.test_methods_to_come import PLUGINS, run_config
-from tunesmith import Example, ModelError, PluginError, build_policy, collate
+from tunesmith import Example, ModelError, PluginError, Request, Sampling, build_policy, collate
 from tunesmith.api import prepare, start, train
 from tunesmith.config.load import load_config
 
@@ -156,15 +156,12 @@ def test_recurrent_layers_never_get_packed_examples(tmp_path: Path) -> None:
 
 def test_sampling_ignores_the_generation_config_of_the_model(tmp_path: Path) -> None:
     policy = build_policy(prepare(tiny.start(tiny.sft_config(tmp_path))))
-    prompt = [tiny.tokenizer()("the red cat").input_ids]
-    plain = policy.generate(prompt, seed=1, max_new_tokens=8, temperature=0.0)
-    policy.model.generation_config.repetition_penalty = 5.0
-    assert policy.generate(prompt, seed=1, max_new_tokens=8, temperature=0.0) == plain
-    assert policy.model.generation_config.repetition_penalty == 5.0
-    assert policy.generate(prompt, seed=1, max_new_tokens=8, temperature=0.0, repetition_penalty=5.0) != plain
-    assert policy.generate([], seed=1, max_new_tokens=8) == []
-    with pytest.raises(TypeError, match="nonsense"):
-        policy.generate(prompt, seed=1, max_new_tokens=8, nonsense=3)
+    request = Request(tiny.tokenizer()("the red cat").input_ids, 8, sampling=Sampling(temperature=0.0))
+    [[plain]] = policy.generate([request])
+    config = policy.model.generation_config
+    config.repetition_penalty, config.suppress_tokens = 5.0, [int(plain.tokens[0])]
+    [[again]] = policy.generate([request])
+    assert again.tokens.tolist() == plain.tokens.tolist() and policy.generate([]) == []
 
 
 def test_empty_completion_is_scored_at_the_end_of_its_prompt() -> None:

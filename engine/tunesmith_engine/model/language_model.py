@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.model.decoder import Decoder, RecomputingDecoder
 
 
 @dataclass
@@ -48,6 +48,10 @@ class LanguageModel(ABC):
     """Name of the attention backend, for `plan`."""
     shares_prompts: bool = True
     """False if the architecture can't compute a prompt once for several completions."""
+    ragged_prompts: bool = True
+    """False if all prompts of a decoder must have the same length."""
+    end_tokens: frozenset[int] = frozenset()
+    """Ids that end a completion, in addition to the tokenizer's end token."""
     kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
     """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
     """
@@ -72,6 +76,9 @@ class LanguageModel(ABC):
     def plain_logits(self, tokens: Tensor) -> Tensor:
         """Return the logits [L, V] of one sequence [L] from the library's own forward, which `verify` compares with."""
 
-    @abstractmethod
-    def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
-        """Sample a completion for each prompt."""
+    def decoder(self, prompts: Sequence[Sequence[int]], copies: Sequence[int]) -> Decoder:
+        """Return a decoder of `copies[p]` completions for each prompt. The default runs complete sequences each time.
+
+        It is called inside the wrapped forward, without gradients, in evaluation mode.
+        """
+        return RecomputingDecoder(self, prompts, copies)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from tunesmith_engine.model.scoring import score_tokens
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
+    from tunesmith_engine.model.generation import Completion, Request
+    from tunesmith_engine.model.policy_generator import PolicyGenerator
 
 
 class Output:
@@ -119,35 +122,19 @@ class Policy:
         """Run a function inside the wrapped module's forward, where weights are not sharded. Call on all processes."""
         return self.module(None, self.needs, call)
 
-    def generate(
-        self,
-        prompts: list[list[int]],
-        *,
-        seed: int,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        **params: Any,
-    ) -> list[list[int]]:
-        """Sample one completion for each prompt with random numbers of its own, drawn from `seed`.
+    @functools.cached_property
+    def generator(self) -> PolicyGenerator:
+        """Generation with this policy in this process."""
+        from tunesmith_engine.model.policy_generator import PolicyGenerator
 
-        temperature 0 is greedy. A completion ends with the end token if the model produced one. Under sharding, call
-        it on all processes with equally many prompts.
+        return PolicyGenerator(self)
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Return n completions for each request. Under sharding, call it on all processes, each with its requests.
+
+        Training is not disturbed: random numbers and the mode of modules are as before.
         """
-        # A fork of the generators: dropout in training draws the same numbers whether or not a plugin generates.
-        devices = [self.run.device] if self.run.device.type == "cuda" else []
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices):
-                torch.manual_seed(seed)
-                sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-                options = {"max_new_tokens": max_new_tokens, **sampling, **params}
-                completions: list[list[int]] = self.inside(lambda: self.language_model.generate(prompts, **options))
-                return completions
-        finally:
-            self.model.train(training)
+        return self.generator.generate(requests)
 
     def score(self, examples: Sequence[Example], needs: Needs) -> list[list[Values]]:
         """Return values of the tokens of examples, by example, segment after the prompt, and name; see `inference`."""

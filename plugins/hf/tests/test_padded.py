@@ -12,7 +12,7 @@ import transformers
 from tunesmith_hf import padded
 
 from tests import tiny
-from tunesmith import Example, ModelError, Needs, Policy, Run, build_policy, collate
+from tunesmith import Example, ModelError, Needs, Policy, Request, Run, Sampling, build_policy, collate
 from tunesmith.api import plan, prepare
 
 SIZES: dict[str, Any] = {
@@ -132,13 +132,11 @@ def test_generation_in_a_batch_equals_generation_alone(model: tuple[Run, Policy]
     """Compare with the most likely token of successive forwards."""
     run, policy = model
     assert run.data is not None
-    prompts = [e.prompt for e in run.data.train[:3]]
+    requests = [Request(e.prompt, 2, sampling=Sampling(temperature=0.0)) for e in run.data.train[:3]]
     with torch.no_grad():
-        for prompt, answer in zip(
-            prompts, policy.generate(prompts, seed=1, max_new_tokens=2, temperature=0.0), strict=True
-        ):
-            tokens = list(prompt)
-            for token in answer:
+        for request, (completion,) in zip(requests, policy.generate(requests), strict=True):
+            tokens = list(request.prompt)
+            for token in completion.tokens.tolist():
                 assert int(policy.language_model.plain_logits(torch.tensor(tokens))[-1].argmax()) == token
                 tokens.append(token)
 

@@ -5,7 +5,7 @@ A model with this implementation gets the TreeMask of a pack as a keyword argume
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunesmith import TreeMask
 from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
+
+if TYPE_CHECKING:
+    from tunesmith_hf.decoding import SharedCache
 
 NAME = "tunesmith"
 
@@ -44,11 +47,20 @@ def attend(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     *,
-    tree_mask: TreeMask,
+    tree_mask: TreeMask | None = None,
     backend: str = "slices",
+    cache: SharedCache | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Compute the attention of one pack: query [1, heads, T, D] -> [1, T, heads, D], the order of transformers."""
+    """Compute the attention of one pack: query [1, heads, T, D] -> [1, T, heads, D], the order of transformers.
+
+    With a cache, keys and values of the pack are stored in it. Without a TreeMask, the batch rows continue it.
+    """
+    if tree_mask is None:
+        assert cache is not None
+        return cache.attend(module, query, key, value, scaling, sliding_window, softcap, s_aux), None
+    if cache is not None:
+        cache.store(module, key, value)
     plain = softcap is None and s_aux is None and not dropout
     if backend == "flex" and plain:
         out = attend_flex(query, key, value, tree_mask, scale=scaling, window=sliding_window)

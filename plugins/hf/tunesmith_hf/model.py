@@ -10,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from tunesmith import (
     Batch,
+    Decoder,
     EnvironmentProblem,
     Head,
     Hidden,
     LanguageModel,
     ModelError,
     PluginError,
+    RecomputingDecoder,
     Run,
     TunesmithError,
 )
-from tunesmith_hf import HFSettings, attention, embeddings, loaded, padded
+from tunesmith_hf import HFSettings, attention, decoding, embeddings, loaded, padded
 from tunesmith_hf.source import Source, model_source, unreadable
 
 ROLES = ("policy", "reference")
@@ -114,6 +116,8 @@ class HFLanguageModel(LanguageModel):
             raise EnvironmentProblem(message, where=where, help=help)
         self.check_architecture(unsupported)
         self.shares_prompts = self.attention != "padded"
+        self.ragged_prompts = self.attention not in ("padded", "dense")
+        self.end_tokens = decoding.end_tokens(model)
         self.padding = padded.PaddingCount(run)
         self.check_vocabulary()
         self.check_head()
@@ -252,40 +256,19 @@ class HFLanguageModel(LanguageModel):
         with self.attending(self.own_attention):
             return self.module(input_ids=tokens[None], use_cache=False).logits[0]  # type: ignore[no-any-return]
 
-    def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
-        """Sample a completion of each prompt in one left-padded batch.
+    def decoder(self, prompts: Sequence[Sequence[int]], copies: Sequence[int]) -> Decoder:
+        """Return a decoder that caches keys and states. Raise PluginError for a model without a head for tokens."""
+        if self.module.get_output_embeddings() is None:  # type: ignore[operator]
+            raise PluginError(f"{type(self.module).__name__} has no head that predicts tokens, so it can't generate")
+        name = attention.NAME if self.ragged_prompts else self.own_attention
 
-        The sampling depends on `params` alone: the model's own generation config is ignored. Raise TypeError for an
-        unknown parameter.
-        """
-        unknown = set(params) - {"max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
-        if unknown:
-            raise TypeError(f"generate() got unknown parameters: {', '.join(sorted(unknown))}")
-        sharded = self.run.world.sharded
-        if self.attention == "padded" and len(prompts) > 1 and (sharded or len(set(map(len, prompts))) > 1):
-            return padded.generate_by_length(lambda group: self.generate(group, **params), prompts, one_by_one=sharded)
-        tokenizer = self.run.tokenizer
-        end = tokenizer.eos_token_id
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-        width = max(1, *map(len, prompts)) if prompts else 1
-        filled = [p or [end] for p in prompts] or [[end]]  # an empty prompt starts from the end token, as a text does
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in filled], device=self.run.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in filled], device=self.run.device)
-        sampling = {k: v for k, v in params.items() if k not in ("max_new_tokens", "temperature", "top_p", "top_k")}
-        if params["temperature"] > 0:
-            sampling |= {"do_sample": True, **{k: params[k] for k in ("temperature", "top_p", "top_k")}}
-        tokens = {"max_new_tokens": params["max_new_tokens"], "eos_token_id": end, "pad_token_id": pad}
-        options = GenerationConfig(**tokens, **{"do_sample": False, **sampling})
-        model: Any = self.module
-        own, model.generation_config = model.generation_config, GenerationConfig()  # would fill gaps in `options`
-        try:
-            with self.attending(self.own_attention):
-                out = model.generate(input_ids=ids, attention_mask=mask, generation_config=options, synced_gpus=sharded)
-        finally:
-            model.generation_config = own
-        return [_until_end(row, end) for row in out[:, width:].tolist()][: len(prompts)]
+        def run(input_ids: Tensor, **options: Any) -> Any:
+            if self.config._attn_implementation != name:
+                self.module.set_attn_implementation(name)  # type: ignore[operator]
+            return self.body(input_ids=input_ids, **options)
 
-
-def _until_end(tokens: list[int], end: int) -> list[int]:
-    """Return the tokens up to and including the end token. The rest is padding."""
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+        recurrent = getattr(self.module, "_is_stateful", False)
+        model = decoding.Model(run, self.attention, self.run.device, recurrent)
+        if self.ragged_prompts:
+            return decoding.SharedDecoder(model, prompts, copies)
+        return decoding.RepeatingDecoder(model, prompts, copies, lambda: RecomputingDecoder(self, prompts, copies))

@@ -8,8 +8,6 @@ state before it. The mask is passed anyway, for models that look ahead.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,19 +123,3 @@ def lines(tree_mask: TreeMask) -> Lines:
         return Lines(index.to(device), mask.to(device), places.to(device), sum(len(tokens) for tokens, _ in parts))
 
     return tree_mask.cached("lines", build)
-
-
-def generate_by_length(
-    generate: Callable[[list[list[int]]], list[list[int]]], prompts: list[list[int]], one_by_one: bool
-) -> list[list[int]]:
-    """Generate for prompts of one length at a time, because a recurrent layer would read padding on the left.
-
-    With `one_by_one`, call `generate` once for each prompt, so that all processes make the same number of calls.
-    """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        groups[index if one_by_one else max(len(prompt), 1)].append(index)
-    answers: dict[int, list[int]] = {}
-    for indices in groups.values():
-        answers |= zip(indices, generate([prompts[i] for i in indices]), strict=True)
-    return [answers[index] for index in range(len(prompts))]

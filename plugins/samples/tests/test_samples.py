@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tunesmith_samples
 from rich.console import Console
 from tunesmith_samples.table import pairs, show
 
 from tests import tiny
-from tunesmith import ConfigError, Example, Method, StepRecord
+from tunesmith import ConfigError, Example, Method, Request, Sampling, StepRecord
 
 
 class Tokenizer:
@@ -40,11 +41,11 @@ class Scripted:
     """A policy that completes each prompt with the number of the round, and records the calls."""
 
     def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[list[Request]] = []
 
-    def generate(self, prompts: list[list[int]], **options: Any) -> list[list[int]]:
-        self.calls.append({"prompts": prompts, **options})
-        return [[ord(str(len(self.calls)))] for _ in prompts]
+    def generate(self, requests: list[Request]) -> list[list[Any]]:
+        self.calls.append(requests)
+        return [[SimpleNamespace(tokens=np.array([ord(str(len(self.calls)))]))] for _ in requests]
 
 
 def policy() -> Any:
@@ -98,7 +99,7 @@ def test_the_same_prompts_are_sampled_before_during_and_after_training(
     train(this, model, range(1, 4))
     tunesmith_samples.on_end(this, model)
     assert written(tmp_path) == [("before", 0, "Why?", "1"), ("step 2", 2, "Why?", "2"), ("after", 3, "Why?", "3")]
-    assert [(c["seed"], c["max_new_tokens"], c["temperature"]) for c in model.calls] == [(7, 5, 0.0)] * 3
+    assert model.calls == [[Request([87, 104, 121, 63], 5, sampling=Sampling(0.0), seed=(7, 0))]] * 3
     assert capsys.readouterr().out.splitlines() == ["sample 1", "  prompt  Why?", "  before  1", "  after   3"]
 
 
@@ -108,7 +109,7 @@ def test_prompts_come_from_held_out_examples_or_from_training_examples(tmp_path:
         model = policy()
         data = SimpleNamespace(eval=held_out, train=train_examples)
         tunesmith_samples.on_start(run(tmp_path, data=data), model)
-        assert ["".join(map(chr, p)) for p in model.calls[0]["prompts"]] == expected
+        assert ["".join(map(chr, r.prompt)) for r in model.calls[0]] == expected
 
 
 def test_data_without_prompts_adds_a_note(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_the_template_gets_the_variables_of_the_yaml_and_of_the_first_entry(tmp_
 def test_a_prompt_that_several_rows_share_is_sampled_once(tmp_path: Path) -> None:
     model, data = policy(), SimpleNamespace(eval=examples("a", "a", "b", "a", "c", "d"), train=[])
     tunesmith_samples.on_start(run(tmp_path, data=data), model)
-    assert ["".join(map(chr, p)) for p in model.calls[0]["prompts"]] == ["a", "b", "c"]
+    assert ["".join(map(chr, r.prompt)) for r in model.calls[0]] == ["a", "b", "c"]
 
 
 def test_a_resumed_run_keeps_the_samples_before_training_and_has_each_step_once(tmp_path: Path) -> None:

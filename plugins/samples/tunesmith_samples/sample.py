@@ -64,7 +64,7 @@ def _answer_text(run: Run, segment: Segment) -> str:
 def _tokens(run: Run, text: str) -> list[int]:
     """Tokenize a prompt. With a chat template, it is a user turn rendered with the variables of training."""
     if not getattr(run.tokenizer, "chat_template", None):
-        return list(run.tokenizer(text).input_ids)
+        return list(run.tokenizer(text).input_ids) or [run.tokenizer.eos_token_id]  # as a text of training starts
     turns = [{"role": "user", "content": text}]
     options: dict[str, Any] = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
     return list(run.tokenizer.apply_chat_template(turns, **(variables(run) | options)))
@@ -86,13 +86,14 @@ def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: 
     if not questions:
         run.note("samples", "none, because no example has a prompt; write sample_prompts: [...]")
         return []
-    completions = policy.generate(
-        [question.prompt for question in questions],
-        seed=run.core.seed,
-        max_new_tokens=settings.generation_max_new_tokens,
-        temperature=settings.generation_temperature,
-        top_p=settings.generation_top_p,
-    )
+    from tunesmith import Request, Sampling
+
+    sampling = Sampling(settings.generation_temperature, settings.generation_top_p)
+    requests = [
+        Request(q.prompt, settings.generation_max_new_tokens, sampling=sampling, seed=(run.core.seed, number))
+        for number, q in enumerate(questions)
+    ]
+    completions = policy.generate(requests)
     if not run.world.main:
         return []
     decode = run.tokenizer.decode
@@ -101,10 +102,10 @@ def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: 
             "when": when,
             "step": step,
             "prompt": decode(question.prompt),
-            "completion": decode(completion, skip_special_tokens=True),
+            "completion": decode(completion.tokens.tolist(), skip_special_tokens=True),
             **question.answers,
         }
-        for question, completion in zip(questions, completions, strict=True)
+        for question, (completion,) in zip(questions, completions, strict=True)
     ]
     append(run.output_dir / PATH, lines)
     return lines
