@@ -43,9 +43,18 @@ def run_config(folder: Path, reward: str | None = None, number: int = 10, **keys
     defaults = {
         "base_model": str(folder / "model"), "rl": "groups", "groups_generator": "echo", "max_steps": 12,
         "plugins": [str(PLUGINS / "groups.py"), rewards, str(PLUGINS / "echo.py")], "gradient_accumulation_steps": 2,
-        "datasets": [{"path": str(folder / "data.jsonl"), "type": "plain_prompt"}], "num_epochs": 5, "save_steps": 3,
+        "datasets": [{"path": str(folder / "data.jsonl"), "type": "prompt"}], "num_epochs": 5, "save_steps": 3,
     }  # fmt: skip
     return tiny.write_config(folder, **(defaults | keys))
+
+
+FUNCTION = """
+from tunesmith import Plugin
+plugin = Plugin(offers={"rewards": {"odd_tokens": ":odd"}})
+def odd(completion_ids, **columns):
+    assert set(columns) == {"prompts", "completions"} and all(map(len, columns.values()))
+    return [sum(token % 2 for token in tokens) / len(tokens) for tokens in completion_ids]
+"""
 
 
 def counts(line: dict[str, Any]) -> dict[str, int]:
@@ -62,6 +71,14 @@ def test_a_round_is_split_into_minibatches_that_are_reused(tmp_path: Path) -> No
     assert lines[0]["tokens"] + lines[1]["tokens"] - lines[0]["tokens"] == lines[1]["tokens"]
     in_round = np.diff([0, *(line["tokens"] for line in lines[:4])]).tolist()
     assert in_round[:2] == in_round[2:], "the second iteration trains on the same minibatches"
+
+
+def test_a_function_scores_as_a_hook_does(tmp_path: Path) -> None:
+    """Offered functions get lists by keyword, as in TRL; the offering plugin need not be active."""
+    tiny.train(run_config(tmp_path, max_steps=4))
+    by_hook = tiny.metrics(tmp_path / "out")
+    tiny.train(run_config(tmp_path, FUNCTION, max_steps=4))
+    assert [line["loss"] for line in tiny.metrics(tmp_path / "out")] == [line["loss"] for line in by_hook]
 
 
 @pytest.mark.parametrize("dead", ["redraw", "drop", "keep"])

@@ -125,6 +125,7 @@ class PolicyGenerator(Generator):
         batch = collate([Example.branches([self._end()], [c.tokens.tolist() for c in completions])])
         with torch.no_grad(), self._evaluating():
             trained = self.policy(batch.to(self.policy.run.device), Needs(logps=True)).logps.float().cpu().numpy()
+        self.policy.reshard()
         difference = float(np.abs(np.concatenate([c.logps for c in completions]) - trained).max())
         if not difference < (0.3 if self.policy.run.world.half else 1e-3):
             message = f"generated log-probabilities differ from those of training by {difference:.2g}"

@@ -2,7 +2,7 @@
 
 import torch
 
-from tunesmith import Example, Method, Needs, Plugin, Rollout, Settings, Term, hookimpl
+from tunesmith import Method, Needs, Plugin, Rollout, Settings, Term, hookimpl
 
 
 class Groups(Settings):
@@ -15,7 +15,6 @@ class Groups(Settings):
 plugin = Plugin(
     settings=Groups,
     answers={"rl": ("groups",)},
-    strategies={"prompt": ("plain_prompt",)},
     method=Method(rows=("prompt",)),
     needs=Needs(logps=True),
     rollout=lambda run: Rollout(
@@ -23,12 +22,6 @@ plugin = Plugin(
         generator=run.settings(Groups).groups_generator,
     ),
 )  # fmt: skip
-
-
-@hookimpl
-def build_dataset(run, rows):
-    for row in rows:
-        yield Example.branches(run.tokenizer(row.require("prompt")).input_ids, [])
 
 
 @hookimpl
