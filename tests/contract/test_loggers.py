@@ -192,6 +192,29 @@ def test_a_logger_that_exits_is_muted_like_one_that_fails(tmp_path: Path) -> Non
     assert run.hooks.muted == {"logger": "write_log: SystemExit: 1"} and run.hooks.counts["logger", "write_log"] == 5
 
 
+def test_a_declaration_without_effect_is_refused() -> None:
+    assert "has no effect without best_effort" in str(error_of(lambda: plugin_of("logger", synchronous=True)))
+
+
+def test_a_hanging_logger_counts_records_not_calls(tmp_path: Path) -> None:
+    released, steps = threading.Event(), []
+
+    @hookimpl
+    def write_log(record: LogRecord) -> None:
+        released.wait(20)
+        steps.append(record.step)
+
+    loggers = [plugin_of(name, write_log, best_effort=True) for name in ("one", "two")]
+    run = fake_run(tmp_path, *loggers)
+    run.hooks.log_queue = LogQueue(size=2)
+    with run.hooks.logging(run):
+        for step in (1, 2, 3, 4):
+            run.hooks.write_log(run, LogRecord(step, 0.1, {}))
+            time.sleep(0.1 if step == 1 else 0)
+        released.set()
+    assert steps == [1, 1, 3, 3, 4, 4] and run.notes["log records dropped"].startswith("1,")
+
+
 def test_write_log_has_no_wrappers() -> None:
     @hookimpl(wrapper=True)
     def write_log() -> Iterator[None]:

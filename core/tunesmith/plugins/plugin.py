@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
+from tunesmith.errors import PluginError
+
 if TYPE_CHECKING:
     from tunesmith.run import Run
 
@@ -117,6 +119,12 @@ class Plugin:
     best_effort: bool = False
     synchronous: bool = False
     on_resume: Mapping[str, OnResume] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.synchronous and not self.best_effort:
+            raise PluginError(
+                "Plugin(synchronous=True) has no effect without best_effort=True", help="drop synchronous"
+            )
 
 
 def rules_of(plugin: Plugin) -> dict[str, OnResume]:
