@@ -213,7 +213,8 @@ def plugins_page() -> str:
     return page(
         "Plugins",
         PLUGINS_HEAD,
-        "## Defaults\n\nThese plugins are active by default, unless something replaces them:",
+        "## Defaults\n\nThese plugins are active by default, unless something replaces them. "
+        "`plugins: [-console]` switches off a default that nothing has to replace:",
         table(["plugin", "for the hook", "replaced by"], rows),
         *(plugin_section(name, info, brought) for name, info in metadata().items()),
     )

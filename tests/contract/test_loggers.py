@@ -20,7 +20,7 @@ from tunesmith_engine.training.loop import Interrupted
 from tests import tiny
 from tests.contract.fakes import end, error_of, fake_run, hooks_of, plugin_of
 from tests.repo.source import ROOT
-from tunesmith import LogRecord, PluginError, Run, hookimpl, train
+from tunesmith import LogRecord, PluginError, hookimpl, train
 from tunesmith.plugins.log_queue import LogQueue
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def config(
     return tiny.sft_config(folder, plugins=names, output_dir=str(out / "out"), num_epochs=9, **keys)
 
 
-# what a run owns
+# what two runs, or a run that ends early, leave behind
 
 
 def mutable_globals() -> dict[str, int]:
@@ -106,71 +106,6 @@ def test_a_run_that_ends_early_closes_every_logger(
     assert not [thread for thread in threading.enumerate() if thread.name == "tunesmith-log"]
     logged = [line["step"] for line in tiny.metrics(tmp_path / "out")]
     assert logged == ([1, 2, 3] if how == "signal" else [1, 2])
-
-
-class First:
-    def __init__(self, run: Run):
-        self.log: list[str] = run.notes.setdefault("log", [])
-
-    def close(self) -> None:
-        self.log.append(type(self).__name__)
-
-
-class Second(First):
-    def close(self) -> None:
-        super().close()
-        raise ValueError("can't close")
-
-
-class Third(First):
-    def __init__(self, run: Run):
-        run.owned(Second)
-        super().__init__(run)
-
-
-class Kept:
-    def __init__(self, run: Run):
-        self.run = run
-
-
-def owner(**declaration: Any) -> Any:
-    @hookimpl
-    def configure(run: Run) -> None:
-        assert run.owned(First) is run.owned(First)
-        run.owned(Kept)
-        run.owned(Third)
-
-    return plugin_of("owner", configure, **declaration)
-
-
-def test_owned_objects_are_closed_in_reverse_order_of_creation_and_then_forgotten(tmp_path: Path) -> None:
-    run = fake_run(tmp_path, owner(best_effort=True))
-    run.hooks.configure(run)
-    first, kept = run.owned(First), run.owned(Kept)
-    end(run)
-    assert run.notes["log"] == ["Third", "Second", "First"]
-    assert run.owned(First) is not first and run.owned(Kept) is kept
-
-
-def test_an_error_in_close_names_the_plugin_and_ends_a_run_that_was_fine(tmp_path: Path) -> None:
-    run = fake_run(tmp_path, owner())
-    run.hooks.configure(run)
-    error = error_of(end, run)
-    assert "plugin owner (dist-owner 4.5.6) failed in close() of Second: ValueError: can't close" in str(error)
-    assert Path(__file__).name in str(error.problems[0].where)
-    assert run.notes["log"] == ["Third", "Second", "First"]
-
-
-@pytest.mark.parametrize("best_effort", [True, False])
-def test_an_error_in_close_hides_no_other_error(
-    best_effort: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = fake_run(tmp_path, owner(best_effort=best_effort))
-    run.hooks.configure(run)
-    with pytest.raises(KeyError, match="the cause"), run.alive():
-        raise KeyError("the cause")
-    assert run.notes["log"] == ["Third", "Second", "First"]
-    assert "warning: plugin owner (dist-owner 4.5.6) failed in close() of Second" in capsys.readouterr().err
 
 
 # loggers on their thread
@@ -255,6 +190,29 @@ def test_a_logger_that_exits_is_muted_like_one_that_fails(tmp_path: Path) -> Non
         run.hooks.write_log(run, LogRecord(step, 0.1, {}))
     end(run)
     assert run.hooks.muted == {"logger": "write_log: SystemExit: 1"} and run.hooks.counts["logger", "write_log"] == 5
+
+
+def test_a_declaration_without_effect_is_refused() -> None:
+    assert "has no effect without best_effort" in str(error_of(lambda: plugin_of("logger", synchronous=True)))
+
+
+def test_a_hanging_logger_counts_records_not_calls(tmp_path: Path) -> None:
+    released, steps = threading.Event(), []
+
+    @hookimpl
+    def write_log(record: LogRecord) -> None:
+        released.wait(20)
+        steps.append(record.step)
+
+    loggers = [plugin_of(name, write_log, best_effort=True) for name in ("one", "two")]
+    run = fake_run(tmp_path, *loggers)
+    run.hooks.log_queue = LogQueue(size=2)
+    with run.hooks.logging(run):
+        for step in (1, 2, 3, 4):
+            run.hooks.write_log(run, LogRecord(step, 0.1, {}))
+            time.sleep(0.1 if step == 1 else 0)
+        released.set()
+    assert steps == [1, 1, 3, 3, 4, 4] and run.notes["log records dropped"].startswith("1,")
 
 
 def test_write_log_has_no_wrappers() -> None:

@@ -134,13 +134,6 @@ class Implementation:
             failures.in_a_row = 0
         return self.lazily(answer) if inspect.isgenerator(answer) else answer
 
-    def call_on_thread(self, arguments: Arguments) -> None:
-        """Call the implementation of a best-effort plugin. SystemExit is a failure too: it would end the thread."""
-        try:
-            self.call(arguments)
-        except SystemExit as error:
-            self.failed(error)
-
     def require(self, arguments: Arguments) -> Any:
         """Return the answer. Raises PluginError if it is None."""
         answer = self.call(arguments)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-RECORDS = 1000
-"""Records that may wait. A record of numbers takes a few kB; at ten steps a second this bridges 100 seconds."""
+RECORDS = 256
+"""Records that may wait: half a minute at ten steps a second. With a table of texts, a record may take a megabyte."""
 PATIENCE = 10.0
 """Seconds to wait for loggers at the end of a run. Schedulers commonly kill a process 30 seconds after SIGTERM."""
 
@@ -52,12 +52,10 @@ class LogQueue:
         with contextlib.suppress(queue.Full):
             waiting.put(None, timeout=self.patience)
         thread.join(max(0.0, deadline - time.monotonic()))
-        if not thread.is_alive():
-            return True
         while self._drop(waiting):
             pass
-        waiting.put(None)  # the thread ends if the logger that hangs ever returns
-        return False
+        waiting.put(None)  # a logger that hangs may return: its thread ends then
+        return not thread.is_alive()
 
     def _drop(self, waiting: queue.Queue[Callable[[], object] | None]) -> bool:
         """Drop the oldest record that is not being written, if there is one."""

@@ -227,12 +227,15 @@ class Hooks:
 
     def write_log(self, run: Run, record: LogRecord) -> None:
         """Call the loggers: best-effort ones on the thread of the log queue, the others at once."""
+        arguments = {"run": run, "record": record}
+        queued = []
         for one in self.hooks["write_log"].answers:
-            arguments = {"run": run, "record": record}
             if one.may_fail and not one.plugin.declaration.synchronous:
-                self.log_queue.put(partial(one.call_on_thread, arguments))
+                queued.append(one)
             else:
                 one.call(arguments)
+        if queued:
+            self.log_queue.put(partial(_write_each, queued, arguments))
 
     @contextmanager
     def logging(self, run: Run) -> Iterator[None]:
@@ -254,6 +257,15 @@ class Hooks:
 
     def save_model(self, run: Run, policy: Policy, path: Path) -> None:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)
+
+
+def _write_each(loggers: Sequence[Implementation], arguments: dict[str, Any]) -> None:
+    """Call loggers on their thread. SystemExit is a failure too: it would end only the thread, and silently."""
+    for one in loggers:
+        try:
+            one.call(arguments)
+        except SystemExit as error:
+            one.failed(error)
 
 
 def _call(one: Implementation) -> Call:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
+from tunesmith.errors import PluginError
 from tunesmith.plugins.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -131,6 +132,12 @@ class Plugin:
     best_effort: bool = False
     synchronous: bool = False
     on_resume: Mapping[str, OnResume] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.synchronous and not self.best_effort:
+            raise PluginError(
+                "Plugin(synchronous=True) has no effect without best_effort=True", help="drop synchronous"
+            )
 
 
 def why_invalid(plugin: Plugin) -> str | None:

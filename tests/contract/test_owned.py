@@ -1,0 +1,76 @@
+"""A run creates what its plugins keep once, and closes it in reverse order, whatever fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.fakes import end, error_of, fake_run, plugin_of
+from tunesmith import Run, hookimpl
+
+
+class First:
+    def __init__(self, run: Run):
+        self.log: list[str] = run.notes.setdefault("log", [])
+
+    def close(self) -> None:
+        self.log.append(type(self).__name__)
+
+
+class Second(First):
+    def close(self) -> None:
+        super().close()
+        raise ValueError("can't close")
+
+
+class Third(First):
+    def __init__(self, run: Run):
+        run.owned(Second)
+        super().__init__(run)
+
+
+class Kept:
+    def __init__(self, run: Run):
+        self.run = run
+
+
+def owner(**declaration: Any) -> Any:
+    @hookimpl
+    def configure(run: Run) -> None:
+        assert run.owned(First) is run.owned(First)
+        run.owned(Kept)
+        run.owned(Third)
+
+    return plugin_of("owner", configure, **declaration)
+
+
+def test_owned_objects_are_closed_in_reverse_order_of_creation_and_then_forgotten(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, owner(best_effort=True))
+    run.hooks.configure(run)
+    first, kept = run.owned(First), run.owned(Kept)
+    end(run)
+    assert run.notes["log"] == ["Third", "Second", "First"]
+    assert run.owned(First) is not first and run.owned(Kept) is kept
+
+
+def test_an_error_in_close_names_the_plugin_and_ends_a_run_that_was_fine(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, owner())
+    run.hooks.configure(run)
+    error = error_of(end, run)
+    assert "plugin owner (dist-owner 4.5.6) failed in close() of Second: ValueError: can't close" in str(error)
+    assert Path(__file__).name in str(error.problems[0].where)
+    assert run.notes["log"] == ["Third", "Second", "First"]
+
+
+@pytest.mark.parametrize("best_effort", [True, False])
+def test_an_error_in_close_hides_no_other_error(
+    best_effort: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fake_run(tmp_path, owner(best_effort=best_effort))
+    run.hooks.configure(run)
+    with pytest.raises(KeyError, match="the cause"), run.alive():
+        raise KeyError("the cause")
+    assert run.notes["log"] == ["Third", "Second", "First"]
+    assert "warning: plugin owner (dist-owner 4.5.6) failed in close() of Second" in capsys.readouterr().err
