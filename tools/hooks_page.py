@@ -45,7 +45,8 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
     |       for each micro-batch: one forward pass
     |       compute_loss  one     the terms, and those that wrappers add; then the backward pass
     |     gradients are clipped; if loss and norm are finite, weights are updated
-    |     if an evaluation is due: expand, prepare_step and compute_loss on the held-out examples
+    |     if an evaluation is due: expand, prepare_step and compute_loss on the held-out examples, and then
+    |     evaluate        all     your own measurements, with or without held-out examples
     |     on_step         all     log, watch, stop
     |     save_model      all     if a checkpoint is due
     v
@@ -60,7 +61,7 @@ The *arity* of a hook defines which plugins answer it:
 | one | exactly one plugin; two are an error that names both. Wrappers may surround the answer |
 | keyed | one plugin for each key; plugins with other keys are not called |
 | chain | all plugins in call order; each gets what the one before returned. There are no wrappers |
-| all | all plugins in call order; their return values are ignored |
+| all | all plugins in call order; what `diagnose` and `evaluate` return is collected |
 
 An implementation lists only the arguments that it uses. The call order is the `plugins:` list, then the other active
 plugins by name, refined by `after` and `before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument

@@ -18,7 +18,7 @@ PHASES = {
     "Prepare: rows to examples": ("load_tokenizer", "load_rows", "filter_rows", "build_dataset"),
     "Build: model to policy": ("configure", "load_model", "patch_model", "build_optimizer", "build_scheduler"),
     "Start": ("on_start",),
-    "Every optimizer step": ("expand", "prepare_step", "compute_loss", "on_step", "save_model"),
+    "Every optimizer step": ("expand", "prepare_step", "compute_loss", "evaluate", "on_step", "save_model"),
     "End": ("save_model", "on_end"),
 }
 ENDS = {

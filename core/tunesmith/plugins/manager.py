@@ -142,6 +142,10 @@ class Hooks:
     def compute_loss(self, run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
         return self.hooks["compute_loss"].call(run=run, policy=policy, out=out, batch=batch)  # type: ignore[no-any-return]
 
+    def evaluate(self, run: Run, policy: Policy, examples: Sequence[Example]) -> list[dict[str, float]]:
+        """Everyone's measurements."""
+        return self.hooks["evaluate"].call(run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+
     def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
         return self.hooks["build_optimizer"].call(run=run, model=model)  # type: ignore[no-any-return]
 

@@ -92,6 +92,8 @@ class Plugin:
             are available whenever the plugin is installed.
         method: what it trains on, if it answers compute_loss.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
+        metrics: the names that it adds to evaluations, without the prefix `eval_`: what `evaluate` returns, its terms
+            of compute_loss, and what its on_step adds. With None, names of terms are known from the first batch on.
         after, before: names of plugins whose hooks run before, or after, its own.
         best_effort: mute the plugin, with a warning, when one of its hooks fails. For loggers.
         on_resume: keys of its own that may change when a run resumes: "free", or "accept" if they have to be listed
@@ -109,6 +111,7 @@ class Plugin:
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
     needs: Needs | Callable[[Run], Needs] = Needs()
+    metrics: Sequence[str] | None = None
     after: Sequence[str] = ()
     before: Sequence[str] = ()
     best_effort: bool = False
@@ -160,6 +163,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
+        "metrics": None if plugin.metrics is None else list(plugin.metrics),
         "hooks": implemented_hooks(module),
         "errors": error_codes(module),
         "schema": schema(plugin.settings),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.errors import ModelError, PluginError
+from tunesmith.errors import ModelError, PluginError, TunesmithError
 from tunesmith.run import Run
 from tunesmith_engine.runtime.atomic import clearing, discard, seal, tidy, writing
 
@@ -108,6 +109,15 @@ def _after_a_full_disk(run: Run) -> str:
     names = [path.name for _, path in numbered(run.output_dir)]
     again = f"resume_from_checkpoint: auto resumes from {names[-1]}" if names else "start again"
     return f"make room, or keep fewer checkpoints (save_total_limit); then {again}"
+
+
+def name_kept(error: Exception, folder: Path) -> Exception:
+    """Return the error with the advice to resume from a checkpoint that has everything up to it."""
+    if not isinstance(error, TunesmithError):
+        return error
+    *others, last = error.problems
+    again = f"nothing is lost: {folder.name} is complete; then resume_from_checkpoint: auto resumes there"
+    return type(error)([*others, replace(last, help=f"{last.help or 'fix the plugin'} ({again})")])
 
 
 def numbered(output_dir: Path) -> list[tuple[int, Path]]:

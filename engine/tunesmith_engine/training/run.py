@@ -20,6 +20,7 @@ from tunesmith_engine.runtime.atomic import clearing, flush, read_again, tidy, w
 from tunesmith_engine.runtime.memory_used import Watch
 from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
+from tunesmith_engine.training.evaluation import check_metric
 from tunesmith_engine.training.loop import Interrupted, Loop
 from tunesmith_engine.training.state import TrainState
 
@@ -46,6 +47,7 @@ def train(run: Run) -> Result:
             loop = Loop(state)
             record.memory = Watch(run.device, state.policy.model)
             record.write("running")
+            check_metric(run, state.policy)
             with loop.listening():
                 run.hooks.on_start(run, state.policy)
                 loop.fit()

@@ -32,7 +32,7 @@ def report(run: Run, record: StepRecord) -> None:
     recorded = _extremes.pop(run, {})
     if record.log:
         record.metrics |= _named("", _over_all(run, recorded.get(True)))
-    if record.evaluation is not None:
+    if record.evaluation is not None and "eval_loss" in record.evaluation:  # held-out pairs were scored
         record.evaluation |= _named("eval_", _over_all(run, recorded.get(False)))
 
 
