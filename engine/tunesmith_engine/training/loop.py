@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.errors import PluginError
+from tunesmith.errors import PluginError, TunesmithError
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.terms import StepRecord, Term
 from tunesmith_engine.checkpoint.save import name_kept, save
@@ -170,7 +170,9 @@ class Loop:
             if not together and self.run.world.size > 1:
                 raise
             folder = save(self.run, self.policy, self.state.trees, self.state.best.step)
-            raise name_kept(error, folder) from error
+            if isinstance(error, TunesmithError):
+                raise name_kept(error, folder) from error
+            raise
 
     def interval(self, steps: int | None, per_epoch: int | None) -> int | None:
         """Return the steps between two events: once per epoch by default, and only at the end for a stream."""

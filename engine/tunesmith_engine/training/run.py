@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from tunesmith.errors import TunesmithError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
+from tunesmith_engine.checkpoint.save import export, is_exported, name_kept, numbered
 from tunesmith_engine.data.loader import StreamLoader, build_loader, count_steps
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import precompute
-from tunesmith_engine.runtime.atomic import clearing, flush, read_again, tidy, writing
+from tunesmith_engine.runtime.atomic import clearing, flush, move, read_again, tidy, writing
 from tunesmith_engine.runtime.memory_used import Watch
 from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
@@ -50,6 +50,8 @@ def train(run: Run) -> Result:
             check_metric(run, state.policy)
             with loop.listening():
                 run.hooks.on_start(run, state.policy)
+                if folder is not None and folder.parent.samefile(run.output_dir) and not is_exported(folder):
+                    export(run, state.policy, folder)  # failed, or was killed
                 loop.fit()
             finish(state)
         except Interrupted as error:
@@ -111,10 +113,22 @@ def finish(state: TrainState) -> None:
 
 
 def save_final(run: Run, policy: Policy) -> None:
-    """Write the final model to a temporary folder, then move it file by file into output_dir."""
+    """Write the final model to a temporary folder, then move it file by file into output_dir.
+
+    Raises an error that names the newest checkpoint, from which the run can resume.
+    """
+    try:
+        _save_final(run, policy)
+    except TunesmithError as error:
+        checkpoints = numbered(run.output_dir)
+        if not checkpoints:
+            raise
+        raise name_kept(error, checkpoints[-1][1]) from error
+
+
+def _save_final(run: Run, policy: Policy) -> None:
     partial = run.output_dir / ".final.partial"
-    help = "make room; then resume_from_checkpoint: auto resumes from the last checkpoint"
-    with writing("the final model", run.output_dir, help), clearing(partial, run.world.main):
+    with writing("the final model", run.output_dir, "make room"), clearing(partial, run.world.main):
         if run.world.main:
             tidy(run.output_dir)
             partial.mkdir()
@@ -123,12 +137,7 @@ def save_final(run: Run, policy: Policy) -> None:
         run.world.barrier()
         if run.world.main:
             read_again(partial)
-            for path in sorted(partial.iterdir()):
+            for path in partial.iterdir():
                 flush(path)
-                target = run.output_dir / path.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                os.replace(path, target)
-            partial.rmdir()
-            flush(run.output_dir)
+            move(partial, run.output_dir)
         run.world.barrier()
