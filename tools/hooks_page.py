@@ -34,6 +34,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  patch_model         chain   adapters, kernels, freezing
  load_model          one     role "reference", if one is needed and no adapter can be switched off
     |                        ... `plan` runs these without weights; `verify` ends here
+ saved_parameters    all     every trained parameter must have a plugin that saves it
  build_optimizer     one
  build_scheduler     one
     |   resume_from_checkpoint: everything is restored

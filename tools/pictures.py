@@ -16,7 +16,14 @@ PACKAGES = {"core": ROOT / "core/tunesmith", "engine": ROOT / "engine/tunesmith_
 PHASES = {
     "Check: YAML to config": ("validate", "inspect", "diagnose"),
     "Prepare: rows to examples": ("load_tokenizer", "load_rows", "filter_rows", "build_dataset"),
-    "Build: model to policy": ("configure", "load_model", "patch_model", "build_optimizer", "build_scheduler"),
+    "Build: model to policy": (
+        "configure",
+        "load_model",
+        "patch_model",
+        "saved_parameters",
+        "build_optimizer",
+        "build_scheduler",
+    ),
     "Start": ("on_start",),
     "Every optimizer step": ("expand", "prepare_step", "compute_loss", "evaluate", "on_step", "save_model"),
     "End": ("save_model", "on_end"),

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tunesmith_engine.checkpoint.save import is_exported
 from tunesmith_engine.runtime.atomic import why_invalid
 
 from tests import tiny
 from tests.contract.fakes import local_plugin
-from tunesmith import PluginError
+from tunesmith import PluginError, build_policy
+from tunesmith.api import prepare
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -85,3 +87,54 @@ def test_export_under_the_name_of_a_file_of_the_checkpoint_is_an_error(tmp_path:
     with pytest.raises(PluginError, match=r"save_model wrote state.json, which is a file of the checkpoint itself"):
         tiny.train(path)
     assert why_invalid(tmp_path / "out/checkpoint-1") is None
+
+
+SAVES = """
+from safetensors.torch import save_file
+
+@hookimpl
+def saved_parameters():
+    return ["value.weight", "value.bias"]
+
+
+@hookimpl
+def save_model(run, policy, path):
+    state = {name: value for name, value in policy.state_dict(trained=True).items() if name.startswith("value.")}
+    run.world.main and save_file(state, path / "value.safetensors")
+"""
+
+
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_trained_parameter_that_no_plugin_saves_is_an_error_before_the_first_step(
+    adapter: str | None, tmp_path: Path
+) -> None:
+    source = (PLUGINS / "value.py").read_text()
+    assert len(source.splitlines()) <= 40
+    path = tmp_path / "value.py"
+    config = tiny.sft_config(tmp_path, plugins=[str(path)], adapter=adapter, max_steps=1)
+    path.write_text(source)
+    with pytest.raises(
+        PluginError, match=r"not-saved.: trained, but not saved by any plugin: value.weight, value.bias"
+    ):
+        tiny.train(config)
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+    path.write_text(source + SAVES)
+    tiny.train(config)
+    assert set(load_file(tmp_path / "out/value.safetensors")) == {"value.weight", "value.bias"}
+    assert not [name for name in tiny.weights(tmp_path / "out") if name.startswith("value.")]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"lora_modules_to_save": ["lm_head"]}, {"peft_use_dora": True}, {"lora_trainable_tokens": ["<|im_end|>"]}],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_lora_names_every_parameter_that_it_trains(keys: dict[str, Any], tmp_path: Path) -> None:
+    for tied in (False, True):
+        model = str(tiny.model_folder(tmp_path / f"tied-{tied}", tie_word_embeddings=tied))
+        run = tiny.start(tiny.sft_config(tmp_path, base_model=model, adapter="lora", **keys))
+        with run.alive():
+            policy = build_policy(prepare(run))
+            names = set(run.hooks.saved_parameters(run, policy))
+            trained = {name for name, p in policy.model.named_parameters() if p.requires_grad}
+        assert trained and names >= trained and not any("base_layer" in name for name in names)

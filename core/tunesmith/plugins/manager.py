@@ -161,6 +161,11 @@ class Hooks:
     def on_end(self, run: Run, policy: Policy) -> None:
         self.hooks["on_end"].call(run=run, policy=policy)
 
+    def saved_parameters(self, run: Run, policy: Policy) -> set[str]:
+        """Return the names that everyone saves."""
+        answers: list[Iterable[str]] = self.hooks["saved_parameters"].call(run=run, policy=policy)
+        return {name for names in answers for name in names}
+
     def save_model(self, run: Run, policy: Policy, path: Path) -> None:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)
 

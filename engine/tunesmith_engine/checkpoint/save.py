@@ -135,6 +135,18 @@ def export(run: Run, policy: Policy, folder: Path) -> None:
         set_random_state(random)
 
 
+def check_exported(run: Run, policy: Policy) -> None:
+    """Raise PluginError if a trained parameter is written by no plugin's save_model."""
+    saved = run.hooks.saved_parameters(run, policy)
+    unsaved = [name for name, p in policy.model.named_parameters() if p.requires_grad and name not in saved]
+    if unsaved:
+        shown = ", ".join(unsaved[:3]) + (f" and {len(unsaved) - 3} more" if len(unsaved) > 3 else "")
+        savers = ", ".join(call.plugin for call in run.hooks.calls("save_model")) or "none"
+        message = f"trained, but not saved by any plugin: {shown} (plugins that save: {savers})"
+        help = "in the plugin that adds them, write save_model and name them in saved_parameters; or freeze them"
+        raise PluginError(message, help=help, code="not-saved")
+
+
 def is_exported(folder: Path) -> bool:
     """Return True if a valid checkpoint has the files of save_model: their export did not fail and was not killed."""
     return bool(json.loads((folder / MANIFEST).read_text("utf-8")).get("exported", True))

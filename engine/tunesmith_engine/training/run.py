@@ -10,7 +10,7 @@ import torch
 from tunesmith.errors import TunesmithError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
-from tunesmith_engine.checkpoint.save import export, is_exported, name_kept, numbered
+from tunesmith_engine.checkpoint.save import check_exported, export, is_exported, name_kept, numbered
 from tunesmith_engine.data.loader import StreamLoader, build_loader, count_steps
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
@@ -82,6 +82,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
         tidy(run.output_dir)
     run.world.barrier()
     policy = build_policy(run)
+    check_exported(run, policy)
     if run.core.precompute_ref_log_probs:
         precompute(run, policy)
     loader = build_loader(run)

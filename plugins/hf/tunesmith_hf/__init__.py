@@ -107,10 +107,17 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 
 @hookimpl
+def saved_parameters(run: Run, policy: Policy) -> Iterable[str]:
+    """Return the parameters that the model was loaded with: transformers does not read what a plugin has added."""
+    return policy.language_model.names if run.adapter is None else ()  # type: ignore[attr-defined]
+
+
+@hookimpl
 def save_model(run: Run, policy: Policy, path: Path) -> None:
     """Write the tokenizer and, unless an adapter is saved instead, the model in transformers' format."""
     if run.adapter is None:
-        state = policy.state_dict()
+        names = policy.language_model.names  # type: ignore[attr-defined]
+        state = {name: value for name, value in policy.state_dict().items() if name in names}
         if run.world.main:
             policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
     if run.world.main and run.tokenizer is not None:
