@@ -192,8 +192,8 @@ def test_command_line_override_sets_the_value(case: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("word", "code"),
     [
-        ("a", 2), ("a=", 2), ("list.5.x=1", 2), ("list.5=1", 2), ("list.x=1", 2), ("a=[1,", 2), ("a=@x", 2), ("a=*x", 2),
-        ("a='x", 2), ("a={b: 1, b: 2}", 2), ("a=!x 1", 9), ("a=!!python/name:os.system", 9),
+        ("a", 2), ("a=", 2), ("list.5.x=1", 2), ("list.5=1", 2), ("list.x=1", 2), ("a=[1,", 2), ("a=@x", 2),
+        ("a=*x", 2), ("a='x", 2), ("a={b: 1, b: 2}", 2), ("a=!x 1", 9), ("a=!!python/name:os.system", 9),
         (f"a={'[' * 70}{']' * 70}", 9),
     ],
 )  # fmt: skip

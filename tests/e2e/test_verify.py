@@ -54,7 +54,7 @@ def test_method_with_a_reference_is_rehearsed(keys: dict[str, Any], tmp_path: Pa
     entry = {"path": str(data), "type": "plain_pair"}
     path = tiny.sft_config(tmp_path, plugins=[str(PLUGINS / "pairs.py")], rl="pairs", datasets=[entry], **keys)
     rows = {row["check"]: row for row in verify(prepare(tiny.start(path)))}
-    assert rows[DIVIDED]["ok"] and rows["method, shared = repeated prompts, loss and gradients"]["ok"]
+    assert rows[DIVIDED]["ok"] and rows["method, shared = repeated prompts"]["ok"]
     assert not list(tmp_path.rglob(".verify-*")) and not (tmp_path / "out").exists()
 
 

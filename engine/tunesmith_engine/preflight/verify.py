@@ -20,7 +20,7 @@ from tunesmith_engine.preflight import rehearsal
 
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
 """Tolerances. A rounding changes a value by up to 6e-8 of it in float32, and by up to 2e-3 in bfloat16."""
-DIVIDED = "method, 1 x n = n x 1 micro-batches, loss and gradients"
+DIVIDED = "method, 1 x n = n x 1, loss and gradients"
 MOST = 8
 """Examples that are checked. Each takes a plain forward, which is slow on a large model."""
 
@@ -47,7 +47,7 @@ def verify(run: Run) -> list[dict[str, Any]]:
         step = rehearsal.Step(run, policy, examples)
         checks[DIVIDED] = step.one_is_several()
         if run.shares_prompts:
-            checks["method, shared = repeated prompts, loss and gradients"] = step.shared_is_repeated()
+            checks["method, shared = repeated prompts"] = step.shared_is_repeated()
         owner = step.owner(tolerance) if checks[DIVIDED] > tolerance else None
         checks["exported = trained weights"] = rehearsal.export_is_trained(run, policy)
     rows = [

@@ -40,6 +40,7 @@ class Loop:
         self.run, self.policy = state.run, state.policy
         self.parameters = [p for p in state.policy.model.parameters() if p.requires_grad]
         self.interrupt: int | None = None
+        self.idle = 0  # steps in a row without a gradient
         self._seconds, self._counted = 0.0, state.tokens  # time and tokens since the last line of the log
 
     # one step
@@ -139,6 +140,8 @@ class Loop:
         self._counted = state.tokens
         while run.step < state.total_steps and not run.stopped:
             record = self.step()
+            with self.keeping():
+                self.idle = nonfinite.count_idle(run, self.idle, record.metrics["grad_norm"])
             last = run.step == state.total_steps
             improved = False
             if evaluates and (last or (eval_every and run.step % eval_every == 0)):
