@@ -33,7 +33,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  load_model          one     role "policy"
  patch_model         chain   adapters, kernels, freezing
  load_model          one     role "reference", if one is needed and no adapter can be switched off
-    |                        ... `plan` runs these without weights; `verify` ends here
+    |                        ... `plan` runs these without weights; `verify` then rehearses a step
  saved_parameters    all     every trained parameter must have a plugin that saves it
  build_optimizer     one
  build_scheduler     one

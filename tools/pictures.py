@@ -31,7 +31,7 @@ PHASES = {
 ENDS = {
     "Check: YAML to config": "check, hooks and doctor end here",
     "Prepare: rows to examples": "preprocess and lint end here",
-    "Build: model to policy": "plan ends here, without weights; verify too",
+    "Build: model to policy": "plan ends here, without weights",
 }
 COLORS = {"one": "#2f6fab", "keyed": "#2d8659", "chain": "#a05a2c", "all": "#6b6b76"}
 STYLE = """

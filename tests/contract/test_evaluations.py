@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,21 @@ def test_stream_keeps_columns(tmp_path: Path) -> None:
     tiny.train(exact_config(tmp_path, streaming=True, max_steps=2, num_epochs=None, test_datasets=yaml.safe_load(
         exact_config(tmp_path).read_text())["datasets"]))  # fmt: skip
     assert evaluations(tmp_path)[-1].keys() == {"eval_loss", "eval_perplexity", "eval_exact_match"}
+
+
+def test_example_of_the_page_evaluates_by_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/write-a-plugin.md").read_text("utf-8")
+    section = page.partition("## An evaluation")[2].partition("\n## ")[0]
+    plugin, config = re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exact_match.py").write_text(plugin)
+    (tmp_path / "run.yaml").write_text(config)
+    (tmp_path / "data").mkdir()
+    row = {"instruction": "the cat", "output": "sees", "answer": "sees"}
+    tiny.write_rows(tmp_path / "data/questions.jsonl", [row] * 12)
+    tiny.model_folder(tmp_path / "models/my-model")
+    tiny.train(
+        tmp_path / "run.yaml", "max_steps=30", "num_epochs=30", "eval_steps=15", "learning_rate=1e-2", "device=cpu"
+    )
+    lines = tiny.metrics(tmp_path / "outputs/questions")
+    assert [line["eval_exact_match"] for line in lines if "eval_loss" in line][-1] == 1.0
