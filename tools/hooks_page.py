@@ -33,7 +33,8 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  load_model          one     role "policy"
  patch_model         chain   adapters, kernels, freezing
  load_model          one     role "reference", if one is needed and no adapter can be switched off
-    |                        ... `plan` runs these without weights; `verify` ends here
+    |                        ... `plan` runs these without weights; `verify` then rehearses a step
+ saved_parameters    all     every trained parameter must have a plugin that saves it
  build_optimizer     one
  build_scheduler     one
     |   resume_from_checkpoint: everything is restored
@@ -49,7 +50,8 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
     |       for each micro-batch: one forward pass
     |       compute_loss  one     the terms, and those that wrappers add; then the backward pass
     |     gradients are clipped; if loss and norm are finite, weights are updated
-    |     if an evaluation is due: rollout if online, prepare_step and compute_loss on the held-out examples
+    |     if an evaluation is due: rollout if online, prepare_step and compute_loss on the held-out examples, and then
+    |     evaluate        all     your own measurements, with or without held-out examples
     |     on_step         all     add to the record, watch, stop
     |     write_log       all     if the step is logged or evaluated: the record, to be written; on the main process
     |     save_model      all     if a checkpoint is due
@@ -65,7 +67,7 @@ The *arity* of a hook defines which plugins answer it:
 | one | exactly one plugin; two are an error that names both. Wrappers may surround the answer |
 | keyed | one plugin for each key; plugins with other keys are not called |
 | chain | all plugins in call order; each gets what the one before returned. There are no wrappers |
-| all | all plugins in call order; their return values are ignored |
+| all | all plugins in call order; what `diagnose` and `evaluate` return is collected |
 
 Some hooks of arity one have a default answer of the engine, which acts if no plugin answers.
 

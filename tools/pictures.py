@@ -17,17 +17,18 @@ PHASES = {
     "Check: YAML to config": ("validate", "inspect", "diagnose"),
     "Prepare: rows to examples": ("load_tokenizer", "load_rows", "filter_rows", "build_dataset"),
     "Build: model to policy": (
-        "configure", "load_model", "patch_model", "build_generator", "build_optimizer", "build_scheduler",
+        "configure", "load_model", "patch_model", "saved_parameters", "build_generator", "build_optimizer",
+        "build_scheduler",
     ),
     "Start": ("on_start",),
     "Every round of an online method": ("rollout", "score_rewards", "compute_advantages"),
-    "Every optimizer step": ("prepare_step", "compute_loss", "on_step", "write_log", "save_model"),
+    "Every optimizer step": ("prepare_step", "compute_loss", "evaluate", "on_step", "write_log", "save_model"),
     "End": ("save_model", "on_end"),
 }  # fmt: skip
 ENDS = {
     "Check: YAML to config": "check, hooks and doctor end here",
     "Prepare: rows to examples": "preprocess and lint end here",
-    "Build: model to policy": "plan ends here, without weights; verify too",
+    "Build: model to policy": "plan ends here, without weights",
 }
 COLORS = {"one": "#2f6fab", "keyed": "#2d8659", "chain": "#a05a2c", "all": "#6b6b76"}
 STYLE = """

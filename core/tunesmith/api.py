@@ -42,7 +42,8 @@ def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None
 
 def faults(run: Run) -> list[TunesmithError]:
     """Return the errors of the core and of all plugins in a run's config and in the files that it names."""
-    core_checks = (checks.check_keys, checks.check_folders, checks.check_resume, resume_rules.check_accepted)
+    core_checks = [checks.check_keys, checks.check_metric, checks.check_folders, checks.check_resume]
+    core_checks += [resume_rules.check_accepted]
     return [*errors_of(partial(check, run) for check in core_checks), *run.hooks.validate(run), *run.hooks.inspect(run)]
 
 

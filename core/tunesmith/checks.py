@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config.load import Wrong
 from tunesmith.config.secrets import is_secret, is_unexpanded
 from tunesmith.config.yamlfile import KeyPath
-from tunesmith.errors import EnvironmentProblem, ModelError, Problem
+from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError, PluginError, Problem
 from tunesmith.run import Run
 from tunesmith.spelling import nearest
 
-NEED_HELD_OUT = {
-    "eval_steps", "evals_per_epoch", "eval_batch_size", "eval_sample_packing", "load_best_model_at_end",
-    "metric_for_best_model", "greater_is_better",
-}  # fmt: skip
+NEED_HELD_OUT = {"eval_batch_size", "eval_sample_packing"}
+"""Keys of the evaluation of held-out examples."""
+CHOOSE_BEST = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"}
+NEED_EVALUATION = {"eval_steps", "evals_per_epoch"} | CHOOSE_BEST
+"""Keys of any evaluation: of held-out examples, or by a plugin."""
 HOT = 1.0
 """A learning rate above this is most likely a mistake: the optimizers in use train at 1e-6 to 1e-2."""
 
@@ -38,9 +39,9 @@ def check_keys(run: Run) -> None:
                 wrong(steps, f"and {per_epoch} set the same thing", "keep one of them")
         if core.val_set_size > 1 and core.val_set_size != int(core.val_set_size):
             wrong("val_set_size", "must be a share below 1 or a whole number of rows", "write 0.05, or 100")
-        if not core.val_set_size and not core.test_datasets:
-            written = {key for key, value in config.document.values.items() if value not in (None, False)}
-            for key in sorted(NEED_HELD_OUT & written):
+        if not holds_out(run):
+            evaluated = run.hooks.has("evaluate")
+            for key in sorted((NEED_HELD_OUT | (set() if evaluated else NEED_EVALUATION)) & _written(run)):
                 wrong(key, "needs held-out data", "write val_set_size: 0.05, or test_datasets: ...")
         if not core.metric_for_best_model.startswith("eval_"):
             message = f"is {core.metric_for_best_model!r}, but the names of evaluation metrics begin with eval_"
@@ -50,6 +51,62 @@ def check_keys(run: Run) -> None:
         if not core.gradient_checkpointing and "gradient_checkpointing_kwargs" in config.document.values:
             message = "has no effect without gradient_checkpointing"
             wrong("gradient_checkpointing_kwargs", message, "write gradient_checkpointing: true")
+
+
+def holds_out(run: Run) -> bool:
+    """Return True if rows are held out for evaluation."""
+    return bool(run.core.val_set_size or run.core.test_datasets)
+
+
+def _written(run: Run) -> set[str]:
+    """Return the keys that are set, except for those set to null or false."""
+    return {key for key, value in run.config.document.values.items() if value not in (None, False)}
+
+
+def declared_metrics(run: Run, *hooks: str) -> dict[str, str]:
+    """Return the declared names of evaluation metrics, each with its plugin.
+
+    With `hooks`, take only the plugins that implement one of them. Raises PluginError if two plugins declare a name.
+    """
+    names: dict[str, str] = {}
+    acting = {call.plugin for hook in hooks for call in run.hooks.calls(hook)}
+    for plugin in run.hooks.plugins:
+        for name in plugin.declaration.metrics or () if not hooks or plugin.name in acting else ():
+            if (other := names.setdefault(f"eval_{name}", plugin.name)) != plugin.name:
+                message = f"two plugins declare the metric {name!r}: {other} and {plugin}"
+                raise PluginError(message, help="rename one of them, or use one plugin", code="plugin-conflict")
+    return names
+
+
+def unmeasured(run: Run, names: Iterable[str]) -> ConfigError:
+    """Return the error to raise if metric_for_best_model is none of the measured names."""
+    metric, measured = run.core.metric_for_best_model, sorted(names)
+    close = nearest(metric, measured)
+    help = f"did you mean {close!r}?" if close else "write one of them, or declare it in Plugin(metrics=...)"
+    message = f"{metric} is not measured; measured: {', '.join(measured) or 'nothing'}"
+    return run.config.error("metric_for_best_model", message, help)
+
+
+def check_metric(run: Run) -> None:
+    """Raise ConfigError if metric_for_best_model is not measured, as far as that is known without a model.
+
+    The terms of a method that does not declare their names are known on the first batch; the engine checks them there.
+    """
+    for call in run.hooks.calls("evaluate"):
+        if not run.hooks.by_name[call.plugin].declaration.metrics:
+            message = f"plugin {run.hooks.by_name[call.plugin]} answers evaluate and declares no names"
+            help = 'write Plugin(metrics=("name",)) with every name that it returns'
+            raise PluginError(message, where=call.location, help=help, code="plugin-shape")
+    known, core = set(declared_metrics(run, "evaluate")), run.core
+    if holds_out(run):
+        known |= {"eval_loss", *declared_metrics(run)}
+        answers = [run.hooks.by_name[call.plugin].declaration for call in run.hooks.calls("compute_loss")]
+        if any(declaration.metrics is None for declaration in answers):
+            return
+    elif not known or not CHOOSE_BEST & _written(run):
+        return  # nothing is evaluated, or the best evaluation does not matter
+    if core.metric_for_best_model.startswith("eval_") and core.metric_for_best_model not in known:
+        raise unmeasured(run, known)
 
 
 def _check_data(run: Run, wrong: Wrong) -> None:

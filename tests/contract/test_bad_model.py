@@ -286,10 +286,10 @@ def test_tokenizer_needs_no_pad_token(pad: str | None, bad: Path) -> None:
     assert (result.exit_code, "2 of 2 steps done" in result.stdout) == (0, True), result.output
 
 
-def test_unknown_metric_is_reported_by_the_first_evaluation(project: Path) -> None:
+def test_unknown_metric_is_reported_before_anything_is_loaded(project: Path) -> None:
     text = f"base_model: ./models/tiny\n{BASE}val_set_size: 0.5\nmetric_for_best_model: @eval_lsos\n{TEXT}"
-    message = "is not measured; measured: eval_loss, eval_perplexity"
-    judge(Case(text, 2, message, "did you mean 'eval_loss'?", command="train", began=True), project)
+    message = "is not measured; measured: eval_loss, eval_nll, eval_perplexity"
+    judge(Case(text, 2, message, "did you mean 'eval_loss'?"), project)
 
 
 def test_interval_longer_than_training_is_in_the_summary(project: Path) -> None:

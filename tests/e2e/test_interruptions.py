@@ -80,7 +80,8 @@ def test_second_sigterm_ends_at_once_and_loses_at_most_one_step(
     twice = "[os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]"
     (tmp_path / "cut/mine.py").write_text(HEAD + f"@hookimpl\ndef {where}(run):\n    if run.step == 6: {twice}\n")
     assert exit_code(path, "plugins=[./mine.py]") == -signal.SIGTERM
-    assert numbered(tmp_path / "cut/out")[-1][0] == 5
+    # The state of step 6 is sealed before plugins export it.
+    assert numbered(tmp_path / "cut/out")[-1][0] == (6 if where == "save_model" else 5)
     assert all(why_invalid(folder) is None for _, folder in numbered(tmp_path / "cut/out"))
     check_resumed_equals_uninterrupted(tmp_path / "cut", uninterrupted)
 

@@ -99,3 +99,30 @@ def test_nonfinite_step_of_one_process_stops_both(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"step 2: loss not finite"):
         tiny.torchrun(2, path)
     assert not (tmp_path / "out/model.safetensors").exists()
+
+
+def zero_gradients(folder: Path, steps: str, **keys: Any) -> Path:
+    """Write a config with a plugin that multiplies the loss by 0 in the steps for which a condition holds."""
+    source = "from tunesmith import Plugin, hookimpl\nplugin = Plugin()\n@hookimpl(wrapper=True)\n"
+    source += "def compute_loss(run):\n    terms = yield\n"
+    (folder / "zero.py").write_text(
+        f"{source}    terms['nll'].sum = terms['nll'].sum * float(not ({steps}))\n    return terms\n"
+    )
+    return tiny.sft_config(folder, plugins=[str(folder / "zero.py")], num_epochs=99, number=4, **keys)
+
+
+def test_run_without_any_gradient_is_stopped_with_its_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        NumericalError, match=r"no-gradient.: the gradient is 0 in 50 steps in a row, up to step 52"
+    ) as error:
+        tiny.train(zero_gradients(tmp_path, "run.step >= 2", max_steps=60, save_steps=60))
+    assert "auto resumes from checkpoint-52" in str(error.value) and error.value.exit_code == 7
+    assert "warning: the gradient is 0 in 10 steps in a row, up to step 12" in capsys.readouterr().err
+
+
+def test_some_steps_without_a_gradient_are_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tiny.train(zero_gradients(tmp_path, "run.step % 10", max_steps=60))
+    assert result.steps == 60 and "gradient" not in result.policy.run.notes
+    assert "warning" not in capsys.readouterr().err

@@ -20,6 +20,9 @@ class DatasetSettings(Settings):
     that describes the format (field_instruction: ..., format: ...), or your own function in a file (./rows.py:name)."""
     weight: PositiveFloat = 1.0
     """How often its rows are seen in an epoch: 2 means twice, 0.5 every other epoch. See mixing_temperature."""
+    keep: list[str] = []
+    """Columns whose values stay with the examples, as JSON values, for evaluations and rewards that read them in
+    `example.fields`: [answer]. Every row must have them."""
     shards: PositiveInt | None = None
     """Split the rows into this many equal parts and use one of them."""
     shards_idx: NonNegativeInt = 0

@@ -66,6 +66,9 @@ class Document:
         path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         place = f"command line ({name})"
         node = _compose(value, place)
+        if node is None:
+            help = f"give it a value, or write {name}=null"
+            raise ConfigError(f"{name} has no value", where=place, help=help, code="override")
 
         def no_element(depth: int) -> ConfigError:
             parent = ".".join(map(str, path[:depth]))
@@ -83,7 +86,7 @@ class Document:
             else:
                 raise no_element(depth - 1)
         try:
-            target[path[-1]] = _Builder(Document(place)).build(node, ()) if node else None
+            target[path[-1]] = _Builder(Document(place)).build(node, ())
         except (IndexError, TypeError):
             raise no_element(len(path) - 1) from None
         # The value replaces everything below it, so the places of nested keys in the file no longer apply.

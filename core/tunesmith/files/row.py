@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,7 @@ class Row(dict[str, Any]):
     def require(self, field: str, kind: type = str) -> Any:
         """Return the value of a required field. Raises DataError if the field is missing or of another type."""
         if field not in self:
-            columns = list(map(str, self))
-            close = nearest(field, columns)
-            help: str | None = "name the column in the dataset's entry"
-            help = f"is it {close!r}? Then {help}" if close else help if field.isidentifier() else None
-            raise self.error(field, f"no such column; found: {', '.join(columns) or 'none'}", help)
+            raise self.missing(field)
         value = self[field]
         if not isinstance(value, kind):
             actual = "null" if value is None else type(value).__name__
@@ -45,6 +42,23 @@ class Row(dict[str, Any]):
         if isinstance(value, str) and (problem := flaw(value)):
             raise self.error(field, problem)
         return value
+
+    def json_value(self, field: str) -> Any:
+        """Return the value of a field as JSON has it. Raises DataError if it is missing, or not a JSON value."""
+        if field not in self:
+            raise self.missing(field)
+        try:
+            return json.loads(json.dumps(self[field], allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.error(field, f"is not a JSON value: {error}") from None
+
+    def missing(self, field: str) -> DataError:
+        """Return the error to raise if a column is missing."""
+        columns = list(map(str, self))
+        close = nearest(field, columns)
+        help: str | None = "name the column in the dataset's entry"
+        help = f"is it {close!r}? Then {help}" if close else help if field.isidentifier() else None
+        return self.error(field, f"no such column; found: {', '.join(columns) or 'none'}", help)
 
 
 def flaw(text: str) -> str | None:

@@ -213,6 +213,10 @@ class Hooks:
     def compute_loss(self, run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
         return self.hooks["compute_loss"].call(run=run, policy=policy, out=out, batch=batch)  # type: ignore[no-any-return]
 
+    def evaluate(self, run: Run, policy: Policy, examples: Sequence[Example]) -> list[dict[str, float]]:
+        """Everyone's measurements."""
+        return self.hooks["evaluate"].call(run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+
     def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
         return self.hooks["build_optimizer"].call(run=run, model=model)  # type: ignore[no-any-return]
 
@@ -254,6 +258,11 @@ class Hooks:
 
     def on_end(self, run: Run, policy: Policy) -> None:
         self.hooks["on_end"].call(run=run, policy=policy)
+
+    def saved_parameters(self, run: Run, policy: Policy) -> set[str]:
+        """Return the names that everyone saves."""
+        answers: list[Iterable[str]] = self.hooks["saved_parameters"].call(run=run, policy=policy)
+        return {name for names in answers for name in names}
 
     def save_model(self, run: Run, policy: Policy, path: Path) -> None:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)

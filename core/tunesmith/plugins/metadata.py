@@ -48,6 +48,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "shared": list(plugin.shared),
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
+        "metrics": None if plugin.metrics is None else list(plugin.metrics),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
         "hooks": implemented_hooks(module),
         "hookspecs": {name: _described(function) for name, function in declared_hooks(plugin).items()},

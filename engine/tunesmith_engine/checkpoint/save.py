@@ -1,7 +1,8 @@
 """Write checkpoints, which are complete or absent and consist of safetensors and JSON only.
 
 A checkpoint is written under a temporary name, flushed to disk, listed with sha256 in manifest.json, and renamed. It
-contains everything that the next step depends on, so a resumed run continues bit for bit.
+contains everything that the next step depends on, so a resumed run continues bit for bit. Only then do plugins export
+the model into it, so an export that fails loses no step.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.errors import ModelError, PluginError
+from tunesmith.errors import ModelError, PluginError, TunesmithError
 from tunesmith.run import Run
-from tunesmith_engine.runtime.atomic import clearing, discard, seal, tidy, writing
+from tunesmith_engine.runtime.atomic import MANIFEST, clearing, discard, extend, seal, tidy, writing
+from tunesmith_engine.runtime.rng import random_state, set_random_state
 
 if TYPE_CHECKING:
     from tunesmith_engine.model.policy import Policy
@@ -82,7 +85,9 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
     """Write a checkpoint of the current step and return its folder. Call it on all processes.
 
     `parts` returns trees by file name. Each process writes those whose name begins with "rank-", and the main process
-    writes the others. Raises EnvironmentProblem if the disk refuses the files.
+    writes the others. Once they are sealed, the run can resume from them, and plugins export the model into the folder.
+    Raises EnvironmentProblem if the disk refuses the files, and the error of a plugin that fails to export, with the
+    name of the checkpoint.
     """
     final = run.output_dir / f"checkpoint-{run.step}"
     partial = run.output_dir / f".checkpoint-{run.step}.partial"
@@ -91,23 +96,73 @@ def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_ste
             tidy(run.output_dir)
             partial.mkdir(parents=True)
         run.world.barrier()
-        run.hooks.save_model(run, policy, partial)
         # Every process calls `parts`, because gathering sharded weights takes all of them.
         for name, tree in parts().items():
             if run.world.main or name.startswith("rank-"):
                 write_tree(partial / name, tree)
         run.world.barrier()
         if run.world.main:
-            seal(partial, final)
-            rotate(run, best_step)
+            seal(partial, final, exported=False)
         run.world.barrier()
+    export(run, policy, final)
+    if run.world.main:
+        rotate(run, best_step)
+    run.world.barrier()
     return final
+
+
+def export(run: Run, policy: Policy, folder: Path) -> None:
+    """Add what plugins write in save_model to a sealed checkpoint. Call it on all processes.
+
+    Random numbers that they draw do not change training: the checkpoint has the state from before.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    random = random_state()
+    try:
+        help = "make room, or keep fewer checkpoints (save_total_limit)"
+        with writing(f"the model of {folder.name}", run.output_dir, help), clearing(partial, run.world.main):
+            if run.world.main:
+                partial.mkdir()
+            run.world.barrier()
+            run.hooks.save_model(run, policy, partial)
+            run.world.barrier()
+            if run.world.main:
+                extend(folder, partial, exported=True)
+            run.world.barrier()
+    except TunesmithError as error:
+        raise name_kept(error, folder) from error
+    finally:
+        set_random_state(random)
+
+
+def check_exported(run: Run, policy: Policy) -> None:
+    """Raise PluginError if a trained parameter is written by no plugin's save_model."""
+    saved = run.hooks.saved_parameters(run, policy)
+    unsaved = [name for name, p in policy.model.named_parameters() if p.requires_grad and name not in saved]
+    if unsaved:
+        shown = ", ".join(unsaved[:3]) + (f" and {len(unsaved) - 3} more" if len(unsaved) > 3 else "")
+        savers = ", ".join(call.plugin for call in run.hooks.calls("save_model")) or "none"
+        message = f"trained, but not saved by any plugin: {shown} (plugins that save: {savers})"
+        help = "in the plugin that adds them, write save_model and name them in saved_parameters; or freeze them"
+        raise PluginError(message, help=help, code="not-saved")
+
+
+def is_exported(folder: Path) -> bool:
+    """Return True if a valid checkpoint has the files of save_model: their export did not fail and was not killed."""
+    return bool(json.loads((folder / MANIFEST).read_text("utf-8")).get("exported", True))
 
 
 def _after_a_full_disk(run: Run) -> str:
     names = [path.name for _, path in numbered(run.output_dir)]
     again = f"resume_from_checkpoint: auto resumes from {names[-1]}" if names else "start again"
     return f"make room, or keep fewer checkpoints (save_total_limit); then {again}"
+
+
+def name_kept(error: TunesmithError, folder: Path) -> TunesmithError:
+    """Return the error with the advice to resume from a checkpoint that has every step up to it."""
+    *others, last = error.problems
+    again = f"no step is lost: resume_from_checkpoint: auto resumes from {folder.name}"
+    return type(error)([*others, replace(last, help=f"{last.help or 'fix the plugin'}; {again}")])
 
 
 def numbered(output_dir: Path) -> list[tuple[int, Path]]:

@@ -116,21 +116,26 @@ def _check_columns(source: Source, examples: list[Example], earlier: list[Exampl
 def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
     """Yield the examples of a dataset entry within sequence_len, lazily, and update `counts`.
 
-    Raises PluginError if the strategy does not build one example for each row, and what `fit` raises.
+    Raises PluginError if the strategy does not build one example for each row, what `fit` raises, and DataError for a
+    row without a column of `keep:`.
     """
-    places: deque[str] = deque()  # of the rows that the strategy has read ahead
+    ahead: deque[tuple[str, dict[str, Any]]] = deque()  # place and kept columns of rows that the strategy has read
     entry = run.config.entries.index(spec)
 
     def noting() -> Iterator[Row]:
         for row in rows:
-            places.append(row.where)
+            ahead.append((row.where, {column: row.json_value(column) for column in spec.settings.keep}))
             yield row
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
-        if not places:
+        if not ahead:
             raise _not_one_each(spec, "yields more examples than rows")
-        where = places.popleft()
+        where, kept = ahead.popleft()
         counts.rows += 1
+        if both := sorted(column for column in kept if example.fields.get(column, kept[column]) != kept[column]):
+            message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
+            raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
+        example.fields = {**example.fields, **kept}
         pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
         # An example of a prompt alone has no trained tokens yet: `expand` generates its completions.
         is_prompt = len(example.segments) == 1
@@ -149,8 +154,8 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
                 counts.trained_tokens += piece.trained_tokens
                 piece.origin = (entry, number)
                 yield piece
-    if places:
-        raise _not_one_each(spec, f"yields no example for {places[0]}")
+    if ahead:
+        raise _not_one_each(spec, f"yields no example for {ahead[0][0]}")
 
 
 def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
@@ -237,7 +242,10 @@ def _fingerprint(run: Run, rows: list[Any]) -> str:
         "lengths": [core.sequence_len, core.excess_length_strategy],
         "split": [core.val_set_size, core.seed] if core.val_set_size else None,
         "rows": rows,
-        "strategies": [[s.group, s.strategy, s.row_kind, s.settings.type, _values(s.options)] for s in config.entries],
+        "strategies": [
+            [s.group, s.strategy, s.row_kind, s.settings.type, s.settings.keep, _values(s.options)]
+            for s in config.entries
+        ],
     }
     if config.streamed:
         parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.streamed]

@@ -91,6 +91,13 @@ def precompute(run: Run, policy: Policy) -> None:
     policy.set_reference(Precomputed(run, policy.language_model, Needs(logps=True)))
 
 
+def add_log_probabilities(run: Run, policy: Policy, store: ExampleStore) -> ExampleStore:
+    """Return a store with the reference's log-probability of each token, which the policy looks up from now on."""
+    values = compute(run, policy, store)
+    policy.set_reference(Precomputed(run, policy.language_model, Needs(logps=True)))
+    return ExampleStore(store.arrays | {"token.reference": values}, store.fields)
+
+
 def keep(folder: Path, values: dict[str, NDArray[np.float32]]) -> None:
     """Store log-probabilities for later runs. Raises EnvironmentProblem if the disk refuses it."""
     help = "make room there, or choose another dataset_prepared_path"

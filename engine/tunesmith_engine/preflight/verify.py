@@ -15,11 +15,13 @@ from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.model import scoring
 from tunesmith_engine.model.build import build_policy, load_again
 from tunesmith_engine.model.policy import Policy
+from tunesmith_engine.preflight import rehearsal
 from tunesmith_engine.rounds.build import build_rounds
 from tunesmith_engine.rounds.rollout import Rollouts
 
 FLOAT32, BFLOAT16 = 1e-5, 3e-2
 """Tolerances. A rounding changes a value by up to 6e-8 of it in float32, and by up to 2e-3 in bfloat16."""
+DIVIDED = "method, 1 x n = n x 1, loss and gradients"
 MOST = 8
 """Examples that are checked. Each takes a plain forward, which is slow on a large model."""
 
@@ -43,6 +45,12 @@ def verify(run: Run) -> list[dict[str, Any]]:
         checks["accumulated = one batch, gradients"] = checker.accumulated_is_one()
         if run.adapter is not None:
             checks["adapter off = base model"] = checker.adapter_off_is_base()
+        step = rehearsal.Step(run, policy, examples)
+        checks[DIVIDED] = step.one_is_several()
+        if run.shares_prompts:
+            checks["method, shared = repeated prompts"] = step.shared_is_repeated()
+        owner = step.owner(tolerance) if checks[DIVIDED] > tolerance else None
+        checks["exported = trained weights"] = rehearsal.export_is_trained(run, policy)
     rows = [
         {"check": name, "difference": d, "tolerance": tolerance, "ok": d <= tolerance} for name, d in checks.items()
     ]
@@ -50,6 +58,9 @@ def verify(run: Run) -> list[dict[str, Any]]:
     if failed:
         shown = "; ".join(f"{r['check']}: {r['difference']:.2e} > {tolerance:.0e}" for r in rows if not r["ok"])
         help = "try attn_implementation: padded, or report this architecture"
+        if owner:
+            shown += f"; it is {owner}"
+            help = "a term is a sum and names its count: it must not divide by anything of its own micro-batch"
         error = NumericalError(f"checks failed on this model: {shown}", code="verify", help=help)
         error.rows = rows  # type: ignore[attr-defined]
         raise error

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from safetensors import safe_open
 
-from tunesmith.errors import EnvironmentProblem, TunesmithError
+from tunesmith.errors import EnvironmentProblem, PluginError, TunesmithError
 
 MANIFEST = "manifest.json"
 OURS = re.compile(r"\.(checkpoint-\d+|final|run\.json)\.(partial|old)")
@@ -47,23 +47,55 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(partial: Path, final: Path) -> None:
+def seal(partial: Path, final: Path, **facts: bool) -> None:
     """Flush a folder and everything in it, write its manifest last, and rename it to `final`.
 
-    In this order, a power cut at any point leaves no folder named `final` with missing or partial files.
+    In this order, a power cut at any point leaves no folder named `final` with missing or partial files. `facts` are
+    kept in the manifest.
     """
-    files = {}
-    for path in sorted(partial.rglob("*")):
-        flush(path)
-        if path.is_file():
-            name = path.relative_to(partial).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_text(partial / MANIFEST, json.dumps({"format": 1, "files": files}, indent=1))
+    write_text(partial / MANIFEST, json.dumps({"format": 1, **facts, "files": _listed(partial)}, indent=1))
     flush(partial)
     if final.exists():  # a folder can't be renamed onto one that has files
         discard(final)
     partial.rename(final)
     flush(final.parent)
+
+
+def _listed(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Flush everything in a folder, and return size and sha256 of each file by its path in it."""
+    files: dict[str, dict[str, int | str]] = {}
+    for path in sorted(folder.rglob("*")):
+        flush(path)
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return files
+
+
+def extend(final: Path, partial: Path, **facts: bool) -> None:
+    """Move everything from `partial` into a sealed folder, then replace its manifest by one that lists all files.
+
+    In this order, the folder is valid at any point: files that its manifest does not list yet do not count. Raises
+    PluginError for a file that the folder has already.
+    """
+    manifest = json.loads((final / MANIFEST).read_text("utf-8"))
+    files = _listed(partial)
+    if both := sorted(files.keys() & {*manifest["files"], MANIFEST}):
+        message = f"save_model wrote {both[0]}, which is a file of the checkpoint itself"
+        raise PluginError(message, help="write it under another name")
+    move(partial, final)
+    write_text(final / MANIFEST, json.dumps({**manifest, **facts, "files": manifest["files"] | files}, indent=1))
+    flush(final)
+
+
+def move(partial: Path, folder: Path) -> None:
+    """Move the files and folders in `partial` into `folder`, one by one, and delete `partial`."""
+    for path in sorted(partial.iterdir()):
+        target = folder / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(path, target)
+    partial.rmdir()
+    flush(folder)
 
 
 def read_again(folder: Path) -> None:

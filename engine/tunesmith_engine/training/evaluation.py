@@ -1,14 +1,17 @@
-"""Evaluate on held-out examples, and remember the best evaluation."""
+"""Evaluate on held-out examples and by plugins, and remember the best evaluation."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from tunesmith.checks import declared_metrics, holds_out, unmeasured
+from tunesmith.errors import PluginError
 from tunesmith.run import Run
-from tunesmith.spelling import nearest
 from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.terms import Term
 from tunesmith_engine.data.batches import Packs, build_batches, micro_batches, repack
@@ -35,38 +38,106 @@ class _Mean:
             self.fixed = float(term.count)  # once for the full evaluation, as for a full step
 
 
-def evaluate(run: Run, policy: Policy, held: ExampleStore, rounds: Rounds) -> dict[str, float]:
-    """Return the average of every term over the held-out examples: {"eval_loss": ..., ...}.
+def evaluate(run: Run, policy: Policy, held: ExampleStore | None, rounds: Rounds) -> dict[str, float]:
+    """Return what an evaluation measures: {"eval_loss": ...}. Call it on all processes.
 
-    A method that uses statistics of the full step in prepare_step sees one micro-batch at a time here. The state of the
-    random number generators is restored at the end, so training does not depend on how often it is evaluated.
+    It contains the average of every term over the held-out examples, if there are any, and what plugins measure. The
+    state of the random number generators and the mode of the model are restored at the end, so training does not depend
+    on how often it is evaluated. Raises PluginError for names that two of them return.
+    """
+    with _apart(run, policy):
+        terms = average_terms(run, policy, held, rounds) if held is not None else {}
+        measured = _measured(run, policy, held) if run.hooks.has("evaluate") else {}
+    if both := sorted(terms.keys() & measured.keys()):
+        raise PluginError(f"an evaluation returns {both[0]!r}, which is also a term of the loss", help="rename one")
+    return terms | measured
+
+
+@contextlib.contextmanager
+def _apart(run: Run, policy: Policy) -> Iterator[None]:
+    """Run the block in evaluation mode and without gradients; restore mode and random state at its end."""
+    random, training = random_state(), policy.model.training
+    policy.model.eval()
+    run.purpose = "eval"
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        run.purpose = "train"
+        policy.model.train(training)
+        set_random_state(random)
+
+
+def average_terms(run: Run, policy: Policy, held: Sequence[Example], rounds: Rounds) -> dict[str, float]:
+    """Return the average of every term over the held-out examples: {"eval_loss": ...}.
+
+    For an online method, groups of completions are generated for them, and the result has their rewards too. A method
+    that uses statistics of the full step in prepare_step sees one micro-batch at a time here.
     """
     means: dict[str, _Mean] = {}
-    random = random_state()
-    run.purpose = "eval"
-    policy.model.eval()
-    with torch.no_grad():
-        examples: list[Example] = list(held)
-        rollout: dict[str, float] = {}
-        if isinstance(rounds, Rollouts):
-            examples, rollout = rounds.evaluate(examples)
-        groups, number = _micro_batches(run, examples)
-        for index in range(number):
-            batch = build_batches(run, groups[index : index + 1], 1, examples)[0]
-            run.hooks.prepare_step(run, policy, [batch])
-            for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
-                mean = means.setdefault(name, _Mean(metric=term.metric))
-                if not batch.dummy:
-                    mean.add(term, batch.counts)
-    set_random_state(random)
-    run.purpose = "train"
+    examples, rollout = list(held), dict[str, float]()
+    if isinstance(rounds, Rollouts):
+        examples, rollout = rounds.evaluate(examples)
+    groups, number = _micro_batches(run, examples)
+    for index in range(number):
+        batch = build_batches(run, groups[index : index + 1], 1, examples)[0]
+        run.hooks.prepare_step(run, policy, [batch])
+        for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
+            mean = means.setdefault(name, _Mean(metric=term.metric))
+            if not batch.dummy:
+                mean.add(term, batch.counts)
     sums = run.world.sums({f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")})
     values = {name: sums[f"{name}/sum"] / (m.fixed or max(sums[f"{name}/count"], 1e-12)) for name, m in means.items()}
     trained = [name for name, mean in means.items() if not mean.metric]
     shown = {name: v for name, v in values.items() if name not in trained or len(trained) > 1}
-    return {
-        f"eval_{name}": v for name, v in ({"loss": sum(values[name] for name in trained)} | shown | rollout).items()
-    }
+    measured = {"loss": sum(values[name] for name in trained)} | shown | rollout
+    return {f"eval_{name}": value for name, value in measured.items()}
+
+
+def _measured(run: Run, policy: Policy, held: ExampleStore | None) -> dict[str, float]:
+    """Return what the evaluate hooks of the main process return, by name with the prefix eval_."""
+    measured: dict[str, float] = {}
+    for answer in run.hooks.evaluate(run, policy, held if held is not None else []):
+        if not isinstance(answer, dict) or not all(isinstance(v, int | float) for v in answer.values()):
+            raise PluginError(f"evaluate must return a dict of numbers by name, got {answer!r:.80}")
+        measured |= {f"eval_{name}": float(value) for name, value in answer.items()}
+    # A plugin may measure on one process only, and sums in another order differ in the last bit. The choice of the best
+    # checkpoint has to be the same everywhere.
+    measured = run.world.gather(measured)[0]
+    if unknown := sorted(measured.keys() - declared_metrics(run, "evaluate").keys()):
+        name = unknown[0].removeprefix("eval_")
+        raise PluginError(
+            f"evaluate returned {name!r}, which no plugin declares", help=f'declare it: Plugin(metrics=("{name}",))'
+        )
+    return measured
+
+
+def check_declared(run: Run, evaluation: dict[str, float]) -> None:
+    """Raise PluginError if an evaluation has not every name that the plugins that evaluate declare."""
+    excused = set(run.hooks.muted)
+    if not holds_out(run):  # there are no terms either
+        excused |= {call.plugin for call in run.hooks.calls("compute_loss")}
+    for name, plugin in declared_metrics(run, "evaluate").items():
+        if name not in evaluation and plugin not in excused:
+            message = f"plugin {run.hooks.by_name[plugin]} declares the metric {name.removeprefix('eval_')!r}"
+            raise PluginError(f"{message}, and no evaluation returned it", help="return it from evaluate")
+
+
+def check_metric(run: Run, policy: Policy, rounds: Rounds) -> None:
+    """Raise ConfigError before the first step if metric_for_best_model is not measured.
+
+    A method may not declare the names of its terms. They are known once compute_loss has run on a held-out micro-batch.
+    """
+    held, metric = run.data.eval if run.data else None, run.core.metric_for_best_model
+    # on_step may add to an evaluation, so a name that such a plugin declares can't be ruled out here.
+    declared = {"eval_loss", *declared_metrics(run, "evaluate", "on_step")}
+    if held is None or metric in declared:
+        return
+    number = (run.core.eval_batch_size or run.core.micro_batch_size) * run.world.size
+    with _apart(run, policy):
+        measured = average_terms(run, policy, held.take(range(min(len(held), number))), rounds)
+    if metric not in measured:
+        raise unmeasured(run, {*measured, *declared})
 
 
 def _micro_batches(run: Run, examples: list[Example]) -> tuple[list[list[Example]], int]:
@@ -88,10 +159,9 @@ class Best:
         """Return True if this evaluation is the best so far. Raises ConfigError if the metric is not measured."""
         core = run.core
         if core.metric_for_best_model not in evaluation:
-            close = nearest(core.metric_for_best_model, set(evaluation))
-            help = f"did you mean {close!r}?" if close else "write one of them"
-            measured = ", ".join(evaluation)
-            raise run.config.error("metric_for_best_model", f"is not measured; measured: {measured}", help)
+            if core.metric_for_best_model == "eval_loss" and not holds_out(run):
+                return False  # plugins measure something, and nothing was chosen to compare evaluations by
+            raise unmeasured(run, evaluation)
         value = evaluation[core.metric_for_best_model]
         if math.isnan(value):
             return False

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.errors import PluginError
+from tunesmith.errors import PluginError, TunesmithError
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.terms import StepRecord, Term
-from tunesmith_engine.checkpoint.save import save
+from tunesmith_engine.checkpoint.save import name_kept, save
 from tunesmith_engine.data.batches import build_batches, micro_batches
 from tunesmith_engine.model.parallelism import accumulating, backward, clip_gradients
 from tunesmith_engine.training import nonfinite
-from tunesmith_engine.training.evaluation import evaluate
+from tunesmith_engine.training.evaluation import check_declared, evaluate
 from tunesmith_engine.training.state import TrainState
 
 
@@ -40,6 +40,7 @@ class Loop:
         self.run, self.policy = state.run, state.policy
         self.parameters = [p for p in state.policy.model.parameters() if p.requires_grad]
         self.interrupt: int | None = None
+        self.idle = 0  # steps in a row without a gradient
         self._seconds, self._counted = 0.0, state.tokens  # time and tokens since the last line of the log
 
     # one step
@@ -132,17 +133,23 @@ class Loop:
         run, core, state = self.run, self.run.core, self.state
         save_every = self.interval(core.save_steps, core.saves_per_epoch)
         eval_every = self.interval(core.eval_steps, core.evals_per_epoch)
-        held_out = run.data.eval if run.data else None
+        evaluates = (run.data is not None and run.data.eval is not None) or run.hooks.has("evaluate")
         self._counted = state.tokens
         while run.step < state.total_steps and not run.stopped:
             record = self.step()
+            with self.keeping():
+                self.idle = nonfinite.count_idle(run, self.idle, record.metrics["grad_norm"])
             last = run.step == state.total_steps
             improved = False
-            if held_out is not None and (last or (eval_every and run.step % eval_every == 0)):
-                record.evaluation = evaluate(run, self.policy, held_out, state.rounds)
+            if evaluates and (last or (eval_every and run.step % eval_every == 0)):
+                with self.keeping(together=False):
+                    held = run.data.eval if run.data else None
+                    record.evaluation = evaluate(run, self.policy, held, state.rounds)
             self.publish(record)
             if record.evaluation is not None:
-                improved = state.best.update(run, record.evaluation)
+                with self.keeping():
+                    check_declared(run, record.evaluation)
+                    improved = state.best.update(run, record.evaluation)
             stop = self.signalled()
             best = improved and core.load_best_model_at_end
             if stop or best or last or run.stopped or (save_every and run.step % save_every == 0):
@@ -150,6 +157,23 @@ class Loop:
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
             if stop:
                 raise Interrupted(stop)
+
+    @contextlib.contextmanager
+    def keeping(self, together: bool = True) -> Iterator[None]:
+        """Save a checkpoint if the block fails, so that no step is lost, and name it in the error.
+
+        With together=False, the block may fail on one of several processes while the others wait for it. They can't
+        save together then, and the error is raised as it is.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not together and self.run.world.size > 1:
+                raise
+            folder = save(self.run, self.policy, self.state.trees, self.state.best.step)
+            if isinstance(error, TunesmithError):
+                raise name_kept(error, folder) from error
+            raise
 
     def interval(self, steps: int | None, per_epoch: int | None) -> int | None:
         """Return the steps between two events: once per epoch by default, and only at the end for a stream."""

@@ -1,8 +1,12 @@
-"""Find where a loss or gradient that is not finite comes from, and react to it. It never reaches the weights."""
+"""Find where a loss or gradient that is not finite comes from, and react to it. It never reaches the weights.
+
+A gradient that stays 0 is an error too.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,6 +16,7 @@ from torch import Tensor, nn
 
 from tunesmith.errors import NumericalError
 from tunesmith.files.row import Source
+from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.checkpoint.resume import newest
 from tunesmith_engine.data.rows import filtered, read_all, rows_of
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from tunesmith_engine.training.state import TrainState
 
 PATIENCE = 3  # bad steps in a row that skip and rollback tolerate
+IDLE_WARNING, IDLE_STOP = 10, 50
+"""Steps in a row without a gradient. Rewards that are equal in each group cause a few; 50 are a run without effect."""
 
 
 def is_finite(metrics: dict[str, Tensor | float], norm: Tensor) -> bool:
@@ -44,6 +51,23 @@ def react(state: TrainState, bad: Sequence[Batch], metrics: dict[str, Tensor | f
     run.note(f"step {run.step + 1}: not finite, {'skipped' if reaction == 'skip' else 'rolled back'}", message)
     if reaction == "rollback":
         roll_back(state)
+
+
+def count_idle(run: Run, before: int, norm: Tensor | float) -> int:
+    """Return the number of steps in a row whose gradient is 0. Warn at IDLE_WARNING, raise NumericalError at IDLE_STOP.
+
+    A single such step may be right: a group of answers with equal rewards has no advantages.
+    """
+    idle = before + 1 if float(norm) == 0.0 else 0
+    message = f"the gradient is 0 in {idle} steps in a row, up to step {run.step}: nothing is trained"
+    if idle == IDLE_WARNING:
+        run.note("gradient", message)
+        if run.world.main:
+            print(f"warning: {message}; training stops at {IDLE_STOP}", file=sys.stderr)
+    if idle == IDLE_STOP:
+        help = "check the weights of the rows, rewards that are all equal, and plugins that change the loss or backward"
+        raise NumericalError(message, code="no-gradient", help=help)
+    return idle
 
 
 def roll_back(state: TrainState) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from tunesmith.errors import TunesmithError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
+from tunesmith_engine.checkpoint.save import check_exported, export, is_exported, name_kept, numbered
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
 from tunesmith_engine.model.policy import Policy
@@ -18,10 +18,11 @@ from tunesmith_engine.model.reference import precompute
 from tunesmith_engine.rounds.build import build_rounds, count_steps
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.streamed import StreamedRounds
-from tunesmith_engine.runtime.atomic import clearing, flush, read_again, tidy, writing
+from tunesmith_engine.runtime.atomic import clearing, flush, move, read_again, tidy, writing
 from tunesmith_engine.runtime.memory_used import Watch
 from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
+from tunesmith_engine.training.evaluation import check_metric
 from tunesmith_engine.training.loop import Interrupted, Loop
 from tunesmith_engine.training.state import TrainState
 
@@ -48,8 +49,11 @@ def train(run: Run) -> Result:
             loop = Loop(state)
             record.memory = Watch(run.device, state.policy.model)
             record.write("running")
+            check_metric(run, state.policy, state.rounds)
             with loop.listening(), run.hooks.logging(run):
                 run.hooks.on_start(run, state.policy)
+                if folder is not None and folder.parent.samefile(run.output_dir) and not is_exported(folder):
+                    export(run, state.policy, folder)  # failed, or was killed
                 loop.fit()
             finish(state)
         except Interrupted as error:
@@ -80,6 +84,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
         tidy(run.output_dir)
     run.world.barrier()
     policy = build_policy(run)
+    check_exported(run, policy)
     if run.core.precompute_ref_log_probs:
         precompute(run, policy)
     rounds = build_rounds(run, policy)
@@ -113,10 +118,22 @@ def finish(state: TrainState) -> None:
 
 
 def save_final(run: Run, policy: Policy) -> None:
-    """Write the final model to a temporary folder, then move it file by file into output_dir."""
+    """Write the final model to a temporary folder, then move it file by file into output_dir.
+
+    Raises an error that names the newest checkpoint, from which the run can resume.
+    """
+    try:
+        _save_final(run, policy)
+    except TunesmithError as error:
+        checkpoints = numbered(run.output_dir)
+        if not checkpoints:
+            raise
+        raise name_kept(error, checkpoints[-1][1]) from error
+
+
+def _save_final(run: Run, policy: Policy) -> None:
     partial = run.output_dir / ".final.partial"
-    help = "make room; then resume_from_checkpoint: auto resumes from the last checkpoint"
-    with writing("the final model", run.output_dir, help), clearing(partial, run.world.main):
+    with writing("the final model", run.output_dir, "make room"), clearing(partial, run.world.main):
         if run.world.main:
             tidy(run.output_dir)
             partial.mkdir()
@@ -125,12 +142,7 @@ def save_final(run: Run, policy: Policy) -> None:
         run.world.barrier()
         if run.world.main:
             read_again(partial)
-            for path in sorted(partial.iterdir()):
+            for path in partial.iterdir():
                 flush(path)
-                target = run.output_dir / path.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                os.replace(path, target)
-            partial.rmdir()
-            flush(run.output_dir)
+            move(partial, run.output_dir)
         run.world.barrier()

@@ -12,13 +12,20 @@ import tunesmith_earlystop
 from tunesmith import ConfigError, StepRecord
 
 
-def run(metric: str = "eval_loss", greater: bool = False, val_set_size: float = 0.1, **settings: Any) -> Any:
+def run(
+    metric: str = "eval_loss",
+    greater: bool = False,
+    val_set_size: float = 0.1,
+    evaluated: bool = False,
+    **settings: Any,
+) -> Any:
     this: Any = SimpleNamespace(
         core=SimpleNamespace(
             metric_for_best_model=metric, greater_is_better=greater, val_set_size=val_set_size, test_datasets=[]
         ),
         settings=lambda model: model(**{"early_stopping_patience": 2, **settings}),
         config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
+        hooks=SimpleNamespace(has=lambda hook: evaluated),
         states={},
         stopped=None,
         total_steps=100,
@@ -82,4 +89,7 @@ def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
 def test_early_stopping_without_held_out_examples_is_refused() -> None:
     with pytest.raises(ConfigError, match="early_stopping_patience needs held-out"):
         tunesmith_earlystop.validate(run(val_set_size=0.0))
+    with pytest.raises(ConfigError, match="eval_loss is not measured"):
+        tunesmith_earlystop.validate(run(val_set_size=0.0, evaluated=True))
+    tunesmith_earlystop.validate(run("eval_exact_match", val_set_size=0.0, evaluated=True))
     tunesmith_earlystop.validate(run())

@@ -31,9 +31,14 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    if not (run.core.val_set_size or run.core.test_datasets):
+    if run.core.val_set_size or run.core.test_datasets:
+        return
+    if not run.hooks.has("evaluate"):
         help = "write val_set_size: 0.05, or test_datasets: ..."
         raise run.config.error("early_stopping_patience", "needs held-out examples to evaluate on", help=help)
+    if run.core.metric_for_best_model == "eval_loss":
+        message = "needs held-out examples: eval_loss is not measured without them"
+        raise run.config.error("early_stopping_patience", message, help="write metric_for_best_model: eval_...")
 
 
 @hookimpl

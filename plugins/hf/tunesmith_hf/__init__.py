@@ -107,11 +107,23 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 
 @hookimpl
+def saved_parameters(run: Run, policy: Policy) -> Iterable[str]:
+    """Return the parameters that the model was loaded with: transformers does not read what a plugin has added."""
+    return _names(policy) if run.adapter is None else ()
+
+
+@hookimpl
 def save_model(run: Run, policy: Policy, path: Path) -> None:
     """Write the tokenizer and, unless an adapter is saved instead, the model in transformers' format."""
     if run.adapter is None:
-        state = policy.state_dict()
+        names = _names(policy)
+        state = {name: value for name, value in policy.state_dict().items() if name in names}
         if run.world.main:
             policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
     if run.world.main and run.tokenizer is not None:
         run.tokenizer.save_pretrained(path)
+
+
+def _names(policy: Policy) -> frozenset[str]:
+    """Return the parameters and buffers that the model was loaded with; of another plugin's model, all of them."""
+    return getattr(policy.language_model, "names", None) or frozenset(policy.model.state_dict())

@@ -104,6 +104,8 @@ class HFLanguageModel(LanguageModel):
 
     def __init__(self, run: Run, model: nn.Module):
         self.module = model
+        self.names = frozenset(model.state_dict())
+        """Parameters and buffers of the architecture, without what plugins add."""
         self.run = run
         self.config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
         branches = run.hooks.method.rows[0] not in ("text", "conversation")

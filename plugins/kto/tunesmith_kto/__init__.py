@@ -34,6 +34,16 @@ plugin = Plugin(
     answers={"rl": ("kto",)},
     method=Method(rows=("labelled",)),
     needs=Needs(logps=True, reference=True),
+    metrics=(
+        "kto",
+        "apo_zero_unpaired",
+        "kl",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "logps/chosen",
+        "logps/rejected",
+    ),
 )
 
 

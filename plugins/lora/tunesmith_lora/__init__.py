@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from tunesmith import Finding, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
@@ -87,6 +87,13 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
     from tunesmith_lora.adapter import add
 
     return add(run, model, run.settings(LoraSettings))
+
+
+@hookimpl
+def saved_parameters(policy: Policy) -> Iterable[str]:
+    from tunesmith_lora.adapter import saved_names
+
+    return saved_names(policy.model)
 
 
 @hookimpl

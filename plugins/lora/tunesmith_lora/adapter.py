@@ -117,6 +117,15 @@ def list_linear_layers(model: nn.Module) -> str:
     return f"linear layers of this model: {', '.join(names)}"
 
 
+def saved_names(model: Any) -> list[str]:
+    """Return the names of the parameters that peft selects from a state dict when it saves the adapter."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    state = {f"base_model.model.{name}": value for name, value in model.state_dict(keep_vars=True).items()}
+    saved = get_peft_model_state_dict(model._peft_wrapper, state_dict=state, save_embedding_layers=False)
+    selected = {id(value) for value in saved.values()}  # under other names, but the same objects
+    return [name for name, parameter in parameters.items() if id(parameter) in selected]
+
+
 def save(run: Run, policy: Policy, path: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json."""
     state = policy.state_dict(trained=True)

@@ -25,6 +25,18 @@ plugin = Plugin(
     answers={"rl": ("orpo",)},
     method=Method(rows=("pair",)),
     needs=Needs(logps=True),
+    metrics=(
+        "nll_loss",
+        "odds_ratio_loss",
+        "log_odds_ratio",
+        "log_odds_chosen",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
+    ),
 )
 
 

@@ -29,6 +29,7 @@ plugin = Plugin(
     settings=PredictionSettings,
     switches=("log_entropy", "log_token_accuracy"),
     needs=_needs,
+    metrics=("entropy", "mean_token_accuracy"),
     on_resume=dict.fromkeys(PredictionSettings.model_fields, "free"),
 )
 

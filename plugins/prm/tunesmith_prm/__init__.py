@@ -26,6 +26,7 @@ plugin = Plugin(
     switches=("process_reward_model",),
     method=Method(rows=("stepwise",), head="score", num_labels=2),
     needs=Needs(scores=True),
+    metrics=("steps", "accuracy"),
 )
 
 

@@ -29,6 +29,7 @@ plugin = Plugin(
     switches=("reward_model",),
     method=Method(rows=("pair",), head="score", num_labels=1),
     needs=Needs(scores=True),
+    metrics=("bradley_terry", "centering", "accuracy", "margin", "mean_reward", "min_reward", "max_reward"),
 )
 
 

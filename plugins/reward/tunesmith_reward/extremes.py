@@ -33,7 +33,7 @@ class Extremes:
         recorded, self.by_mode = self.by_mode, {}
         if record.log:
             record.metrics |= _named("", _over_all(self.run, recorded.get(True)))
-        if record.evaluation is not None:
+        if record.evaluation is not None and "eval_loss" in record.evaluation:  # held-out pairs were scored
             record.evaluation |= _named("eval_", _over_all(self.run, recorded.get(False)))
 
 

@@ -34,6 +34,18 @@ plugin = Plugin(
     answers={"rl": ("simpo", "cpo")},
     method=Method(rows=("pair",)),
     needs=Needs(logps=True),
+    metrics=(
+        "simpo",
+        "cpo",
+        "nll",
+        "nll_loss",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,11 +60,26 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
 
 
 @spec("all")
+def saved_parameters(run: Run, policy: Policy) -> Iterable[str]:
+    """Return the names of the parameters in `policy.model` that your save_model writes; others are ignored.
+
+    When: once, before the first step, and in `verify`. A trained parameter that no plugin names is an error: it would
+    be missing in the exported model. Write nothing here, and return names that save_model really writes. Answers: all.
+
+    Example:
+        @hookimpl
+        def saved_parameters(policy):
+            return [name for name, _ in policy.model.named_parameters() if name.startswith("value_head.")]
+    """
+
+
+@spec("all")
 def save_model(run: Run, policy: Policy, path: Path) -> None:
     """Write your plugin's part of the model into `path`: adapter, heads, tokenizer. Other plugins write there too.
 
-    When: for each checkpoint and at the end, on every process. Write files only if `run.world.main`, but call
-    `policy.state_dict()` on every process, because it gathers full weights. Answers: all.
+    When: for each checkpoint, after its state is sealed, and at the end, on every process. Write files only if
+    `run.world.main`, but call `policy.state_dict()` on every process, because it gathers full weights. Name what you
+    write in saved_parameters. If it fails, the run ends, and can resume from that checkpoint. Answers: all.
 
     Example:
         @hookimpl

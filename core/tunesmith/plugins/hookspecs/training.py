@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunesmith.plugins.dispatch import spec
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
     from tunesmith_engine.batch.batch import Batch
+    from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import LogRecord, StepRecord, Term
     from tunesmith_engine.model.policy import Output, Policy
 
@@ -31,6 +33,23 @@ def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[st
         def compute_loss(out):
             terms = yield
             return terms | {"entropy_bonus": Term(-0.01 * out.entropy.sum(), "tokens")}
+    """
+
+
+@spec("all")
+def evaluate(run: Run, policy: Policy, examples: Sequence[Example]) -> dict[str, float]:
+    """Return your own measurements of the policy by name, such as the share of generated answers that are right.
+
+    When: at each evaluation, after the terms of the loss are averaged over the held-out examples, on every process with
+    all held-out examples (none if no rows are held out), in evaluation mode and without gradients. To divide the work,
+    use `run.world`: the values of the main process count, and under sharding every process calls the policy equally
+    often. Random numbers that you draw do not change training. Declare the names in `Plugin(metrics=...)`; they are
+    logged with the prefix `eval_`, and metric_for_best_model may name them. Answers: all; no two may share a name.
+
+    Example:
+        @hookimpl
+        def evaluate(run, policy, examples):
+            return {"norm": float(sum(p.detach().square().sum() for p in policy.model.parameters()))}
     """
 
 
