@@ -15,8 +15,21 @@ sys.path.insert(0, str(ROOT))
 PACKAGES = {"core": ROOT / "core/tunesmith", "engine": ROOT / "engine/tunesmith_engine"}
 PHASES = {
     "Check: YAML to config": ("validate", "inspect", "diagnose"),
-    "Prepare: rows to examples": ("load_tokenizer", "load_rows", "filter_rows", "build_dataset"),
-    "Build: model to policy": ("configure", "load_model", "patch_model", "build_optimizer", "build_scheduler"),
+    "Prepare: rows to examples": (
+        "build_parallelism",
+        "load_tokenizer",
+        "load_rows",
+        "filter_rows",
+        "build_dataset",
+    ),
+    "Build: model to policy": (
+        "configure",
+        "load_model",
+        "patch_model",
+        "build_scorer",
+        "build_optimizer",
+        "build_scheduler",
+    ),
     "Start": ("on_start",),
     "Every optimizer step": ("expand", "prepare_step", "compute_loss", "on_step", "save_model"),
     "End": ("save_model", "on_end"),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tunesmith.config.load import Config, DatasetSpec
 from tunesmith.config.settings import CoreSettings
 from tunesmith.config.yamlfile import KeyPath
-from tunesmith.engine import engine
 from tunesmith.errors import PluginError
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.patches import Patches
@@ -21,6 +20,7 @@ from tunesmith.plugins.plugin import Method, Needs, Settings
 if TYPE_CHECKING:
     import torch
     from tunesmith_engine.data.cache import Prepared
+    from tunesmith_engine.model.parallelism import Parallelism
     from tunesmith_engine.runtime.world import World
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
@@ -88,7 +88,7 @@ class Run:
     """Registered states of plugins, which checkpoints contain."""
     closing: list[Callable[[], Any]] = field(default_factory=list)
     """Functions to call when the run ends, even by an error, the last first. They restore what plugins have changed."""
-    _world: World | None = None
+    _parallelism: Parallelism | None = None
 
     def __post_init__(self) -> None:
         self.patches.owner = self.hooks.current
@@ -122,11 +122,16 @@ class Run:
         return Path(self.core.output_dir)
 
     @property
+    def parallelism(self) -> Parallelism:
+        """How models are distributed over the processes of this run. It is built on first use."""
+        if self._parallelism is None:
+            self._parallelism = self.hooks.build_parallelism(self)
+        return self._parallelism
+
+    @property
     def world(self) -> World:
         """The processes of this run. They are started on first use."""
-        if self._world is None:
-            self._world = engine("runtime.world").World.start(self.config)
-        return self._world
+        return self.parallelism.world
 
     @property
     def device(self) -> torch.device:

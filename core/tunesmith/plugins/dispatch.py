@@ -2,7 +2,8 @@
 
 A hook is one of four classes, by the arity that `spec` gives its specification:
 
-  One    exactly one plugin answers. Two answers, or none, are an error that names the plugins.
+  One    exactly one plugin answers. Two answers, or none, are an error that names the plugins. The specification may
+         name a default of the engine, which answers if no plugin does.
   Keyed  one answer per key. The caller names the plugin that owns the key.
   Chain  each answer receives what the previous one returned, in call order.
   All    every plugin is called. The answers that are not None are collected in a list.
@@ -26,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from tunesmith.engine import engine
 from tunesmith.errors import PluginError, Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.redact import redact
@@ -41,11 +43,14 @@ DECLARED_IN = {"load_rows": "sources", "build_dataset": "strategies"}
 """For each keyed hook, the field of Plugin that declares the keys."""
 
 
-def spec(arity: Literal["one", "keyed", "chain", "all"]) -> Callable[[F], F]:
-    """Make a function the specification of the hook of its name."""
+def spec(arity: Literal["one", "keyed", "chain", "all"], default: str | None = None) -> Callable[[F], F]:
+    """Make a function the specification of the hook of its name.
+
+    default: module of the engine whose function of the same name answers if no plugin does. For hooks of arity one.
+    """
 
     def mark(function: F) -> F:
-        function.arity = arity  # type: ignore[attr-defined]
+        function.arity, function.default = arity, default  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -164,9 +169,9 @@ class Implementation:
 class Hook(ABC):
     """A hook with its implementations in call order: `tryfirst` before the others, `trylast` after them."""
 
-    def __init__(self, name: str, implementations: Iterable[Implementation]):
+    def __init__(self, name: str, implementations: Iterable[Implementation], default: str | None = None):
         ordered = sorted(implementations, key=lambda one: one.rank)  # stable: plugins keep their order
-        self.name = name
+        self.name, self.default = name, default
         self.wrappers = [one for one in ordered if one.wrapper]
         self.answers = [one for one in ordered if not one.wrapper]
 
@@ -190,11 +195,13 @@ class Hook(ABC):
 
 class One(Hook):
     def call(self, key: str = "", /, **arguments: Any) -> Any:
+        if self.default and not self.answers:
+            return self.wrapped(partial(getattr(engine(self.default), self.name), **arguments), arguments)
         return self.wrapped(partial(self.answers[0].require, arguments), arguments)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        if len(self.answers) != 1:
+        if len(self.answers) != 1 and not (self.default and not self.answers):
             names = " and ".join(map(str, self.answers)) or "no plugin"
             yield Problem(f"{self.name} needs one answer; it is answered by {names}", None, "hook-arity", "select one")
 

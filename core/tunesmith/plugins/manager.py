@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.examples import Example
     from tunesmith_engine.batch.terms import StepRecord, Term
     from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.parallelism import Parallelism
     from tunesmith_engine.model.policy import Output, Policy
+    from tunesmith_engine.model.scoring import OutputHead, Scorer
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
@@ -62,7 +64,10 @@ class Hooks:
                 function = _checked(plugin, name)
                 if (plugin.name, name) not in set(replaced):
                     implementations[name].append(Implementation(plugin, name, function, trace))
-        self.hooks = {name: ARITIES[function.arity](name, implementations[name]) for name, function in HOOKS.items()}
+        self.hooks = {
+            name: ARITIES[function.arity](name, implementations[name], function.default)
+            for name, function in HOOKS.items()
+        }
         if problems := [problem for hook in self.hooks.values() for problem in hook.problems()]:
             raise PluginError(problems)
 
@@ -127,11 +132,17 @@ class Hooks:
         """Ask the one strategy that answers the entry's type."""
         return self.hooks["build_dataset"].call(spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
 
+    def build_parallelism(self, run: Run) -> Parallelism:
+        return self.hooks["build_parallelism"].call(run=run)  # type: ignore[no-any-return]
+
     def load_model(self, run: Run, role: Role) -> LanguageModel:
         return self.hooks["load_model"].call(run=run, role=role)  # type: ignore[no-any-return]
 
     def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
         return self.hooks["patch_model"].call("model", run=run, model=model)  # type: ignore[no-any-return]
+
+    def build_scorer(self, run: Run, name: str, head: OutputHead) -> Scorer:
+        return self.hooks["build_scorer"].call(run=run, name=name, head=head)  # type: ignore[no-any-return]
 
     def expand(self, run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
         return self.hooks["expand"].call("examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,6 @@ class LanguageModel(ABC):
     """Name of the attention backend, for `plan`."""
     shares_prompts: bool = True
     """False if the architecture can't compute a prompt once for several completions."""
-    kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
-    """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
-    """
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:

@@ -105,17 +105,17 @@ def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32
 
     It is NaN for tokens of prompts, and for the first token of a text, which nothing predicts.
     """
-    core, world = run.core, run.world
+    core, world, data = run.core, run.world, run.world.data
     packs = pack(store.widths, core.sequence_len) if core.sample_packing else [[i] for i in range(len(store))]
     per_batch = core.eval_batch_size or core.micro_batch_size
     groups = [[i for members in packs[at : at + per_batch] for i in members] for at in range(0, len(packs), per_batch)]
     own_logps: dict[int, NDArray[np.float32]] = {}
     policy.model.eval()
     with policy.reference() if run.adapter is not None else torch.no_grad():
-        for first in range(0, len(groups), world.size):
+        for first in range(0, len(groups), data.size):
             # In the last round some processes may have no group. They run the first example again, because a forward
             # under sharding needs every process.
-            own = groups[first + world.rank : first + world.rank + 1]
+            own = groups[first + data.rank : first + data.rank + 1]
             examples = [[_all_scored(store[i]) for i in group] for group in own]
             (batch,) = build_batches(run, examples, 1, [_all_scored(store[0])])
             logps = policy(batch, Needs(logps=True)).logps.float().cpu()
@@ -125,7 +125,7 @@ def compute(run: Run, policy: Policy, store: ExampleStore) -> NDArray[np.float32
                 prompt = np.full(len(example.segments[0].tokens), np.nan, np.float32)
                 own_logps[i] = np.concatenate([prompt, *(_aligned(s, next(parts)) for s in example.segments[1:])])
     policy.reshard()
-    all_logps = {i: values for share in world.gather(own_logps) for i, values in share.items()}
+    all_logps = {i: values for share in world.gather(own_logps, axis="data") for i, values in share.items()}
     return np.concatenate([all_logps[i] for i in range(len(store))])
 
 

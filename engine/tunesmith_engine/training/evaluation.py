@@ -52,7 +52,8 @@ def evaluate(run: Run, policy: Policy, held: ExampleStore) -> dict[str, float]:
                 if not batch.dummy:
                     mean.add(term, batch.counts)
     set_random_state(random)
-    sums = run.world.sums({f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")})
+    local = {f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")}
+    sums = run.world.sums(local, axis="data")
     values = {name: sums[f"{name}/sum"] / (m.fixed or max(sums[f"{name}/count"], 1e-12)) for name, m in means.items()}
     trained = [name for name, mean in means.items() if not mean.metric]
     shown = {name: v for name, v in values.items() if name not in trained or len(trained) > 1}
@@ -63,7 +64,7 @@ def _held_out(run: Run, policy: Policy, held: ExampleStore) -> tuple[list[list[E
     """Return this process's micro-batches of held-out examples, how many every process runs, and spare examples."""
     core, world = run.core, run.world
     size = core.eval_batch_size or core.micro_batch_size
-    rank, processes = world.rank, world.size
+    rank, processes = world.data.rank, world.data.size
     examples: list[Example] = list(held)
     if run.hooks.has("expand"):
         own = examples[rank::processes]

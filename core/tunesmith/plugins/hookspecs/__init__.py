@@ -11,9 +11,9 @@ from typing import Any
 from tunesmith.plugins.hookspecs import data, model, rounds, setup, training
 
 ORDER = (
-    "validate", "inspect", "diagnose", "load_tokenizer", "load_rows", "filter_rows", "build_dataset", "configure",
-    "load_model", "patch_model", "build_optimizer", "build_scheduler", "on_start", "expand", "prepare_step",
-    "compute_loss", "on_step", "save_model", "on_end",
+    "validate", "inspect", "diagnose", "build_parallelism", "load_tokenizer", "load_rows", "filter_rows",
+    "build_dataset", "configure", "load_model", "patch_model", "build_scorer", "build_optimizer", "build_scheduler",
+    "on_start", "expand", "prepare_step", "compute_loss", "on_step", "save_model", "on_end",
 )  # fmt: skip
 """The hooks in the order in which a run first calls them."""
 _SPECS = {name: value for part in (setup, data, model, rounds, training) for name, value in vars(part).items()}
