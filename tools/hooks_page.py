@@ -65,10 +65,10 @@ The *arity* of a hook defines which plugins answer it:
 | all | all plugins in call order; their return values are ignored |
 
 If no plugin answers `build_parallelism` or `build_scorer`, the engine does. An implementation lists only the arguments
-that it uses. The call order is the `plugins:` list, then the other active
-plugins by name, refined by `after` and `before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument
-that the hook does not offer, and a second answer to a hook of arity one are errors before anything is loaded. The types
-below are those of `tunesmith`. [write-a-plugin.md](write-a-plugin.md) shows how to use them.
+that it uses. The call order is the `plugins:` list, then the other active plugins by name, refined by `after` and
+`before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument that the hook does not offer, and a second
+answer to a hook of arity one are errors before anything is loaded. The types below are those of `tunesmith`.
+[write-a-plugin.md](write-a-plugin.md) shows how to use them.
 """
 
 

@@ -123,7 +123,7 @@ class Run:
 
     @property
     def parallelism(self) -> Parallelism:
-        """How models are distributed over the processes of this run. It is built on first use."""
+        """The distribution of models over the processes of this run. It is built on first use."""
         if self._parallelism is None:
             self._parallelism = self.hooks.build_parallelism(self)
         return self._parallelism

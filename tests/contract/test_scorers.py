@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tunesmith import build_policy, collate
+from tunesmith import ChunkedScorer, Head, OutputHead, ScoreRequest, build_policy, collate
 from tunesmith.api import prepare
 
 ZLOSS = Path(__file__).parent / "plugins/zloss.py"
@@ -38,3 +38,10 @@ def test_scorer_of_a_plugin_trains_and_logs_its_term(tmp_path: Path) -> None:
     tiny.train(tiny.sft_config(tmp_path, plugins=[str(ZLOSS)], max_steps=3))
     lines = tiny.metrics(tmp_path / "out")
     assert all(line["loss"] == pytest.approx(line["nll"] + line["z"]) and line["z"] > 0 for line in lines)
+
+
+def test_float32_scores_are_those_of_the_head_itself() -> None:
+    layer, hidden, targets = torch.nn.Linear(8, 50), torch.randn(20, 8), torch.randint(50, (20,))
+    head = OutputHead(layer, lambda: Head(layer.weight, layer.bias))
+    expected = layer(hidden).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    assert torch.equal(ChunkedScorer(head)(hidden, targets, ScoreRequest())["logps"], expected)

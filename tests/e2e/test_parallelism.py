@@ -60,8 +60,8 @@ def test_two_replicas_of_two_shards_equal_one_process_and_resume_bit_for_bit(tmp
     lora = {"adapter": "lora", "lora_r": 2}
     tiny.train(write(tmp_path, "one", gradient_accumulation_steps=4))
     tiny.train(write(tmp_path, "one-lora", gradient_accumulation_steps=4, **lora))
-    whole = [write(tmp_path, "hsdp", **hsdp), write(tmp_path, "hsdp-lora", **hsdp, **lora)]
-    tiny.torchrun(4, *whole, write(tmp_path, "parts", **hsdp, max_steps=2))
+    complete = [write(tmp_path, "hsdp", **hsdp), write(tmp_path, "hsdp-lora", **hsdp, **lora)]
+    tiny.torchrun(4, *complete, write(tmp_path, "parts", **hsdp, max_steps=2))
     tiny.torchrun(4, write(tmp_path, "parts", **hsdp))
     assert "HSDP (2 replicas of 2 shards), 4 x cpu" in json.loads((tmp_path / "hsdp/run.json").read_text())["processes"]
     for sharded, one in (("hsdp", "one"), ("hsdp-lora", "one-lora")):

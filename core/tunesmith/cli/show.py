@@ -122,7 +122,9 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
         for number, call in enumerate(row["calls"] or [None]):
             names = (row["hook"], row["arity"]) if number == 0 else ("", "")
             if call is None:
-                table.add_row(*names, Text("no plugin", "dim"), "", "", "")
+                table.add_row(
+                    *names, Text("the engine" if HOOKS[row["hook"]].default else "no plugin", "dim"), "", "", ""
+                )
                 continue
             wraps = " (wraps)" if call["wrapper"] else ""
             seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""

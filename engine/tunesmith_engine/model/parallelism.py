@@ -17,7 +17,7 @@ from tunesmith_engine.runtime.world import World
 
 
 class Parallelism(ABC):
-    """How a model is distributed. build_parallelism returns one, and the training loop calls it.
+    """Distribute a model over processes. build_parallelism returns one, and the training loop calls it.
 
     The methods that are not abstract are correct for models whose gradients are complete on every process after the
     backward of the last micro-batch. Call each method on all processes.
