@@ -72,11 +72,11 @@ class ChunkedScorer:
         self.head = head
 
     def __call__(self, hidden: Tensor, targets: Tensor, request: ScoreRequest) -> dict[str, Any]:
-        head, ids = self.head, request.logps_at
+        logits, ids = self._logits(hidden.device.type), request.logps_at
 
         def score_chunk(states: Tensor, targets: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             # In float32, because bfloat16 rounds log-probabilities below -8 to multiples of 1/16.
-            logps = torch.log_softmax(head.logits(states).float(), -1)
+            logps = torch.log_softmax(logits(states).float(), -1)
             results = [logps.gather(-1, targets[:, None])[:, 0]]
             if request.entropy:
                 results.append(-(logps.exp() * logps).sum(-1))
@@ -86,7 +86,7 @@ class ChunkedScorer:
 
         # The width of the logits is measured: a model may pad its vocabulary beyond the tokenizer's.
         with torch.no_grad():
-            vocabulary = head.logits(hidden[:1]).shape[-1] if len(hidden) else 1
+            vocabulary = logits(hidden[:1]).shape[-1] if len(hidden) else 1
         size = max(1, CHUNK // vocabulary)
         # Without scored tokens, one empty chunk still runs: the outputs exist, and the head gets a gradient of zeros.
         starts = range(0, max(len(hidden), 1), size)
@@ -103,3 +103,53 @@ class ChunkedScorer:
         out: dict[str, Any] = dict(zip(names, columns, strict=False))
         out["logps_at"] = dict(zip(ids, columns[len(names) :], strict=True))
         return out
+
+    def _logits(self, device: str) -> Callable[[Tensor], Tensor]:
+        """Return the function from states [n, H] to logits [n, V]: in float32, if the forward computes in 16 bits.
+
+        Rounded to bfloat16, a logit of 20 is off by up to 0.06, and so is its log-probability. The head itself is
+        called if its weights do not describe it.
+        """
+        head = self.head.weights()
+        if head is None:
+            return self.head.logits
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+        if dtype not in (torch.bfloat16, torch.float16):
+            return self.head.logits
+        half = head.weight.detach().to(dtype)  # once for all chunks
+
+        def logits(states: Tensor) -> Tensor:
+            values: Tensor = _Product.apply(states.to(dtype), head.weight, half)  # type: ignore[no-untyped-call]
+            values = values if head.bias is None else values + head.bias.float()
+            values = values if head.scale == 1 else values * head.scale
+            return torch.tanh(values / head.softcap) * head.softcap if head.softcap else values
+
+        return logits
+
+
+class _Product(torch.autograd.Function):
+    """states [n, H] times the transpose of a weight [V, H], from 16-bit factors to float32.
+
+    The gradient of the weight is float32 too: a sum over many chunks in bfloat16 would lose its small terms.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, half: Tensor) -> Tensor:
+        ctx.save_for_backward(states, half)
+        return _multiply(states, half.T)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        states, half = ctx.saved_tensors
+        gradient = gradient.to(half.dtype)
+        of_states = _multiply(gradient, half).to(states.dtype) if ctx.needs_input_grad[0] else None
+        of_weight = _multiply(gradient.T, states) if ctx.needs_input_grad[1] else None
+        return of_states, of_weight, None
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two 16-bit matrices in float32."""
+    if left.device.type == "cuda":
+        return torch.mm(left, right, out_dtype=torch.float32)
+    with torch.autocast(left.device.type, enabled=False):  # only CUDA has products with another type of result
+        return left.float() @ right.float()
