@@ -46,7 +46,7 @@ def patch_model(run: Any, model: Any) -> Any:
 def forward_at_every_token() -> Any:
     """Return a forward method of PolicyModule that computes the head at every token and keeps the scored ones."""
     import torch
-    from tunesmith_engine.model.scoring import score_tokens
+    from tunesmith_engine.model.scoring import ScoreRequest
 
     def forward(self: Any, batch: Any, needs: Any, call: Any = None) -> Any:
         if call is not None or batch is None:
@@ -58,7 +58,7 @@ def forward_at_every_token() -> Any:
         rest[batch.score_from] = False
         states = torch.cat([hidden.last[batch.score_from], hidden.last[rest]])
         targets = torch.cat([batch.target_ids, batch.input_ids[0, rest]])  # the other targets do not matter
-        outputs = score_tokens(self.language_model.logits, states, targets, needs)
+        outputs = self.scorer(states, targets, ScoreRequest())
         return {"logps": outputs["logps"][: len(batch.target_ids)]}
 
     return forward

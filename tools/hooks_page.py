@@ -23,6 +23,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
     |                        ... `check` and `hooks` end here
  diagnose            all     only in `doctor`: what the run needs on this machine
     |
+ build_parallelism   one     processes and devices; the engine's own if no plugin answers
  load_tokenizer      one
     |   for each entry of datasets and test_datasets:
  load_rows           keyed   rows
@@ -32,6 +33,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  configure           all     load arguments, classes patched, states registered
  load_model          one     role "policy"
  patch_model         chain   adapters, kernels, freezing
+ build_scorer        one     log-probabilities from hidden states; chunks if no plugin answers
  load_model          one     role "reference", if one is needed and no adapter can be switched off
     |                        ... `plan` runs these without weights; `verify` then rehearses a step
  saved_parameters    all     every trained parameter must have a plugin that saves it
@@ -71,10 +73,11 @@ The *arity* of a hook defines which plugins answer it:
 
 Some hooks of arity one have a default answer of the engine, which acts if no plugin answers.
 
-An implementation lists only the arguments that it uses. The call order is the `plugins:` list, then the other active
-plugins by name, refined by `after` and `before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument
-that the hook does not offer, and a second answer to a hook of arity one are errors before anything is loaded. The types
-below are those of `tunesmith`. [write-a-plugin.md](write-a-plugin.md) shows how to use them.
+If no plugin answers `build_parallelism` or `build_scorer`, the engine does. An implementation lists only the arguments
+that it uses. The call order is the `plugins:` list, then the other active plugins by name, refined by `after` and
+`before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument that the hook does not offer, and a second
+answer to a hook of arity one are errors before anything is loaded. The types below are those of `tunesmith`.
+[write-a-plugin.md](write-a-plugin.md) shows how to use them.
 """
 
 

@@ -15,10 +15,12 @@ sys.path.insert(0, str(ROOT))
 PACKAGES = {"core": ROOT / "core/tunesmith", "engine": ROOT / "engine/tunesmith_engine"}
 PHASES = {
     "Check: YAML to config": ("validate", "inspect", "diagnose"),
-    "Prepare: rows to examples": ("load_tokenizer", "load_rows", "filter_rows", "build_dataset"),
+    "Prepare: rows to examples": (
+        "build_parallelism", "load_tokenizer", "load_rows", "filter_rows", "build_dataset",
+    ),
     "Build: model to policy": (
-        "configure", "load_model", "patch_model", "saved_parameters", "build_generator", "build_optimizer",
-        "build_scheduler",
+        "configure", "load_model", "patch_model", "saved_parameters", "build_scorer", "build_generator",
+        "build_optimizer", "build_scheduler",
     ),
     "Start": ("on_start",),
     "Every round of an online method": ("rollout", "score_rewards", "compute_advantages"),

@@ -13,6 +13,11 @@ from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
 from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
 from tunesmith_engine.model.build import build_policy as build_policy
+from tunesmith_engine.model.data_parallelism import (
+    Replicated as Replicated,
+    Sharded as Sharded,
+    start_world as start_world,
+)
 from tunesmith_engine.model.decoder import Decoder as Decoder, RecomputingDecoder as RecomputingDecoder
 from tunesmith_engine.model.generation import (
     Completion as Completion,
@@ -21,8 +26,16 @@ from tunesmith_engine.model.generation import (
     Sampling as Sampling,
 )
 from tunesmith_engine.model.language_model import Head as Head, Hidden as Hidden, LanguageModel as LanguageModel
+from tunesmith_engine.model.parallelism import Parallelism as Parallelism
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy
+from tunesmith_engine.model.scoring import (
+    ChunkedScorer as ChunkedScorer,
+    OutputHead as OutputHead,
+    Scorer as Scorer,
+    ScoreRequest as ScoreRequest,
+)
 from tunesmith_engine.rounds.groups import Group as Group, Prompt as Prompt
+from tunesmith_engine.runtime.world import World as World
 from tunesmith.api import plan as plan, prepare as prepare, start as start, train as train, verify as verify
 from tunesmith.config.load import Config as Config, DatasetSpec as DatasetSpec, load_config as load_config
 from tunesmith.errors import (

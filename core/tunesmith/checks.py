@@ -48,6 +48,9 @@ def check_keys(run: Run) -> None:
             wrong(
                 "metric_for_best_model", message, f"write eval_{core.metric_for_best_model}, or drop it for eval_loss"
             )
+        for name in ("dp_replicate_size", "dp_shard_size"):
+            if getattr(core, name) is not None and core.fsdp_config is None:
+                wrong(name, "has no effect without fsdp_config", "write fsdp_config: {} with it")
         if not core.gradient_checkpointing and "gradient_checkpointing_kwargs" in config.document.values:
             message = "has no effect without gradient_checkpointing"
             wrong("gradient_checkpointing_kwargs", message, "write gradient_checkpointing: true")

@@ -24,9 +24,9 @@ BY_CONTENT = (
 )  # fmt: skip
 """Keys whose content is compared, as `data` and `plugins`: a file may move."""
 ACCEPT = (
-    "attn_implementation", "base_model", "bf16", "device", "fsdp_config", "gradient_checkpointing",
-    "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm", "precompute_ref_log_probs",
-    "tf32",
+    "attn_implementation", "base_model", "bf16", "device", "dp_replicate_size", "dp_shard_size", "fsdp_config",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm",
+    "precompute_ref_log_probs", "tf32",
 )  # fmt: skip
 """Keys that change the steps to come, and nothing that a checkpoint contains."""
 IF_ROWS_STAY = ("gradient_accumulation_steps", "micro_batch_size")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from tunesmith.config.load import Config, DatasetSpec
 from tunesmith.config.settings import CoreSettings
 from tunesmith.config.yamlfile import KeyPath
-from tunesmith.engine import engine
 from tunesmith.errors import PluginError
 from tunesmith.plugins import offers
 from tunesmith.plugins.manager import Hooks
@@ -25,6 +24,7 @@ from tunesmith.plugins.rollout import Rollout
 if TYPE_CHECKING:
     import torch
     from tunesmith_engine.data.cache import Prepared
+    from tunesmith_engine.model.parallelism import Parallelism
     from tunesmith_engine.runtime.world import World
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
@@ -94,7 +94,7 @@ class Run:
     """Registered states of plugins, which checkpoints contain."""
     used_offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
     """What plugins offer and this run uses, by (kind, name)."""
-    _world: World | None = None
+    _parallelism: Parallelism | None = None
 
     def __post_init__(self) -> None:
         self.patches.owner = self.hooks.current
@@ -171,11 +171,16 @@ class Run:
         return Path(self.core.output_dir)
 
     @property
+    def parallelism(self) -> Parallelism:
+        """The distribution of models over the processes of this run. It is built on first use."""
+        if self._parallelism is None:
+            self._parallelism = self.hooks.build_parallelism(self)
+        return self._parallelism
+
+    @property
     def world(self) -> World:
         """The processes of this run. They are started on first use."""
-        if self._world is None:
-            self._world = engine("runtime.world").World.start(self.config)
-        return self._world
+        return self.parallelism.world
 
     @property
     def device(self) -> torch.device:

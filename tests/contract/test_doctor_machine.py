@@ -71,7 +71,7 @@ def test_gpus_are_listed_with_their_memory_and_processes(tmp_path: Path, monkeyp
     from tunesmith_engine.preflight import doctor as engine
 
     run = Run(*load(tmp_path, BASE))
-    run._world = SimpleNamespace(device=SimpleNamespace(type="cuda"))  # type: ignore[assignment]
+    run._parallelism = SimpleNamespace(world=SimpleNamespace(device=SimpleNamespace(type="cuda")))  # type: ignore[assignment]
     answers = {"device_count": 2, "is_bf16_supported": True, "get_device_name": "H100"}
     for name, value in answers.items():
         monkeypatch.setattr(engine.torch.cuda, name, lambda *_, value=value: value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,11 @@ def test_order_is_independent_of_key_order_and_discovery_order(tmp_path: Path, m
 
 # arity
 
-ONE = sorted(name for name, function in HOOKS.items() if function.arity == "one")
-WITHOUT_DEFAULT = [name for name in ONE if HOOKS[name].default is None]
+ONE = sorted(name for name, function in HOOKS.items() if function.arity == "one" and not function.default)
+WITH_DEFAULT = sorted(name for name, function in HOOKS.items() if function.default)
 
 
-@pytest.mark.parametrize("name", WITHOUT_DEFAULT)
+@pytest.mark.parametrize("name", ONE)
 def test_two_implementations_of_a_single_hook_are_both_reported_with_their_places(name: str) -> None:
     error = error_of(hooks_of, answer(name, "rival"))
     [problem] = error.problems
@@ -119,12 +120,20 @@ def test_two_implementations_of_a_single_hook_are_both_reported_with_their_place
     assert len([part for part in problem.message.replace(")", " ").split() if ".py:" in part]) == 2
 
 
-@pytest.mark.parametrize("name", sorted(set(ONE) - set(WITHOUT_DEFAULT)))
-def test_hook_with_a_default_of_the_engine_takes_one_answer_at_most(name: str) -> None:
-    hooks_of()
-    hooks_of(answer(name, "one"))
-    [problem] = error_of(hooks_of, answer(name, "one"), answer(name, "rival")).problems
-    assert "rival (dist-rival" in problem.message and problem.code == "hook-arity"
+@pytest.mark.parametrize("name", WITH_DEFAULT)
+def test_hook_with_a_default_takes_at_most_one_answer(name: str) -> None:
+    assert hooks_of(answer(name, "alone")).calls(name)[0].plugin == "alone"
+    error = error_of(hooks_of, answer(name, "one"), answer(name, "two"))
+    assert "answered by one (dist-one" in str(error) and "and two (dist-two" in str(error)
+
+
+def test_engine_answers_a_hook_with_a_default_and_wrappers_surround_it() -> None:
+    @hookimpl(wrapper=True)
+    def build_scorer(name: str) -> Generator[None, Any, Any]:
+        return (name, type((yield)).__name__)
+
+    hooks = hooks_of(plugin_of("around", build_scorer))
+    assert hooks.build_scorer(None, "policy", None) == ("policy", "ChunkedScorer")
 
 
 def test_all_arity_errors_are_reported_at_once_before_weights_are_loaded() -> None:
@@ -134,7 +143,7 @@ def test_all_arity_errors_are_reported_at_once_before_weights_are_loaded() -> No
 
 def test_single_hook_without_an_implementation_is_an_error() -> None:
     error = error_of(Hooks, [])
-    assert sorted(p.message.split()[0] for p in error.problems) == WITHOUT_DEFAULT
+    assert sorted(p.message.split()[0] for p in error.problems) == ONE
     assert "it is answered by no plugin" in str(error)
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tunesmith_engine.batch.examples import ExampleStore
-from tunesmith_engine.model.scoring import score_tokens
+from tunesmith_engine.model.scoring import ChunkedScorer, OutputHead, ScoreRequest
 from tunesmith_hf.kernels import attend_flex, attend_slices
 
 from tests import tiny
@@ -128,11 +128,11 @@ def test_chunked_scores_equal_unchunked(monkeypatch: pytest.MonkeyPatch) -> None
     """Values and gradients are equal with chunks of 3 tokens, of which only the first are kept in memory."""
     head = torch.nn.Linear(8, 50, bias=False)
     hidden, target = torch.randn(20, 8, requires_grad=True), torch.randint(50, (20,))
-    needs = Needs(logps=True, entropy=True, topk=4, logps_at=("ids",))
     ids = torch.randint(50, (20, 2))
+    request = ScoreRequest(entropy=True, topk=4, logps_at={"ids": ids})
 
     def outputs() -> list[torch.Tensor]:
-        out = score_tokens(head, hidden, target, needs, [ids])
+        out = ChunkedScorer(OutputHead(head))(hidden, target, request)
         total = out["logps"].sum() + out["entropy"].sum() + out["topk_logps"].sum() + out["logps_at"]["ids"].sum()
         gradients = torch.autograd.grad(total, [hidden, head.weight])
         return [out["logps"], out["entropy"], out["topk_logps"], out["logps_at"]["ids"], *gradients]

@@ -179,7 +179,8 @@ def test_written_tree_is_read_unchanged(tmp_path: Path) -> None:
 
 
 def test_contract_plugins_are_complete() -> None:
-    assert {path.stem for path in PLUGINS.glob("*.py")} == {"pairs", "groups", "scores", "topk", "whole"}
+    expected = {"pairs", "groups", "scores", "topk", "whole", "zero1", "zloss"}
+    assert {path.stem for path in PLUGINS.glob("*.py")} == expected
 
 
 def test_passed_model_works_after_training(tmp_path: Path) -> None:

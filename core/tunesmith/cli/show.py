@@ -113,11 +113,12 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
         patches = record.get("patches", []) if name == "patch_model" else []
         idle = [dataclasses.asdict(call) for call in run.hooks.idle(name)]
         rows.append(
-            {"hook": name, "arity": function.arity, "calls": calls, "off": off, "patches": patches, "idle": idle}
+            {"hook": name, "arity": function.arity, "default": function.default, "calls": calls, "off": off}
+            | {"patches": patches, "idle": idle}
         )
     for hook, plugin, owner in run.hooks.unasked:
         calls = [{"plugin": plugin, "declared_by": owner}]
-        rows.append({"hook": hook, "arity": "", "calls": [], "off": [], "patches": [], "idle": calls})
+        rows.append({"hook": hook, "arity": "", "default": None, "calls": [], "off": [], "patches": [], "idle": calls})
     return rows
 
 
@@ -134,7 +135,8 @@ def show_hooks(rows: list[dict[str, Any]]) -> None:
             distribution, selected_by = f"{call['distribution']} {call['version']}", ", ".join(call["selected_by"])
             answers.append((call["plugin"] + wraps, distribution, selected_by, seconds, call["location"]))
         answers += [(Text(f"{name} (switched off)", "dim"), "", "", "", "") for name in row["off"]]
-        for number, answer in enumerate(answers or [(Text("no plugin", "dim"), "", "", "", "")]):
+        nobody = "the engine" if row["default"] else "no plugin"
+        for number, answer in enumerate(answers or [(Text(nobody, "dim"), "", "", "", "")]):
             table.add_row(*((row["hook"], row["arity"]) if number == 0 else ("", "")), *answer)
     console.print(table)
     for row in rows:

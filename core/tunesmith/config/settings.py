@@ -189,6 +189,11 @@ class ParallelKeys(Settings):
     """Device to train on; auto uses a GPU if there is one."""
     fsdp_config: FSDPConfig | None = None
     """Shard the model over processes."""
+    dp_replicate_size: PositiveInt | None = None
+    """Replicas of a sharded model (HSDP): it is sharded within each group of dp_shard_size processes, and gradients are
+    summed over the groups. Default: 1, or what dp_shard_size leaves."""
+    dp_shard_size: PositiveInt | None = None
+    """Processes over which each replica is sharded. Default: all processes divided by dp_replicate_size."""
 
 
 class ScheduleKeys(Settings):

@@ -2,7 +2,8 @@
 
 A hook is one of four classes, by the arity that `spec` gives its specification:
 
-  One    exactly one plugin answers. Two answers, or none, are an error that names the plugins.
+  One    exactly one plugin answers. Two answers, or none, are an error that names the plugins. The specification may
+         name a default of the engine, which answers if no plugin does.
   Keyed  one answer per key. The caller names the plugin that owns the key.
   Chain  each answer receives what the previous one returned, in call order.
   All    every plugin is called. The answers that are not None are collected in a list.

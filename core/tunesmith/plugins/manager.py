@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from tunesmith_engine.batch.terms import LogRecord, StepRecord, Term
     from tunesmith_engine.model.generation import Generator
     from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.parallelism import Parallelism
     from tunesmith_engine.model.policy import Output, Policy
+    from tunesmith_engine.model.scoring import OutputHead, Scorer
     from tunesmith_engine.rounds.groups import Advantages, Group, Prompt
     from tunesmith_engine.rounds.ledger import JournaledGenerator
 
@@ -181,11 +183,17 @@ class Hooks:
         """Ask the one strategy that answers the entry's type."""
         return self.hooks["build_dataset"].call(spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
 
+    def build_parallelism(self, run: Run) -> Parallelism:
+        return self.hooks["build_parallelism"].call(run=run)  # type: ignore[no-any-return]
+
     def load_model(self, run: Run, role: Role) -> LanguageModel:
         return self.hooks["load_model"].call(run=run, role=role)  # type: ignore[no-any-return]
 
     def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
         return self.hooks["patch_model"].call("model", run=run, model=model)  # type: ignore[no-any-return]
+
+    def build_scorer(self, run: Run, name: str, head: OutputHead) -> Scorer:
+        return self.hooks["build_scorer"].call(run=run, name=name, head=head)  # type: ignore[no-any-return]
 
     def build_generator(self, run: Run, name: str) -> Generator:
         """Ask the one plugin that declares the generator."""

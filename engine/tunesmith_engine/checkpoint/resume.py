@@ -97,7 +97,10 @@ def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
     digests, saved_digests = run.config.digests(), saved["digests"]
     rule: dict[str, Any] = rules(plugin.declaration for plugin in run.hooks.plugins)
     # Other numbers of processes and micro-batches compute the same step as long as it has as many packs.
-    packs, saved_packs = packs_per_step(config, run.world.size), packs_per_step(saved_config, saved["world"])
+    packs, saved_packs = (
+        packs_per_step(config, run.world.data.size),
+        packs_per_step(saved_config, saved["data_processes"]),
+    )
     if packs != saved_packs:
         rule |= dict.fromkeys(IF_ROWS_STAY, "never")
     for key in sorted(config.keys() & saved_config.keys()):  # keys of one side only came or went with a plugin

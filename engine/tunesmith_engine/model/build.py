@@ -11,7 +11,6 @@ from torch import nn
 from tunesmith.errors import ConfigError
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
-from tunesmith_engine.model import parallelism
 from tunesmith_engine.model.language_model import LanguageModel
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
@@ -31,9 +30,9 @@ def build_policy(run: Run) -> Policy:
         raise ConfigError("no parameter is trained", help="a plugin froze all parameters: see `tunesmith hooks`")
     reference = _reference(run, language_model) if is_copied(run) else None
     policy = Policy(run, language_model, run.needs)
-    policy.module = parallelism.wrap(run.world, policy.module)  # type: ignore[arg-type]
+    policy.module = run.parallelism.wrap(policy.module)  # type: ignore[arg-type]
     if reference is not None:
-        reference.module = parallelism.wrap(run.world, reference.module, training=False)  # type: ignore[arg-type]
+        reference.module = run.parallelism.wrap(reference.module, training=False)  # type: ignore[arg-type]
         policy.set_reference(reference)
     return policy
 
@@ -61,7 +60,7 @@ def _reference(run: Run, policy: LanguageModel) -> Policy:
         language_model.module = copy.deepcopy(language_model.module)
     language_model.module.requires_grad_(False)
     language_model.module.eval()
-    return Policy(run, language_model, Needs(logps=True))
+    return Policy(run, language_model, Needs(logps=True), "reference")
 
 
 def load_again(run: Run) -> LanguageModel:

@@ -29,7 +29,7 @@ def score(policy: Policy, examples: Sequence[Example], needs: Needs) -> list[lis
     of the segment, and NaN for a token that is not scored, because its weight is 0 or nothing predicts it. The names
     are those of the outputs [N, ...] in `needs`: logps, entropy, topk_logps and topk_ids. Dropout is off.
     """
-    run, world = policy.run, policy.run.world
+    run, world = policy.run, policy.run.world.data
     core, count = run.core, len(examples)
     widths = np.array([e.width for e in examples], np.int64)
     packs = pack(widths, core.sequence_len) if core.sample_packing else [[i] for i in range(count)]
@@ -50,7 +50,7 @@ def score(policy: Policy, examples: Sequence[Example], needs: Needs) -> list[lis
                 own |= zip(indices[0], _by_segment(batch, [examples[i] for i in indices[0]], scored), strict=True)
     policy.reshard()
     policy.model.train(training)
-    everyone = {i: values for share in world.gather(own) for i, values in share.items()}
+    everyone = {i: values for share in run.world.gather(own, axis="data") for i, values in share.items()}
     return [everyone[i] for i in range(count)]
 
 

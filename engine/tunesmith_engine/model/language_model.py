@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -52,9 +52,6 @@ class LanguageModel(ABC):
     """False if all prompts of a decoder must have the same length."""
     end_tokens: frozenset[int] = frozenset()
     """Ids that end a completion, in addition to the tokenizer's end token."""
-    kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
-    """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
-    """
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:

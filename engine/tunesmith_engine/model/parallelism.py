@@ -1,69 +1,118 @@
-"""Distribute a model over the processes of a run: wrapping, gradient exchange, clipping."""
+"""The interface of parallelism: everything that depends on how a model is distributed over the processes of a run."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
-from tunesmith.config.settings import FSDPConfig
-from tunesmith.errors import ConfigError
+from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.runtime.world import World
 
 
-def wrap(world: World, module: nn.Module, training: bool = True) -> Any:
-    """Move a module to the device and wrap it for data parallelism or sharding; return it as is on one process."""
-    if world.sharded:
-        return _shard(world, module)
-    return world.accelerator.prepare_model(module, evaluation_mode=not training)
+class Parallelism(ABC):
+    """Distribute a model over processes. build_parallelism returns one, and the training loop calls it.
 
+    The methods that are not abstract are correct for models whose gradients are complete on every process after the
+    backward of the last micro-batch. Call each method on all processes.
+    """
 
-def _shard(world: World, module: Any) -> nn.Module:
-    """Apply FSDP2: each transformer layer is a unit, and the root contains the rest."""
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+    world: World
 
-    config: FSDPConfig | None = world.fsdp
-    assert config is not None
-    options: dict[str, Any] = {
-        # Gradients are reduced in float32: a sum over many processes in bfloat16 would lose its small terms.
-        "mp_policy": MixedPrecisionPolicy(torch.bfloat16 if world.half else None, torch.float32),
-        "offload_policy": CPUOffloadPolicy() if config.offload_params else OffloadPolicy(),
-        "mesh": dist.device_mesh.init_device_mesh(world.device.type, (world.size,)),
-    }
-    names = config.transformer_layer_cls_to_wrap
-    layers = {name.strip() for name in names.split(",")} if names else set(module._no_split_modules or ())
-    if not config.offload_params:
-        module.to(world.device)
-    units = [m for m in module.modules() if type(m).__name__ in layers]
-    if config.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
-        if not units:
-            help = "set fsdp_config.transformer_layer_cls_to_wrap to the class of its layers"
-            raise ConfigError(f"the model has no layer of class {', '.join(sorted(layers)) or '?'}", help=help)
-        for unit in units:
-            fully_shard(unit, reshard_after_forward=config.reshard_after_forward, **options)
-    sharded: Any = fully_shard(module, **options)
-    # The data type of gradients is fixed by the first forward. If that is a reference's, an adapter is frozen then,
-    # and its gradients would get the wrong type. Initializing here fixes the type while the adapter is trainable.
-    sharded._get_fsdp_state()._lazy_init()
-    return sharded
+    @abstractmethod
+    def wrap(self, module: nn.Module, training: bool = True) -> Any:
+        """Return a module on the device of this process, distributed, to be called as `module` is.
 
+        training: False for a reference, whose gradients are never exchanged.
+        """
 
-def accumulating(world: World, wrapped: Any, last: bool) -> AbstractContextManager[Any]:
-    """Return a context for the backward of a micro-batch: only the last one of a step exchanges gradients."""
-    if world.sharded:
-        wrapped.set_requires_gradient_sync(last)
-        return contextlib.nullcontext()
-    return contextlib.nullcontext() if last else world.accelerator.no_sync(wrapped)
+    def prepare_optimizer(self, module: Any, optimizer: Optimizer) -> Optimizer:
+        """Return the optimizer to use in place of the one that build_optimizer returned. `module` is wrapped."""
+        return optimizer
 
+    # one step
 
-def backward(world: World, loss: Tensor) -> None:
-    """Run the backward of a loss that is already divided by the counts of the whole step, over all processes."""
-    world.accelerator.backward(loss * world.size)  # DDP and FSDP average gradients; the product makes that a sum
+    def split(self, batch: Batch) -> Batch:
+        """Return the part of a batch that this process computes, as a batch of its own: leave `batch` as it is.
+
+        Every process on a context axis gets the same batch, and the forward runs on its part of it. Hooks see the
+        complete batch, so the counts of a step do not depend on the split.
+        """
+        return batch
+
+    def join(self, outputs: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        """Return the outputs of the complete batch from the outputs for the part that `split` returned."""
+        return outputs
+
+    @abstractmethod
+    def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
+        """Return a context for forward and backward of a micro-batch: only the last of a step exchanges gradients."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward of a loss that is already divided by the counts of the whole step, over all processes.
+
+        Gradients have to be summed over processes, not averaged.
+        """
+
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale gradients to a norm of at most `max_norm`, and return the norm before. 0 disables clipping."""
+        return clip_gradients(parameters, max_norm)
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Update the weights, and drop the gradients."""
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    # outside of a step
+
+    def inside(self, module: Any, call: Callable[[], Any]) -> Any:
+        """Run a function where it can read full weights, for example to generate, and return its result."""
+        return module(None, None, call)
+
+    def reshard(self, module: Any) -> None:
+        """Free the full weights that a forward leaves behind if no backward follows."""
+        return
+
+    # checkpoints: trees of JSON values and tensors that do not depend on the number of processes
+
+    @abstractmethod
+    def model_state(self, module: Any) -> dict[str, Any]:
+        """Return the full trained weights by name. Only the main process has to return them."""
+
+    @abstractmethod
+    def load_model_state(self, module: Any, state: dict[str, Any]) -> None:
+        """Load what `model_state` returned, which every process has read."""
+
+    @abstractmethod
+    def optimizer_state(self, module: Any, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the full state of the optimizer. Only the main process has to return it."""
+
+    @abstractmethod
+    def load_optimizer_state(self, module: Any, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Load what `optimizer_state` returned, which every process has read."""
+
+    def full_state_dict(self, model: nn.Module, trained: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Yield names and full weights of an unwrapped model one by one, to write more than fits on one device.
+
+        On several processes, the main one gets them on the CPU, and the others get nothing. With `trained`, weights
+        that are frozen are left out.
+        """
+        frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        for name, value in model.state_dict().items():
+            if not isinstance(value, Tensor) or (trained and name in frozen):
+                continue
+            if isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
+                shard: Any = value.to(self.world.device)
+                value = shard.full_tensor()
+            if self.world.main:
+                yield name, value.cpu() if self.world.size > 1 else value
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:

@@ -22,7 +22,7 @@ from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.model import inference
 from tunesmith_engine.model.inference import Values
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
-from tunesmith_engine.model.scoring import score_tokens
+from tunesmith_engine.model.scoring import OutputHead, Scorer, ScoreRequest
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
@@ -49,8 +49,9 @@ class Output:
 class PolicyModule(nn.Module):
     """The module that is wrapped for devices and sharding: the unwrapped model, and the heads that read its output."""
 
-    def __init__(self, language_model: LanguageModel):
+    def __init__(self, language_model: LanguageModel, scorer: Scorer):
         super().__init__()
+        self.scorer = scorer
         self.module = language_model.module
         self.language_model = language_model
         self._no_split_modules = getattr(language_model.module, "_no_split_modules", None)  # read by Accelerate's FSDP
@@ -78,13 +79,8 @@ class PolicyModule(nn.Module):
         return out
 
     def _score(self, hidden: Tensor, batch: Batch, needs: Needs) -> dict[str, Any]:
-        """Score targets with a plugin's kernel if it computes every requested output, otherwise in chunks."""
-        needs_logits = needs.entropy or needs.topk or needs.logps_at
-        kernel = None if needs_logits or not len(batch.target_ids) else self.language_model.kernel
-        if kernel and (head := self.language_model.head()):
-            return {"logps": kernel(head, hidden, batch.target_ids), "logps_at": {}}
-        ids = [batch.columns[name].long() for name in needs.logps_at]
-        return score_tokens(self.language_model.logits, hidden, batch.target_ids, needs, ids)
+        ids = {name: batch.columns[name].long() for name in needs.logps_at}
+        return self.scorer(hidden, batch.target_ids, ScoreRequest(needs.entropy, needs.topk, ids))
 
 
 def _load_balancing(hidden: Hidden) -> Tensor:
@@ -100,13 +96,17 @@ def _load_balancing(hidden: Hidden) -> Tensor:
 
 
 class Policy:
-    """The handle that hooks get: call it on a batch, generate with it, and ask for its reference."""
+    """The handle that hooks get: call it on a batch, generate with it, and ask for its reference.
 
-    def __init__(self, run: Run, language_model: LanguageModel, needs: Needs):
+    name: the name of its model, for build_scorer.
+    """
+
+    def __init__(self, run: Run, language_model: LanguageModel, needs: Needs, name: str = "policy"):
         self.run = run
         self.language_model = language_model
         self.needs = needs
-        self.module: Callable[..., Any] = PolicyModule(language_model)
+        scorer = run.hooks.build_scorer(run, name, OutputHead(language_model.logits, language_model.head))
+        self.module: Callable[..., Any] = PolicyModule(language_model, scorer)
         self._reference: Policy | None = None
 
     @property
@@ -116,11 +116,13 @@ class Policy:
 
     def __call__(self, batch: Batch, needs: Needs | None = None) -> Output:
         """Run a forward over a batch. By default, `needs` is the union of what all active plugins declare."""
-        return Output(self.module(batch, needs or self.needs))
+        parallelism = self.run.parallelism
+        outputs = self.module(parallelism.split(batch), needs or self.needs)
+        return Output(parallelism.join(outputs, batch))
 
     def inside(self, call: Callable[[], Any]) -> Any:
         """Run a function inside the wrapped module's forward, where weights are not sharded. Call on all processes."""
-        return self.module(None, self.needs, call)
+        return self.run.parallelism.inside(self.module, call)
 
     @functools.cached_property
     def generator(self) -> PolicyGenerator:
@@ -167,20 +169,12 @@ class Policy:
 
         Until then the parameters of the root are the unsharded ones, which are not those that an optimizer updates.
         """
-        root: Any = self.module
-        for module in root.modules():
-            if hasattr(module, "reshard"):
-                module.reshard()
+        self.run.parallelism.reshard(self.module)
 
     def state_dict(self, trained: bool = False) -> dict[str, Tensor]:
-        """Return the full weights of the unwrapped module by name, on the CPU of the main process if it is sharded.
+        """Return the full weights of the unwrapped module by name, on the CPU of the main process if there are several.
 
-        With `trained`, return only the trained ones. Call it on all processes.
+        With `trained`, return only the trained ones. Call it on all processes. `run.parallelism.full_state_dict` yields
+        them one by one.
         """
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-        options = StateDictOptions(
-            full_state_dict=True, cpu_offload=self.run.world.size > 1, ignore_frozen_params=trained
-        )
-        state = get_model_state_dict(self.module, options=options)  # type: ignore[arg-type]
-        return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+        return dict(self.run.parallelism.full_state_dict(self.model, trained))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tunesmith.plugins.plugin import Needs
+from tunesmith.run import Run
+from tunesmith_engine.model.language_model import Head
 
 CHUNK = 2**24
 """Logits computed at a time: 64 MiB in float32. glibc serves blocks of up to 32 MiB from its heap, where freed chunks
@@ -18,42 +20,136 @@ KEPT = 2**26
 """Logits of a micro-batch that may stay in memory for the backward: 256 MiB in float32. The rest is recomputed."""
 
 
-def score_tokens(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor, needs: Needs, ids: Sequence[Tensor] = ()
-) -> dict[str, Any]:
-    """Return log-probabilities of targets [N] from hidden states [N, H], and the other outputs in `needs`.
+@dataclass(frozen=True)
+class OutputHead:
+    """The output head of a model, for a scorer. Call it within a forward only: sharded weights exist only there.
 
-    ids are [N, K] token ids, one tensor for each name in `needs.logps_at`. The head runs chunk by chunk. Chunks whose
-    logits fit in `KEPT` keep them for the backward, and the others compute them again there, so memory does not grow
-    with N times the vocabulary.
+    logits: applies the head to hidden states, [n, H] -> [n, V], with everything that was added to it.
+    weights: returns weight, bias, scale and soft cap, or None if they do not describe it (adapter on the head).
     """
 
-    def score_chunk(states: Tensor, targets: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-        # In float32, because bfloat16 rounds log-probabilities below -8 to multiples of 1/16.
-        logps = torch.log_softmax(head(states).float(), -1)
-        results = [logps.gather(-1, targets[:, None])[:, 0]]
-        if needs.entropy:
-            results.append(-(logps.exp() * logps).sum(-1))
-        if needs.topk:
-            results += logps.topk(needs.topk, -1)
-        return (*results, *(logps.gather(-1, column) for column in columns))
+    logits: Callable[[Tensor], Tensor]
+    weights: Callable[[], Head | None] = lambda: None
 
-    # The width of the logits is measured: a model may pad its vocabulary beyond the tokenizer's.
-    with torch.no_grad():
-        vocabulary = head(hidden[:1]).shape[-1] if len(hidden) else 1
-    size = max(1, CHUNK // vocabulary)
-    # Without scored tokens, one empty chunk still runs: the outputs exist, and the head gets a gradient of zeros.
-    starts = range(0, max(len(hidden), 1), size)
-    chunks = []
-    for start in starts:
-        part = slice(start, start + size)
-        inputs = (hidden[part], target[part], *(column[part] for column in ids))
-        if torch.is_grad_enabled() and (start + size) * vocabulary > KEPT:
-            chunks.append(checkpoint(score_chunk, *inputs, use_reentrant=False))
-        else:
-            chunks.append(score_chunk(*inputs))
-    columns = [torch.cat(column) for column in zip(*chunks, strict=True)]
-    names = ["logps", *["entropy"] * needs.entropy, *["topk_logps", "topk_ids"] * bool(needs.topk)]
-    out: dict[str, Any] = dict(zip(names, columns, strict=False))
-    out["logps_at"] = dict(zip(needs.logps_at, columns[len(names) :], strict=True))
-    return out
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What a scorer has to return besides "logps", the log-probabilities [N] of the targets.
+
+    entropy: "entropy" [N]. topk: if not 0, "topk_logps" and "topk_ids" [N, topk]. logps_at: token ids [N, K] by name;
+    "logps_at" is a dict of their log-probabilities, [N, K] by name, and is always returned.
+    """
+
+    entropy: bool = False
+    topk: int = 0
+    logps_at: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def needs_logits(self) -> bool:
+        """True if log-probabilities of the targets are not enough."""
+        return bool(self.entropy or self.topk or self.logps_at)
+
+
+class Scorer(Protocol):
+    """A function from hidden states [N, H] and targets [N] to outputs by name. N may be 0."""
+
+    def __call__(self, hidden: Tensor, targets: Tensor, request: ScoreRequest) -> dict[str, Any]: ...
+
+
+def build_scorer(run: Run, name: str, head: OutputHead) -> Scorer:
+    """Return the default answer: logits in chunks."""
+    return ChunkedScorer(head)
+
+
+class ChunkedScorer:
+    """A scorer that computes everything a request can ask for, from logits in chunks.
+
+    Chunks whose logits fit in `KEPT` keep them for the backward, and the others compute them again there, so memory
+    does not grow with N times the vocabulary.
+    """
+
+    def __init__(self, head: OutputHead):
+        self.head = head
+
+    def __call__(self, hidden: Tensor, targets: Tensor, request: ScoreRequest) -> dict[str, Any]:
+        logits, ids = self._logits(hidden.device.type), request.logps_at
+
+        def score_chunk(states: Tensor, targets: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+            # In float32, because bfloat16 rounds log-probabilities below -8 to multiples of 1/16.
+            logps = torch.log_softmax(logits(states).float(), -1)
+            results = [logps.gather(-1, targets[:, None])[:, 0]]
+            if request.entropy:
+                results.append(-(logps.exp() * logps).sum(-1))
+            if request.topk:
+                results += logps.topk(request.topk, -1)
+            return (*results, *(logps.gather(-1, column) for column in columns))
+
+        # The width of the logits is measured: a model may pad its vocabulary beyond the tokenizer's.
+        with torch.no_grad():
+            vocabulary = logits(hidden[:1]).shape[-1] if len(hidden) else 1
+        size = max(1, CHUNK // vocabulary)
+        # Without scored tokens, one empty chunk still runs: the outputs exist, and the head gets a gradient of zeros.
+        starts = range(0, max(len(hidden), 1), size)
+        chunks = []
+        for start in starts:
+            part = slice(start, start + size)
+            inputs = (hidden[part], targets[part], *(column[part] for column in ids.values()))
+            if torch.is_grad_enabled() and (start + size) * vocabulary > KEPT:
+                chunks.append(checkpoint(score_chunk, *inputs, use_reentrant=False))
+            else:
+                chunks.append(score_chunk(*inputs))
+        columns = [torch.cat(column) for column in zip(*chunks, strict=True)]
+        names = ["logps", *["entropy"] * request.entropy, *["topk_logps", "topk_ids"] * bool(request.topk)]
+        out: dict[str, Any] = dict(zip(names, columns, strict=False))
+        out["logps_at"] = dict(zip(ids, columns[len(names) :], strict=True))
+        return out
+
+    def _logits(self, device: str) -> Callable[[Tensor], Tensor]:
+        """Return the function from states [n, H] to logits [n, V]: in float32, if the forward computes in 16 bits.
+
+        Rounded to bfloat16, a logit of 20 is off by up to 0.06, and so is its log-probability. The head itself is
+        called if its weights do not describe it.
+        """
+        head = self.head.weights()
+        if head is None:
+            return self.head.logits
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+        if dtype not in (torch.bfloat16, torch.float16):
+            return self.head.logits
+        half = head.weight.detach().to(dtype)  # once for all chunks
+
+        def logits(states: Tensor) -> Tensor:
+            values: Tensor = _Product.apply(states.to(dtype), head.weight, half)  # type: ignore[no-untyped-call]
+            values = values if head.bias is None else values + head.bias.float()
+            values = values if head.scale == 1 else values * head.scale
+            return torch.tanh(values / head.softcap) * head.softcap if head.softcap else values
+
+        return logits
+
+
+class _Product(torch.autograd.Function):
+    """states [n, H] times the transpose of a weight [V, H], from 16-bit factors to float32.
+
+    The gradient of the weight is float32 too: a sum over many chunks in bfloat16 would lose its small terms.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, half: Tensor) -> Tensor:
+        ctx.save_for_backward(states, half)
+        return _multiply(states, half.T)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        states, half = ctx.saved_tensors
+        gradient = gradient.to(half.dtype)
+        of_states = _multiply(gradient, half).to(states.dtype) if ctx.needs_input_grad[0] else None
+        of_weight = _multiply(gradient.T, states) if ctx.needs_input_grad[1] else None
+        return of_states, of_weight, None
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two 16-bit matrices in float32."""
+    if left.device.type == "cuda":
+        return torch.mm(left, right, out_dtype=torch.float32)
+    with torch.autocast(left.device.type, enabled=False):  # only CUDA has products with another type of result
+        return left.float() @ right.float()

@@ -114,7 +114,8 @@ def peak_memory(run: Run, rounds: Rounds) -> dict[str, int]:
                 meter.see(tensor, "weights")
             policy = Policy(run, language_model, run.needs)
             if is_copied(run):
-                policy.set_reference(Policy(run, language_model, Needs(logps=True)))  # its weights are counted below
+                reference = Policy(run, language_model, Needs(logps=True), "reference")  # its weights are counted below
+                policy.set_reference(reference)
             elif run.core.precompute_ref_log_probs:
                 policy.set_reference(Precomputed(run, language_model, Needs(logps=True)))
             take_steps(run, policy, batch, meter)

@@ -150,7 +150,7 @@ class _Checker:
         """Compare the policy with its adapter switched off to the base model, loaded again."""
         language_model = load_again(self.run)
         language_model.module.to(self.run.device).eval()
-        base = Policy(self.run, language_model, Needs())
+        base = Policy(self.run, language_model, Needs(), "reference")
         with self.policy.reference() as reference:
             without_adapter, unchanged = (self.read(policy, self.examples) for policy in (reference, base))
         return float((without_adapter - unchanged).abs().max())

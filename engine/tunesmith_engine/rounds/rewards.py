@@ -57,8 +57,8 @@ def _by_function(run: Run, name: str, function: Callable[..., Any], groups: Sequ
     As in TRL, the function gets lists with one item per completion, by keyword: prompts and completions as text,
     completion_ids, and each column of the rows. It returns a number for each, or None where it does not apply.
     """
-    world = run.world
-    own = groups[world.rank :: world.size]
+    data = run.world.data
+    own = groups[data.rank :: data.size]
     decode = run.tokenizer.decode
     columns: dict[str, list[Any]] = {"prompts": [], "completions": [], "completion_ids": []}
     for group in own:
@@ -76,8 +76,9 @@ def _by_function(run: Run, name: str, function: Callable[..., Any], groups: Sequ
     if len(values) != number:
         raise PluginError(f"reward {name!r} returned {len(values)} scores for {number} completions")
     scores = iter(values)
-    shares = world.gather([[_plain(next(scores)) for _ in group.completions] for group in own])
-    return [shares[i % world.size][i // world.size] for i in range(len(groups))]
+    own_scores = [[_plain(next(scores)) for _ in group.completions] for group in own]
+    shares = run.world.gather(own_scores, axis="data")
+    return [shares[i % data.size][i // data.size] for i in range(len(groups))]
 
 
 def _plain(score: Any) -> float | None:

@@ -67,7 +67,7 @@ class Rollouts(Rounds):
             self.ledger.redrawn += len(dead) * spec.completions
             for i, group in zip(dead, self.groups(self.draw(len(dead))), strict=True):
                 groups[i] = group
-        self.ledger.kept += int(run.world.sums({"kept": float(self.generator.kept)})["kept"])
+        self.ledger.kept += int(run.world.sums({"kept": float(self.generator.kept)}, axis="data")["kept"])
         metrics = statistics(groups)
         examples = examples_of(run, self.policy, self.spec, groups)
         dropped = [spec.dead_groups == "drop" and group.dead for group in groups]
@@ -165,13 +165,13 @@ def roll_out(
     run: Run, generator: JournaledGenerator, spec: Rollout, prompts: Sequence[Prompt], purpose: Purpose
 ) -> list[Group]:
     """Return a scored group for each prompt. Each process generates its share; all get all groups."""
-    world = run.world
-    own = list(prompts[world.rank :: world.size])
+    data = run.world.data
+    own = list(prompts[data.rank :: data.size])
     groups = run.hooks.rollout(run, generator, own, purpose)
     if len(groups) != len(own):
         raise PluginError(f"rollout returned {len(groups)} groups for {len(own)} prompts")
-    shares = world.gather(groups)
-    everyone = [shares[i % world.size][i // world.size] for i in range(len(prompts))]
+    shares = run.world.gather(groups, axis="data")
+    everyone = [shares[i % data.size][i // data.size] for i in range(len(prompts))]
     rewards.score(run, spec, everyone)
     return everyone
 

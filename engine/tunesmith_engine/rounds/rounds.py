@@ -71,7 +71,7 @@ class Rounds(ABC):
     def __init__(self, run: Run):
         core = run.core
         self.run = run
-        self.packs_per_step = core.micro_batch_size * core.gradient_accumulation_steps * run.world.size
+        self.packs_per_step = core.micro_batch_size * core.gradient_accumulation_steps * run.world.data.size
         self.number = 0
 
     @abstractmethod

@@ -1,101 +1,92 @@
-"""The processes of a run: devices, precision, and communication."""
+"""The processes of a run: devices, named axes, and communication."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
-from tunesmith.config.load import Config
-from tunesmith.config.settings import FSDPConfig
-from tunesmith.errors import EnvironmentProblem, PluginError
+from tunesmith.errors import PluginError
 
-PATIENCE = timedelta(hours=6)
-"""How long processes wait for one that prepares data or writes a checkpoint. If a process dies, the launcher ends the
-others at once."""
+DATA = ("replicate", "shard")
+"""The axes over which the data is divided. Processes that differ in other axes compute the same examples."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The place of this process on an axis: its rank among the `size` processes that differ only in this axis.
+
+    group: their process group; None for all processes of the run.
+    """
+
+    rank: int
+    size: int
+    group: Any = None
 
 
 @dataclass
 class World:
-    """This process among `size` processes. Accelerate sets up devices, data parallelism and mixed precision."""
+    """This process among `size` processes.
 
-    accelerator: Accelerator
-    fsdp: FSDPConfig | None
-    _agreed: set[str] = field(default_factory=set)
+    Args:
+        rank, size: place of this process, and number of processes.
+        device: where this process computes.
+        half: True if forwards compute in bfloat16.
+        sharded: True if a forward on one process needs all others.
+        kind: name of the parallelism, for `plan` and run.json.
+        mesh: the processes by axis. Names: replicate, shard, context, tensor, expert. Default: all replicate.
+    """
 
-    @classmethod
-    def start(cls, config: Config) -> World:
-        """Join the process group of the launcher, if there is one. Raises EnvironmentProblem for a missing device."""
-        core = config.core
-        if core.device == "cuda" and not torch.cuda.is_available():
-            help = "write device: auto or device: cpu"
-            raise EnvironmentProblem("device: cuda, but torch finds no GPU", where=config.place("device"), help=help)
-        cpu = core.device == "cpu" or not torch.cuda.is_available()
-        if core.tf32 is not None:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = core.tf32
-        half = core.bf16 is True or (core.bf16 == "auto" and not cpu and torch.cuda.is_bf16_supported())
-        if core.bf16 is True and not cpu and not torch.cuda.is_bf16_supported():
-            message = "bf16: true, but this GPU does not support bfloat16"
-            raise EnvironmentProblem(message, where=config.place("bf16"), help="write bf16: auto")
-        AcceleratorState._reset_state()  # a second run in this process may want another precision
-        data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False)  # forwards must not communicate
-        patience = InitProcessGroupKwargs(timeout=PATIENCE)
-        precision = "bf16" if half else "no"
-        accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[data_parallel, patience])
-        if cpu and accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise EnvironmentProblem("the launcher started several processes, but they are not in one process group")
-        return cls(accelerator, core.fsdp_config)
+    rank: int
+    size: int
+    device: torch.device
+    half: bool = False
+    sharded: bool = False
+    kind: str = "one process"
+    mesh: DeviceMesh | None = None
+    _axes: dict[str, Axis] = field(init=False)
+    _agreed: set[str] = field(init=False, default_factory=set)
 
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def size(self) -> int:
-        return int(self.accelerator.num_processes)
+    def __post_init__(self) -> None:
+        self._axes = {"world": Axis(self.rank, self.size)} | _axes(self.mesh)
+        self._axes.setdefault("data", self._axes["world"])
 
     @property
     def main(self) -> bool:
         """True for the process that writes files and prints."""
-        return bool(self.accelerator.is_main_process)
+        return self.rank == 0
 
     @property
-    def device(self) -> torch.device:
-        return torch.device(self.accelerator.device)
+    def data(self) -> Axis:
+        """The axis over which examples are divided. Its size is the number of processes with different examples."""
+        return self._axes["data"]
 
-    @property
-    def half(self) -> bool:
-        """True if forwards compute in bfloat16."""
-        return bool(self.accelerator.mixed_precision == "bf16")
+    def axis(self, name: str) -> Axis:
+        """Return an axis by name: one of the mesh, "data" (replicate and shard together) or "world" (all processes).
 
-    @property
-    def sharded(self) -> bool:
-        """True if the model is sharded over processes."""
-        return self.fsdp is not None and self.size > 1
+        An axis that the mesh does not have is of size 1.
+        """
+        return self._axes.get(name, Axis(0, 1))
 
     def describe(self) -> str:
         """Return parallelism, processes, device and precision in words, for `plan` and run.json."""
-        kind = "FSDP2" if self.sharded else "DDP" if self.size > 1 else "one process"
-        return f"{kind}, {self.size} x {self.device.type}, {'bfloat16' if self.half else 'float32'}"
+        return f"{self.kind}, {self.size} x {self.device.type}, {'bfloat16' if self.half else 'float32'}"
 
-    def sum(self, values: Tensor) -> Tensor:
-        """Sum a tensor over all processes, in place, and return it."""
-        if self.size > 1:
-            dist.all_reduce(values)
+    def sum(self, values: Tensor, axis: str = "data") -> Tensor:
+        """Sum a tensor over the processes of an axis, in place, and return it."""
+        along = self.axis(axis)
+        if along.size > 1:
+            dist.all_reduce(values, group=along.group)
         return values
 
-    def sums(self, values: dict[str, float]) -> dict[str, float]:
-        """Sum named numbers over all processes. Raises PluginError if the names differ between processes."""
+    def sums(self, values: dict[str, float], axis: str = "data") -> dict[str, float]:
+        """Sum named numbers over the processes of an axis. Raises PluginError if the names differ between processes."""
         if self.size == 1:
             return values
         if set(values) != self._agreed:
@@ -103,15 +94,16 @@ class World:
             if different := set.union(*everywhere) - set.intersection(*everywhere):
                 raise PluginError(f"counted on some processes only: {', '.join(sorted(different))}")
             self._agreed = set(values)
-        total = self.sum(torch.tensor([values[k] for k in sorted(values)], dtype=torch.float64, device=self.device))
-        return dict(zip(sorted(values), total.tolist(), strict=True))
+        numbers = torch.tensor([values[k] for k in sorted(values)], dtype=torch.float64, device=self.device)
+        return dict(zip(sorted(values), self.sum(numbers, axis).tolist(), strict=True))
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return one object per process, by rank, on all of them."""
-        if self.size == 1:
+    def gather(self, value: Any, axis: str = "world") -> list[Any]:
+        """Return one object per process of an axis, by rank, on all of them."""
+        along = self.axis(axis)
+        if along.size == 1:
             return [value]
-        gathered: list[Any] = [None] * self.size
-        dist.all_gather_object(gathered, value)
+        gathered: list[Any] = [None] * along.size
+        dist.all_gather_object(gathered, value, group=along.group)
         return gathered
 
     def maximum(self, value: int) -> int:
@@ -123,7 +115,9 @@ class World:
         return int(largest)
 
     def barrier(self) -> None:
-        self.accelerator.wait_for_everyone()
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
 
     def leave(self) -> None:
         """Leave the process group together: a process that leaves early would abort the communication of the others."""
@@ -139,3 +133,23 @@ class World:
         yield
         if self.main:
             self.barrier()
+
+
+def _axes(mesh: DeviceMesh | None) -> dict[str, Axis]:
+    """Return the axes of a mesh, and "data". Call it on all processes, because it may create a process group."""
+    if mesh is None:
+        return {}
+    names = mesh.mesh_dim_names or ()
+    axes = {name: Axis(mesh.get_local_rank(name), mesh[name].size(), mesh.get_group(name)) for name in names}
+    data = [names.index(name) for name in DATA if name in names]
+    others = [index for index in range(len(names)) if index not in data]
+    if not others:
+        return axes
+    # One row of ranks for each place on the other axes: the processes among which examples are divided.
+    width = 1
+    for index in data:
+        width *= mesh.size(index)
+    rows = mesh.mesh.permute(*others, *data).reshape(-1, width).tolist()
+    group, _ = dist.new_subgroups_by_enumeration(rows)
+    row = next(row for row in rows if dist.get_rank() in row)
+    return axes | {"data": Axis(row.index(dist.get_rank()), width, group)}

@@ -86,7 +86,8 @@ def average_terms(run: Run, policy: Policy, held: Sequence[Example], rounds: Rou
             mean = means.setdefault(name, _Mean(metric=term.metric))
             if not batch.dummy:
                 mean.add(term, batch.counts)
-    sums = run.world.sums({f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")})
+    local = {f"{name}/{k}": getattr(mean, k) for name, mean in means.items() for k in ("sum", "count")}
+    sums = run.world.sums(local, axis="data")
     values = {name: sums[f"{name}/sum"] / (m.fixed or max(sums[f"{name}/count"], 1e-12)) for name, m in means.items()}
     trained = [name for name, mean in means.items() if not mean.metric]
     shown = {name: v for name, v in values.items() if name not in trained or len(trained) > 1}
@@ -145,7 +146,7 @@ def _micro_batches(run: Run, examples: list[Example]) -> tuple[list[list[Example
     core, world = run.core, run.world
     packed = core.sample_packing if core.eval_sample_packing is None else core.eval_sample_packing
     packs: Packs = repack(run, examples) if packed else [[e] for e in examples]
-    return micro_batches(packs, world.rank, world.size, core.eval_batch_size or core.micro_batch_size)
+    return micro_batches(packs, world.data.rank, world.data.size, core.eval_batch_size or core.micro_batch_size)
 
 
 @dataclass

@@ -18,7 +18,6 @@ from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.terms import StepRecord, Term
 from tunesmith_engine.checkpoint.save import name_kept, save
 from tunesmith_engine.data.batches import build_batches, micro_batches
-from tunesmith_engine.model.parallelism import accumulating, backward, clip_gradients
 from tunesmith_engine.training import nonfinite
 from tunesmith_engine.training.evaluation import check_declared, evaluate
 from tunesmith_engine.training.state import TrainState
@@ -47,7 +46,7 @@ class Loop:
 
     def step(self) -> StepRecord:
         """Take one optimizer step: forward and backward of every micro-batch, then the update if all is finite."""
-        run, state, world = self.run, self.state, self.run.world
+        run, state, parallelism = self.run, self.state, self.run.parallelism
         started = time.perf_counter()
         self.policy.model.eval()  # no dropout in generation, nor in what a reference computes
         batches = self.next_batches()
@@ -60,20 +59,19 @@ class Loop:
         losses: list[Tensor] = []
         self.policy.model.train()
         for number, batch in enumerate(batches):
-            with accumulating(world, self.policy.module, last=number == len(batches) - 1):
+            with parallelism.accumulating(self.policy.module, last=number == len(batches) - 1):
                 out = self.policy(batch)
                 terms = run.hooks.compute_loss(run, self.policy, out, batch)
                 loss = combine(terms, totals, batch, sums)
                 if batch.dummy:  # a zero that depends on every parameter, whatever the method returned
                     loss = out.zero()
                 losses.append(loss.detach())
-                backward(world, loss)
-        norm = clip_gradients(self.parameters, run.core.max_grad_norm)
+                parallelism.backward(loss)
+        norm = parallelism.clip(self.parameters, run.core.max_grad_norm)
         metrics = self.reduced(sums)
         rate = state.optimizer.param_groups[0]["lr"]
         if nonfinite.is_finite(metrics, norm):
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
+            parallelism.step(state.optimizer)
             state.bad_steps = 0
         else:
             bad = [batch for batch, loss in zip(batches, losses, strict=True) if not loss.isfinite()]
@@ -93,7 +91,7 @@ class Loop:
             with torch.no_grad():
                 state.round = state.rounds.next()
         packs = state.round.next_packs()
-        groups, number = micro_batches(packs, world.rank, world.size, run.core.micro_batch_size)
+        groups, number = micro_batches(packs, world.data.rank, world.data.size, run.core.micro_batch_size)
         return build_batches(run, groups, max(number, 1), [state.round.spare])
 
     def totals(self, batches: Sequence[Batch]) -> dict[str, float]:
@@ -102,12 +100,12 @@ class Loop:
         for batch in batches:
             for name, count in batch.counts.items():
                 local[name] = local.get(name, 0.0) + (0.0 if batch.dummy else float(count))
-        return self.run.world.sums(local)
+        return self.run.world.sums(local, axis="data")
 
     def reduced(self, sums: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """Sum each term over all processes; "loss" is the total that was trained on."""
         names = sorted(sums)
-        values = self.run.world.sum(torch.stack([sums[name].detach().float() for name in names]))
+        values = self.run.world.sum(torch.stack([sums[name].detach().float() for name in names]), axis="data")
         return dict(zip(names, values, strict=True))
 
     def record(self, metrics: dict[str, Tensor | float]) -> StepRecord:

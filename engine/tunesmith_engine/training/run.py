@@ -94,9 +94,10 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     optimizer = run.hooks.build_optimizer(run, policy.model)
     needed = disk.bytes_of(run, policy.model, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
+    optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     state = TrainState(run, policy, optimizer, scheduler, rounds, run.total_steps)
-    seed_everything(run.core.seed + run.world.rank)  # each process draws its own dropout
+    seed_everything(run.core.seed + run.world.data.rank)  # each process draws its own dropout
     if folder is not None:
         state.restore(folder)
         run.note("resumed from", folder.name)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-from torch.distributed.checkpoint import state_dict as dcp
+from typing import Any
 
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
@@ -45,11 +43,10 @@ class TrainState:
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
-        offload, module = self.run.world.size > 1, cast(Any, self.policy.module)
-        options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=offload, ignore_frozen_params=True)
+        parallelism, module = self.run.parallelism, self.policy.module
         return {
-            "trainable": dcp.get_model_state_dict(module, options=options),
-            "optimizer": dcp.get_optimizer_state_dict(module, self.optimizer, options=options),
+            "trainable": parallelism.model_state(module),
+            "optimizer": parallelism.optimizer_state(module, self.optimizer),
             "state": self._shared(),
             f"rank-{self.run.world.rank}": self._own(),
         }
@@ -76,6 +73,7 @@ class TrainState:
             "world": run.world.size,
             "rounds": self.rounds.state_dict(),
             "round": self.round.state_dict() if self.round and not self.round.done and run.world.main else None,
+            "data_processes": run.world.data.size,
         }
 
     def _own(self) -> dict[str, Any]:
@@ -122,17 +120,17 @@ class TrainState:
         """
         run = self.run
         if processes != run.world.size:
-            seed_everything(run.core.seed + run.world.rank + 7919 * run.step)  # a prime: no two steps share numbers
+            seed_everything(
+                run.core.seed + run.world.data.rank + 7919 * run.step
+            )  # a prime: no two steps share numbers
             return
         set_random_state(read_tree(folder / f"rank-{run.world.rank}")["random"])
 
     def restore_weights(self, folder: Path) -> None:
         """Load trained weights and optimizer state from a checkpoint."""
         self.load_weights(folder)
-        optimizer = read_tree(folder / "optimizer")
-        options = dcp.StateDictOptions(full_state_dict=True)
-        module: Any = self.policy.module
-        dcp.set_optimizer_state_dict(module, self.optimizer, optimizer, options=options)
+        state = read_tree(folder / "optimizer")
+        self.run.parallelism.load_optimizer_state(self.policy.module, self.optimizer, state)
 
     def load_weights(self, folder: Path) -> None:
         """Load trained weights from a checkpoint. Raises PluginError or ConfigError if names or shapes differ."""
@@ -148,8 +146,7 @@ class TrainState:
             raise ConfigError(
                 message, code="resume", help="special_tokens adds other tokens than before: change it back"
             )
-        module: Any = self.policy.module
-        dcp.set_model_state_dict(module, trainable, options=dcp.StateDictOptions(full_state_dict=True, strict=False))
+        self.run.parallelism.load_model_state(self.policy.module, trainable)
 
     def _adopt(self, options: list[dict[str, Any]], step: int) -> None:
         """Keep the optimizer options and the schedule of this run, and advance the schedule to a step."""

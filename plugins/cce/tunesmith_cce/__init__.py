@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from tunesmith import EnvironmentProblem, Finding, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
-    from tunesmith import LanguageModel, Policy, Run
+    from tunesmith import OutputHead, Policy, Run, Scorer
 
 INSTALL = 'pip install "tunesmith[cut-cross-entropy]"'
 
@@ -53,14 +53,11 @@ def diagnose() -> Iterator[Finding]:
     yield Finding.of_module("cut_cross_entropy", INSTALL)
 
 
-@hookimpl(wrapper=True)
-def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
-    language_model = yield
-    if role in ("policy", "reference"):
-        from tunesmith_cce.kernel import attach
+@hookimpl
+def build_scorer(run: Run, head: OutputHead) -> Scorer:
+    from tunesmith_cce.kernel import scorer
 
-        attach(run, language_model, not run.settings(CCESettings).cut_cross_entropy_filter, INSTALL)
-    return language_model
+    return scorer(run, head, not run.settings(CCESettings).cut_cross_entropy_filter, INSTALL)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Use cut cross-entropy (arXiv 2411.09009) as a language model's kernel: log-probabilities without logits in memory.
+"""Score with cut cross-entropy (arXiv 2411.09009): log-probabilities without logits in memory.
 
 The library supports a weight and a soft cap, and its backward pass takes only 16-bit hidden states. Scale and bias are
 therefore applied to the hidden states, and both factors are cast to bfloat16, as mixed precision would cast them.
@@ -6,29 +6,37 @@ therefore applied to the hidden states, and both factors are cast to bfloat16, a
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunesmith import EnvironmentProblem, Head, LanguageModel, Policy, Run
+from tunesmith import ChunkedScorer, EnvironmentProblem, Head, OutputHead, Policy, Run, Scorer, ScoreRequest
 
 DTYPE = torch.bfloat16
 COLUMNS = 8
 """Columns that a bias adds to both factors. With 8 of them, rows of 16-bit numbers stay aligned to 16 bytes."""
 
 
-def attach(run: Run, language_model: LanguageModel, exact: bool, install: str) -> None:
-    """Set the kernels of a language model. Raise EnvironmentProblem if they can't run.
+def scorer(run: Run, head: OutputHead, exact: bool, install: str) -> Scorer:
+    """Return a scorer that uses the kernels for what they compute. Raise EnvironmentProblem if they can't run.
 
-    They are not set if the policy needs more than they compute. Its reference then uses logits too, so that both round
-    alike.
+    If the policy needs more than they compute, its reference uses logits too, so that both round alike.
     """
     check(run, install)
-    if not needs_logits(run):
-        language_model.kernel = functools.partial(logps_without_content if run.abstract else logps, exact)
+    chunked = ChunkedScorer(head)
+    if needs_logits(run):
+        return chunked
+    kernel = logps_without_content if run.abstract else logps
+
+    def score(hidden: Tensor, targets: Tensor, request: ScoreRequest) -> dict[str, Any]:
+        weights = None if request.needs_logits or not len(targets) else head.weights()
+        if weights is None:
+            return chunked(hidden, targets, request)
+        return {"logps": kernel(exact, weights, hidden, targets), "logps_at": {}}
+
+    return score
 
 
 def check(run: Run, install: str) -> None:

@@ -20,8 +20,8 @@ def couple(run: Run, policy: Policy, batches: Sequence[Batch], alpha: float | No
     """
     numbers = [_numbers(batch, policy(batch, Needs(logps=True)).logps, alpha) for batch in batches]
     local = [row for rows, batch in zip(numbers, batches, strict=True) for row in rows.tolist() if not batch.dummy]
-    by_process = run.world.gather(local)
-    offset = sum(map(len, by_process[: run.world.rank]))
+    by_process = run.world.gather(local, axis="data")
+    offset = sum(map(len, by_process[: run.world.data.rank]))
     margin, reference, chosen, rejected = (
         torch.tensor([row for rows in by_process for row in rows]).view(-1, 4).unbind(1)
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from tunesmith import PluginError, Policy, Run
 from tunesmith_dpo import DPOSettings
@@ -40,8 +39,7 @@ class SynchronizedReference:
             return
         weights = {f"module.{name}": value for name, value in state["weights"].items()}
         with self.policy.reference() as reference:
-            root: Any = reference.module
-            set_model_state_dict(root, weights, options=StateDictOptions(full_state_dict=True))
+            reference.run.parallelism.load_model_state(reference.module, weights)
         self.saved = None
 
 

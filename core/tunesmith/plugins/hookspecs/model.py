@@ -11,11 +11,28 @@ from tunesmith.plugins.dispatch import spec
 if TYPE_CHECKING:
     from torch import nn
     from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.parallelism import Parallelism
     from tunesmith_engine.model.policy import Policy
+    from tunesmith_engine.model.scoring import OutputHead, Scorer
 
     from tunesmith.run import Run
 
 Role = Literal["policy", "reference", "teacher", "critic", "reward"]
+
+
+@spec("one", default="model.data_parallelism")
+def build_parallelism(run: Run) -> Parallelism:
+    """Return how models are distributed over processes: the Parallelism that the training loop calls.
+
+    When: once, as soon as something asks for `run.world` or `run.device`, in each process of the launcher. Start the
+    process group here. Answers: one. If no plugin answers, the engine does: one process, DDP, or, with `fsdp_config`,
+    FSDP2 or HSDP.
+
+    Example:
+        @hookimpl
+        def build_parallelism(run):
+            return MyParallelism(start_world(run))
+    """
 
 
 @spec("all")
@@ -56,6 +73,24 @@ def patch_model(run: Run, model: nn.Module) -> nn.Module:
         @hookimpl
         def patch_model(run, model):
             return MyAdapter(model)
+    """
+
+
+@spec("one", default="model.scoring")
+def build_scorer(run: Run, name: str, head: OutputHead) -> Scorer:
+    """Return a function that computes log-probabilities of targets from hidden states, within the model's forward.
+
+    When: once for each model that a run scores with, after patch_model. `name` is "policy" or "reference". A wrapper
+    may add outputs to those of any scorer; they become attributes of `out`. A kernel that computes only some outputs
+    calls `ChunkedScorer(head)` for the others. Answers: one. If no plugin answers, the engine does: `ChunkedScorer`.
+
+    Example:
+        @hookimpl(wrapper=True)
+        def build_scorer(head):
+            scorer = yield
+            return lambda hidden, targets, request: (
+                scorer(hidden, targets, request) | {"log_z": head.logits(hidden).float().logsumexp(-1)}
+            )
     """
 
 

@@ -1,0 +1,175 @@
+"""The parallelism of a run if no plugin answers build_parallelism: one process, DDP, FSDP2 or HSDP.
+
+Accelerate joins the processes of a launcher and chooses the device of each; torch does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import convert_outputs_to_fp32
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict as dcp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from tunesmith.config.settings import FSDPConfig
+from tunesmith.errors import ConfigError, EnvironmentProblem
+from tunesmith.run import Run
+from tunesmith_engine.model.parallelism import Parallelism
+from tunesmith_engine.runtime.world import World
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one that prepares data or writes a checkpoint. If a process dies, the launcher ends the
+others at once."""
+
+
+def build_parallelism(run: Run) -> Parallelism:
+    """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated."""
+    world = start_world(run)
+    if run.core.fsdp_config is None or world.size == 1:
+        return Replicated(world)
+    return Sharded(world, run.core.fsdp_config, sizes(run, world.size))
+
+
+def start_world(run: Run) -> World:
+    """Join the process group of the launcher, if there is one. Raises EnvironmentProblem for a missing device."""
+    core, config = run.core, run.config
+    if core.device == "cuda" and not torch.cuda.is_available():
+        help = "write device: auto or device: cpu"
+        raise EnvironmentProblem("device: cuda, but torch finds no GPU", where=config.place("device"), help=help)
+    cpu = core.device == "cpu" or not torch.cuda.is_available()
+    if core.tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = core.tf32
+    half = core.bf16 is True or (core.bf16 == "auto" and not cpu and torch.cuda.is_bf16_supported())
+    if core.bf16 is True and not cpu and not torch.cuda.is_bf16_supported():
+        message = "bf16: true, but this GPU does not support bfloat16"
+        raise EnvironmentProblem(message, where=config.place("bf16"), help="write bf16: auto")
+    # Precision is not Accelerate's business here: its state is shared by all runs of a process, and a second run may
+    # want another one.
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
+    if cpu and state.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EnvironmentProblem("the launcher started several processes, but they are not in one process group")
+    kind = "DDP" if state.num_processes > 1 else "one process"
+    return World(state.process_index, state.num_processes, torch.device(state.device), half, kind=kind)
+
+
+def sizes(run: Run, processes: int) -> tuple[int, int]:
+    """Return the numbers of replicas and of shards. Raises ConfigError if their product is not that of processes."""
+    replicas, shards = run.core.dp_replicate_size, run.core.dp_shard_size
+    replicas = replicas or max(1, processes // (shards or processes))
+    shards = shards or max(1, processes // replicas)
+    if replicas * shards != processes:
+        key = "dp_replicate_size" if run.core.dp_replicate_size else "dp_shard_size"
+        message = (
+            f"{replicas} replicas of {shards} shards need {replicas * shards} processes, but there are {processes}"
+        )
+        raise run.config.error(key, message, "dp_replicate_size times dp_shard_size is the number of processes")
+    return replicas, shards
+
+
+class DataParallelism(Parallelism):
+    """What replicated and sharded models have in common: checkpoints by torch.distributed.checkpoint."""
+
+    def __init__(self, world: World):
+        self.world = world
+
+    def backward(self, loss: Tensor) -> None:
+        (loss * self.world.size).backward()  # DDP and FSDP average gradients; the product makes that a sum
+
+    def _full(self) -> dcp.StateDictOptions:
+        return dcp.StateDictOptions(full_state_dict=True, cpu_offload=self.world.size > 1, ignore_frozen_params=True)
+
+    def model_state(self, module: Any) -> dict[str, Any]:
+        return dcp.get_model_state_dict(module, options=self._full())
+
+    def load_model_state(self, module: Any, state: dict[str, Any]) -> None:
+        dcp.set_model_state_dict(module, state, options=dcp.StateDictOptions(full_state_dict=True, strict=False))
+
+    def optimizer_state(self, module: Any, optimizer: Optimizer) -> dict[str, Any]:
+        return dcp.get_optimizer_state_dict(module, optimizer, options=self._full())
+
+    def load_optimizer_state(self, module: Any, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        options = dcp.StateDictOptions(full_state_dict=True)
+        dcp.set_optimizer_state_dict(module, optimizer, state, options=options)
+
+
+class Replicated(DataParallelism):
+    """A complete model on each process; DDP sums the gradients if there are several."""
+
+    def wrap(self, module: nn.Module, training: bool = True) -> Any:
+        device = self.world.device
+        if self.world.half:
+            forward = torch.autocast(device.type, torch.bfloat16)(module.forward)
+            module.forward = convert_outputs_to_fp32(forward)
+        module.to(device)
+        if self.world.size == 1 or not training:
+            return module
+        # Buffers are not broadcast, because forwards must not communicate.
+        devices = None if device.type == "cpu" else [device.index]
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+
+    def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
+        synced = last or not isinstance(module, DistributedDataParallel)
+        return contextlib.nullcontext() if synced else module.no_sync()
+
+
+class Sharded(DataParallelism):
+    """Parameters, gradients and optimizer state in shards (FSDP2), in one or several replicas (HSDP).
+
+    sizes: numbers of replicas and of shards.
+    """
+
+    def __init__(self, world: World, config: FSDPConfig, sizes: tuple[int, int]):
+        replicas, shards = sizes
+        names = ("replicate", "shard") if replicas > 1 else ("shard",)
+        mesh = init_device_mesh(world.device.type, sizes if replicas > 1 else (shards,), mesh_dim_names=names)
+        kind = "FSDP2" if replicas == 1 else f"HSDP ({replicas} replicas of {shards} shards)"
+        super().__init__(replace(world, sharded=True, kind=kind, mesh=mesh))
+        self.config = config
+
+    def wrap(self, module: nn.Module, training: bool = True) -> Any:
+        """Apply FSDP2: each transformer layer is a unit, and the root contains the rest."""
+        config = self.config
+        options: dict[str, Any] = {
+            # Gradients are reduced in float32: a sum over many processes in bfloat16 would lose its small terms.
+            "mp_policy": MixedPrecisionPolicy(torch.bfloat16 if self.world.half else None, torch.float32),
+            "offload_policy": CPUOffloadPolicy() if config.offload_params else OffloadPolicy(),
+            "mesh": self.world.mesh,
+        }
+        names = config.transformer_layer_cls_to_wrap
+        by_model: Any = module._no_split_modules
+        layers = {name.strip() for name in names.split(",")} if names else set(by_model or ())
+        if not config.offload_params:
+            module.to(self.world.device)
+        if config.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
+            units = [m for m in module.modules() if type(m).__name__ in layers]
+            if not units:
+                help = "set fsdp_config.transformer_layer_cls_to_wrap to the class of its layers"
+                raise ConfigError(f"the model has no layer of class {', '.join(sorted(layers)) or '?'}", help=help)
+            for unit in units:
+                fully_shard(unit, reshard_after_forward=config.reshard_after_forward, **options)
+        sharded: Any = fully_shard(module, **options)
+        # The first forward fixes the data type of gradients. If that is a reference's, an adapter is frozen then, and
+        # its gradients would get the wrong type. An empty forward fixes the type while the adapter is trainable.
+        sharded(None, None)
+        self.reshard(sharded)
+        return sharded
+
+    def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
+        module.set_requires_gradient_sync(last)
+        return contextlib.nullcontext()
+
+    def reshard(self, module: Any) -> None:
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
