@@ -27,7 +27,7 @@ plugin = Plugin(settings=OffSettings)
 
 
 @hookimpl(wrapper=True)
-def load_model(run: Any, role: str) -> Any:
+def load_model(run: Any) -> Any:
     language_model = yield
     if "sharing" in run.settings(OffSettings).bench_off:
         language_model.shares_prompts = False

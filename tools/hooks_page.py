@@ -29,10 +29,12 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  filter_rows         chain   the rows of all entries together; drops some
  build_dataset       keyed   rows to examples; then sequence_len, held-out split, cache
     |                        ... `preprocess` ends here
- configure           all     load arguments, classes patched, states registered
- load_model          one     role "policy"
- patch_model         chain   adapters, kernels, freezing
- load_model          one     role "reference", if one is needed and no adapter can be switched off
+ configure           all     classes patched, states registered
+ load_model          keyed   the policy
+ patch_model         chain   the policy: adapters, kernels, freezing
+    |   for the reference, if it is a model of its own, and for each model of run.load_model:
+ load_model          keyed   frozen afterwards
+ patch_model         chain   kernels
     |                        ... `plan` runs these without weights; `verify` ends here
  build_optimizer     one
  build_scheduler     one

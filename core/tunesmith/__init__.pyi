@@ -13,7 +13,11 @@ from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
 from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
 from tunesmith_engine.model.build import build_policy as build_policy
-from tunesmith_engine.model.language_model import Head as Head, Hidden as Hidden, LanguageModel as LanguageModel
+from tunesmith_engine.model.language_model import (
+    HeadWeights as HeadWeights,
+    Hidden as Hidden,
+    LanguageModel as LanguageModel,
+)
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy
 from tunesmith.api import plan as plan, prepare as prepare, start as start, train as train, verify as verify
 from tunesmith.config.load import Config as Config, DatasetSpec as DatasetSpec, load_config as load_config
@@ -30,6 +34,7 @@ from tunesmith.errors import (
 )
 from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
+from tunesmith.plugins.models import ModelSpec as ModelSpec
 from tunesmith.plugins.plugin import (
     Method as Method,
     Needs as Needs,

@@ -15,12 +15,14 @@ from tunesmith.config.yamlfile import KeyPath
 from tunesmith.engine import engine
 from tunesmith.errors import PluginError
 from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
 from tunesmith.plugins.patches import Patches
 from tunesmith.plugins.plugin import Method, Needs, Settings
 
 if TYPE_CHECKING:
     import torch
     from tunesmith_engine.data.cache import Prepared
+    from tunesmith_engine.model.policy import Policy
     from tunesmith_engine.runtime.world import World
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
@@ -60,8 +62,10 @@ class Run:
     patches: Patches = field(default_factory=Patches)
     tokenizer: Any = None
     data: Prepared | None = None
-    load_arguments: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the library that loads the policy, which plugins add in configure."""
+    specs: dict[str, ModelSpec] = field(default_factory=dict)
+    """The models that plugins asked for with load_model, by name."""
+    models: dict[str, Policy] = field(default_factory=dict)
+    """The loaded models by name: policy, reference if it is a model of its own, and those of `specs`."""
     given_model: Any = None
     """The caller's own model, which load_model wraps instead of loading one."""
     abstract: bool = False
@@ -155,6 +159,21 @@ class Run:
         if name in self.states:
             raise PluginError(f"state {name!r} is registered twice", help="begin its name with the plugin's name")
         self.states[name] = state
+
+    @property
+    def policy_spec(self) -> ModelSpec:
+        """The model that is trained, as base_model names it."""
+        return ModelSpec(POLICY, self.core.base_model)
+
+    def load_model(self, spec: ModelSpec) -> None:
+        """Load a further model with the policy. It is `run.models[spec.name]` from on_start on, frozen.
+
+        Call it in validate, so that `check`, `doctor` and `plan` know the model. Raises PluginError if the name belongs
+        to another model.
+        """
+        if spec.name in (POLICY, REFERENCE) or self.specs.get(spec.name, spec) != spec:
+            raise PluginError(f"two models are named {spec.name!r}", help="choose another name for one of them")
+        self.specs[spec.name] = spec
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[Run]:

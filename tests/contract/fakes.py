@@ -15,6 +15,7 @@ from tunesmith.config.load import Config, load_config
 from tunesmith.errors import Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.models import ModelSpec
 from tunesmith.plugins.plugin import Method, Plugin, describe, hookimpl
 
 HEADER = "from tunesmith import Method, Needs, Plugin, Settings, hookimpl\n"
@@ -134,8 +135,8 @@ def base_plugin() -> LoadedPlugin:
         return "tokenizer"
 
     @hookimpl
-    def load_model(role: str) -> str:
-        return f"model for {role}"
+    def load_model(spec: ModelSpec) -> str:
+        return f"model for {spec.name}"
 
     @hookimpl
     def compute_loss() -> dict[str, float]:
@@ -150,7 +151,7 @@ def base_plugin() -> LoadedPlugin:
         return "scheduler"
 
     answers = (load_rows, load_tokenizer, load_model, compute_loss, build_optimizer, build_scheduler)
-    return plugin_of("base", *answers, method=Method(rows=("text",)), sources=("file",))
+    return plugin_of("base", *answers, method=Method(rows=("text",)), sources=("file",), models=("folder", "hub"))
 
 
 def hooks_of(*plugins: LoadedPlugin, replaced: Iterable[tuple[str, str]] = ()) -> Hooks:

@@ -10,8 +10,9 @@ from typing import Any
 from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
-from tunesmith.files.paths import is_library_file, source_of
+from tunesmith.files.paths import HUB, is_library_file, source_of
 from tunesmith.plugins.discovery import Candidate, catalogue, defaults
+from tunesmith.plugins.models import FOLDER, model_kinds
 from tunesmith.spelling import nearest
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
@@ -68,6 +69,8 @@ class Selector:
                 self.by_value(key, values[key], (key,), named)
         for entry in entries:
             self.resolve(entry, named)
+        if isinstance(model := values.get("base_model"), str) and "://" in model:
+            self.by_scheme(model, named)
         self.add_defaults()
         names_in_order = [*named, *sorted(self.result.active.keys() - named.keys())]
         self.result.active = {name: self.result.active[name] for name in names_in_order}
@@ -118,6 +121,13 @@ class Selector:
 
         owners = [c for c in self.available.values() if value in values(c.info)]
         self._take(owners, values, f"{key}: {value}", value, path, named)
+
+    def by_scheme(self, model: str, named: dict[str, Candidate]) -> None:
+        """Activate the plugin that loads models from `scheme://...`."""
+        scheme = model_kinds(model)[0]
+        owners = [c for c in self.available.values() if scheme in c.info["models"]]
+        subject = f"base_model: {scheme}://..."
+        self._take(owners, lambda info: info["models"], subject, scheme, ("base_model",), named)
 
     def resolve(self, entry: Entry, named: dict[str, Candidate]) -> None:
         """Find the strategy and the reader of an entry. Validation reports values of a wrong type later."""
@@ -189,7 +199,10 @@ class Selector:
     def add_defaults(self) -> None:
         """Activate the default plugins, except those that give way to an active plugin with the same hook."""
         for row in defaults():
-            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.active.values())
+            owners = [c for c in self.result.active.values() if c.info["hooks"].get(row["hook"]) == "impl"]
+            answered = bool(owners)
+            if row["hook"] == "load_model":  # keyed: the default loads what no other plugin claims
+                answered = {FOLDER, HUB} <= {kind for c in owners for kind in c.info["models"]}
             if row["replaced_by"] and answered:
                 continue
             if row["plugin"] in self.available:

@@ -161,7 +161,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     Its fields are those of the metadata, except that a schema is a list of keys and commands are a list of names.
     """
     empty: dict[str, Any] = {"answers": {}, "strategies": {}}
-    empty |= {field: [] for field in ("sources", "commands", "schema", "dataset_schema")}
+    empty |= {field: [] for field in ("sources", "models", "commands", "schema", "dataset_schema")}
     return {name: {**empty, **outline} for name, outline in data_file("catalogue.json").items()}
 
 

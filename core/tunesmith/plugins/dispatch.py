@@ -37,7 +37,7 @@ current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
 BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
 """Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
-DECLARED_IN = {"load_rows": "sources", "build_dataset": "strategies"}
+DECLARED_IN = {"load_rows": "sources", "build_dataset": "strategies", "load_model": "models"}
 """For each keyed hook, the field of Plugin that declares the keys."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import PluginError, TunesmithError, errors_of
+from tunesmith.plugins import discovery, models
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, All, Implementation, Trace, current, location
 from tunesmith.plugins.hookspecs import HOOKS
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
-    from tunesmith.plugins.hookspecs.model import Role
+    from tunesmith.plugins.models import ModelSpec
     from tunesmith.run import DatasetSpec, Run
 
 
@@ -63,7 +64,10 @@ class Hooks:
                 if (plugin.name, name) not in set(replaced):
                     implementations[name].append(Implementation(plugin, name, function, trace))
         self.hooks = {name: ARITIES[function.arity](name, implementations[name]) for name, function in HOOKS.items()}
-        if problems := [problem for hook in self.hooks.values() for problem in hook.problems()]:
+        problems = [problem for hook in self.hooks.values() for problem in hook.problems()]
+        self.loaders = [one.plugin for one in self.hooks["load_model"].answers]
+        self.default_loaders = {row["plugin"] for row in discovery.defaults() if row["hook"] == "load_model"}
+        if problems := [*problems, *models.rivals(self.loaders, self.default_loaders)]:
             raise PluginError(problems)
 
     def has(self, name: str) -> bool:
@@ -90,6 +94,10 @@ class Hooks:
             message = f"plugin {owner} answers compute_loss and declares no Plugin(method=...)"
             raise PluginError(message, code="plugin-shape")
         return owner.declaration.method
+
+    def loader_of(self, spec: ModelSpec) -> str:
+        """Return the name of the plugin that loads a model. Raises ModelError if no plugin claims it."""
+        return models.loader_of(self.loaders, self.default_loaders, spec)
 
     def _each(self, name: str, run: Run) -> list[Callable[[], Any]]:
         hook = self.hooks[name]
@@ -127,11 +135,12 @@ class Hooks:
         """Ask the one strategy that answers the entry's type."""
         return self.hooks["build_dataset"].call(spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
 
-    def load_model(self, run: Run, role: Role) -> LanguageModel:
-        return self.hooks["load_model"].call(run=run, role=role)  # type: ignore[no-any-return]
+    def load_model(self, run: Run, spec: ModelSpec) -> LanguageModel:
+        """Ask the one plugin that loads what the path of the spec names."""
+        return self.hooks["load_model"].call(self.loader_of(spec), run=run, spec=spec)  # type: ignore[no-any-return]
 
-    def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
-        return self.hooks["patch_model"].call("model", run=run, model=model)  # type: ignore[no-any-return]
+    def patch_model(self, run: Run, name: str, model: nn.Module) -> nn.Module:
+        return self.hooks["patch_model"].call("model", run=run, name=name, model=model)  # type: ignore[no-any-return]
 
     def expand(self, run: Run, policy: Policy, examples: list[Example]) -> list[Example]:
         return self.hooks["expand"].call("examples", run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]

@@ -86,6 +86,8 @@ class Plugin:
         answers: selector key -> values that activate the plugin, such as {"adapter": ("lora",)}.
         strategies: row kind -> values of `datasets[].type` whose rows it turns into examples.
         sources: what it reads rows from: file, hub, or the scheme of a URL.
+        models: what it loads models from: folder, hub, the scheme of a path, or the model_type in a folder's
+            config.json, which comes before "folder".
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
         switches: keys of its own that activate it when they are set.
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
@@ -104,6 +106,7 @@ class Plugin:
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     strategies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sources: Sequence[str] = ()
+    models: Sequence[str] = ()
     dataset_settings: type[Settings] | None = None
     switches: Sequence[str] = ()
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -156,6 +159,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "answers": {key: list(values) for key, values in plugin.answers.items()},
         "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
         "sources": list(plugin.sources),
+        "models": list(plugin.models),
         "switches": list(plugin.switches),
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
@@ -169,7 +173,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
 
 def outline(info: dict[str, Any]) -> dict[str, Any]:
     """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
-    short = {field: info[field] for field in ("answers", "strategies", "sources")}
+    short = {field: info[field] for field in ("answers", "strategies", "sources", "models")}
     short |= {"commands": sorted(info["commands"])}
     short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}
     return {field: value for field, value in short.items() if value}

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
-from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.batch.batch import Batch, collate
+from tunesmith_engine.batch.examples import Example
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadWeights:
     """A head as numbers, for a kernel: logits = scale · (hidden weightᵀ + bias), then softcap · tanh(· / softcap).
 
     weight is [V, H] and bias [V]. Use it within one forward only: sharded weights exist only during a forward.
@@ -41,16 +42,24 @@ class Head:
 
 
 class LanguageModel(ABC):
-    """An unwrapped model and how the engine calls it. load_model returns one."""
+    """An unwrapped model and how the engine calls it. load_model returns one.
 
-    module: nn.Module
+    Args:
+        module: the unwrapped module.
+        vocabulary: the number of tokens that it predicts, the width of its logits. None if it predicts none.
+        hidden_size: the width H of its hidden states, which heads need.
+    """
+
     attention: str = "unknown"
     """Name of the attention backend, for `plan`."""
     shares_prompts: bool = True
     """False if the architecture can't compute a prompt once for several completions."""
-    kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
+    kernel: Callable[[HeadWeights, Tensor, Tensor], Tensor] | None = None
     """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
     """
+
+    def __init__(self, module: nn.Module, vocabulary: int | None = None, hidden_size: int | None = None):
+        self.module, self.vocabulary, self.hidden_size = module, vocabulary, hidden_size
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
@@ -60,7 +69,7 @@ class LanguageModel(ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head at selected positions, [n, H] -> [n, V], with the model's own scale and cap of the logits."""
 
-    def head(self) -> Head | None:
+    def head(self) -> HeadWeights | None:
         """Return the numbers that `logits` computes with, or None if they do not describe it (adapter on the head)."""
         return None
 
@@ -68,10 +77,14 @@ class LanguageModel(ABC):
         """Apply the score head at selected positions: [m, H] -> [m, labels]. Raises PluginError if there is none."""
         raise PluginError("this model has no score head", help='write Method(head="score") in the plugin of the method')
 
-    @abstractmethod
     def plain_logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits [L, V] of one sequence [L] from the library's own forward, which `verify` compares with."""
+        """Return the logits [L, V] of one sequence [L], which `verify` compares with: from the library's own forward.
 
-    @abstractmethod
+        By default, `hidden` runs over the sequence alone.
+        """
+        batch = collate([Example.text(tokens.tolist())]).to(tokens.device)
+        return self.logits(self.hidden(batch, (), False).last)
+
     def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
-        """Sample a completion for each prompt."""
+        """Sample a completion for each prompt. Raises PluginError if the model does not generate."""
+        raise PluginError(f"{type(self).__name__} does not generate: it has no method `generate`")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
+from tunesmith.plugins.models import REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
@@ -101,7 +102,6 @@ class Policy:
         self.language_model = language_model
         self.needs = needs
         self.module: Callable[..., Any] = PolicyModule(language_model)
-        self._reference: Policy | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -155,8 +155,8 @@ class Policy:
         unless `needs` asks for more. Raises PluginError if no plugin declared that it needs a reference.
         """
         with torch.no_grad():
-            if self._reference is not None:
-                yield self._reference
+            if (reference := self.run.models.get(REFERENCE)) is not None:
+                yield reference
             elif self.run.adapter is not None:
                 view = copy.copy(self)
                 view.needs = Needs(logps=True)
@@ -164,9 +164,6 @@ class Policy:
                     yield view
             else:
                 raise PluginError("no reference was set up", help="declare Plugin(needs=Needs(reference=True))")
-
-    def set_reference(self, reference: Policy) -> None:
-        self._reference = reference
 
     def reshard(self) -> None:
         """Free the unsharded weights that a forward under FSDP2 leaves behind if no backward follows.

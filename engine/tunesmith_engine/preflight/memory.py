@@ -7,7 +7,7 @@ checkpointing, the optimizer and a method's own tensors, without a formula for a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,25 +18,29 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tunesmith.plugins.models import POLICY, REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example, segment
 from tunesmith_engine.data.loader import Loader, StoredLoader
-from tunesmith_engine.model.build import abstract_model
+from tunesmith_engine.model.build import abstract_models, handle
 from tunesmith_engine.model.parallelism import clip_gradients
 from tunesmith_engine.model.policy import Policy
-from tunesmith_engine.model.reference import Precomputed, is_copied
+from tunesmith_engine.model.reference import Precomputed
 
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "loss")
 
 
 class Meter(TorchDispatchMode):
-    """A counter of the bytes of live storages, by component. `peak` has the counts at the largest total."""
+    """A counter of the bytes of live storages, by component. `peak` has the counts at the largest total.
 
-    def __init__(self, vocabulary: int):
+    `widths` are the numbers of tokens that the models predict.
+    """
+
+    def __init__(self, widths: Collection[int | None]):
         super().__init__()  # type: ignore[no-untyped-call]
-        self.vocabulary = vocabulary
+        self.widths = widths
         self.kinds: dict[int, tuple[str, int]] = {}
         self.now = dict.fromkeys(COMPONENTS, 0)
         self.peak = dict(self.now)
@@ -77,10 +81,10 @@ class Meter(TorchDispatchMode):
             size = storage.nbytes()
             weakref.finalize(storage, self.gone, key)
         # Tensors as wide as the vocabulary are a chunk of logits, or computed from one.
-        wide = tensor.ndim > 0 and tensor.shape[-1] == self.vocabulary
+        wide = tensor.ndim > 0 and tensor.shape[-1] in self.widths
         kind = kind or ("loss" if wide else "activations")
         self.kinds[key] = (kind, size)
-        self.now[kind] += size
+        self.now[kind] = self.now.get(kind, 0) + size
         if sum(self.now.values()) > sum(self.peak.values()):
             self.peak = dict(self.now)
 
@@ -100,28 +104,24 @@ def _places(index: Tensor | None) -> Sequence[Tensor | None]:
 def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
     """Return the bytes on one device at the peak of a step on the largest micro-batch, by component.
 
-    The result also has their "total" and the number of "tokens" of the micro-batch. Sharded weights are counted in
-    full. Generation by online methods is not counted.
+    A model that is not the policy is a component of its own. The result also has their "total" and the number of
+    "tokens" of the micro-batch. Sharded weights are counted in full. Generation by online methods is not counted.
     """
     batch = largest(run, loader)
-    with abstract_model(run) as language_model, FakeTensorMode(allow_non_fake_inputs=True):
-        materialize(language_model.module, run.device)
-        meter = Meter(vocabulary(language_model.module))
+    with abstract_models(run) as models, FakeTensorMode(allow_non_fake_inputs=True):
+        for model in models.values():
+            materialize(model.module, run.device)
+        meter = Meter({model.vocabulary for model in models.values()} - {None})
         with meter, torch.autocast(run.device.type, torch.bfloat16, enabled=run.world.half):
-            for tensor in [*language_model.module.parameters(), *language_model.module.buffers()]:
-                meter.see(tensor, "weights")
-            policy = Policy(run, language_model, run.needs)
-            if is_copied(run):
-                policy.set_reference(Policy(run, language_model, Needs(logps=True)))  # its weights are counted below
-            elif run.core.precompute_ref_log_probs:
-                policy.set_reference(Precomputed(run, language_model, Needs(logps=True)))
+            for name, model in models.items():
+                for tensor in [*model.module.parameters(), *model.module.buffers()]:
+                    meter.see(tensor, "weights" if name == POLICY else name)
+                run.models[name] = handle(run, name, model)
+            policy = run.models[POLICY]
+            if run.core.precompute_ref_log_probs:
+                run.models[REFERENCE] = Precomputed(run, policy.language_model, Needs(logps=True))
             take_steps(run, policy, batch, meter)
-        copied = is_copied(run)
-    memory = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
-    if copied:  # the policy stood in for its copy, which is as large
-        memory["reference"] = meter.peak["weights"]
-        memory["total"] += memory["reference"]
-    return memory
+    return {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
 
 
 def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int = 2) -> None:
@@ -165,11 +165,6 @@ def materialize(module: nn.Module, device: torch.device) -> None:
                     is_parameter = isinstance(tensor, nn.Parameter)
                     replacements[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
                 tensors[name] = replacements[id(tensor)]
-
-
-def vocabulary(module: Any) -> int:
-    """Return the width of the logits."""
-    return int(module.get_input_embeddings().num_embeddings)
 
 
 def largest(run: Run, loader: Loader) -> Batch:

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from tunesmith.files.record import last_record
+from tunesmith.finding import size
 from tunesmith.plugins.hookspecs import HOOKS
+from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
 from tunesmith_engine.data.loader import Loader, StoredLoader, build_loader, count_steps
-from tunesmith_engine.model.build import abstract_model, count_parameters
+from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
 
@@ -57,16 +59,19 @@ def _memory(run: Run, loader: Loader) -> dict[str, Any]:
 
 def _model(run: Run) -> dict[str, Any]:
     """Return parameters, attention backend, reference and patches, from the model built without weights."""
-    with abstract_model(run) as language_model:
+    with abstract_models(run) as models:
+        language_model = models[POLICY]
+        others = {name: size(bytes_of(models[name].module)) for name in run.specs}
         total, trained = count_parameters(language_model.module)
-        reference = describe(run, language_model.module)
+        reference = describe(run, models)
         patches = run.patches.table()
     return {
         "parameters": total,
         "trained_parameters": trained,
         "attention": language_model.attention,
-        "shares_prompts": language_model.shares_prompts,
+        "shares_prompts": run.shares_prompts,
         "reference": reference,
+        **({"other_models": others} if others else {}),
         "processes": run.world.describe(),
         "patches": patches,
     }

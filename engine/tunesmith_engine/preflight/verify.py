@@ -30,7 +30,7 @@ def verify(run: Run) -> list[dict[str, Any]]:
         policy.model.eval()
         examples = [e for members in build_loader(run).next_packs() for e in members][:MOST]
         scored = [e for e in examples if e.trained_tokens] or [_as_text(e) for e in examples]
-        tolerance = BFLOAT16 if run.world.half or policy.model.dtype == torch.bfloat16 else FLOAT32
+        tolerance = BFLOAT16 if run.world.half or next(policy.model.parameters()).dtype == torch.bfloat16 else FLOAT32
         checker = _Checker(run, policy, scored)
         checks: dict[str, float] = {}
         if run.method.head == "lm":

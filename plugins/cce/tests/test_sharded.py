@@ -24,7 +24,7 @@ def logps(head, hidden, target):
 
 
 @hookimpl(wrapper=True)
-def load_model(run, role):
+def load_model(run):
     language_model = yield
     language_model.kernel = logps
     return language_model

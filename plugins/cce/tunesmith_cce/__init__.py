@@ -54,12 +54,11 @@ def diagnose() -> Iterator[Finding]:
 
 
 @hookimpl(wrapper=True)
-def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
-    language_model = yield
-    if role in ("policy", "reference"):
-        from tunesmith_cce.kernel import attach
+def load_model(run: Run) -> Generator[None, LanguageModel, LanguageModel]:
+    from tunesmith_cce.kernel import attach
 
-        attach(run, language_model, not run.settings(CCESettings).cut_cross_entropy_filter, INSTALL)
+    language_model = yield
+    attach(run, language_model, not run.settings(CCESettings).cut_cross_entropy_filter, INSTALL)
     return language_model
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunesmith import EnvironmentProblem, Head, LanguageModel, Policy, Run
+from tunesmith import EnvironmentProblem, HeadWeights, LanguageModel, Policy, Run
 
 DTYPE = torch.bfloat16
 COLUMNS = 8
@@ -62,7 +62,7 @@ def note(run: Run, policy: Policy) -> None:
         run.note(name, "the head is not a plain matrix (does it have an adapter?); logits are computed in chunks")
 
 
-def logps(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
+def logps(exact: bool, head: HeadWeights, hidden: Tensor, target: Tensor) -> Tensor:
     """Return the log-probabilities [N] of targets [N] from hidden states [N, H], N > 0.
 
     With `exact`, the backward pass computes all blocks of the gradient.
@@ -77,7 +77,7 @@ def logps(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
     return -loss
 
 
-def factors(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def factors(head: HeadWeights, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Return hidden states [N, H'] and a weight [V, H'] whose product is the logits [N, V] before the soft cap."""
     states, weight = hidden.to(DTYPE), head.weight.to(DTYPE)
     if head.bias is not None:  # the bias is a column of the weight, times a column of ones
@@ -86,7 +86,7 @@ def factors(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return (states * head.scale if head.scale != 1 else states), weight
 
 
-def logps_without_content(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
+def logps_without_content(exact: bool, head: HeadWeights, hidden: Tensor, target: Tensor) -> Tensor:
     """Replace `logps` on the meta device, with the same memory, so that `plan` can count it."""
     out: Tensor = _SameMemory.apply(*factors(head, hidden))  # type: ignore[no-untyped-call]
     return out

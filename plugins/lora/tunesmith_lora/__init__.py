@@ -83,10 +83,10 @@ def diagnose(run: Run) -> Iterator[Finding]:
 
 
 @hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
     from tunesmith_lora.adapter import add
 
-    return add(run, model, run.settings(LoraSettings))
+    return add(run, model, run.settings(LoraSettings)) if name == "policy" else model
 
 
 @hookimpl

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tunesmith import Batch, LanguageModel, Output, Run, Term
+    from tunesmith import Batch, LanguageModel, ModelSpec, Output, Run, Term
 
 
 class ProcessRewardSettings(Settings):
@@ -30,20 +30,21 @@ plugin = Plugin(
 
 
 @hookimpl(wrapper=True)
-def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
+def load_model(run: Run, spec: ModelSpec) -> Generator[None, LanguageModel, LanguageModel]:
     """Load a token classifier as the model with a score head: it has a label for each token, not for a sequence."""
     from tunesmith_prm.head import by_any_name, token_classifiers
 
-    with token_classifiers(run, role):
+    with token_classifiers(run, spec.name):
         return by_any_name((yield))
 
 
 @hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
     """Write the names of the labels into the model's config. Changes no weights."""
     from tunesmith_prm.head import describe
 
-    describe(run, model)
+    if name == "policy":
+        describe(run, model)
     return model
 
 

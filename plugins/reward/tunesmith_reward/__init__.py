@@ -33,11 +33,12 @@ plugin = Plugin(
 
 
 @hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
     """Write the label and the pad token into the model's config. Changes no weights."""
     from tunesmith_reward.head import describe
 
-    describe(run, model)
+    if name == "policy":
+        describe(run, model)
     return model
 
 
