@@ -36,6 +36,7 @@ from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
 from tunesmith.plugins.models import ModelSpec as ModelSpec
 from tunesmith.plugins.plugin import (
+    Head as Head,
     Method as Method,
     Needs as Needs,
     Plugin as Plugin,

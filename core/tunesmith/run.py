@@ -44,6 +44,7 @@ class Adapter:
     Args:
         name: its name, for `plan`.
         disabled: returns a context in which the adapter is switched off.
+        folder: the folder that it was loaded from, if training continues a saved adapter.
         reference: returns a context in which the adapter has its initial weights, if training started from a saved
             adapter. Default: the reference is the model with the adapter switched off.
     """
@@ -51,6 +52,7 @@ class Adapter:
     name: str
     disabled: Callable[[], AbstractContextManager[Any]]
     reference: Callable[[], AbstractContextManager[Any]] | None = None
+    folder: str | None = None
 
 
 @dataclass(eq=False)

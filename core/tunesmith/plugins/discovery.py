@@ -101,6 +101,17 @@ class LoadedPlugin:
     content: str | None = None
     """Hash of a local plugin's file as it was loaded, in place of a version."""
 
+    def resolve(self, target: str) -> Any:
+        """Return the object that "module:name" of the declaration names; in a local plugin, the module is the plugin.
+
+        Raises PluginError if it does not exist.
+        """
+        home, _, name = target.partition(":")
+        try:
+            return getattr(self.module if home == self.name else importlib.import_module(home), name)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"plugin {self}: {target} can't be imported: {error}", code="plugin-shape") from error
+
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.errors import PluginError, TunesmithError, errors_of
+from tunesmith.errors import PluginError, Problem, TunesmithError, errors_of
 from tunesmith.plugins import discovery, models
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, All, Implementation, Trace, current, location
 from tunesmith.plugins.hookspecs import HOOKS
-from tunesmith.plugins.plugin import Method, implemented_hooks
+from tunesmith.plugins.plugin import LM, Head, Method, implemented_hooks
 from tunesmith.spelling import nearest
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class Hooks:
         problems = [problem for hook in self.hooks.values() for problem in hook.problems()]
         self.loaders = [one.plugin for one in self.hooks["load_model"].answers]
         self.default_loaders = {row["plugin"] for row in discovery.defaults() if row["hook"] == "load_model"}
-        if problems := [*problems, *models.rivals(self.loaders, self.default_loaders)]:
+        problems += [*models.rivals(self.loaders, self.default_loaders), *_declared_twice(self.plugins)]
+        if problems:
             raise PluginError(problems)
 
     def has(self, name: str) -> bool:
@@ -94,6 +95,26 @@ class Hooks:
             message = f"plugin {owner} answers compute_loss and declares no Plugin(method=...)"
             raise PluginError(message, code="plugin-shape")
         return owner.declaration.method
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """The heads that the active plugins declare, the one that the method exports first. Raises PluginError."""
+        heads = {name: head for p in self.plugins for name, head in p.declaration.heads.items()}
+        if self.method.exports is None:
+            return heads
+        owner = self.hooks["compute_loss"].answers[0].plugin
+        if len(owner.declaration.heads) != 1:
+            message = f"plugin {owner} exports a {self.method.exports}, so it must declare one head"
+            raise PluginError(message, help="write Plugin(heads={...: Head(...)})", code="plugin-shape")
+        return {**owner.declaration.heads, **heads}
+
+    def provided(self, name: str) -> Callable[..., Any]:
+        """Return the function that computes a quantity of Needs(provided=...). Raises PluginError."""
+        for plugin in self.plugins:
+            if name in plugin.declaration.provides:
+                return plugin.resolve(plugin.declaration.provides[name])  # type: ignore[no-any-return]
+        message = f"no active plugin provides {name!r}"
+        raise PluginError(message, help="declare Plugin(provides={...}) or activate the plugin that does")
 
     def loader_of(self, spec: ModelSpec) -> str:
         """Return the name of the plugin that loads a model. Raises ModelError if no plugin claims it."""
@@ -168,6 +189,19 @@ class Hooks:
 
     def save_model(self, run: Run, policy: Policy, path: Path) -> None:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)
+
+
+def _declared_twice(plugins: Sequence[LoadedPlugin]) -> Iterator[Problem]:
+    """Yield a problem for each name of a head or a provided quantity that two plugins declare, and for a head "lm"."""
+    for field in ("heads", "provides"):
+        owners: dict[str, LoadedPlugin] = {}
+        for plugin in plugins:
+            for name in getattr(plugin.declaration, field):
+                other = owners.setdefault(name, plugin)
+                if other is not plugin or (field, name) == ("heads", LM):
+                    rival = other if other is not plugin else "the model itself"
+                    message = f"{field} {name!r} of plugin {plugin} is also that of {rival}"
+                    yield Problem(message, None, "plugin-conflict", "choose another name")
 
 
 def _checked(plugin: LoadedPlugin, name: str) -> Callable[..., Any]:

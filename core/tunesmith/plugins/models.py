@@ -13,6 +13,7 @@ from tunesmith.files.untrusted import read_json
 
 if TYPE_CHECKING:
     from tunesmith.plugins.discovery import LoadedPlugin
+    from tunesmith.plugins.plugin import Exports, Head
 
 FOLDER = "folder"
 POLICY, REFERENCE = "policy", "reference"
@@ -31,6 +32,8 @@ class ModelSpec:
             bfloat16 if the run computes in bfloat16.
         quantization: the configuration of a quantization, in the terms of the library that loads the model.
         load_arguments: other keyword arguments for that library.
+        heads: the heads of the model by name. That of a classifier is the first one.
+        exports: load a classifier of sequences or tokens instead of a model that predicts tokens.
         shares_tokens: True if the model reads token ids of the policy, so that its tokenizer must be the same.
     """
 
@@ -41,6 +44,8 @@ class ModelSpec:
     dtype: Literal["float32", "bfloat16"] | None = None
     quantization: Mapping[str, Any] | None = None
     load_arguments: dict[str, Any] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    exports: Exports | None = None
     shares_tokens: bool = True
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tunesmith.run import Run
 
 OnResume = Literal["free", "accept"]
+LM = "lm"
+"""The head that predicts tokens."""
+Exports = Literal["sequence_classifier", "token_classifier"]
 hookimpl = pluggy.HookimplMarker("tunesmith")
 """Mark a function of a plugin as its implementation of the hook of the same name."""
 
@@ -31,6 +34,25 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head on the hidden states of the policy, trained with it, also under an adapter.
+
+    Args:
+        labels: the number of values that it returns for each state.
+        at: the states that it reads: those that predict the N scored tokens ("tokens"), the last of each of the S
+            sequences ("last"), their mean over the scored tokens of each sequence ("mean"), or those at the M tokens
+            that the column `score_at` marks ("points").
+        names: the names of the labels, for `Method(exports=...)`.
+        bias: add a trained bias.
+    """
+
+    labels: int = 1
+    at: Literal["tokens", "last", "mean", "points"] = "tokens"
+    names: tuple[str, ...] = ()
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,8 +72,10 @@ class Needs:
     """`out.logps_at[name]` [N, k]: log-probabilities at the ids in the token column `name` [N, k] of the batch."""
     hidden: tuple[int, ...] = ()
     """`out.hidden[layer]` [N, H] where scored tokens are predicted; 0 is the embedding, -1 the last layer."""
-    scores: bool = False
-    """`out.scores` [M, labels]: the score head at each score point (by default the last token of each sequence)."""
+    heads: tuple[str, ...] = ()
+    """`out.heads[name]` [N, labels], [S, labels] or [M, labels], as the Head says. "lm": logits [N, V] of the model."""
+    provided: tuple[str, ...] = ()
+    """`out.provided[name]`: what a plugin computes inside the forward, as declared in `Plugin.provides`."""
     router: bool = False
     """`out.router_loss`: load-balancing loss of a mixture of experts, summed over the tokens of the batch."""
     reference: bool = False
@@ -66,15 +90,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Method:
-    """A training method: the kinds of rows it trains on, preferred ones first, and the head that it needs on the model.
+    """A training method: the kinds of rows it trains on, preferred ones first, and how the model is written.
+
+    With `exports`, the model is loaded and saved as transformers' class for sequence or token classification, with the
+    one head that the plugin of the method declares.
 
     A row kind is what one row means to a method: text, conversation, pair, labelled, prompt or stepwise. The prompt
     strategy of an entry is looked up by row kind and `type:`.
     """
 
     rows: tuple[str, ...]
-    head: Literal["lm", "score"] = "lm"
-    num_labels: int = 1
+    exports: Exports | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +119,9 @@ class Plugin:
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
             are available whenever the plugin is installed.
         method: what it trains on, if it answers compute_loss.
+        heads: heads to add to the policy, by name. `needs` asks for their values, `policy.save_heads` writes them.
+        provides: name of a quantity -> "module:function", called in the forward with (hidden: Hidden, batch: Batch,
+            head: HeadWeights | None). It returns a tensor, or a dict of tensors.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         after, before: names of plugins whose hooks run before, or after, its own.
         best_effort: mute the plugin, with a warning, when one of its hooks fails. For loggers.
@@ -111,6 +140,8 @@ class Plugin:
     switches: Sequence[str] = ()
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    provides: Mapping[str, str] = field(default_factory=dict)
     needs: Needs | Callable[[Run], Needs] = Needs()
     after: Sequence[str] = ()
     before: Sequence[str] = ()
@@ -164,6 +195,8 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
+        "heads": {name: dataclasses.asdict(head) for name, head in plugin.heads.items()},
+        "provides": dict(plugin.provides),
         "hooks": implemented_hooks(module),
         "errors": error_codes(module),
         "schema": schema(plugin.settings),

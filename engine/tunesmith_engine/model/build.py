@@ -14,7 +14,7 @@ from tunesmith.finding import size
 from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
-from tunesmith_engine.model import parallelism
+from tunesmith_engine.model import heads, parallelism
 from tunesmith_engine.model.language_model import LanguageModel
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
@@ -49,23 +49,28 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     """
     run.hooks.configure(run)
     seed_everything(run.core.seed)
-    policy = run.hooks.load_model(run, completed(run, run.policy_spec))
+    spec = completed(run, run.policy_spec)
+    policy = run.hooks.load_model(run, spec)
+    heads.add(run, spec, policy)
     models = {POLICY: policy}
     given = None
     if run.given_model is not None and run.needs.reference and not run.core.precompute_ref_log_probs:
         given = load_again(run, policy)  # a copy, which has to be made before the caller's model is patched
     policy.module = run.hooks.patch_model(run, POLICY, policy.module)
+    heads.read(run, spec, policy)  # after patch_model, because an adapter may come from a folder with heads
     if is_copied(run):  # known now, because an adapter is added as a patch
         models[REFERENCE] = given or load_again(run, policy)
     for name, spec in run.specs.items():
         models[name] = load_apart(run, spec)
+        heads.add(run, spec, models[name])
         if spec.shares_tokens:
             check_tokens(run, spec, models[name])
     for name, model in models.items():
         if name != POLICY:
             model.module = run.hooks.patch_model(run, name, model.module)
-            model.module.requires_grad_(False)
-            model.module.eval()
+            heads.read(run, run.specs[name], model) if name in run.specs else None
+            for part in (model.module, model.heads):
+                part.requires_grad_(False).eval()
     run.shares_prompts = all(
         m.shares_prompts for n, m in models.items() if n not in run.specs or run.specs[n].shares_tokens
     )
@@ -73,7 +78,12 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
 
 
 def completed(run: Run, spec: ModelSpec) -> ModelSpec:
-    """Return a spec with its data type. Trained weights stay in float32; frozen ones take half of the memory."""
+    """Return a spec with its data type and, for the policy, the heads that the plugins need.
+
+    Trained weights stay in float32; frozen ones take half of the memory.
+    """
+    if spec.name == POLICY:
+        spec = replace(spec, heads=heads.needed(run), exports=run.method.exports)
     half = run.world.half and (run.core.adapter is not None or spec.name != POLICY)
     return replace(
         spec, dtype=spec.dtype or ("bfloat16" if half else "float32"), load_arguments={**spec.load_arguments}
@@ -95,6 +105,7 @@ def load_again(run: Run, policy: LanguageModel | None = None) -> LanguageModel:
     if policy is not None and language_model.module is policy.module:  # the caller's own LanguageModel
         language_model = copy.copy(language_model)
         language_model.module = copy.deepcopy(language_model.module)
+        language_model.heads = nn.ModuleDict()
     return language_model
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
+from tunesmith.plugins.plugin import Head
 from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example
 
@@ -54,12 +55,18 @@ class LanguageModel(ABC):
     """Name of the attention backend, for `plan`."""
     shares_prompts: bool = True
     """False if the architecture can't compute a prompt once for several completions."""
+    classifier: str | None = None
+    """The head that the module brings itself, as a classifier: `scores` applies it."""
     kernel: Callable[[HeadWeights, Tensor, Tensor], Tensor] | None = None
     """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
     """
 
     def __init__(self, module: nn.Module, vocabulary: int | None = None, hidden_size: int | None = None):
         self.module, self.vocabulary, self.hidden_size = module, vocabulary, hidden_size
+        self.heads = nn.ModuleDict()
+        """The heads that the engine adds to the module."""
+        self.declared: dict[str, Head] = {}
+        """The declarations of all heads, and of that of a classifier."""
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
@@ -74,8 +81,8 @@ class LanguageModel(ABC):
         return None
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Apply the score head at selected positions: [m, H] -> [m, labels]. Raises PluginError if there is none."""
-        raise PluginError("this model has no score head", help='write Method(head="score") in the plugin of the method')
+        """Apply the head of a classifier at selected positions: [m, H] -> [m, labels]. Raises PluginError if none."""
+        raise PluginError(f"{type(self).__name__} is not a classifier", help="drop Method(exports=...) of the method")
 
     def plain_logits(self, tokens: Tensor) -> Tensor:
         """Return the logits [L, V] of one sequence [L], which `verify` compares with: from the library's own forward.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from tunesmith.errors import PluginError
 from tunesmith.plugins.models import REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.model import heads
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
 from tunesmith_engine.model.scoring import score_tokens
 
@@ -44,10 +46,12 @@ class Output:
 class PolicyModule(nn.Module):
     """The module that is wrapped for devices and sharding: the unwrapped model, and the heads that read its output."""
 
-    def __init__(self, language_model: LanguageModel):
+    def __init__(self, language_model: LanguageModel, provided: Callable[[str], Callable[..., Any]]):
         super().__init__()
+        self.provided = provided
         self.module = language_model.module
         self.language_model = language_model
+        self.heads = language_model.heads
         self._no_split_modules = getattr(language_model.module, "_no_split_modules", None)  # read by Accelerate's FSDP
         self.config = getattr(language_model.module, "config", None)
 
@@ -64,8 +68,11 @@ class PolicyModule(nn.Module):
         # float32, and tokens of a prompt need none.
         if needs.logps or needs.entropy or needs.topk or needs.logps_at:
             out |= self._score(hidden.last[batch.score_from], batch, needs)
-        if needs.scores:
-            out["scores"] = self.language_model.scores(hidden.last[batch.point_at])
+        if needs.heads:
+            out["heads"] = {name: heads.apply(self.language_model, name, hidden.last, batch) for name in needs.heads}
+        if needs.provided:
+            weights = self.language_model.head() if self.language_model.vocabulary else None
+            out["provided"] = {name: self.provided(name)(hidden, batch, weights) for name in needs.provided}
         if needs.hidden:
             out["hidden"] = {layer: states[batch.score_from] for layer, states in hidden.layers.items()}
         if needs.router:
@@ -101,7 +108,9 @@ class Policy:
         self.run = run
         self.language_model = language_model
         self.needs = needs
-        self.module: Callable[..., Any] = PolicyModule(language_model)
+        self.unwrapped = PolicyModule(language_model, run.hooks.provided)
+        """The unwrapped module and its heads: what the optimizer trains."""
+        self.module: Callable[..., Any] = self.unwrapped
 
     @property
     def model(self) -> nn.Module:
@@ -180,10 +189,27 @@ class Policy:
 
         With `trained`, return only the trained ones. Call it on all processes.
         """
+        state = self._state_dict(trained)
+        return {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+
+    def save_heads(self, path: Path, *names: str) -> None:
+        """Write heads into a folder, each to NAME_head.safetensors, from which a later run starts. Raises PluginError.
+
+        Call it in save_model, on all processes.
+        """
+        state = self._state_dict(trained=False)
+        for name in names:
+            if name not in self.unwrapped.heads:
+                raise PluginError(f"there is no head {name!r}", help=f"write Plugin(needs=Needs(heads=({name!r},)))")
+            if self.run.world.main:
+                heads.save(path, name, state)
+
+    def _state_dict(self, trained: bool) -> dict[str, Tensor]:
+        """Return the full weights of the unwrapped module and its heads."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         options = StateDictOptions(
             full_state_dict=True, cpu_offload=self.run.world.size > 1, ignore_frozen_params=trained
         )
         state = get_model_state_dict(self.module, options=options)  # type: ignore[arg-type]
-        return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}

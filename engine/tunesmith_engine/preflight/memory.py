@@ -109,14 +109,15 @@ def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
     """
     batch = largest(run, loader)
     with abstract_models(run) as models, FakeTensorMode(allow_non_fake_inputs=True):
-        for model in models.values():
-            materialize(model.module, run.device)
+        for part in (part for model in models.values() for part in (model.module, model.heads)):
+            materialize(part, run.device)
         meter = Meter({model.vocabulary for model in models.values()} - {None})
         with meter, torch.autocast(run.device.type, torch.bfloat16, enabled=run.world.half):
             for name, model in models.items():
-                for tensor in [*model.module.parameters(), *model.module.buffers()]:
-                    meter.see(tensor, "weights" if name == POLICY else name)
                 run.models[name] = handle(run, name, model)
+                unwrapped = run.models[name].unwrapped
+                for tensor in [*unwrapped.parameters(), *unwrapped.buffers()]:
+                    meter.see(tensor, "weights" if name == POLICY else name)
             policy = run.models[POLICY]
             if run.core.precompute_ref_log_probs:
                 run.models[REFERENCE] = Precomputed(run, policy.language_model, Needs(logps=True))
@@ -126,8 +127,8 @@ def peak_memory(run: Run, loader: Loader) -> dict[str, int]:
 
 def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int = 2) -> None:
     """Run forward, backward and update. The first update creates the optimizer's state; the second is a typical one."""
-    optimizer = run.hooks.build_optimizer(run, policy.model)
-    trained = [p for p in policy.model.parameters() if p.requires_grad]
+    optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
+    trained = [p for p in policy.unwrapped.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(lambda p: meter.see(p.grad, "gradients"))
     policy.model.train()
@@ -177,7 +178,7 @@ def largest(run: Run, loader: Loader) -> Batch:
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
-    batch = collate(examples, share=run.shares_prompts, score_points=run.needs.scores)
+    batch = collate(examples, share=run.shares_prompts)
     if run.core.precompute_ref_log_probs:  # they are not computed yet, and zeros take as much memory
         batch.reference = torch.zeros(batch.tokens)
     return batch.to(run.device)

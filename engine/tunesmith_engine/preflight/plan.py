@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from tunesmith.files.record import last_record
 from tunesmith.finding import size
 from tunesmith.plugins.hookspecs import HOOKS
@@ -62,7 +64,7 @@ def _model(run: Run) -> dict[str, Any]:
     with abstract_models(run) as models:
         language_model = models[POLICY]
         others = {name: size(bytes_of(models[name].module)) for name in run.specs}
-        total, trained = count_parameters(language_model.module)
+        total, trained = count_parameters(nn.ModuleList([language_model.module, language_model.heads]))
         reference = describe(run, models)
         patches = run.patches.table()
     return {

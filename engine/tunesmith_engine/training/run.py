@@ -82,7 +82,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
         precompute(run, policy)
     loader = build_loader(run)
     run.total_steps = count_steps(run, loader)
-    optimizer = run.hooks.build_optimizer(run, policy.model)
+    optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
     needed = disk.bytes_of(run, policy.model, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)

@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from transformers.utils import logging
 
 from tunesmith import LanguageModel, ModelError, ModelSpec, Run, TunesmithError
@@ -15,6 +20,12 @@ from tunesmith_hf import HFSettings, embeddings, loaded
 from tunesmith_hf.model import HFLanguageModel
 from tunesmith_hf.source import Source, is_base, model_source, unreadable, where_key
 from tunesmith_hf.tokenizer import check_same_tokens
+
+CLASSES: dict[str | None, Any] = {
+    None: AutoModelForCausalLM,
+    "sequence_classifier": AutoModelForSequenceClassification,
+    "token_classifier": AutoModelForTokenClassification,
+}
 
 
 def load(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
@@ -34,6 +45,10 @@ def load(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
     except (TunesmithError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # config.json is untrusted, and transformers may raise anything for it
+        if spec.exports and "Unrecognized configuration class" in str(error):
+            what = spec.exports.replace("_", " ")
+            message = f"{key} {source.name}: transformers has no {what} of this architecture"
+            raise ModelError(message, where=where, help="use another model", code="architecture") from error
         help = "name a folder or a hub id that has config.json and .safetensors weights"
         raise unreadable(f"{key} {source.name}", error, where, help) from error
     if is_base(spec):
@@ -61,9 +76,9 @@ def _given(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
 def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     """Read a model of transformers from a folder; with `random`, only its config."""
     options = source.options
-    kind: Any = AutoModelForCausalLM
-    if run.method.head == "score" and spec.name == "policy":
-        kind, options["num_labels"] = AutoModelForSequenceClassification, run.method.num_labels
+    kind = CLASSES[spec.exports]
+    if spec.exports:
+        options["num_labels"] = next(iter(spec.heads.values())).labels
     if not source.runs_code:
         loaded.check_kind(source.folder, f"{where_key(spec)} {source.name}", run.config.place(spec.key))
     config = AutoConfig.from_pretrained(source.folder, **options)

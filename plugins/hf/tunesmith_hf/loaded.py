@@ -48,7 +48,7 @@ def check_kind(folder: str, name: str, where: str) -> None:
 
 def check(run: Run, spec: ModelSpec, report: dict[str, Any], name: str) -> None:
     """Raise ModelError for weights that are not in the files and would be random. Note unused weights."""
-    new = NEW_HEADS if run.method.head == "score" and spec.name == "policy" else ()
+    new = NEW_HEADS if spec.exports and is_base(spec) else ()
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(new))
     problems = [f"{len(missing)} weights are missing, the first is {missing[0]}"] if missing else []
     for key, in_files, in_model in sorted(report["mismatched_keys"], key=str)[:1]:

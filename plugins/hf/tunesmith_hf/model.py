@@ -22,6 +22,7 @@ from tunesmith import (
     Run,
 )
 from tunesmith_hf import attention, padded
+from tunesmith_hf.classifier import describe
 from tunesmith_hf.source import is_base, where_key
 
 FACTORS = ("logit_scale", "lm_head_multiplier", "logits_scaling")  # Cohere; Falcon H1; Granite and HyperCLOVA
@@ -37,6 +38,10 @@ class HFLanguageModel(LanguageModel):
         super().__init__(model, rows, getattr(self.config, "hidden_size", None))
         self.run = run
         self.spec = spec
+        if spec.exports:
+            self.classifier = next(iter(spec.heads))
+            if is_base(spec):
+                describe(run, model, spec)
         branches = run.hooks.method.rows[0] not in ("text", "conversation")
         unsupported = padded.why_unsupported(model, self.config)
         takes_mask = unsupported is None
@@ -179,8 +184,10 @@ class HFLanguageModel(LanguageModel):
         return HeadWeights(head.weight, head.bias, *self.scaling())
 
     def scores(self, hidden: Tensor) -> Tensor:
-        head = getattr(self.module, "score", None)
-        return head(hidden) if head is not None else super().scores(hidden)
+        module: Any = self.module
+        name = next((name for name in ("score", "classifier") if hasattr(module, name)), None)  # GPT-NeoX: classifier
+        # Looked up at each call, because an adapter replaces it.
+        return getattr(module, name)(hidden) if name else super().scores(hidden)
 
     def plain_logits(self, tokens: Tensor) -> Tensor:
         with self.attending(self.own_attention):
