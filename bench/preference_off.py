@@ -27,7 +27,7 @@ plugin = Plugin(settings=OffSettings)
 
 
 @hookimpl(wrapper=True)
-def load_model(run: Any, role: str) -> Any:
+def load_model(run: Any) -> Any:
     language_model = yield
     if "sharing" in run.settings(OffSettings).bench_off:
         language_model.shares_prompts = False
@@ -53,7 +53,7 @@ def forward_at_every_token() -> Any:
             return call() if call else None
         hidden = self.language_model.hidden(batch, needs.hidden, needs.router)
         if not needs.logps:
-            return {"scores": self.language_model.scores(hidden.last[batch.point_at])}
+            return {"heads": {"score": self.language_model.scores(hidden.last[batch.last_at])}}
         rest = torch.ones(batch.tokens, dtype=torch.bool)
         rest[batch.score_from] = False
         states = torch.cat([hidden.last[batch.score_from], hidden.last[rest]])

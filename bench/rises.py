@@ -143,11 +143,13 @@ def rewards(policy: Policy, examples: list[Example], kind: str) -> dict[str, Ten
     policy.model.eval()
     parts, scored = defaultdict(list), kind in ("score", "step")
     for start in range(0, len(examples), 8):
-        batch = collate(examples[start : start + 8], score_points=scored)
-        out = policy(batch, Needs(logps=not scored, scores=scored))
+        batch = collate(examples[start : start + 8])
+        out = policy(batch, Needs(logps=not scored, heads=("score",) if scored else ()))
         if scored:
             steps = kind == "step"
-            parts[kind].append(out.scores.argmax(-1) == batch.columns["label"] if steps else out.scores.view(-1, 2))
+            parts[kind].append(
+                out.heads["score"].argmax(-1) == batch.columns["label"] if steps else out.heads["score"].view(-1, 2)
+            )
         else:
             for name, by_sequence in (("sum", batch.sum_by_sequence), ("mean", batch.mean_by_sequence)):
                 parts[name].append(by_sequence(out.logps).view(batch.examples, -1))

@@ -30,13 +30,13 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  filter_rows         chain   the rows of all entries together; drops some
  build_dataset       keyed   rows to examples; then sequence_len, held-out split, cache
     |                        ... `preprocess` ends here
- configure           all     load arguments, classes patched, states registered
- load_model          one     role "policy"
- patch_model         chain   adapters, kernels, freezing
- build_scorer        one     log-probabilities from hidden states; chunks if no plugin answers
- load_model          one     role "reference", if one is needed and no adapter can be switched off
-    |                        ... `plan` runs these without weights; `verify` then rehearses a step
- saved_parameters    all     every trained parameter must have a plugin that saves it
+ configure           all     classes patched, states registered
+ load_model          keyed   the policy
+ patch_model         chain   the policy: adapters, kernels, freezing
+    |   for the reference, if it is a model of its own, and for each model of run.load_model:
+ load_model          keyed   frozen afterwards
+ patch_model         chain   kernels
+    |                        ... `plan` runs these without weights; `verify` ends here
  build_optimizer     one
  build_scheduler     one
     |   resume_from_checkpoint: everything is restored

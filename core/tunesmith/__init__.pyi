@@ -25,7 +25,11 @@ from tunesmith_engine.model.generation import (
     Request as Request,
     Sampling as Sampling,
 )
-from tunesmith_engine.model.language_model import Head as Head, Hidden as Hidden, LanguageModel as LanguageModel
+from tunesmith_engine.model.language_model import (
+    HeadWeights as HeadWeights,
+    Hidden as Hidden,
+    LanguageModel as LanguageModel,
+)
 from tunesmith_engine.model.parallelism import Parallelism as Parallelism
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy
 from tunesmith_engine.model.scoring import (
@@ -52,7 +56,9 @@ from tunesmith.errors import (
 from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
 from tunesmith.plugins.dispatch import spec as spec
+from tunesmith.plugins.models import ModelSpec as ModelSpec
 from tunesmith.plugins.plugin import (
+    Head as Head,
     Method as Method,
     Needs as Needs,
     Plugin as Plugin,

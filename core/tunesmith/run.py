@@ -15,6 +15,7 @@ from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError
 from tunesmith.plugins import offers
 from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
 from tunesmith.plugins.offers import Offer
 from tunesmith.plugins.owned import Owned
 from tunesmith.plugins.patches import Patches
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from tunesmith_engine.data.cache import Prepared
     from tunesmith_engine.model.parallelism import Parallelism
+    from tunesmith_engine.model.policy import Policy
     from tunesmith_engine.runtime.world import World
 
 __all__ = ["Adapter", "DatasetSpec", "Run"]
@@ -48,6 +50,7 @@ class Adapter:
     Args:
         name: its name, for `plan`.
         disabled: returns a context in which the adapter is switched off.
+        folder: the folder that it was loaded from, if training continues a saved adapter.
         reference: returns a context in which the adapter has its initial weights, if training started from a saved
             adapter. Default: the reference is the model with the adapter switched off.
     """
@@ -55,6 +58,7 @@ class Adapter:
     name: str
     disabled: Callable[[], AbstractContextManager[Any]]
     reference: Callable[[], AbstractContextManager[Any]] | None = None
+    folder: str | None = None
 
 
 @dataclass(eq=False)
@@ -66,8 +70,10 @@ class Run:
     patches: Patches = field(default_factory=Patches)
     tokenizer: Any = None
     data: Prepared | None = None
-    load_arguments: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the library that loads the policy, which plugins add in configure."""
+    specs: dict[str, ModelSpec] = field(default_factory=dict)
+    """The models that plugins asked for with load_model, by name."""
+    models: dict[str, Policy] = field(default_factory=dict)
+    """The loaded models by name: policy, reference if it is a model of its own, and those of `specs`."""
     given_model: Any = None
     """The caller's own model, which load_model wraps instead of loading one."""
     abstract: bool = False
@@ -222,6 +228,21 @@ class Run:
     def closing(self) -> list[Callable[[], Any]]:
         """Functions to call when the run ends, also by an error, the last first. They undo changes."""
         return self._owned.closing
+
+    @property
+    def policy_spec(self) -> ModelSpec:
+        """The model that is trained, as base_model names it."""
+        return ModelSpec(POLICY, self.core.base_model)
+
+    def load_model(self, spec: ModelSpec) -> None:
+        """Load a further model with the policy. It is `run.models[spec.name]` from on_start on, frozen.
+
+        Call it in validate, so that `check`, `doctor` and `plan` know the model. Raises PluginError if the name belongs
+        to another model.
+        """
+        if spec.name in (POLICY, REFERENCE) or self.specs.get(spec.name, spec) != spec:
+            raise PluginError(f"two models are named {spec.name!r}", help="choose another name for one of them")
+        self.specs[spec.name] = spec
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[Run]:

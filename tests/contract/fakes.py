@@ -16,6 +16,7 @@ from tunesmith.errors import Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.metadata import describe
+from tunesmith.plugins.models import ModelSpec
 from tunesmith.plugins.plugin import Method, Plugin, hookimpl
 from tunesmith.run import Run
 
@@ -142,8 +143,8 @@ def base_plugin() -> LoadedPlugin:
         return "tokenizer"
 
     @hookimpl
-    def load_model(role: str) -> str:
-        return f"model for {role}"
+    def load_model(spec: ModelSpec) -> str:
+        return f"model for {spec.name}"
 
     @hookimpl
     def compute_loss() -> dict[str, float]:
@@ -158,7 +159,7 @@ def base_plugin() -> LoadedPlugin:
         return "scheduler"
 
     answers = (load_rows, load_tokenizer, load_model, compute_loss, build_optimizer, build_scheduler)
-    return plugin_of("base", *answers, method=Method(rows=("text",)), sources=("file",))
+    return plugin_of("base", *answers, method=Method(rows=("text",)), sources=("file",), models=("folder", "hub"))
 
 
 def hooks_of(*plugins: LoadedPlugin, replaced: Iterable[tuple[str, str]] = ()) -> Hooks:

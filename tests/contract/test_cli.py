@@ -47,8 +47,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (tmp_path / "files" / name / file).write_text(content, encoding="utf-8")
     local_plugin(tmp_path, "fails", "plugin = Plugin()\n@hookimpl\ndef inspect(run):\n    1 / 0\n")
     local_plugin(tmp_path, "unfit", "plugin = Plugin()\n@hookimpl\ndef on_stpe(run): ...\n")
-    local_plugin(tmp_path, "rival", "plugin = Plugin()\n@hookimpl(specname='load_model')\ndef load_model(run): ...\n")
-    local_plugin(tmp_path, "rival2", "plugin = Plugin()\n@hookimpl\ndef load_model(run): ...\n")
+    local_plugin(
+        tmp_path,
+        "rival",
+        "plugin = Plugin(models=('hub',))\n@hookimpl(specname='load_model')\ndef load_model(run): ...\n",
+    )
+    local_plugin(tmp_path, "rival2", "plugin = Plugin(models=('hub',))\n@hookimpl\ndef load_model(run): ...\n")
     reads = """
     plugin = Plugin(strategies={"text": ("reads",)})
     @hookimpl
@@ -92,7 +96,7 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
         "check", BASE + "plugins: [./unfit.py]", 6, r"unfit.py:3: error\[hook-unknown\].*\n.*'on_step'"
     ),
     "two implementations": (
-        "check", BASE + "plugins: [./rival.py, ./rival2.py]", 6, r"load_model .*rival .*:3.* rival2 .*:3"
+        "check", BASE + "plugins: [./rival.py, ./rival2.py]", 6, r"load_model of 'hub' is answered by rival .* rival2 "
     ),
     "pickled weights": ("check", "base_model: ./files/pickled", 9, r"run.yaml:1:13: .*model.bin\n.*safetensors"),
     "code in the model": ("check", "base_model: ./files/remote", 9, r"run.yaml:1:13: .*auto_map"),

@@ -17,6 +17,7 @@ from tunesmith.errors import DataError
 from tunesmith.plugins import discovery, dispatch
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
+from tunesmith.plugins.models import ModelSpec
 from tunesmith.plugins.plugin import hookimpl
 
 
@@ -54,7 +55,7 @@ def test_none_from_a_member_of_a_chain_is_an_error(hook: str) -> None:
     forgetful = answer(hook, "forgetful")
     setattr(forgetful.module, hook, hookimpl(lambda: None))
     hooks = hooks_of(forgetful)
-    error = error_of(getattr(hooks, hook), None, "x")
+    error = error_of(getattr(hooks, hook), None, *["x"] * 2)
     assert error.exit_code == 6
     assert "forgetful" in str(error) and hook in str(error)
     assert Path(__file__).name in str(error.problems[0].where)
@@ -145,16 +146,19 @@ def test_strategy_that_declares_no_type_is_an_error(tmp_path: Path) -> None:
 
 
 DEFAULTS = {row["hook"]: row["plugin"] for row in discovery.defaults() if row["replaced_by"]}
+DECLARED = {"compute_loss": "method=Method(rows=('text',))", "load_model": "models=('folder', 'hub')"}
 
 
 @pytest.mark.parametrize("hook", DEFAULTS)
 def test_default_is_replaced_by_a_plugin_that_implements_its_hook(hook: str, tmp_path: Path) -> None:
-    method = "method=Method(rows=('text',))" if hook == "compute_loss" else ""
-    local_plugin(tmp_path, "mine", f"plugin = Plugin({method})\n@hookimpl\ndef {hook}(run): ...\n")
+    local_plugin(tmp_path, "mine", f"plugin = Plugin({DECLARED.get(hook, '')})\n@hookimpl\ndef {hook}(run): ...\n")
     before = [c.plugin for c in load(tmp_path, BASE)[1].calls(hook) if not c.wrapper]
     _, hooks = load(tmp_path, BASE + "plugins: [./mine.py]")
     assert before == [DEFAULTS[hook]]
-    assert [c.plugin for c in hooks.calls(hook) if not c.wrapper] == ["mine"]
+    if hook == "load_model":  # keyed
+        assert hooks.loader_of(ModelSpec("policy", "nobody/nothing")) == "mine"
+    else:
+        assert [c.plugin for c in hooks.calls(hook) if not c.wrapper] == ["mine"]
     assert all(
         [c.plugin for c in hooks.calls(other) if not c.wrapper] == [plugin]
         for other, plugin in DEFAULTS.items()

@@ -215,7 +215,8 @@ def test_patches_are_undone_if_training_fails(tmp_path: Path, monkeypatch: pytes
     seen: list[Any] = []
     patching(tmp_path, "mine")
     failing = (
-        "plugin = Plugin()\n@hookimpl\ndef load_model(run):\n    run.seen.append(len(run.patches.entries))\n    1 / 0\n"
+        "plugin = Plugin(models=('hub',))\n@hookimpl\n"
+        "def load_model(run):\n    run.seen.append(len(run.patches.entries))\n    1 / 0\n"
     )
     local_plugin(tmp_path, "failing", failing)
     run = Run(*load(tmp_path, BASE + "plugins: [./mine.py, ./failing.py]\ndevice: cpu"))

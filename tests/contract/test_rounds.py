@@ -77,8 +77,8 @@ def test_a_function_scores_as_a_hook_does(tmp_path: Path) -> None:
     """Offered functions get lists by keyword, as in TRL; the offering plugin need not be active."""
     tiny.train(run_config(tmp_path, max_steps=4))
     by_hook = tiny.metrics(tmp_path / "out")
-    tiny.train(run_config(tmp_path, FUNCTION, max_steps=4))
-    assert [line["loss"] for line in tiny.metrics(tmp_path / "out")] == [line["loss"] for line in by_hook]
+    tiny.train(run_config(tmp_path, FUNCTION, max_steps=4, output_dir=str(tmp_path / "function")))
+    assert [line["loss"] for line in tiny.metrics(tmp_path / "function")] == [line["loss"] for line in by_hook]
 
 
 @pytest.mark.parametrize("dead", ["redraw", "drop", "keep"])

@@ -163,10 +163,25 @@ def test_method_on_the_page_trains_pairs(tmp_path: Path) -> None:
     assert lines[-1]["loss"] < lines[0]["loss"] and "accuracy" in lines[0]
 
 
+@pytest.mark.parametrize("name", ["value", "teacher", "recurrent"])
+def test_models_and_heads_on_the_page_train(name: str, tmp_path: Path) -> None:
+    model = str(tiny.model_folder(tmp_path / "model-llama"))
+    keys: dict[str, dict[str, Any]] = {
+        "value": {}, "teacher": {"teacher_model": model},
+        "recurrent": {"base_model": "recurrent://new", "tokenizer_config": model, "recurrent_size": 64},
+    }  # fmt: skip
+    plugins = [page_plugin(f"{name}.py", tmp_path)]
+    result = tiny.train(tiny.sft_config(tmp_path, number=8, plugins=plugins, max_steps=2, **keys[name]))
+    lines, files = tiny.metrics(result.output_dir), {path.name for path in result.output_dir.iterdir()}
+    term = {"value": "value", "teacher": "distillation", "recurrent": "loss"}[name]
+    assert all(math.isfinite(line[term]) for line in lines)
+    assert {"model.safetensors", "tokenizer.json"} <= files and ("value_head.safetensors" in files) == (name == "value")
+
+
 def test_patch_on_the_page_is_applied_and_undone(tmp_path: Path) -> None:
     plugin = page_plugin("half_mlp.py", tmp_path)
     result = tiny.train(tiny.sft_config(tmp_path, plugins=[plugin], max_steps=1))
     record = json.loads((result.output_dir / "run.json").read_text("utf-8"))
-    assert record["patches"] == [{"target": "forward of every MLP", "owner": "half_mlp", "applied": 2}]
+    assert record["patches"] == [{"target": "forward of every MLP of policy", "owner": "half_mlp", "applied": 2}]
     layers = [module for module in result.policy.model.modules() if type(module).__name__.endswith("MLP")]
     assert layers and not any("forward" in vars(layer) for layer in layers)

@@ -166,7 +166,7 @@ def test_sampling_ignores_the_generation_config_of_the_model(tmp_path: Path) -> 
 
 def test_empty_completion_is_scored_at_the_end_of_its_prompt() -> None:
     example = Example.branches([5, 6, 7], [[8, 9], []])
-    assert collate([example], score_points=True).point_at.tolist() == [4, 2]
+    assert collate([example]).last_at.tolist() == [4, 2]
 
 
 def test_written_tree_is_read_unchanged(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_continued_adapter_is_the_reference(tmp_path: Path) -> None:
 
 
 def test_no_second_model_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_reference", lambda *_: pytest.fail("the model was copied"))
+    monkeypatch.setattr(build, "load_again", lambda *_: pytest.fail("the model was copied"))
     result = tiny.train(config(tmp_path, "once", **KEEP))
     with result.policy.reference() as reference:
         assert reference.language_model is result.policy.language_model

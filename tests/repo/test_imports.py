@@ -28,7 +28,6 @@ TORCH = {"torch", "numpy", "accelerate", "safetensors"}  # for the engine and pl
 # String constants of core and engine that equal a plugin's name but mean something else: (file, string) -> reason.
 ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/files/paths.py", "files"): "a word of a message",
-    ("core/tunesmith/plugins/hookspecs/model.py", "reward"): "a role of a model",
     ("core/tunesmith/cli/examples.py", "stepwise"): "a row kind",
     ("core/tunesmith/cli/examples.py", "completion"): "what an answer is called",
     ("engine/tunesmith_engine/runtime/atomic.py", "files"): "a key of the manifest",

@@ -203,7 +203,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
 
 def replaced_defaults(active: dict[str, Candidate]) -> list[tuple[str, str]]:
     """Return (default plugin, hook) pairs that are not called, because another active plugin answers the hook."""
-    replaceable = {(row["plugin"], row["hook"]) for row in discovery.defaults() if row["replaced_by"]}
+    # load_model is keyed: the default is called for what no other plugin claims, so it stays in the list.
+    rows = [row for row in discovery.defaults() if row["replaced_by"] and row["hook"] != "load_model"]
+    replaceable = {(row["plugin"], row["hook"]) for row in rows}
     return [
         (plugin, hook)
         for plugin, hook in replaceable

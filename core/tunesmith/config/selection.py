@@ -10,9 +10,10 @@ from typing import Any
 from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
-from tunesmith.files.paths import FILE, ending_of, is_common, is_library_file, source_of
+from tunesmith.files.paths import FILE, HUB, ending_of, is_common, is_library_file, source_of
 from tunesmith.plugins.discovery import Candidate, catalogue, defaults
 from tunesmith.plugins.hookspecs import HOOKS
+from tunesmith.plugins.models import FOLDER, model_kinds
 from tunesmith.spelling import nearest
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
@@ -113,6 +114,8 @@ class Selector:
                 self.by_value(key, values[key], (key,), named)
         for entry in entries:
             self.resolve(entry, named)
+        if isinstance(model := values.get("base_model"), str) and "://" in model:
+            self.by_scheme(model, named)
         self.add_defaults()
         for name, path in minus.items():
             self.switch_off(name, path, named)
@@ -165,6 +168,13 @@ class Selector:
 
         owners = [c for c in self.available.values() if value in values(c.info)]
         self._take(owners, values, f"{key}: {value}", value, path, named)
+
+    def by_scheme(self, model: str, named: dict[str, Candidate]) -> None:
+        """Activate the plugin that loads models from `scheme://...`."""
+        scheme = model_kinds(model)[0]
+        owners = [c for c in self.available.values() if scheme in c.info["models"]]
+        subject = f"base_model: {scheme}://..."
+        self._take(owners, lambda info: info["models"], subject, scheme, ("base_model",), named)
 
     def resolve(self, entry: Entry, named: dict[str, Candidate]) -> None:
         """Find the strategy and the reader of an entry. Validation reports values of a wrong type later."""
@@ -247,7 +257,10 @@ class Selector:
     def add_defaults(self) -> None:
         """Activate the default plugins, except those that give way to an active plugin with the same hook."""
         for row in defaults():
-            answered = any(c.info["hooks"].get(row["hook"]) == "impl" for c in self.result.full().values())
+            owners = [c for c in self.result.full().values() if c.info["hooks"].get(row["hook"]) == "impl"]
+            answered = bool(owners)
+            if row["hook"] == "load_model":  # keyed: the default loads what no other plugin claims
+                answered = {FOLDER, HUB} <= {kind for c in owners for kind in c.info["models"]}
             if row["replaced_by"] and answered:
                 continue
             if row["plugin"] in self.available:

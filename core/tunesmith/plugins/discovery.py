@@ -131,6 +131,17 @@ class LoadedPlugin:
     data_only: bool = False
     """True if only a `type:` or a `path:` selected it, so that it takes part in the hooks of the data alone."""
 
+    def resolve(self, target: str) -> Any:
+        """Return the object that "module:name" of the declaration names; in a local plugin, the module is the plugin.
+
+        Raises PluginError if it does not exist.
+        """
+        home, _, name = target.partition(":")
+        try:
+            return getattr(self.module if home == self.name else importlib.import_module(home), name)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"plugin {self}: {target} can't be imported: {error}", code="plugin-shape") from error
+
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
 
@@ -225,7 +236,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     Its fields are those of the metadata, except that a schema is a list of keys and commands are a list of names.
     """
     empty: dict[str, Any] = {"answers": {}, "strategies": {}, "offers": {}}
-    empty |= {field: [] for field in ("sources", "commands", "hookspecs", "schema", "dataset_schema")}
+    empty |= {field: [] for field in ("sources", "models", "commands", "hookspecs", "schema", "dataset_schema")}
     return {name: {**empty, **outline} for name, outline in data_file("catalogue.json").items()}
 
 

@@ -54,6 +54,7 @@ DATA_HOOKS = {
 DECLARED_IN = {
     "load_rows": "sources",
     "build_dataset": "strategies",
+    "load_model": "models",
 }
 """For each keyed hook, the field of Plugin that declares the keys."""
 

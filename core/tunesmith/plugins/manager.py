@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.errors import PluginError, TunesmithError, errors_of
+from tunesmith.errors import PluginError, Problem, TunesmithError, errors_of
+from tunesmith.plugins import discovery, models
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, All, Chain, Implementation, Keyed, Trace, current, keys_of, location
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.log_queue import LogQueue
-from tunesmith.plugins.plugin import Method, declared_hooks, implemented_hooks
+from tunesmith.plugins.plugin import LM, Head, Method, declared_hooks, implemented_hooks
 from tunesmith.spelling import nearest
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
-    from tunesmith.plugins.hookspecs.model import Role
+    from tunesmith.plugins.models import ModelSpec
     from tunesmith.run import DatasetSpec, Purpose, Run
 
 
@@ -90,7 +91,11 @@ class Hooks:
             name: ARITIES[function.arity](name, implementations[name], function.keys, function.default)
             for name, function in self.specs.items()
         }
-        if problems := [problem for hook in self.hooks.values() for problem in hook.problems()]:
+        problems = [problem for hook in self.hooks.values() for problem in hook.problems()]
+        self.loaders = [one.plugin for one in self.hooks["load_model"].answers]
+        self.default_loaders = {row["plugin"] for row in discovery.defaults() if row["hook"] == "load_model"}
+        problems += [*models.rivals(self.loaders, self.default_loaders), *_declared_twice(self.plugins)]
+        if problems:
             raise PluginError(problems)
 
     def has(self, name: str) -> bool:
@@ -124,6 +129,34 @@ class Hooks:
             message = f"plugin {owner} answers compute_loss and declares no Plugin(method=...)"
             raise PluginError(message, code="plugin-shape")
         return owner.declaration.method
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """The heads that the active plugins declare, the one that the method exports first. Raises PluginError."""
+        heads = {name: head for p in self.plugins for name, head in p.declaration.heads.items()}
+        if self.method.exports is None:
+            return heads
+        owner = self.hooks["compute_loss"].answers[0].plugin
+        if len(owner.declaration.heads) != 1:
+            message = f"plugin {owner} exports a {self.method.exports}, so it must declare one head"
+            raise PluginError(message, help="write Plugin(heads={...: Head(...)})", code="plugin-shape")
+        return {**owner.declaration.heads, **heads}
+
+    def head_owner(self, name: str) -> str | None:
+        """Return the name of the plugin that declares a head."""
+        return next((p.name for p in self.plugins if name in p.declaration.heads), None)
+
+    def provided(self, name: str) -> Callable[..., Any]:
+        """Return the function that computes a quantity of Needs(provided=...). Raises PluginError."""
+        for plugin in self.plugins:
+            if name in plugin.declaration.provides:
+                return plugin.resolve(plugin.declaration.provides[name])  # type: ignore[no-any-return]
+        message = f"no active plugin provides {name!r}"
+        raise PluginError(message, help="declare Plugin(provides={...}) or activate the plugin that does")
+
+    def loader_of(self, spec: ModelSpec) -> str:
+        """Return the name of the plugin that loads a model. Raises ModelError if no plugin claims it."""
+        return models.loader_of(self.loaders, self.default_loaders, spec)
 
     def _each(self, name: str, run: Run) -> list[Callable[[], Any]]:
         hook = self.hooks[name]
@@ -186,11 +219,12 @@ class Hooks:
     def build_parallelism(self, run: Run) -> Parallelism:
         return self.hooks["build_parallelism"].call(run=run)  # type: ignore[no-any-return]
 
-    def load_model(self, run: Run, role: Role) -> LanguageModel:
-        return self.hooks["load_model"].call(run=run, role=role)  # type: ignore[no-any-return]
+    def load_model(self, run: Run, spec: ModelSpec) -> LanguageModel:
+        """Ask the one plugin that loads what the path of the spec names."""
+        return self.hooks["load_model"].call(self.loader_of(spec), run=run, spec=spec)  # type: ignore[no-any-return]
 
-    def patch_model(self, run: Run, model: nn.Module) -> nn.Module:
-        return self.hooks["patch_model"].call("model", run=run, model=model)  # type: ignore[no-any-return]
+    def patch_model(self, run: Run, name: str, model: nn.Module) -> nn.Module:
+        return self.hooks["patch_model"].call("model", run=run, name=name, model=model)  # type: ignore[no-any-return]
 
     def build_scorer(self, run: Run, name: str, head: OutputHead) -> Scorer:
         return self.hooks["build_scorer"].call(run=run, name=name, head=head)  # type: ignore[no-any-return]
@@ -274,6 +308,19 @@ class Hooks:
 
     def save_model(self, run: Run, policy: Policy, path: Path) -> None:
         self.hooks["save_model"].call(run=run, policy=policy, path=path)
+
+
+def _declared_twice(plugins: Sequence[LoadedPlugin]) -> Iterator[Problem]:
+    """Yield a problem for each name of a head or a provided quantity that two plugins declare, and for a head "lm"."""
+    for field in ("heads", "provides"):
+        owners: dict[str, LoadedPlugin] = {}
+        for plugin in plugins:
+            for name in getattr(plugin.declaration, field):
+                other = owners.setdefault(name, plugin)
+                if other is not plugin or (field, name) == ("heads", LM):
+                    rival = other if other is not plugin else "the model itself"
+                    message = f"{field} {name!r} of plugin {plugin} is also that of {rival}"
+                    yield Problem(message, None, "plugin-conflict", "choose another name")
 
 
 def _write_each(loggers: Sequence[Implementation], arguments: dict[str, Any]) -> None:

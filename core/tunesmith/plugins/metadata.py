@@ -44,12 +44,15 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "answers": {key: list(values) for key, values in plugin.answers.items()},
         "strategies": {kind: list(types) for kind, types in plugin.strategies.items()},
         "sources": list(plugin.sources),
+        "models": list(plugin.models),
         "switches": list(plugin.switches),
         "shared": list(plugin.shared),
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
         "metrics": None if plugin.metrics is None else list(plugin.metrics),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
+        "heads": {name: dataclasses.asdict(head) for name, head in plugin.heads.items()},
+        "provides": dict(plugin.provides),
         "hooks": implemented_hooks(module),
         "hookspecs": {name: _described(function) for name, function in declared_hooks(plugin).items()},
         "offers": {kind: dict(names) for kind, names in plugin.offers.items()},
@@ -73,7 +76,7 @@ def text_of(plugins: dict[str, dict[str, Any]]) -> str:
 
 def outline(info: dict[str, Any]) -> dict[str, Any]:
     """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
-    short = {field: info[field] for field in ("answers", "strategies", "sources")}
+    short = {field: info[field] for field in ("answers", "strategies", "sources", "models")}
     short |= {field: sorted(info[field]) for field in ("commands", "hookspecs")}
     short |= {"offers": {kind: sorted(names) for kind, names in info["offers"].items()}}
     short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}

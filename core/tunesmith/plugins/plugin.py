@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tunesmith.run import Run
 
 OnResume = Literal["free", "accept"]
+LM = "lm"
+"""The head that predicts tokens."""
+Exports = Literal["sequence_classifier", "token_classifier"]
 hookimpl = pluggy.HookimplMarker("tunesmith")
 """Mark a function of a plugin as its implementation of the hook of the same name."""
 
@@ -34,6 +37,25 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head on the hidden states of the policy, trained with it, also under an adapter.
+
+    Args:
+        labels: the number of values that it returns for each state.
+        at: the states that it reads: those that predict the N scored tokens ("tokens"), the last of each of the S
+            sequences ("last"), their mean over the scored tokens of each sequence ("mean"), or those at the M tokens
+            that the column `score_at` marks ("points").
+        names: the names of the labels, for `Method(exports=...)`.
+        bias: add a trained bias.
+    """
+
+    labels: int = 1
+    at: Literal["tokens", "last", "mean", "points"] = "tokens"
+    names: tuple[str, ...] = ()
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,8 +75,10 @@ class Needs:
     """`out.logps_at[name]` [N, k]: log-probabilities at the ids in the token column `name` [N, k] of the batch."""
     hidden: tuple[int, ...] = ()
     """`out.hidden[layer]` [N, H] where scored tokens are predicted; 0 is the embedding, -1 the last layer."""
-    scores: bool = False
-    """`out.scores` [M, labels]: the score head at each score point (by default the last token of each sequence)."""
+    heads: tuple[str, ...] = ()
+    """`out.heads[name]` [N, labels], [S, labels] or [M, labels], as the Head says. "lm": logits [N, V] of the model."""
+    provided: tuple[str, ...] = ()
+    """`out.provided[name]`: what a plugin computes inside the forward, as declared in `Plugin.provides`."""
     router: bool = False
     """`out.router_loss`: load-balancing loss of a mixture of experts, summed over the tokens of the batch."""
     reference: bool = False
@@ -69,15 +93,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Method:
-    """A training method: the kinds of rows it trains on, preferred ones first, and the head that it needs on the model.
+    """A training method: the kinds of rows it trains on, preferred ones first, and how the model is written.
+
+    With `exports`, the model is loaded and saved as transformers' class for sequence or token classification, with the
+    one head that the plugin of the method declares.
 
     A row kind is what one row means to a method: text, conversation, pair, labelled, prompt or stepwise. The prompt
     strategy of an entry is looked up by row kind and `type:`.
     """
 
     rows: tuple[str, ...]
-    head: Literal["lm", "score"] = "lm"
-    num_labels: int = 1
+    exports: Exports | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,9 @@ class Plugin:
         strategies: row kind -> values of `datasets[].type` whose rows it turns into examples.
         sources: what it reads rows from: file, hub, the scheme of a URL, or endings of local files, such as ".db". With
             an ending, the plugin reads only files with its endings, in preference to a plugin that reads any file.
+        sources: what it reads rows from: file, hub, or the scheme of a URL.
+        models: what it loads models from: folder, hub, the scheme of a path, or the model_type in a folder's
+            config.json, which comes before "folder".
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
         switches: keys of its own that activate it when they are set.
         shared: keys of its own that other active plugins may own too, if all share it with one type and default.
@@ -98,6 +127,9 @@ class Plugin:
         method: what it trains on, if it answers compute_loss.
         rollout: how it generates the completions that it trains on, if it is an online method; a function of the run
             if that depends on settings.
+        heads: heads to add to the policy, by name. `needs` asks for their values, `policy.save_heads` writes them.
+        provides: name of a quantity -> "module:function", called in the forward with (hidden: Hidden, batch: Batch,
+            head: HeadWeights | None). It returns a tensor, or a dict of tensors.
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         metrics: the names that it adds to evaluations, without the prefix `eval_`: what `evaluate` returns, its terms
             of compute_loss, and what its on_step adds. With None, names of terms are known from the first batch on.
@@ -120,11 +152,14 @@ class Plugin:
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     strategies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sources: Sequence[str] = ()
+    models: Sequence[str] = ()
     dataset_settings: type[Settings] | None = None
     switches: Sequence[str] = ()
     shared: Sequence[str] = ()
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     method: Method | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    provides: Mapping[str, str] = field(default_factory=dict)
     needs: Needs | Callable[[Run], Needs] = Needs()
     rollout: Rollout | Callable[[Run], Rollout] | None = None
     metrics: Sequence[str] | None = None

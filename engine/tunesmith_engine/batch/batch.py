@@ -26,7 +26,8 @@ class Batch:
     target_at: [N], the place of that token.
     weight: [N], its loss weight.
     sequence: [N], the sequence it belongs to.
-    point_at, point_sequence: [M], place and sequence of each point at which a score head is read.
+    last_at: [S], the place of the last token of each sequence; -1 for one that is not in the pack.
+    point_at, point_sequence: [M], place and sequence of each token whose column `score_at` is not 0.
     sequence_example: [S], the example of each sequence.
     fields, origins: [E], other columns of the rows, and (dataset entry, row) of each example, both counted from 0.
     columns: tensors per example [E], per sequence [S] or per scored token [N, ...].
@@ -34,6 +35,7 @@ class Batch:
     counts: the numbers that terms may be divided by.
     dummy: True for a batch that only keeps this process in sync with the others. Its terms count as 0.
     reference: [T], log-probabilities of the reference, if they were computed before the first step.
+    empty_sequences: the number of sequences without any token, which heads at "last" can't read.
     """
 
     input_ids: Tensor
@@ -44,6 +46,7 @@ class Batch:
     target_at: Tensor
     weight: Tensor
     sequence: Tensor
+    last_at: Tensor
     point_at: Tensor
     point_sequence: Tensor
     sequence_example: Tensor
@@ -55,6 +58,7 @@ class Batch:
     counts: dict[str, float] = field(default_factory=dict)
     dummy: bool = False
     reference: Tensor | None = None
+    empty_sequences: int = 0
 
     def __post_init__(self) -> None:
         self.counts |= {"tokens": len(self.target_ids), "input_tokens": self.tokens}
@@ -93,21 +97,19 @@ class Batch:
         return self
 
 
-def collate(examples: Sequence[Example], *, share: bool = True, score_points: bool = False) -> Batch:
+def collate(examples: Sequence[Example], *, share: bool = True) -> Batch:
     """Lay examples end to end in one pack.
 
     With `share`, a prompt is there once, followed by its completions; otherwise each sequence repeats the tokens that
-    it continues. With `score_points`, each sequence gets a score point at its last token, or at each token whose column
-    `score_at` is not 0. Raises PluginError for a column that is missing in some examples.
+    it continues. Raises PluginError for a column that is missing in some examples.
     """
-    return _Builder(score_points).build(list(examples), share)
+    return _Builder().build(list(examples), share)
 
 
 class _Builder:
     """A builder of the flat arrays of a batch. In a branch, a stretch of the pack, each token sees those before it."""
 
-    def __init__(self, score_points: bool):
-        self.score_points = score_points
+    def __init__(self) -> None:
         self.tokens: list[Any] = []
         self.positions: list[Any] = []
         self.branches: list[tuple[int, int]] = []  # place in the pack, first position
@@ -120,7 +122,8 @@ class _Builder:
         self.weight: list[Any] = []
         self.sequence: list[int] = []
         self.sequence_example: list[int] = []
-        self.score: list[tuple[int, int]] = []
+        self.last: list[int] = []
+        self.points: list[tuple[int, int]] = []
         self.columns: dict[str, list[Any]] = {}
 
     def build(self, examples: list[Example], share: bool) -> Batch:
@@ -153,8 +156,9 @@ class _Builder:
             sequence=torch.repeat_interleave(
                 torch.tensor(self.sequence, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)
             ),
-            point_at=torch.tensor([s for s, _ in self.score], dtype=torch.int64),
-            point_sequence=torch.tensor([s for _, s in self.score], dtype=torch.int64),
+            last_at=torch.tensor(self.last, dtype=torch.int64),
+            point_at=torch.tensor([s for s, _ in self.points], dtype=torch.int64),
+            point_sequence=torch.tensor([s for _, s in self.points], dtype=torch.int64),
             sequence_example=torch.tensor(self.sequence_example, dtype=torch.int64),
             examples=len(examples),
             fields=[e.fields for e in examples],
@@ -162,6 +166,7 @@ class _Builder:
             columns={name: torch.cat(parts) for name, parts in self.columns.items()},
             inputs=inputs,
             reference=flat(self.reference, torch.float32) if any(map(_has_reference, examples)) else None,
+            empty_sequences=self.last.count(-1),
         )
 
     def check_columns(self, examples: int, tokens: int) -> None:
@@ -227,14 +232,9 @@ class _Builder:
                 continue
             array = torch.as_tensor(np.asarray(value))
             self.column(name, array[torch.from_numpy(scored)] if array.ndim else array[None].float())
-        if self.score_points:
-            marks = s.columns.get("score_at")
-            points = [starts[number] + int(p) for p in np.flatnonzero(marks)] if marks is not None else []
-            path = example.path(number)  # for a sequence without tokens, it ends with what the sequence follows
-            if not path:
-                raise PluginError("a sequence without tokens can't be scored")
-            last = starts[path[-1][0]] + path[-1][2] - 1
-            self.score += [(place, sequence) for place in points or [last]]
+        path = example.path(number)  # for a sequence without tokens, it ends with what the sequence follows
+        self.last.append(starts[path[-1][0]] + path[-1][2] - 1 if path else -1)
+        self.points += [(starts[number] + int(p), sequence) for p in np.flatnonzero(s.columns.get("score_at", ()))]
 
 
 def _has_reference(example: Example) -> bool:

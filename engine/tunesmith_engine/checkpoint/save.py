@@ -138,11 +138,19 @@ def export(run: Run, policy: Policy, folder: Path) -> None:
 def check_exported(run: Run, policy: Policy) -> None:
     """Raise PluginError if a trained parameter is written by no plugin's save_model."""
     saved = run.hooks.saved_parameters(run, policy)
+    savers = {call.plugin for call in run.hooks.calls("save_model")}
+    loader = run.hooks.loader_of(run.policy_spec)
+    named = {call.plugin for call in run.hooks.calls("saved_parameters")}
+    if run.adapter is None and loader in savers - named:  # a plugin for a model of its own saves that model
+        saved |= {name for name, _ in policy.model.named_parameters()}
     unsaved = [name for name, p in policy.model.named_parameters() if p.requires_grad and name not in saved]
+    # A head is saved by the plugin that declares it; a classifier's is a part of the model.
+    unsaved += [f"heads.{name}" for name in policy.unwrapped.heads if run.hooks.head_owner(name) not in savers]
     if unsaved:
         shown = ", ".join(unsaved[:3]) + (f" and {len(unsaved) - 3} more" if len(unsaved) > 3 else "")
-        savers = ", ".join(call.plugin for call in run.hooks.calls("save_model")) or "none"
-        message = f"trained, but not saved by any plugin: {shown} (plugins that save: {savers})"
+        message = (
+            f"trained, but not saved by any plugin: {shown} (plugins that save: {', '.join(sorted(savers)) or 'none'})"
+        )
         help = "in the plugin that adds them, write save_model and name them in saved_parameters; or freeze them"
         raise PluginError(message, help=help, code="not-saved")
 

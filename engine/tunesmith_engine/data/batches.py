@@ -29,10 +29,9 @@ def build_batches(run: Run, groups: list[list[Example]], number: int, spare: lis
 
     Every process runs equally many forwards, because each of them communicates under sharding.
     """
-    points = run.needs.scores
-    batches = [collate(group, share=run.shares_prompts, score_points=points) for group in groups]
+    batches = [collate(group, share=run.shares_prompts) for group in groups]
     while len(batches) < number:
-        dummy = collate(spare[:1], share=run.shares_prompts, score_points=points)
+        dummy = collate(spare[:1], share=run.shares_prompts)
         dummy.dummy = True
         dummy.counts = dict.fromkeys(dummy.counts, 0.0)
         batches.append(dummy)

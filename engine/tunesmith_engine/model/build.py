@@ -1,16 +1,20 @@
-"""Build the policy of a prepared run: load, patch and wrap it, and set up the reference if one is needed."""
+"""Build the models of a prepared run: load them, let plugins patch them, freeze all but the policy, and wrap them."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import nn
 
-from tunesmith.errors import ConfigError
+from tunesmith.errors import ConfigError, ModelError
+from tunesmith.finding import size
+from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
+from tunesmith_engine.model import heads
 from tunesmith_engine.model.language_model import LanguageModel
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
@@ -18,61 +22,122 @@ from tunesmith_engine.runtime.rng import random_state, seed_everything, set_rand
 
 
 def build_policy(run: Run) -> Policy:
-    """Load the policy, let plugins patch it, wrap it, and set up the reference if a plugin needs one."""
+    """Build the policy and the other models of `run.models`, and return the policy."""
+    language_models = load_models(run)
+    if not run.shares_prompts:
+        attention = next(m.attention for m in language_models.values() if not m.shares_prompts)
+        run.note("prompts are repeated", f"the attention backend {attention} can't share them")
+    if not any(p.requires_grad for p in language_models[POLICY].module.parameters()):
+        raise ConfigError("no parameter is trained", help="a plugin froze all parameters: see `tunesmith hooks`")
+    for name, language_model in language_models.items():
+        model = run.models[name] = handle(run, name, language_model)
+        model.module = run.parallelism.wrap(model.module, training=name == POLICY)  # type: ignore[arg-type]
+        if name in run.specs:
+            run.note(f"model {name!r}", f"{run.specs[name].path}, frozen: {size(bytes_of(language_model.module))}")
+    return run.models[POLICY]
+
+
+def handle(run: Run, name: str, language_model: LanguageModel) -> Policy:
+    """Return what hooks receive as a model. All but the policy compute log-probabilities if asked for nothing else."""
+    return Policy(run, language_model, run.needs if name == POLICY else Needs(logps=True), name)
+
+
+def load_models(run: Run) -> dict[str, LanguageModel]:
+    """Load and patch the policy, the reference if it is a model of its own, and the models that plugins asked for.
+
+    The others are loaded with random numbers of their own, so they do not change the policy's.
+    """
     run.hooks.configure(run)
     seed_everything(run.core.seed)
-    language_model = run.hooks.load_model(run, "policy")
-    language_model.module = run.hooks.patch_model(run, language_model.module)
-    run.shares_prompts = language_model.shares_prompts
-    if not run.shares_prompts:
-        run.note("prompts are repeated", f"the attention backend {language_model.attention} can't share them")
-    if not any(p.requires_grad for p in language_model.module.parameters()):
-        raise ConfigError("no parameter is trained", help="a plugin froze all parameters: see `tunesmith hooks`")
-    reference = _reference(run, language_model) if is_copied(run) else None
-    policy = Policy(run, language_model, run.needs)
-    policy.module = run.parallelism.wrap(policy.module)  # type: ignore[arg-type]
-    if reference is not None:
-        reference.module = run.parallelism.wrap(reference.module, training=False)  # type: ignore[arg-type]
-        policy.set_reference(reference)
-    return policy
+    spec = completed(run, run.policy_spec)
+    policy = run.hooks.load_model(run, spec)
+    heads.add(run, spec, policy)
+    models = {POLICY: policy}
+    given = None
+    if run.given_model is not None and run.needs.reference and not run.core.precompute_ref_log_probs:
+        given = load_again(run, policy)  # a copy, which has to be made before the caller's model is patched
+    policy.module = run.hooks.patch_model(run, POLICY, policy.module)
+    heads.read(run, spec, policy)  # after patch_model, because an adapter may come from a folder with heads
+    if is_copied(run):  # known now, because an adapter is added as a patch
+        models[REFERENCE] = given or load_again(run, policy)
+    for name, spec in run.specs.items():
+        models[name] = load_apart(run, spec)
+        heads.add(run, spec, models[name])
+        if spec.shares_tokens:
+            check_tokens(run, spec, models[name])
+    for name, model in models.items():
+        if name != POLICY:
+            model.module = run.hooks.patch_model(run, name, model.module)
+            heads.read(run, run.specs[name], model) if name in run.specs else None
+            for part in (model.module, model.heads):
+                part.requires_grad_(False).eval()
+    run.shares_prompts = all(
+        m.shares_prompts for n, m in models.items() if n not in run.specs or run.specs[n].shares_tokens
+    )
+    return models
+
+
+def completed(run: Run, spec: ModelSpec) -> ModelSpec:
+    """Return a spec with its data type and, for the policy, the heads that the plugins need.
+
+    Trained weights stay in float32; frozen ones take half of the memory.
+    """
+    if spec.name == POLICY:
+        spec = replace(spec, heads=heads.needed(run), exports=run.method.exports)
+    half = run.world.half and (run.core.adapter is not None or spec.name != POLICY)
+    return replace(
+        spec, dtype=spec.dtype or ("bfloat16" if half else "float32"), load_arguments={**spec.load_arguments}
+    )
+
+
+def load_apart(run: Run, spec: ModelSpec) -> LanguageModel:
+    """Load a model from the run's seed, without changing the random numbers of what follows."""
+    random = random_state()
+    seed_everything(run.core.seed)
+    language_model = run.hooks.load_model(run, completed(run, spec))
+    set_random_state(random)
+    return language_model
+
+
+def load_again(run: Run, policy: LanguageModel | None = None) -> LanguageModel:
+    """Load the model that training starts from once more, with the same random initialization."""
+    language_model = load_apart(run, replace(run.policy_spec, name=REFERENCE))
+    if policy is not None and language_model.module is policy.module:  # the caller's own LanguageModel
+        language_model = copy.copy(language_model)
+        language_model.module = copy.deepcopy(language_model.module)
+        language_model.heads = nn.ModuleDict()
+    return language_model
+
+
+def check_tokens(run: Run, spec: ModelSpec, language_model: LanguageModel) -> None:
+    """Raise ModelError if the tokenizer of the run has ids that a model does not know."""
+    tokens = len(run.tokenizer) if hasattr(run.tokenizer, "__len__") else 0
+    if language_model.vocabulary is not None and language_model.vocabulary < tokens:
+        message = (
+            f"{spec.name} {spec.path} predicts {language_model.vocabulary:,} tokens, but the tokenizer has {tokens:,}"
+        )
+        help = "choose a model with the tokenizer of base_model"
+        raise ModelError(message, where=run.config.place(spec.key), help=help)
 
 
 @contextlib.contextmanager
-def abstract_model(run: Run) -> Iterator[LanguageModel]:
-    """Build the patched policy on the meta device, for counting. After the block, the run is as before."""
-    run.abstract, adapter = True, run.adapter
+def abstract_models(run: Run) -> Iterator[dict[str, LanguageModel]]:
+    """Build the patched models on the meta device, for counting. After the block, the run is as before."""
+    run.abstract, adapter, models = True, run.adapter, run.models
+    run.models = {}
     try:
         with run.alive():
-            run.hooks.configure(run)
-            language_model = run.hooks.load_model(run, "policy")
-            language_model.module = run.hooks.patch_model(run, language_model.module)
-            run.shares_prompts = language_model.shares_prompts
-            yield language_model
+            yield load_models(run)
     finally:
-        run.abstract, run.adapter, run.states = False, adapter, {}
-
-
-def _reference(run: Run, policy: LanguageModel) -> Policy:
-    """Build a frozen copy of the model that training starts from."""
-    language_model = load_again(run)
-    if language_model.module is policy.module:
-        language_model = copy.copy(language_model)
-        language_model.module = copy.deepcopy(language_model.module)
-    language_model.module.requires_grad_(False)
-    language_model.module.eval()
-    return Policy(run, language_model, Needs(logps=True), "reference")
-
-
-def load_again(run: Run) -> LanguageModel:
-    """Load the model that training starts from once more, with the same random initialization."""
-    random = random_state()
-    seed_everything(run.core.seed)
-    language_model = run.hooks.load_model(run, "reference")
-    set_random_state(random)
-    return language_model
+        run.abstract, run.adapter, run.states, run.models = False, adapter, {}, models
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Return the number of parameters, and of those that are trained."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Return the bytes of the parameters of a module."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
-from tunesmith_engine.batch.batch import Batch
+from tunesmith.plugins.plugin import Head
+from tunesmith_engine.batch.batch import Batch, collate
+from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.model.decoder import Decoder, RecomputingDecoder
 
 
@@ -28,7 +30,7 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadWeights:
     """A head as numbers, for a kernel: logits = scale · (hidden weightᵀ + bias), then softcap · tanh(· / softcap).
 
     weight is [V, H] and bias [V]. Use it within one forward only: sharded weights exist only during a forward.
@@ -41,9 +43,14 @@ class Head:
 
 
 class LanguageModel(ABC):
-    """An unwrapped model and how the engine calls it. load_model returns one."""
+    """An unwrapped model and how the engine calls it. load_model returns one.
 
-    module: nn.Module
+    Args:
+        module: the unwrapped module.
+        vocabulary: the number of tokens that it predicts, the width of its logits. None if it predicts none.
+        hidden_size: the width H of its hidden states, which heads need.
+    """
+
     attention: str = "unknown"
     """Name of the attention backend, for `plan`."""
     shares_prompts: bool = True
@@ -52,6 +59,15 @@ class LanguageModel(ABC):
     """False if all prompts of a decoder must have the same length."""
     end_tokens: frozenset[int] = frozenset()
     """Ids that end a completion, in addition to the tokenizer's end token."""
+    classifier: str | None = None
+    """The head that the module brings itself, as a classifier: `scores` applies it."""
+
+    def __init__(self, module: nn.Module, vocabulary: int | None = None, hidden_size: int | None = None):
+        self.module, self.vocabulary, self.hidden_size = module, vocabulary, hidden_size
+        self.heads = nn.ModuleDict()
+        """The heads that the engine adds to the module."""
+        self.declared: dict[str, Head] = {}
+        """The declarations of all heads, and of that of a classifier."""
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
@@ -61,17 +77,21 @@ class LanguageModel(ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the head at selected positions, [n, H] -> [n, V], with the model's own scale and cap of the logits."""
 
-    def head(self) -> Head | None:
+    def head(self) -> HeadWeights | None:
         """Return the numbers that `logits` computes with, or None if they do not describe it (adapter on the head)."""
         return None
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Apply the score head at selected positions: [m, H] -> [m, labels]. Raises PluginError if there is none."""
-        raise PluginError("this model has no score head", help='write Method(head="score") in the plugin of the method')
+        """Apply the head of a classifier at selected positions: [m, H] -> [m, labels]. Raises PluginError if none."""
+        raise PluginError(f"{type(self).__name__} is not a classifier", help="drop Method(exports=...) of the method")
 
-    @abstractmethod
     def plain_logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits [L, V] of one sequence [L] from the library's own forward, which `verify` compares with."""
+        """Return the logits [L, V] of one sequence [L], which `verify` compares with: from the library's own forward.
+
+        By default, `hidden` runs over the sequence alone.
+        """
+        batch = collate([Example.text(tokens.tolist())]).to(tokens.device)
+        return self.logits(self.hidden(batch, (), False).last)
 
     def decoder(self, prompts: Sequence[Sequence[int]], copies: Sequence[int]) -> Decoder:
         """Return a decoder of `copies[p]` completions for each prompt. The default runs complete sequences each time.

@@ -10,16 +10,18 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
+from tunesmith.plugins.models import REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example
-from tunesmith_engine.model import inference
+from tunesmith_engine.model import heads, inference
 from tunesmith_engine.model.inference import Values
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
 from tunesmith_engine.model.scoring import OutputHead, Scorer, ScoreRequest
@@ -49,11 +51,12 @@ class Output:
 class PolicyModule(nn.Module):
     """The module that is wrapped for devices and sharding: the unwrapped model, and the heads that read its output."""
 
-    def __init__(self, language_model: LanguageModel, scorer: Scorer):
+    def __init__(self, language_model: LanguageModel, scorer: Scorer, provided: Callable[[str], Callable[..., Any]]):
         super().__init__()
-        self.scorer = scorer
+        self.scorer, self.provided = scorer, provided
         self.module = language_model.module
         self.language_model = language_model
+        self.heads = language_model.heads
         self._no_split_modules = getattr(language_model.module, "_no_split_modules", None)  # read by Accelerate's FSDP
         self.config = getattr(language_model.module, "config", None)
 
@@ -70,8 +73,11 @@ class PolicyModule(nn.Module):
         # float32, and tokens of a prompt need none.
         if needs.logps or needs.entropy or needs.topk or needs.logps_at:
             out |= self._score(hidden.last[batch.score_from], batch, needs)
-        if needs.scores:
-            out["scores"] = self.language_model.scores(hidden.last[batch.point_at])
+        if needs.heads:
+            out["heads"] = {name: heads.apply(self.language_model, name, hidden.last, batch) for name in needs.heads}
+        if needs.provided:
+            weights = self.language_model.head() if self.language_model.vocabulary else None
+            out["provided"] = {name: self.provided(name)(hidden, batch, weights) for name in needs.provided}
         if needs.hidden:
             out["hidden"] = {layer: states[batch.score_from] for layer, states in hidden.layers.items()}
         if needs.router:
@@ -106,8 +112,9 @@ class Policy:
         self.language_model = language_model
         self.needs = needs
         scorer = run.hooks.build_scorer(run, name, OutputHead(language_model.logits, language_model.head))
-        self.module: Callable[..., Any] = PolicyModule(language_model, scorer)
-        self._reference: Policy | None = None
+        self.unwrapped = PolicyModule(language_model, scorer, run.hooks.provided)
+        """The unwrapped module and its heads: what the optimizer trains."""
+        self.module: Callable[..., Any] = self.unwrapped
 
     @property
     def model(self) -> nn.Module:
@@ -151,8 +158,8 @@ class Policy:
         unless `needs` asks for more. Raises PluginError if no plugin declared that it needs a reference.
         """
         with torch.no_grad():
-            if self._reference is not None:
-                yield self._reference
+            if (reference := self.run.models.get(REFERENCE)) is not None:
+                yield reference
             elif self.run.adapter is not None:
                 view = copy.copy(self)
                 view.needs = Needs(logps=True)
@@ -160,9 +167,6 @@ class Policy:
                     yield view
             else:
                 raise PluginError("no reference was set up", help="declare Plugin(needs=Needs(reference=True))")
-
-    def set_reference(self, reference: Policy) -> None:
-        self._reference = reference
 
     def reshard(self) -> None:
         """Free the unsharded weights that a forward under FSDP2 leaves behind if no backward follows.
@@ -177,4 +181,21 @@ class Policy:
         With `trained`, return only the trained ones. Call it on all processes. `run.parallelism.full_state_dict` yields
         them one by one.
         """
-        return dict(self.run.parallelism.full_state_dict(self.model, trained))
+        state = self._state_dict(trained)
+        return {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+
+    def save_heads(self, path: Path, *names: str) -> None:
+        """Write heads into a folder, each to NAME_head.safetensors, from which a later run starts. Raises PluginError.
+
+        Call it in save_model, on all processes.
+        """
+        state = self._state_dict(trained=False)
+        for name in names:
+            if name not in self.unwrapped.heads:
+                raise PluginError(f"there is no head {name!r}", help=f"write Plugin(needs=Needs(heads=({name!r},)))")
+            if self.run.world.main:
+                heads.save(path, name, state)
+
+    def _state_dict(self, trained: bool) -> dict[str, Tensor]:
+        """Return the full weights of the unwrapped module and its heads."""
+        return dict(self.run.parallelism.full_state_dict(self.unwrapped, trained))

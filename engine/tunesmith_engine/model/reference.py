@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -16,17 +17,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from tunesmith.config.load import digest
 from tunesmith.errors import PluginError
 from tunesmith.finding import size
+from tunesmith.plugins.models import REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
 from tunesmith_engine.data.cache import filling
 from tunesmith_engine.model.inference import score
+from tunesmith_engine.model.language_model import LanguageModel
 from tunesmith_engine.model.policy import Output, Policy
 from tunesmith_engine.runtime.atomic import why_invalid, writing
 
@@ -36,8 +38,8 @@ def is_copied(run: Run) -> bool:
     return run.needs.reference and run.adapter is None and not run.core.precompute_ref_log_probs
 
 
-def describe(run: Run, module: nn.Module) -> str:
-    """Return what the reference is and what it costs, for `plan`. `module` is the patched policy."""
+def describe(run: Run, models: Mapping[str, LanguageModel]) -> str:
+    """Return what the reference is and what it costs, for `plan`. `models` are those of the run."""
     if not run.needs.reference:
         return "none"
     if run.core.precompute_ref_log_probs:
@@ -47,7 +49,8 @@ def describe(run: Run, module: nn.Module) -> str:
     if run.adapter is not None:
         state = "as it was when training began" if run.adapter.reference else "switched off"
         return f"the model below the adapter, with {run.adapter.name} {state}: no additional memory"
-    return f"a frozen copy of the model: {size(sum(p.numel() * p.element_size() for p in module.parameters()))}"
+    parameters = models[REFERENCE].module.parameters()
+    return f"a frozen copy of the model: {size(sum(p.numel() * p.element_size() for p in parameters))}"
 
 
 class Precomputed(Policy):
@@ -88,13 +91,13 @@ def precompute(run: Run, policy: Policy) -> None:
             keep(folder, values)
     for name, store in stores.items():
         setattr(run.data, name, ExampleStore(store.arrays | {"token.reference": values[name]}, store.fields))
-    policy.set_reference(Precomputed(run, policy.language_model, Needs(logps=True)))
+    run.models[REFERENCE] = Precomputed(run, policy.language_model, Needs(logps=True))
 
 
 def add_log_probabilities(run: Run, policy: Policy, store: ExampleStore) -> ExampleStore:
     """Return a store with the reference's log-probability of each token, which the policy looks up from now on."""
     values = compute(run, policy, store)
-    policy.set_reference(Precomputed(run, policy.language_model, Needs(logps=True)))
+    run.models[REFERENCE] = Precomputed(run, policy.language_model, Needs(logps=True))
     return ExampleStore(store.arrays | {"token.reference": values}, store.fields)
 
 

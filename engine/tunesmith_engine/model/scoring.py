@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tunesmith.run import Run
-from tunesmith_engine.model.language_model import Head
+from tunesmith_engine.model.language_model import HeadWeights
 
 CHUNK = 2**24
 """Logits computed at a time: 64 MiB in float32. glibc serves blocks of up to 32 MiB from its heap, where freed chunks
@@ -29,7 +29,7 @@ class OutputHead:
     """
 
     logits: Callable[[Tensor], Tensor]
-    weights: Callable[[], Head | None] = lambda: None
+    weights: Callable[[], HeadWeights | None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from torch import distributed as dist
 from tunesmith.checks import obstacle
 from tunesmith.errors import EnvironmentProblem
 from tunesmith.finding import Finding, size
+from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk
-from tunesmith_engine.model.build import abstract_model, count_parameters
+from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
 
 OURS = ("slices", "dense", "flex", "varlen")
 """The attention backends that are checked. Any other one belongs to a plugin, which checks it."""
@@ -96,12 +97,17 @@ def folders(run: Run) -> Iterator[Finding]:
 
 def model(run: Run) -> Iterator[Finding]:
     """Build the patched model without weights, and check its parameters, attention, memory, and disk space."""
-    with abstract_model(run) as language_model:
-        module, attention = language_model.module, language_model.attention
+    with abstract_models(run) as models:
+        module, attention = models[POLICY].module, models[POLICY].attention
         needed = disk.bytes_of(run, module, full_export=run.adapter is None)
         total, trained = count_parameters(module)
-        weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    yield Finding("model", "ok", f"{total:,} parameters, {trained:,} of them trained; {size(weights)}")
+        weights = sum(bytes_of(model.module) for model in models.values())
+        others = {name: bytes_of(model.module) for name, model in models.items() if name != POLICY}
+    yield Finding(
+        "model", "ok", f"{total:,} parameters, {trained:,} of them trained; {size(weights - sum(others.values()))}"
+    )
+    for name, number in others.items():
+        yield Finding(name, "ok", f"a frozen model; {size(number)}")
     backends = attention_backends(run.device)
     if attention in backends or attention not in OURS:
         yield Finding("attention", "ok", attention)

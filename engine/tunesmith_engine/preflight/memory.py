@@ -7,7 +7,7 @@ checkpointing, the optimizer and a method's own tensors, without a formula for a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +18,15 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tunesmith.plugins.models import POLICY, REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example, segment
-from tunesmith_engine.model.build import abstract_model
+from tunesmith_engine.model.build import abstract_models, handle
 from tunesmith_engine.model.parallelism import clip_gradients
 from tunesmith_engine.model.policy import Policy
-from tunesmith_engine.model.reference import Precomputed, is_copied
+from tunesmith_engine.model.reference import Precomputed
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
@@ -34,11 +35,14 @@ COMPONENTS = ("weights", "gradients", "optimizer", "activations", "loss")
 
 
 class Meter(TorchDispatchMode):
-    """A counter of the bytes of live storages, by component. `peak` has the counts at the largest total."""
+    """A counter of the bytes of live storages, by component. `peak` has the counts at the largest total.
 
-    def __init__(self, vocabulary: int):
+    `widths` are the numbers of tokens that the models predict.
+    """
+
+    def __init__(self, widths: Collection[int | None]):
         super().__init__()  # type: ignore[no-untyped-call]
-        self.vocabulary = vocabulary
+        self.widths = widths
         self.kinds: dict[int, tuple[str, int]] = {}
         self.now = dict.fromkeys(COMPONENTS, 0)
         self.peak = dict(self.now)
@@ -79,10 +83,10 @@ class Meter(TorchDispatchMode):
             size = storage.nbytes()
             weakref.finalize(storage, self.gone, key)
         # Tensors as wide as the vocabulary are a chunk of logits, or computed from one.
-        wide = tensor.ndim > 0 and tensor.shape[-1] == self.vocabulary
+        wide = tensor.ndim > 0 and tensor.shape[-1] in self.widths
         kind = kind or ("loss" if wide else "activations")
         self.kinds[key] = (kind, size)
-        self.now[kind] += size
+        self.now[kind] = self.now.get(kind, 0) + size
         if sum(self.now.values()) > sum(self.peak.values()):
             self.peak = dict(self.now)
 
@@ -102,35 +106,31 @@ def _places(index: Tensor | None) -> Sequence[Tensor | None]:
 def peak_memory(run: Run, rounds: Rounds) -> dict[str, int]:
     """Return the bytes on one device at the peak of a step on the largest micro-batch, by component.
 
-    The result also has their "total" and the number of "tokens" of the micro-batch. Sharded weights are counted in
-    full. Generation by online methods is not counted.
+    A model that is not the policy is a component of its own. The result also has their "total" and the number of
+    "tokens" of the micro-batch. Sharded weights are counted in full. Generation by online methods is not counted.
     """
     batch = largest(run, rounds)
-    with abstract_model(run) as language_model, FakeTensorMode(allow_non_fake_inputs=True):
-        materialize(language_model.module, run.device)
-        meter = Meter(vocabulary(language_model.module))
+    with abstract_models(run) as models, FakeTensorMode(allow_non_fake_inputs=True):
+        for part in (part for model in models.values() for part in (model.module, model.heads)):
+            materialize(part, run.device)
+        meter = Meter({model.vocabulary for model in models.values()} - {None})
         with meter, torch.autocast(run.device.type, torch.bfloat16, enabled=run.world.half):
-            for tensor in [*language_model.module.parameters(), *language_model.module.buffers()]:
-                meter.see(tensor, "weights")
-            policy = Policy(run, language_model, run.needs)
-            if is_copied(run):
-                reference = Policy(run, language_model, Needs(logps=True), "reference")  # its weights are counted below
-                policy.set_reference(reference)
-            elif run.core.precompute_ref_log_probs:
-                policy.set_reference(Precomputed(run, language_model, Needs(logps=True)))
+            for name, model in models.items():
+                run.models[name] = handle(run, name, model)
+                unwrapped = run.models[name].unwrapped
+                for tensor in [*unwrapped.parameters(), *unwrapped.buffers()]:
+                    meter.see(tensor, "weights" if name == POLICY else name)
+            policy = run.models[POLICY]
+            if run.core.precompute_ref_log_probs:
+                run.models[REFERENCE] = Precomputed(run, policy.language_model, Needs(logps=True))
             take_steps(run, policy, batch, meter)
-        copied = is_copied(run)
-    memory = {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
-    if copied:  # the policy stood in for its copy, which is as large
-        memory["reference"] = meter.peak["weights"]
-        memory["total"] += memory["reference"]
-    return memory
+    return {**meter.peak, "total": sum(meter.peak.values()), "tokens": batch.tokens}
 
 
 def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int = 2) -> None:
     """Run forward, backward and update. The first update creates the optimizer's state; the second is a typical one."""
-    optimizer = run.hooks.build_optimizer(run, policy.model)
-    trained = [p for p in policy.model.parameters() if p.requires_grad]
+    optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
+    trained = [p for p in policy.unwrapped.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(lambda p: meter.see(p.grad, "gradients"))
     policy.model.train()
@@ -170,11 +170,6 @@ def materialize(module: nn.Module, device: torch.device) -> None:
                 tensors[name] = replacements[id(tensor)]
 
 
-def vocabulary(module: Any) -> int:
-    """Return the width of the logits."""
-    return int(module.get_input_embeddings().num_embeddings)
-
-
 def largest(run: Run, rounds: Rounds) -> Batch:
     """Return the micro-batch with the most tokens; for a stream, one of full packs; for rollouts,
     one of completions of full length."""
@@ -188,7 +183,7 @@ def largest(run: Run, rounds: Rounds) -> Batch:
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
-    batch = collate(examples, share=run.shares_prompts, score_points=run.needs.scores)
+    batch = collate(examples, share=run.shares_prompts)
     if run.core.precompute_ref_log_probs:  # they are not computed yet, and zeros take as much memory
         batch.reference = torch.zeros(batch.tokens)
     return batch.to(run.device)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from tunesmith.files.record import last_record
+from tunesmith.finding import size
+from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
-from tunesmith_engine.model.build import abstract_model, count_parameters
+from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
 from tunesmith_engine.rounds.build import build_rounds, count_steps
@@ -60,16 +64,19 @@ def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:
 
 def _model(run: Run) -> dict[str, Any]:
     """Return parameters, attention backend, reference and patches, from the model built without weights."""
-    with abstract_model(run) as language_model:
-        total, trained = count_parameters(language_model.module)
-        reference = describe(run, language_model.module)
+    with abstract_models(run) as models:
+        language_model = models[POLICY]
+        others = {name: size(bytes_of(models[name].module)) for name in run.specs}
+        total, trained = count_parameters(nn.ModuleList([language_model.module, language_model.heads]))
+        reference = describe(run, models)
         patches = run.patches.table()
     return {
         "parameters": total,
         "trained_parameters": trained,
         "attention": language_model.attention,
-        "shares_prompts": language_model.shares_prompts,
+        "shares_prompts": run.shares_prompts,
         "reference": reference,
+        **({"other_models": others} if others else {}),
         "processes": run.world.describe(),
         "patches": patches,
     }

@@ -33,10 +33,10 @@ def verify(run: Run) -> list[dict[str, Any]]:
         policy.model.eval()
         examples = examples_of(run, policy)
         scored = [e for e in examples if e.trained_tokens] or [_as_text(e) for e in examples]
-        tolerance = BFLOAT16 if run.world.half or policy.model.dtype == torch.bfloat16 else FLOAT32
+        tolerance = BFLOAT16 if run.world.half or next(policy.model.parameters()).dtype == torch.bfloat16 else FLOAT32
         checker = _Checker(run, policy, scored)
         checks: dict[str, float] = {}
-        if run.method.head == "lm":
+        if run.method.exports is None:
             checks["packed = plain forward, log-probabilities"] = checker.packed_is_plain()
             checks["chunked = full logits, gradients"] = checker.chunked_is_full()
         checks["packed = unpacked, gradients"] = checker.packed_is_unpacked()
@@ -81,15 +81,16 @@ class _Checker:
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
 
     def values(self, examples: list[Example], share: bool | None = None) -> Tensor:
-        """Return the output that a method trains on: log-probabilities, or scores if the model has a score head."""
+        """Return the output that a method trains on: log-probabilities, or those of the head of a classifier."""
         return self.read(self.policy, examples, share)
 
     def read(self, policy: Policy, examples: list[Example], share: bool | None = None) -> Tensor:
         share = self.run.shares_prompts if share is None else share
-        scores = self.run.method.head != "lm"
-        batch = collate(examples, share=share, score_points=scores).to(self.run.device)
-        out = policy(batch, Needs(logps=not scores, scores=scores))
-        return out.scores.flatten() if scores else out.logps
+        batch = collate(examples, share=share).to(self.run.device)
+        if self.run.method.exports is None:
+            return policy(batch, Needs(logps=True)).logps
+        name = next(iter(self.run.hooks.heads))
+        return policy(batch, Needs(heads=(name,))).heads[name].flatten()
 
     def gradients(self, groups: list[list[Example]], share: bool | None = None) -> Tensor:
         """Return the gradient of the summed values over micro-batches, divided by the trained tokens, as one vector."""

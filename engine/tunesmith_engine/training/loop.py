@@ -37,7 +37,7 @@ class Loop:
     def __init__(self, state: TrainState):
         self.state = state
         self.run, self.policy = state.run, state.policy
-        self.parameters = [p for p in state.policy.model.parameters() if p.requires_grad]
+        self.parameters = [p for p in state.policy.unwrapped.parameters() if p.requires_grad]
         self.interrupt: int | None = None
         self.idle = 0  # steps in a row without a gradient
         self._seconds, self._counted = 0.0, state.tokens  # time and tokens since the last line of the log

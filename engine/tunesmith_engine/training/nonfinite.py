@@ -88,14 +88,18 @@ def describe(state: TrainState, bad: Sequence[Batch], metrics: dict[str, Tensor 
     by_process = state.run.world.gather([places_of(state, batch) for batch in bad])
     places = sorted({place for places in by_process for place in places})
     parts += [f"rows {place}" for place in places]
-    if gradients := bad_gradients(state.policy.model):
+    if gradients := bad_gradients(state.policy.unwrapped):
         parts.append(f"{len(gradients)} gradients affected, first {gradients[0]}")
     return f"step {state.run.step + 1}: {'; '.join(parts)}; the weights were not updated"
 
 
 def bad_gradients(module: nn.Module) -> list[str]:
     """Return the names of parameters whose gradient is not finite."""
-    return [name for name, p in module.named_parameters() if p.grad is not None and not _finite(p.grad)]
+    return [
+        name.removeprefix("module.")
+        for name, p in module.named_parameters()
+        if p.grad is not None and not _finite(p.grad)
+    ]
 
 
 def first_bad_module(state: TrainState, batch: Batch) -> str | None:

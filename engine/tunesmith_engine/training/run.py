@@ -91,7 +91,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     if isinstance(rounds, Rollouts) and run.core.resume_from_checkpoint is None and run.world.main:
         rounds.generator.journal.clear()  # of an earlier run in this folder
     run.total_steps = count_steps(run, rounds)
-    optimizer = run.hooks.build_optimizer(run, policy.model)
+    optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
     needed = disk.bytes_of(run, policy.model, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)

@@ -135,11 +135,11 @@ class TrainState:
     def load_weights(self, folder: Path) -> None:
         """Load trained weights from a checkpoint. Raises PluginError or ConfigError if names or shapes differ."""
         trainable = read_tree(folder / "trainable")
-        parameters = dict(self.policy.model.named_parameters())
-        trained = {f"module.{name}" for name, p in parameters.items() if p.requires_grad}
+        parameters = dict(self.policy.unwrapped.named_parameters())
+        trained = {name for name, p in parameters.items() if p.requires_grad}
         if missing := sorted(trained - set(trainable)):
             raise PluginError(f"checkpoint {folder} has no weights for {', '.join(missing[:3])}")
-        shapes = {f"module.{name}": p.shape for name, p in parameters.items()}
+        shapes = {name: p.shape for name, p in parameters.items()}
         if different := [name for name in sorted(trained) if trainable[name].shape != shapes[name]]:
             saved, now = list(trainable[different[0]].shape), list(shapes[different[0]])
             message = f"can't resume: {different[0].removeprefix('module.')} is {saved} in {folder}, now {now}"

@@ -16,7 +16,7 @@ import torch
 import tunesmith_cce.kernel as cce
 from triton import language as tl
 
-from tunesmith import Head
+from tunesmith import HeadWeights
 
 
 class Libdevice:
@@ -40,7 +40,7 @@ def differences(dtype: torch.dtype, exact: bool, bias: bool, scale: float, cap: 
     logits = torch.tanh(logits / cap) * cap if cap else logits
     plain = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
     cce.DTYPE = dtype
-    ours = cce.logps(exact, Head(weight, leaves[2] if bias else None, scale, cap), hidden, target)
+    ours = cce.logps(exact, HeadWeights(weight, leaves[2] if bias else None, scale, cap), hidden, target)
     plain_grads, our_grads = (torch.autograd.grad((logps * outer).sum(), leaves) for logps in (plain, ours))
     pairs = zip((plain, *plain_grads), (ours, *our_grads), strict=True)
     return [float((a - b).detach().abs().max()) for a, b in pairs]

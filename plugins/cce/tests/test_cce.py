@@ -18,7 +18,7 @@ import tunesmith_cce.kernel as cce
 from torch import Tensor
 
 from tests import tiny
-from tunesmith import ConfigError, EnvironmentProblem, Finding, Head, build_policy, collate
+from tunesmith import ConfigError, EnvironmentProblem, Finding, HeadWeights, build_policy, collate
 from tunesmith.api import plan, prepare
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("cut_cross_entropy", "triton"))
@@ -90,7 +90,7 @@ def test_log_probabilities_equal_those_of_the_head(
     hidden, weight = torch.randn(9, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
     leaves = [hidden, weight, *([torch.randn(40, requires_grad=True)] if bias else [])]
     target = torch.randint(0, 40, (9,))
-    head = Head(weight, leaves[2] if bias else None, scale, softcap)
+    head = HeadWeights(weight, leaves[2] if bias else None, scale, softcap)
     logits = torch.nn.functional.linear(*leaves) * scale
     logits = torch.tanh(logits / softcap) * softcap if softcap else logits
     expected = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]

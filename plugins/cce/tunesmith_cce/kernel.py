@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunesmith import ChunkedScorer, EnvironmentProblem, Head, OutputHead, Policy, Run, Scorer, ScoreRequest
+from tunesmith import ChunkedScorer, EnvironmentProblem, HeadWeights, OutputHead, Policy, Run, Scorer, ScoreRequest
 
 DTYPE = torch.bfloat16
 COLUMNS = 8
@@ -70,7 +70,7 @@ def note(run: Run, policy: Policy) -> None:
         run.note(name, "the head is not a plain matrix (does it have an adapter?); logits are computed in chunks")
 
 
-def logps(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
+def logps(exact: bool, head: HeadWeights, hidden: Tensor, target: Tensor) -> Tensor:
     """Return the log-probabilities [N] of targets [N] from hidden states [N, H], N > 0.
 
     With `exact`, the backward pass computes all blocks of the gradient.
@@ -85,7 +85,7 @@ def logps(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
     return -loss
 
 
-def factors(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def factors(head: HeadWeights, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Return hidden states [N, H'] and a weight [V, H'] whose product is the logits [N, V] before the soft cap."""
     states, weight = hidden.to(DTYPE), head.weight.to(DTYPE)
     if head.bias is not None:  # the bias is a column of the weight, times a column of ones
@@ -94,7 +94,7 @@ def factors(head: Head, hidden: Tensor) -> tuple[Tensor, Tensor]:
     return (states * head.scale if head.scale != 1 else states), weight
 
 
-def logps_without_content(exact: bool, head: Head, hidden: Tensor, target: Tensor) -> Tensor:
+def logps_without_content(exact: bool, head: HeadWeights, hidden: Tensor, target: Tensor) -> Tensor:
     """Replace `logps` on the meta device, with the same memory, so that `plan` can count it."""
     out: Tensor = _SameMemory.apply(*factors(head, hidden))  # type: ignore[no-untyped-call]
     return out

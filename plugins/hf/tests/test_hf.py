@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
-from tunesmith import DataError, ModelError, PluginError, Request, SafetyError, Sampling, build_policy, collate
+from tunesmith import DataError, ModelError, Request, SafetyError, Sampling, build_policy, collate
 from tunesmith.api import prepare, start, train
 from tunesmith.config.load import load_config
 
@@ -23,14 +22,6 @@ def test_random_weights_need_only_a_config_and_follow_the_seed(tmp_path: Path) -
         policy = build_policy(prepare(tiny.start(path, f"seed={seed}")))
         weights.append(torch.cat([p.detach().flatten() for p in policy.model.parameters()]))
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-
-
-@pytest.mark.parametrize("role", ["teacher", "critic", "reward", "unknown"])
-def test_role_without_a_model_is_an_error(role: Any, tmp_path: Path) -> None:
-    """The loader has one model, base_model. It must not pass for another one."""
-    run = tiny.start(tiny.sft_config(tmp_path))
-    with pytest.raises(PluginError, match=f"unsupported role '{role}'; supported: policy, reference"):
-        run.hooks.load_model(run, role)
 
 
 def test_pickled_weights_and_remote_code_are_refused(tmp_path: Path) -> None:

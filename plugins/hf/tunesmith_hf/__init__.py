@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from tunesmith import DatasetSpec, Finding, LanguageModel, Policy, Row, Run
+    from tunesmith import DatasetSpec, Finding, LanguageModel, ModelSpec, Policy, Row, Run
 
 
 def _string_keys(value: Any) -> Any:
@@ -49,7 +49,10 @@ class HFSettings(Settings):
 
 
 plugin = Plugin(
-    settings=HFSettings, sources=("hub",), on_resume={"trust_remote_code": "accept", "revision_of_model": "accept"}
+    settings=HFSettings,
+    sources=("hub",),
+    models=("folder", "hub"),
+    on_resume={"trust_remote_code": "accept", "revision_of_model": "accept"},
 )
 
 
@@ -58,8 +61,15 @@ def validate(run: Run) -> None:
     from tunesmith_hf import named
 
     be_quiet()  # here, in the first hook of every command: the libraries read the variables when they are imported
-    check(run, run.settings(HFSettings).trust_remote_code)
-    named.check(run, run.settings(HFSettings))
+    settings = run.settings(HFSettings)
+    if run.hooks.loader_of(run.policy_spec) != "hf":
+        unused = settings.model_fields_set & {"reinit_weights", "revision_of_model", "trust_remote_code"}
+        for key in sorted(unused):
+            raise run.config.error(
+                key, f"has no effect: base_model {run.core.base_model} is not loaded by hf", "drop it"
+            )
+    check(run, settings.trust_remote_code)
+    named.check(run, settings)
 
 
 @hookimpl
@@ -91,39 +101,43 @@ def load_tokenizer(run: Run) -> Any:
 
 
 @hookimpl
-def load_model(run: Run, role: str) -> LanguageModel:
-    from tunesmith_hf.model import load
+def load_model(run: Run, spec: ModelSpec) -> LanguageModel:
+    from tunesmith_hf.load import load
 
-    return load(run, role, run.settings(HFSettings))
+    return load(run, spec, run.settings(HFSettings))
 
 
 @hookimpl(trylast=True)
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
     """Check that the rows of new tokens are trained, after adapters are in place. The model is not changed."""
     from tunesmith_hf.embeddings import check_trained
 
-    check_trained(run, model)
+    if name == "policy":
+        check_trained(run, model)
     return model
 
 
 @hookimpl
 def saved_parameters(run: Run, policy: Policy) -> Iterable[str]:
     """Return the parameters that the model was loaded with: transformers does not read what a plugin has added."""
-    return _names(policy) if run.adapter is None else ()
+    return _names(policy) if run.adapter is None and run.hooks.loader_of(run.policy_spec) == "hf" else ()
 
 
 @hookimpl
 def save_model(run: Run, policy: Policy, path: Path) -> None:
-    """Write the tokenizer and, unless an adapter is saved instead, the model in transformers' format."""
-    if run.adapter is None:
+    """Write what is of transformers: the tokenizer and, unless an adapter is saved instead, the model."""
+    from transformers import PreTrainedTokenizerBase
+
+    if run.adapter is None and run.hooks.loader_of(run.policy_spec) == "hf":
         names = _names(policy)
         state = {name: value for name, value in policy.state_dict().items() if name in names}
         if run.world.main:
             policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
-    if run.world.main and run.tokenizer is not None:
+    if run.world.main and isinstance(run.tokenizer, PreTrainedTokenizerBase):
         run.tokenizer.save_pretrained(path)
 
 
 def _names(policy: Policy) -> frozenset[str]:
-    """Return the parameters and buffers that the model was loaded with; of another plugin's model, all of them."""
-    return getattr(policy.language_model, "names", None) or frozenset(policy.model.state_dict())
+    """Return the parameters and buffers that the model was loaded with, without what plugins have added."""
+    names: frozenset[str] = policy.language_model.names  # type: ignore[attr-defined]
+    return names

@@ -21,8 +21,9 @@ from tunesmith import DataError, EnvironmentProblem, Finding, ModelError, Run, S
 from tunesmith.files.paths import HUB, is_hub_id
 from tunesmith.finding import size
 from tunesmith_hf import HFSettings
-from tunesmith_hf.files import PICKLES
+from tunesmith_hf.files import PICKLES, specs_of
 from tunesmith_hf.scan import named_weights
+from tunesmith_hf.source import is_base, revision_of, where_key
 
 SECONDS = 5
 """Time limit for an answer of the hub."""
@@ -34,11 +35,14 @@ def findings(run: Run, settings: HFSettings) -> Iterator[Finding]:
     Paths that `inspect` has already refused are left out.
     """
     core, weights = run.core, not settings.reinit_weights
-    revision = settings.remote_code.revision if settings.remote_code else settings.revision_of_model
-    if Path(core.base_model).is_dir():
-        yield from local_model(Path(core.base_model), weights)
-    elif run.given_model is None and is_hub_id(core.base_model, revision):
-        yield check_repository("base_model", core.base_model, "model", revision, weights)
+    for spec in reversed(specs_of(run)):
+        trust = settings.remote_code if is_base(spec) else None
+        revision = trust.revision if trust else revision_of(spec, settings)
+        needed = weights or not is_base(spec)
+        if Path(spec.path).is_dir():
+            yield from local_model(where_key(spec), Path(spec.path), needed)
+        elif is_hub_id(spec.path, revision):
+            yield check_repository(where_key(spec), spec.path, "model", revision, needed)
     tokenizer = core.tokenizer_config
     if tokenizer and run.tokenizer is None and not Path(tokenizer).exists() and is_hub_id(tokenizer):
         yield check_repository("tokenizer_config", tokenizer, "model", None, weights=False)
@@ -48,14 +52,12 @@ def findings(run: Run, settings: HFSettings) -> Iterator[Finding]:
             yield check_repository(f"dataset {spec.index}", entry.path, "dataset", entry.revision, weights=False)
 
 
-def local_model(path: Path, weights: bool) -> Iterator[Finding]:
+def local_model(key: str, path: Path, weights: bool) -> Iterator[Finding]:
     """Yield the size of a local model if its files are complete."""
     if not weights:
-        yield Finding("base_model", "ok", f"{path}: no weights needed")
+        yield Finding(key, "ok", f"{path}: no weights needed")
     elif is_complete(path):
-        yield Finding(
-            "base_model", "ok", f"{path}: {size(sum(f.stat().st_size for f in weight_files(path)))} of weights"
-        )
+        yield Finding(key, "ok", f"{path}: {size(sum(f.stat().st_size for f in weight_files(path)))} of weights")
 
 
 def weight_files(path: Path) -> list[Path]:

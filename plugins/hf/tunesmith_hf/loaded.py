@@ -12,8 +12,9 @@ from transformers import __version__
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 from transformers.utils import logging
 
-from tunesmith import ModelError, Run
+from tunesmith import ModelError, ModelSpec, Run
 from tunesmith.files.untrusted import read_json
+from tunesmith_hf.source import is_base, where_key
 
 NEW_HEADS = ("score.", "classifier.")
 """Prefixes of a score head's weights. A method that needs a score head trains it from random values."""
@@ -38,23 +39,24 @@ def check_kind(folder: str, name: str, where: str) -> None:
     if kind in CONFIG_MAPPING:  # includes types that a plugin registered
         return
     close = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING_NAMES), 1)
-    message = f"base_model {name}: transformers {__version__} does not support model_type {kind!r} of config.json"
+    message = f"{name}: transformers {__version__} does not support model_type {kind!r} of config.json"
     help = (f"did you mean {close[0]!r}? Otherwise: " if close else "") + "pip install -U transformers"
     if kind is None:
-        message, help = f"base_model {name}: config.json has no model_type", "copy the complete folder again"
+        message, help = f"{name}: config.json has no model_type", "copy the complete folder again"
     raise ModelError(message, where=where, help=help, code="model-config")
 
 
-def check(run: Run, report: dict[str, Any], name: str) -> None:
+def check(run: Run, spec: ModelSpec, report: dict[str, Any], name: str) -> None:
     """Raise ModelError for weights that are not in the files and would be random. Note unused weights."""
-    new = NEW_HEADS if run.method.head == "score" else ()
+    new = NEW_HEADS if spec.exports and is_base(spec) else ()
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(new))
     problems = [f"{len(missing)} weights are missing, the first is {missing[0]}"] if missing else []
     for key, in_files, in_model in sorted(report["mismatched_keys"], key=str)[:1]:
         problems.append(f"{key} has shape {list(in_files)} in the files and {list(in_model)} in the model")
     if problems:
-        where = run.config.place("base_model")
-        help = "copy the complete files of this config.json, or write reinit_weights: true to train from random weights"
-        raise ModelError(f"base_model {name}: {'; '.join(problems)}", where=where, help=help, code="weights")
+        where = run.config.place(spec.key)
+        help = "copy the complete files of this config.json"
+        help += ", or write reinit_weights: true to train from random weights" if is_base(spec) else ""
+        raise ModelError(f"{where_key(spec)} {name}: {'; '.join(problems)}", where=where, help=help, code="weights")
     if unused := sorted(report["unexpected_keys"]):
         run.note("unused weights", f"{len(unused)} in the files of {name} are not in the model, first {unused[0]}")

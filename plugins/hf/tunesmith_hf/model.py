@@ -3,111 +3,49 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers.utils import logging
 
 from tunesmith import (
     Batch,
     Decoder,
     EnvironmentProblem,
-    Head,
+    HeadWeights,
     Hidden,
     LanguageModel,
     ModelError,
+    ModelSpec,
     PluginError,
     RecomputingDecoder,
     Run,
-    TunesmithError,
 )
-from tunesmith_hf import HFSettings, attention, decoding, embeddings, loaded, padded
-from tunesmith_hf.source import Source, model_source, unreadable
+from tunesmith_hf import attention, decoding, padded
+from tunesmith_hf.classifier import describe
+from tunesmith_hf.source import is_base, where_key
 
-ROLES = ("policy", "reference")
 FACTORS = ("logit_scale", "lm_head_multiplier", "logits_scaling")  # Cohere; Falcon H1; Granite and HyperCLOVA
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma; RecurrentGemma; xLSTM
-
-
-def load(run: Run, role: str, settings: HFSettings) -> LanguageModel:
-    """Load base_model for a role, from safetensors only. While `run.abstract` is set, load it on the meta device.
-
-    Raise PluginError for a role other than policy and reference, because there is one base_model.
-    """
-    if role not in ROLES:
-        message = f"load_model: unsupported role {role!r}; supported: {', '.join(ROLES)}"
-        raise PluginError(message, help=f"implement load_model for role {role!r} in a plugin")
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if run.given_model is not None:
-        model = _without_weights(run.given_model) if run.abstract else run.given_model
-        module = model.module if isinstance(model, LanguageModel) else model
-        if any(".base_layer." in name for name, _ in module.named_parameters()):
-            help = "pass a model without an adapter, or merge it first with peft's model.merge_and_unload()"
-            raise ModelError("the given model already has an adapter in its layers", help=help)
-        if isinstance(model, LanguageModel):
-            return model
-        embeddings.grow(run, model, settings)
-        return HFLanguageModel(run, model)
-    where = run.config.place("base_model")
-    source = model_source(run, settings, weights=not (run.abstract or settings.reinit_weights))
-    try:
-        with source.modules():
-            model = _read(run, role, settings, source)
-    except (TunesmithError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # config.json is untrusted, and transformers may raise anything for it
-        help = "name a folder or a hub id that has config.json and .safetensors weights"
-        raise unreadable(f"base_model {source.name}", error, where, help) from error
-    embeddings.grow(run, model, settings)
-    return HFLanguageModel(run, model)
-
-
-def _read(run: Run, role: str, settings: HFSettings, source: Source) -> Any:
-    options = source.options
-    kind: Any = AutoModelForCausalLM
-    if run.method.head == "score" and role == "policy":
-        kind, options["num_labels"] = AutoModelForSequenceClassification, run.method.num_labels
-    if not source.runs_code:
-        loaded.check_kind(source.folder, source.name, run.config.place("base_model"))
-    config = AutoConfig.from_pretrained(source.folder, **options)
-    options.pop("num_labels", None)
-    config._attn_implementation = None  # let transformers choose: the file must not name an implementation
-    # Trained weights stay in float32. Frozen weights (under an adapter, or of another role) take half the memory.
-    half = run.world.half and (run.core.adapter is not None or role != "policy")
-    options |= {"dtype": torch.bfloat16 if half else torch.float32}
-    if run.abstract or settings.reinit_weights:
-        with torch.device("meta" if run.abstract else "cpu"):
-            model = kind.from_config(config, **options)
-    else:
-        options |= {"use_safetensors": True, **run.load_arguments}
-        with loaded.quiet_report():
-            model, report = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options)
-        loaded.check(run, report, source.name)
-    model.config.name_or_path = model.name_or_path = source.name  # peft saves it in adapter_config.json
-    return model
-
-
-def _without_weights(model: Any) -> Any:
-    """Return a copy of a model with its parameters on the meta device. It takes no memory, and `plan` may change it."""
-    module: nn.Module = model.module if isinstance(model, LanguageModel) else model
-    meta = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
-    return copy.deepcopy(model, meta)
 
 
 class HFLanguageModel(LanguageModel):
     """A transformers model whose body uses the engine's attention and whose head runs on selected positions."""
 
-    def __init__(self, run: Run, model: nn.Module):
-        self.module = model
+    def __init__(self, run: Run, model: nn.Module, spec: ModelSpec):
+        self.config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
+        rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        super().__init__(model, rows, getattr(self.config, "hidden_size", None))
+        self.run = run
+        self.spec = spec
         self.names = frozenset(model.state_dict())
         """Parameters and buffers of the architecture, without what plugins add."""
-        self.run = run
-        self.config: Any = model.config.get_text_config()  # type: ignore[operator,union-attr]
+        if spec.exports:
+            self.classifier = next(iter(spec.heads))
+            if is_base(spec):
+                describe(run, model, spec)
         branches = run.hooks.method.rows[0] not in ("text", "conversation")
         unsupported = padded.why_unsupported(model, self.config)
         takes_mask = unsupported is None
@@ -121,7 +59,8 @@ class HFLanguageModel(LanguageModel):
         self.ragged_prompts = self.attention not in ("padded", "dense")
         self.end_tokens = decoding.end_tokens(model)
         self.padding = padded.PaddingCount(run)
-        self.check_vocabulary()
+        if spec.shares_tokens:
+            self.check_vocabulary()
         self.check_head()
         attention.register()
         before = self.config._attn_implementation
@@ -134,14 +73,14 @@ class HFLanguageModel(LanguageModel):
 
     def check_vocabulary(self) -> None:
         """Raise ModelError if the tokenizer has ids without an embedding row."""
-        rows = self.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        tokenizer = self.run.tokenizer
+        rows, tokenizer = self.vocabulary, self.run.tokenizer
         if tokenizer is None:
             return
         tokens = max(len(tokenizer), *(number + 1 for number in getattr(tokenizer, "all_special_ids", ())), 0)
         if tokens > rows:
-            help = "the tokenizer belongs to another model: fix tokenizer_config or base_model"
-            key = "tokenizer_config" if self.run.core.tokenizer_config else "base_model"
+            keys = f"tokenizer_config or {where_key(self.spec)}"
+            help = f"the tokenizer belongs to another model: fix {keys}"
+            key = "tokenizer_config" if self.run.core.tokenizer_config and is_base(self.spec) else self.spec.key
             where = self.run.config.place(key)
             message = f"the tokenizer has {tokens:,} tokens, but the model has {rows:,} embedding rows"
             raise ModelError(message, where=where, help=help, code="tokenizer")
@@ -151,7 +90,7 @@ class HFLanguageModel(LanguageModel):
         head = self.module.get_output_embeddings()  # type: ignore[operator]
         name = next((name for name, module in self.module.named_modules() if module is head), "")
         if "." in name:
-            where = self.run.config.place("base_model")
+            where = self.run.config.place(self.spec.key)
             message = f"the head of {type(self.module).__name__} has more layers than {name}"
             raise ModelError(message, where=where, code="architecture", help="choose a model with a single-layer head")
 
@@ -241,18 +180,20 @@ class HFLanguageModel(LanguageModel):
         caps = (getattr(self.config, name, None) for name in CAPS)
         return factor / scaling if divides else factor * scaling, next(filter(None, caps), None)
 
-    def head(self) -> Head | None:
+    def head(self) -> HeadWeights | None:
         head = self.module.get_output_embeddings()  # type: ignore[operator]
         # Any other class is an adapter, quantized or sharded. A replaced forward or a hook is a patch.
         if type(head) is not nn.Linear or "forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks:
             return None
         if is_traceable_wrapper_subclass(head.weight):  # a shard, or quantized numbers
             return None
-        return Head(head.weight, head.bias, *self.scaling())
+        return HeadWeights(head.weight, head.bias, *self.scaling())
 
     def scores(self, hidden: Tensor) -> Tensor:
-        head = getattr(self.module, "score", None)
-        return head(hidden) if head is not None else super().scores(hidden)
+        module: Any = self.module
+        name = next((name for name in ("score", "classifier") if hasattr(module, name)), None)  # GPT-NeoX: classifier
+        # Looked up at each call, because an adapter replaces it.
+        return getattr(module, name)(hidden) if name else super().scores(hidden)
 
     def plain_logits(self, tokens: Tensor) -> Tensor:
         with self.attending(self.own_attention):

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunesmith import EnvironmentProblem, ModelError, Run, TunesmithError
+from tunesmith import EnvironmentProblem, ModelError, ModelSpec, Run, TunesmithError
 from tunesmith.redact import redact
 from tunesmith_hf import HFSettings
 from tunesmith_hf.scan import check_all_weights, named_weights, scan
@@ -19,10 +19,11 @@ TEXTS = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 
 
 class Folders:
-    """The folders of a run's hub models by id, so that its tokenizer and model are of one commit if a branch moves."""
+    """The folders of a run's hub models by id and revision, so that tokenizer and model are of one commit if a
+    branch moves in between."""
 
     def __init__(self, run: Run):
-        self.by_id: dict[str, Path] = {}
+        self.by_id: dict[tuple[str, str | None], Path] = {}
 
 
 class Source(NamedTuple):
@@ -46,20 +47,34 @@ class Source(NamedTuple):
         return own_modules()
 
 
-def model_source(run: Run, settings: HFSettings, weights: bool) -> Source:
-    """Return the source of base_model. Raise SafetyError or ModelError."""
-    where = run.config.place("base_model")
-    trust, name = settings.remote_code, run.core.base_model
+def model_source(run: Run, settings: HFSettings, spec: ModelSpec, weights: bool) -> Source:
+    """Return the source of a model. Only the code of base_model can be permitted. Raise SafetyError or ModelError."""
+    where, name = run.config.place(spec.key), spec.path
+    trust = settings.remote_code if is_base(spec) else None
     if trust:
         check_place(run, trust)
-    revision = trust.revision if trust else settings.revision_of_model
+    revision = trust.revision if trust else revision_of(spec, settings)
     folder = _folder(run, name, revision, where, code=trust is not None)
-    code = scan_model(run, folder, trust, where, name)
+    code = scan_source(run, folder, trust, spec)
     if weights:
         if not Path(name).is_dir():
             _download(name, folder.name, sorted(named_weights(folder, where)) or ["model.safetensors"], where)
         check_all_weights(folder, where)
     return _source(folder, name, code)
+
+
+def is_base(spec: ModelSpec) -> bool:
+    """Return True for base_model: the policy and its reference."""
+    return spec.name in ("policy", "reference")
+
+
+def where_key(spec: ModelSpec) -> str:
+    """Return the YAML key of a model as text."""
+    return spec.key if isinstance(spec.key, str) else ".".join(map(str, spec.key))
+
+
+def revision_of(spec: ModelSpec, settings: HFSettings) -> str | None:
+    return spec.revision or (settings.revision_of_model if is_base(spec) else None)
 
 
 def tokenizer_source(run: Run, settings: HFSettings) -> Source:
@@ -68,17 +83,21 @@ def tokenizer_source(run: Run, settings: HFSettings) -> Source:
     Raise SafetyError or ModelError.
     """
     if not run.core.tokenizer_config:
-        return model_source(run, settings, weights=False)
+        return model_source(run, settings, run.policy_spec, weights=False)
     name, where = run.core.tokenizer_config, run.config.place("tokenizer_config")
     folder = _folder(run, name, None, where, code=False)
     scan(folder, where, "choose another tokenizer: code of tokenizer_config never runs", None)
     return Source(str(folder), redact(name), False)
 
 
-def scan_model(run: Run, folder: Path, trust: RemoteCode | None, where: str, name: str) -> dict[str, bytes] | None:
-    """Scan the folder of base_model and return its permitted code. Raise SafetyError or ModelError."""
+def scan_source(run: Run, folder: Path, trust: RemoteCode | None, spec: ModelSpec) -> dict[str, bytes] | None:
+    """Scan the folder of a model and return its permitted code. Raise SafetyError or ModelError."""
+    where = run.config.place(spec.key)
+    if not is_base(spec):
+        scan(folder, where, f"choose another model: code of {where_key(spec)} never runs", None)
+        return None
     if trust is None:
-        scan(folder, where, f"{advice(name)}; or remove it from the file", None)
+        scan(folder, where, f"{advice(spec.path)}; or remove it from the file", None)
         if files := sorted(path.name for pattern in ("*.py", "custom_generate/*.py") for path in folder.glob(pattern)):
             run.note("code in base_model", f"not run: {', '.join(files)}")
         return None
@@ -101,13 +120,13 @@ def _folder(run: Run, name: str, revision: str | None, where: str, code: bool) -
     if Path(name).is_dir():
         return Path(name)
     folders = run.owned(Folders).by_id
-    if name not in folders:
+    if (name, revision) not in folders:
         folder = _download(name, revision, [*TEXTS, *(["*.py"] if code else [])], where)
         if revision and re.fullmatch("[0-9a-f]{40}", revision) and folder.name != revision:
             raise ModelError(f"{name}: asked for commit {revision}, but got {folder.name}", where=where)
-        folders[name] = folder
+        folders[name, revision] = folder
         run.note(name, f"commit {folder.name} of the hub")
-    return folders[name]
+    return folders[name, revision]
 
 
 def _download(name: str, revision: str | None, patterns: list[str], where: str) -> Path:

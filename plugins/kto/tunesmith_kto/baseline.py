@@ -115,6 +115,7 @@ def keep_only(batch: Batch, kept: dict[int, int]) -> None:
     batch.reference = None if batch.reference is None else batch.reference[index]
     points = place[batch.point_at] >= 0
     batch.point_at, batch.point_sequence = place[batch.point_at[points]], batch.point_sequence[points]
+    batch.last_at = place[batch.last_at]
     starts, new = [0], {old: new for new, old in enumerate(numbers)}
     for number in numbers:
         starts.append(starts[-1] + kept[number])

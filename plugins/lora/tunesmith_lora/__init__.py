@@ -83,10 +83,10 @@ def diagnose(run: Run) -> Iterator[Finding]:
 
 
 @hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
     from tunesmith_lora.adapter import add
 
-    return add(run, model, run.settings(LoraSettings))
+    return add(run, model, run.settings(LoraSettings)) if name == "policy" else model
 
 
 @hookimpl
@@ -104,11 +104,14 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
 
 
 def options(
-    settings: LoraSettings, head: str, rows: dict[str, list[int]] | None = None, left_out: list[str] | None = None
+    settings: LoraSettings,
+    classifier: bool,
+    rows: dict[str, list[int]] | None = None,
+    left_out: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments of peft's LoraConfig. A score head is trained completely.
+    """Return the arguments of peft's LoraConfig. The head of a classifier is trained completely.
 
-    `head` is "lm" or "score". `rows` maps the names of modules to the rows that are trained. `left_out` lists the
+    `rows` maps the names of modules to the rows that are trained. `left_out` lists the
     modules without an adapter.
     """
     return {
@@ -121,5 +124,5 @@ def options(
         "trainable_token_indices": rows,
         "use_rslora": settings.peft_use_rslora,
         "use_dora": settings.peft_use_dora,
-        "task_type": "CAUSAL_LM" if head == "lm" else "SEQ_CLS",
+        "task_type": "SEQ_CLS" if classifier else "CAUSAL_LM",
     }

@@ -42,7 +42,9 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
                 if left_out:
                     kinds = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
                     run.note("layers without an adapter", f"{kinds} ({len(left_out)} in all), which can't have one")
-                wrapped = get_peft_model(model, LoraConfig(**options(settings, run.method.head, rows, left_out)))
+                wrapped = get_peft_model(
+                    model, LoraConfig(**options(settings, run.method.exports is not None, rows, left_out))
+                )
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise
@@ -52,7 +54,7 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     if settings.lora_model_dir and run.needs.reference:
         wrapped.load_adapter(settings.lora_model_dir, REFERENCE, is_trainable=False)
         reference = functools.partial(original_adapter, wrapped)
-    run.adapter = Adapter("lora", wrapped.disable_adapter, reference)
+    run.adapter = Adapter("lora", wrapped.disable_adapter, reference, settings.lora_model_dir)
     unwrapped: nn.Module = wrapped.get_base_model()
     # nn.Module.__setattr__ would register the wrapper as a child, which contains this module: a cycle.
     object.__setattr__(unwrapped, "_peft_wrapper", wrapped)

@@ -36,7 +36,7 @@ plugin = Plugin(
 
 @hookimpl
 def validate(run: Run) -> None:
-    if run.method.head != "lm":
+    if run.method.exports is not None:
         key = "log_entropy" if run.settings(PredictionSettings).log_entropy else "log_token_accuracy"
         raise run.config.error(key, "has no effect: a model with a score head does not predict tokens", "drop the key")
 

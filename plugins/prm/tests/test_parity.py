@@ -45,7 +45,7 @@ def test_loss_and_gradients_equal_those_of_a_padded_token_classifier(
     policy = build_policy(run)
     policy.model.train()  # the dropout of the class before its head is not applied
     examples = list(run.data.train)
-    batch = collate(examples, score_points=True)
+    batch = collate(examples)
     terms_of_step = run.hooks.compute_loss(run, policy, policy(batch), batch)
     loss = terms_of_step["steps"].sum / batch.counts["tokens"]
     loss.backward()

@@ -1,4 +1,4 @@
-"""A saved process reward model gives the same scores in transformers and peft, and transformers is left unchanged."""
+"""A saved process reward model gives the same scores in transformers and peft."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import AutoModelForTokenClassification
 
 from plugins.prm.tests.scoring import classifier, padded
 from tests import rows, tiny
-from tunesmith import ModelError, TunesmithError, build_policy, collate
+from tunesmith import ModelError, build_policy, collate
 from tunesmith.api import prepare
 
 
@@ -20,7 +20,7 @@ def our_scores(result: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     examples = list(result.policy.run.data.train)
     result.policy.model.eval()
     with torch.no_grad():
-        return result.policy(collate(examples, score_points=True)).scores, padded(examples)
+        return result.policy(collate(examples)).heads["score"], padded(examples)
 
 
 def scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -63,23 +63,6 @@ def test_the_head_of_a_classifier_is_kept_and_trained_with_its_bias(tmp_path: Pa
     assert result.policy.run.notes["score head"] == "from base_model; trained"
     trained = tiny.weights(tmp_path / "out")
     assert all((trained[name] - initial[name]).abs().max() <= 1e-5 for name in ("score.weight", "score.bias"))
-
-
-def test_transformers_builds_sequence_classifiers_again_after_loading(tmp_path: Path) -> None:
-    def built_class() -> str:
-        return type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "model-llama", num_labels=2)).__name__
-
-    with prepare(tiny.start(rows.config(tmp_path, "prm"))).alive() as run:
-        assert type(build_policy(run).model).__name__ == "LlamaForTokenClassification"
-        assert built_class() == "LlamaForSequenceClassification"
-    weights = tmp_path / "model-llama/model.safetensors"
-    content = weights.read_bytes()
-    run = prepare(tiny.start(rows.config(tmp_path, "prm")))
-    weights.write_bytes(content[: len(content) // 2])
-    with pytest.raises(TunesmithError):
-        build_policy(run)
-    weights.write_bytes(content)
-    assert built_class() == "LlamaForSequenceClassification"
 
 
 def test_an_architecture_without_token_classifiers_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_shared_prompt_equals_a_repeated_one(adapter: str | None, tmp_path: Pa
     policy = build_policy(run)
     steps = []
     for share in (True, False):
-        batch = collate(list(run.data.train), share=share, score_points=True)
+        batch = collate(list(run.data.train), share=share)
         loss = run.hooks.compute_loss(run, policy, policy(batch), batch)["steps"].sum / batch.counts["tokens"]
         loss.backward()
         gradients = [p.grad for p in policy.model.parameters() if p.grad is not None]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunesmith import Method, Needs, Plugin, Settings, hookimpl
+from tunesmith import Head, Method, Needs, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from torch import nn
-
-    from tunesmith import Batch, LanguageModel, Output, Run, Term
+    from tunesmith import Batch, Output, Term
 
 
 class ProcessRewardSettings(Settings):
@@ -24,32 +20,15 @@ class ProcessRewardSettings(Settings):
 plugin = Plugin(
     settings=ProcessRewardSettings,
     switches=("process_reward_model",),
-    method=Method(rows=("stepwise",), head="score", num_labels=2),
-    needs=Needs(scores=True),
+    method=Method(rows=("stepwise",), exports="token_classifier"),
+    heads={"score": Head(labels=2, at="points", names=("wrong", "right"))},
+    needs=Needs(heads=("score",)),
     metrics=("steps", "accuracy"),
 )
-
-
-@hookimpl(wrapper=True)
-def load_model(run: Run, role: str) -> Generator[None, LanguageModel, LanguageModel]:
-    """Load a token classifier as the model with a score head: it has a label for each token, not for a sequence."""
-    from tunesmith_prm.head import by_any_name, token_classifiers
-
-    with token_classifiers(run, role):
-        return by_any_name((yield))
-
-
-@hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Write the names of the labels into the model's config. Changes no weights."""
-    from tunesmith_prm.head import describe
-
-    describe(run, model)
-    return model
 
 
 @hookimpl
 def compute_loss(out: Output, batch: Batch) -> dict[str, Term]:
     from tunesmith_prm.loss import terms
 
-    return terms(out.scores.float(), batch.columns["label"])
+    return terms(out.heads["score"].float(), batch.columns["label"])

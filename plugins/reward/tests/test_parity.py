@@ -51,7 +51,7 @@ def test_loss_and_gradients_equal_those_of_trl(case: str, architecture: str, tmp
     run = prepare(tiny.start(rows.config(tmp_path, "reward", architecture=architecture, **CASES[case])))
     policy = build_policy(run)
     examples = list(run.data.train)
-    batch = collate(examples, score_points=True)
+    batch = collate(examples)
     terms = run.hooks.compute_loss(run, policy, policy(batch), batch)
     loss = torch.stack([term.sum / len(examples) for term in terms.values() if not term.metric]).sum()
     loss.backward()

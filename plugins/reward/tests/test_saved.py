@@ -20,8 +20,8 @@ def our_scores(result: Any) -> tuple[torch.Tensor, list[list[int]]]:
     examples = list(result.policy.run.data.train)
     result.policy.model.eval()
     with torch.no_grad():
-        batch = collate(examples, score_points=True)
-        return result.policy(batch).scores[:, 0], sequences(examples)
+        batch = collate(examples)
+        return result.policy(batch).heads["score"][:, 0], sequences(examples)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3", "gpt_neox"])
@@ -85,7 +85,7 @@ def test_without_a_usable_pad_token_none_is_saved_and_single_answers_are_scored_
     ends = tiny.tokenizer().convert_tokens_to_ids("<|im_end|>")
     (folder / "config.json").write_text(json.dumps(model_config | {"pad_token_id": ends}))
     result = tiny.train(rows.config(tmp_path, "reward"))
-    warnings = [text for name, text in result.policy.run.notes.items() if name.endswith("reward_model")]
+    warnings = [text for name, text in result.policy.run.notes.items() if name.endswith("base_model")]
     assert len(warnings) == 1 and warnings[0].startswith(message) and "special_tokens: {pad_token:" in warnings[0]
     ours, texts = our_scores(result)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
@@ -100,7 +100,7 @@ def test_held_out_pairs_have_the_metrics_of_training(tmp_path: Path) -> None:
     line = tiny.metrics(tmp_path / "out")[-1]
     examples = list(result.policy.run.data.eval)
     with torch.no_grad():
-        rewards = result.policy(collate(examples, score_points=True)).scores[:, 0].view(-1, 2)
+        rewards = result.policy(collate(examples)).heads["score"][:, 0].view(-1, 2)
     gap = rewards[:, 0] - rewards[:, 1]
     expected = {
         "accuracy": (gap > 0).float().mean(), "margin": gap.mean(), "min_reward": rewards.min(),

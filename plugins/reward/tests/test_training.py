@@ -58,7 +58,7 @@ def test_a_shared_prompt_equals_a_repeated_one(adapter: str | None, architecture
             p.data += 0.02 * torch.randn_like(p) if "lora_B" in name else 0.0
     steps = {}
     for share in (True, False):
-        batch = collate(list(run.data.train), share=share, score_points=True)
+        batch = collate(list(run.data.train), share=share)
         terms = run.hooks.compute_loss(run, policy, policy(batch), batch)
         loss = torch.stack([term.sum for term in terms.values() if not term.metric]).sum() / batch.examples
         loss.backward()

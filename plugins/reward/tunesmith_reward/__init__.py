@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat
 
-from tunesmith import Method, Needs, Plugin, Settings, hookimpl
+from tunesmith import Head, Method, Needs, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from tunesmith import Batch, Output, Run, StepRecord, Term
 
 
@@ -27,19 +25,11 @@ class RewardSettings(Settings):
 plugin = Plugin(
     settings=RewardSettings,
     switches=("reward_model",),
-    method=Method(rows=("pair",), head="score", num_labels=1),
-    needs=Needs(scores=True),
+    method=Method(rows=("pair",), exports="sequence_classifier"),
+    heads={"score": Head(at="last", names=("reward",))},
+    needs=Needs(heads=("score",)),
     metrics=("bradley_terry", "centering", "accuracy", "margin", "mean_reward", "min_reward", "max_reward"),
 )
-
-
-@hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Write the label and the pad token into the model's config. Changes no weights."""
-    from tunesmith_reward.head import describe
-
-    describe(run, model)
-    return model
 
 
 @hookimpl
@@ -47,9 +37,10 @@ def compute_loss(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
     from tunesmith_reward.extremes import Extremes
     from tunesmith_reward.loss import terms
 
-    run.owned(Extremes).watch(out.scores, batch)
+    scores = out.heads["score"]
+    run.owned(Extremes).watch(scores, batch)
     coefficient = run.settings(RewardSettings).center_rewards_coefficient
-    return terms(out.scores[:, 0].float(), batch.columns.get("margin"), coefficient)
+    return terms(scores[:, 0].float(), batch.columns.get("margin"), coefficient)
 
 
 @hookimpl

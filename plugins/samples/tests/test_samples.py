@@ -180,7 +180,7 @@ def test_settings_without_effect_are_refused(tmp_path: Path) -> None:
 
 SCORES = """
 from tunesmith import Method, Plugin, hookimpl
-plugin = Plugin(answers={"rl": ("scores",)}, method=Method(rows=("conversation",), head="score"))
+plugin = Plugin(answers={"rl": ("scores",)}, method=Method(rows=("conversation",), exports="sequence_classifier"))
 @hookimpl
 def compute_loss(): ...
 """

@@ -40,7 +40,7 @@ plugin = Plugin(
 def validate(run: Run) -> None:
     settings = run.settings(SampleSettings)
     errors = []
-    if run.method.head != "lm":
+    if run.method.exports is not None:
         message = "has no effect: a model with a score head does not generate text"
         help = "remove the key; eval_accuracy and the reward metrics evaluate such a model"
         errors.append(run.config.error("generate_samples", message, help))

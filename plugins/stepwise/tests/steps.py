@@ -2,14 +2,19 @@
 
 import torch.nn.functional as F
 
-from tunesmith import Method, Needs, Plugin, Term, hookimpl
+from tunesmith import Head, Method, Needs, Plugin, Term, hookimpl
 
-plugin = Plugin(answers={"rl": ("steps",)}, method=Method(rows=("stepwise",), head="score"), needs=Needs(scores=True))
+plugin = Plugin(
+    answers={"rl": ("steps",)},
+    method=Method(rows=("stepwise",)),
+    heads={"step": Head(at="points")},
+    needs=Needs(heads=("step",)),
+)
 
 
 @hookimpl
 def compute_loss(out, batch):
-    scores = out.scores[:, 0]  # [M], and M is the number of weighted tokens N
+    scores = out.heads["step"][:, 0]  # [M], and M is the number of weighted tokens N
     labels = batch.columns["label"]
     right = Term(((scores > 0) == (labels > 0)).sum(), "tokens", metric=True)
     return {

@@ -126,7 +126,7 @@ def test_no_row_ends_in_a_traceback_and_every_label_is_at_a_score_point(name: st
     except DataError as error:
         assert [p.where for p in error.problems] == ["f:1"]
         return
-    batch = collate([example], score_points=True)
+    batch = collate([example])
     assert len(batch.point_at) == len(batch.target_ids) == len(row["labels"])
     assert batch.columns["label"].tolist() == [float(label) for label in row["labels"]]
 

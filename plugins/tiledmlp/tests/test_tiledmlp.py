@@ -73,18 +73,18 @@ def results(model: Any) -> list[Tensor]:
 @pytest.mark.parametrize("make", [llama, neox, lambda: wrap(llama())], ids=["llama", "neox", "adapter"])
 @pytest.mark.parametrize("shards", [None, 1, 5, 100])
 def test_outputs_and_gradients_are_unchanged(make: Any, shards: int | None) -> None:
-    tiled = tunesmith_tiledmlp.patch_model(run(shards), make())
+    tiled = tunesmith_tiledmlp.patch_model(run(shards), "policy", make())
     torch.testing.assert_close(results(tiled), results(make()), atol=1e-6, rtol=0)
 
 
 def test_adapters_can_be_added_afterwards() -> None:
-    tiled = wrap(tunesmith_tiledmlp.patch_model(run(4), llama()))
+    tiled = wrap(tunesmith_tiledmlp.patch_model(run(4), "policy", llama()))
     torch.testing.assert_close(results(tiled), results(wrap(llama())), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("shards", "longest"), [(None, 13), (10, 4)])  # 37 tokens, hidden size 16: 3 chunks
 def test_intermediate_activations_exist_for_one_chunk_only(shards: int | None, longest: int) -> None:
-    model: Any = tunesmith_tiledmlp.patch_model(run(shards), llama())
+    model: Any = tunesmith_tiledmlp.patch_model(run(shards), "policy", llama())
     chunk_lengths: list[int] = []
     for layer in model.model.layers:
         layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: chunk_lengths.append(inputs[0].shape[-2]))
@@ -101,7 +101,7 @@ def test_intermediate_activations_exist_for_one_chunk_only(shards: int | None, l
 
 
 def test_copy_uses_its_own_weights() -> None:
-    model: Any = tunesmith_tiledmlp.patch_model(run(), llama())
+    model: Any = tunesmith_tiledmlp.patch_model(run(), "policy", llama())
     model_copy = copy.deepcopy(model)
     before = model_copy(IDS).logits
     with torch.no_grad():
@@ -112,17 +112,17 @@ def test_copy_uses_its_own_weights() -> None:
 
 def test_patch_is_recorded_exclusive_and_can_be_undone() -> None:
     this, model = run(), llama()
-    tunesmith_tiledmlp.patch_model(this, model)
+    tunesmith_tiledmlp.patch_model(this, "policy", model)
     assert [(p.target, p.applied) for p in this.patches.entries] == [("LlamaMLP.forward", 2)]
     with pytest.raises(PluginError, match="patched by both"):
-        tunesmith_tiledmlp.patch_model(this, model)
+        tunesmith_tiledmlp.patch_model(this, "policy", model)
     this.patches.undo()
     assert all("forward" not in vars(layer.mlp) for layer in model.model.layers)
 
 
 def test_model_without_mlps_is_an_error() -> None:
     with pytest.raises(PluginError, match="matched nothing"):
-        tunesmith_tiledmlp.patch_model(run(), nn.Linear(2, 2))
+        tunesmith_tiledmlp.patch_model(run(), "policy", nn.Linear(2, 2))
 
 
 def test_mlp_that_is_not_a_function_of_each_token_is_refused() -> None:
@@ -136,6 +136,6 @@ def test_mlp_that_is_not_a_function_of_each_token_is_refused() -> None:
 
     x = torch.ones(4, 2)
     with pytest.raises(PluginError, match="RoutingMLP"):
-        tunesmith_tiledmlp.patch_model(run(), RoutingMLP())(x)
+        tunesmith_tiledmlp.patch_model(run(), "policy", RoutingMLP())(x)
     with pytest.raises(PluginError, match="ResidualMLP"):
-        tunesmith_tiledmlp.patch_model(run(), ResidualMLP())(x, x)
+        tunesmith_tiledmlp.patch_model(run(), "policy", ResidualMLP())(x, x)

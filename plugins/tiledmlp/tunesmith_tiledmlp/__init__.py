@@ -27,12 +27,13 @@ plugin = Plugin(settings=TiledMLPSettings, switches=("tiled_mlp",))
 
 
 @hookimpl
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
     from tunesmith_tiledmlp.tile import find_mlps, tiled
 
     shards = run.settings(TiledMLPSettings).tiled_mlp_num_shards
     # One entry per class, so that a patch of the same class by another plugin is detected. The entry without modules
     # makes replace_in raise an error for a model without MLPs.
-    for name, modules in find_mlps(model).items() or [("*MLP", [])]:
-        run.patches.replace_in(modules, "forward", lambda module: tiled(module.forward, shards), f"{name}.forward")
+    of = "" if name == "policy" else f" of {name}"
+    for kind, modules in find_mlps(model).items() or [("*MLP", [])]:
+        run.patches.replace_in(modules, "forward", lambda module: tiled(module.forward, shards), f"{kind}.forward{of}")
     return model

@@ -2,13 +2,14 @@
 
 import torch.nn.functional as F
 
-from tunesmith import Example, Method, Needs, Plugin, Term, hookimpl
+from tunesmith import Example, Head, Method, Needs, Plugin, Term, hookimpl
 
 plugin = Plugin(
     answers={"rl": ("scores",)},
     strategies={"pair": ("scored_pair",)},
-    method=Method(rows=("pair",), head="score"),
-    needs=Needs(scores=True),
+    method=Method(rows=("pair",)),
+    heads={"score": Head(at="last")},
+    needs=Needs(heads=("score",)),
 )
 
 
@@ -21,5 +22,5 @@ def build_dataset(run, rows):
 
 @hookimpl
 def compute_loss(out, batch):
-    scores = out.scores[:, 0].view(-1, 2)
+    scores = out.heads["score"][:, 0].view(-1, 2)
     return {"ranking": Term(-F.logsigmoid(scores[:, 0] - scores[:, 1]).sum(), "examples")}

@@ -1,20 +1,28 @@
-"""Train a value head on the last layer that predicts the negative loss of each token, and save it nowhere."""
+"""Train a value head next to any method: it predicts the share of a sequence's tokens that are still to come."""
 
-from torch import nn
+import torch
 
-from tunesmith import Needs, Plugin, Term, hookimpl
-
-plugin = Plugin(needs=Needs(logps=True, hidden=(-1,)), after=("lora",))  # which freezes everything else
+from tunesmith import Head, Needs, Plugin, Settings, Term, hookimpl
 
 
-@hookimpl
-def patch_model(model):
-    model.value = nn.Linear(model.config.hidden_size, 1)
-    return model
+class ValueSettings(Settings):
+    value_weight: float = 0.5
+
+
+plugin = Plugin(settings=ValueSettings, heads={"value": Head(at="tokens", bias=True)}, needs=Needs(heads=("value",)))
 
 
 @hookimpl(wrapper=True)
-def compute_loss(policy, out):
+def compute_loss(run, out, batch):
     terms = yield
-    values = policy.model.value(out.hidden[-1])[:, 0]
-    return terms | {"value": Term((values - out.logps.detach()).square().sum(), "tokens")}
+    lengths = torch.bincount(batch.sequence, minlength=batch.sequences)
+    first = lengths.cumsum(0) - lengths
+    place = torch.arange(len(batch.sequence), device=lengths.device) - first[batch.sequence]
+    to_come = 1 - place / lengths[batch.sequence]
+    error = (out.heads["value"][:, 0].float() - to_come).square().sum()
+    return terms | {"value": Term(run.settings(ValueSettings).value_weight * error, "tokens")}
+
+
+@hookimpl
+def save_model(policy, path):
+    policy.save_heads(path, "value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tunesmith.plugins.dispatch import spec
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from tunesmith_engine.model.policy import Policy
     from tunesmith_engine.model.scoring import OutputHead, Scorer
 
+    from tunesmith.plugins.models import ModelSpec
     from tunesmith.run import Run
-
-Role = Literal["policy", "reference", "teacher", "critic", "reward"]
 
 
 @spec("one", default="model.data_parallelism")
@@ -37,42 +36,44 @@ def build_parallelism(run: Run) -> Parallelism:
 
 @spec("all")
 def configure(run: Run) -> None:
-    """Change how the model is loaded: add load arguments to `run.load_arguments`, patch classes with `run.patches`.
+    """Prepare the run for loading its models: patch classes with `run.patches`, register state.
 
     When: once, before weights are read. Answers: all.
 
     Example:
         @hookimpl
         def configure(run):
-            run.load_arguments["quantization_config"] = make_config(run.settings(Settings))
+            run.register_state("my_average", Average())
     """
 
 
-@spec("one")
-def load_model(run: Run, role: Role) -> LanguageModel:
-    """Return the model for a role as a LanguageModel: the unwrapped module, and how the engine calls it.
+@spec("keyed")
+def load_model(run: Run, spec: ModelSpec) -> LanguageModel:
+    """Return the model of a spec as a LanguageModel: the unwrapped module, and how the engine calls it.
 
-    When: once for the policy, and once for each further role that is needed. Give it the head `run.method.head`. If
-    `run.abstract` is set, build it on the meta device, without weights. Answers: one.
+    When: for the policy, then for the reference if it is a model of its own, then for each model that a plugin asked
+    for with `run.load_model`. If `run.abstract` is set, build it on the meta device, without weights. A wrapper may
+    change the spec. Answers: keyed by what the path of the spec names, as declared in `Plugin.models`.
 
     Example:
         @hookimpl
-        def load_model(run, role):
-            return MyLanguageModel(MyModel.from_folder(run.core.base_model))
+        def load_model(run, spec):
+            return MyLanguageModel(MyModel.from_folder(spec.path))
     """
 
 
 @spec("chain")
-def patch_model(run: Run, model: nn.Module) -> nn.Module:
-    """Return the policy's unwrapped module after a change: add an adapter, replace kernels, freeze parameters.
+def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
+    """Return a model's unwrapped module after a change: replace kernels; add an adapter to the policy.
 
-    When: after load_model for the policy, before devices and sharding. For an adapter that can be switched off, set
-    `run.adapter = Adapter(...)`; the policy without it is then the reference. Answers: chain, in call order.
+    When: for each model after it is loaded, before devices and sharding. `name` is that of its spec. For an adapter
+    that can be switched off, set `run.adapter = Adapter(...)`; the policy without it is then the reference. All models
+    but the policy are frozen afterwards. Answers: chain, in call order.
 
     Example:
         @hookimpl
-        def patch_model(run, model):
-            return MyAdapter(model)
+        def patch_model(run, name, model):
+            return MyAdapter(model) if name == "policy" else model
     """
 
 

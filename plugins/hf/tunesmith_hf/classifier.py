@@ -1,33 +1,41 @@
-"""Describe the score head in the config of the saved model, so that transformers computes the same scores."""
+"""Describe the head of a classifier in the config of its model, so that transformers computes the same scores."""
 
 from __future__ import annotations
 
 from itertools import islice
 from typing import Any
 
-from tunesmith import Run
+from tunesmith import ModelSpec, Run
 
 SAMPLED = 256
 """Number of examples whose last tokens are checked."""
 
 
-def describe(run: Run, model: Any) -> None:
-    """Set the label and the pad token in the model's config, and note whether the head is new.
+def describe(run: Run, model: Any, spec: ModelSpec) -> None:
+    """Set the labels in the model's config, and note whether the head is new."""
+    loaded = type(model).__name__ in (model.config.architectures or ())
+    origin = "from base_model" if loaded else "new, with random weights"
+    run.note("score head", f"{origin}; trained{' fully, in addition to the adapter' if run.core.adapter else ''}")
+    if names := next(iter(spec.heads.values())).names:
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: number for number, name in enumerate(names)}
+    if spec.exports == "sequence_classifier":
+        set_pad_token(run, model)
+
+
+def set_pad_token(run: Run, model: Any) -> None:
+    """Set the pad token in the model's config.
 
     transformers reads the score at the last token that is not padding. If answers end with the pad token, it would read
     the score at the token before. The config then names no pad token, and answers are scored correctly one at a time.
     """
-    loaded = type(model).__name__ in (model.config.architectures or ())
-    origin = "from base_model" if loaded else "new, with random weights"
-    run.note("score head", f"{origin}; trained{' fully, in addition to the adapter' if run.core.adapter else ''}")
-    model.config.id2label, model.config.label2id = {0: "reward"}, {"reward": 0}
     pad = run.tokenizer.pad_token_id
     problem = "the tokenizer has no pad token" if pad is None else None
     if pad is not None and pad in last_tokens(run):
         pad, problem = None, f"answers end with the pad token {run.tokenizer.pad_token}"
     if problem:
         help = "write special_tokens: {pad_token: ...} with a token that does not end answers"
-        run.warn("reward_model", f"{problem}, so transformers can score only one answer at a time; {help}")
+        run.warn("base_model", f"{problem}, so transformers can score only one answer at a time; {help}")
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = pad
 
