@@ -139,7 +139,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "a run that fails": (["train", "run.yaml", "fail_at=1"], 6),
     "a run that fails, with its traceback": (["--traceback", "train", "run.yaml", "fail_at=2"], 6),
     "a run that fails, for programs": (["--format", "json", "train", "run.yaml", "fail_at=1"], 6),
-    "a logger that is muted": (["train", "run.yaml", "fail_at=1", "plugins=[./muted.py]"], 0),
+    "a logger that fails": (["train", "run.yaml", "fail_at=1", "plugins=[./muted.py]"], 0),
     "a wrong value": (["check", "run.yaml", f"max_steps={ADDRESS}"], 2),
     "data that is not there": (["check", "run.yaml", f"datasets.0.path={ADDRESS}"], 3),
     "a model that is not there": (["check", "run.yaml", f"base_model={ADDRESS}"], 4),
@@ -188,7 +188,10 @@ def test_training_from_python_prints_no_secret(project: Path, capsys: pytest.Cap
     (project.parent / "muted.py").write_text(silent, encoding="utf-8")
     tiny.train(project, "plugins=[./muted.py]", "fail_at=1")
     captured = capsys.readouterr()
-    assert "a note: ***" in captured.out and "is muted: RuntimeError: could not reach https://***@host" in captured.err
+    assert (
+        "a note: ***" in captured.out
+        and "failed in on_step: RuntimeError: could not reach https://***@host" in captured.err
+    )
     assert not leaks(project.parent, captured.out, captured.err)
 
 
