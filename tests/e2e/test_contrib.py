@@ -163,6 +163,13 @@ def test_method_on_the_page_trains_pairs(tmp_path: Path) -> None:
     assert lines[-1]["loss"] < lines[0]["loss"] and "accuracy" in lines[0]
 
 
+def test_hook_on_the_page_is_answered_by_another_plugin(tmp_path: Path) -> None:
+    plugins = [page_plugin(name, tmp_path) for name in ("greeter.py", "formal.py")]
+    result = tiny.train(tiny.sft_config(tmp_path, plugins=plugins, max_steps=1))
+    notes = json.loads((result.output_dir / "run.json").read_text("utf-8"))["notes"]
+    assert notes["greeting"] == "Good morning, world."
+
+
 def test_patch_on_the_page_is_applied_and_undone(tmp_path: Path) -> None:
     plugin = page_plugin("half_mlp.py", tmp_path)
     result = tiny.train(tiny.sft_config(tmp_path, plugins=[plugin], max_steps=1))

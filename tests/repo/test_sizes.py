@@ -13,7 +13,7 @@ from tests.repo.source import docstrings, plugin_folders, python_files, short, t
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = 3400
+CODE_LINES = 3750
 """The maximum lines of code of the core, and of the engine, without comments and docstrings."""
 PYPROJECT_LINES = 25
 NOT_CODE = {
