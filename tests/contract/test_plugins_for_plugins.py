@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tunesmith_engine.checkpoint.resume import changed_plugins, versions
 
 from tests import tiny
 from tests.contract.fakes import BASE, distribution, error_of, load, local_plugin, write
@@ -18,7 +19,6 @@ from tunesmith import prepare
 from tunesmith.cli import main
 from tunesmith.plugins import discovery
 from tunesmith.run import Run
-from tunesmith_engine.checkpoint.resume import changed_plugins, versions
 
 PLUGINS = ROOT / "tests/contract/plugins"
 BOTH = BASE + "plugins: [./tools_env.py, ./shout_tool.py]\n"
