@@ -57,7 +57,8 @@ need. `tunesmith plugins` lists what is installed.
 
 Some extras install only libraries: `hub` (datasets on the hub), `http`, `s3`, `gcs`, `azure` and `oci` (files on other
 systems), and `cut-cross-entropy` (GPU kernels). The packages in `contrib/` are not extras. They show what a third party
-publishes.
+publishes. A plugin can also declare hooks and offer functions for others
+([write-a-plugin.md](write-a-plugin.md#a-hook-for-others)).
 """
 
 # The keys that configs of Axolotl use most, most used first: those in at least 35 of its 250 example files.
@@ -202,6 +203,11 @@ def plugin_section(name: str, info: Schema, brought: set[str]) -> str:
         "Hooks": ", ".join(
             f"`{hook}`{' (wraps)' if kind == 'wrapper' else ''}" for hook, kind in info["hooks"].items()
         ),
+        "Declares hooks": "; ".join(
+            f"`{hook}({', '.join(one['parameters'])})`, {one['arity']}: {one['summary']}"
+            for hook, one in info["hookspecs"].items()
+        ),
+        "Offers": "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info["offers"].items()),
     }
     return f"## {name}\n\n{info['summary']} [README](../plugins/{name}/README.md)\n\n{points(facts)}"
 

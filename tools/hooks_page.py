@@ -36,7 +36,9 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
     |   for the reference, if it is a model of its own, and for each model of run.load_model:
  load_model          keyed   frozen afterwards
  patch_model         chain   kernels
-    |                        ... `plan` runs these without weights; `verify` ends here
+ build_scorer        one     log-probabilities from hidden states; chunks if no plugin answers
+    |                        ... `plan` runs these without weights; `verify` then rehearses a step
+ saved_parameters    all     every trained parameter must have a plugin that saves it
  build_optimizer     one
  build_scheduler     one
     |   resume_from_checkpoint: everything is restored
@@ -71,13 +73,16 @@ The *arity* of a hook defines which plugins answer it:
 | chain | all plugins in call order; each gets what the one before returned. There are no wrappers |
 | all | all plugins in call order; what `diagnose` and `evaluate` return is collected |
 
-Some hooks of arity one have a default answer of the engine, which acts if no plugin answers.
-
-If no plugin answers `build_parallelism` or `build_scorer`, the engine does. An implementation lists only the arguments
+If no plugin answers `build_parallelism`, `build_scorer`, `rollout` or `compute_advantages`, the engine does. An
+implementation lists only the arguments
 that it uses. The call order is the `plugins:` list, then the other active plugins by name, refined by `after` and
 `before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument that the hook does not offer, and a second
 answer to a hook of arity one are errors before anything is loaded. The types below are those of `tunesmith`.
 [write-a-plugin.md](write-a-plugin.md) shows how to use them.
+
+Plugins can declare hooks of their own, which the same rules apply to
+([a hook for others](write-a-plugin.md#a-hook-for-others)). [plugins.md](plugins.md) lists them at the plugin that
+declares them. Of a plugin that only a `type:` or a `path:` selected, only the hooks of its own data are called.
 """
 
 

@@ -1,8 +1,10 @@
-"""Fixtures for the tables of bad input: one small model per session, and a folder with a copy of it."""
+"""Fixtures: one small model per session, a folder with a copy of it, and a folder for installed distributions."""
 
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,16 @@ def project(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) 
     tiny.write_rows(tmp_path / "data/text.jsonl", tiny.rows("text", 6))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Create a folder for installed distributions, first on sys.path."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if name.startswith(("fake_", "other_")):
+            del sys.modules[name]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tunesmith_engine.checkpoint.resume import changed_plugins, versions
 
 from tests import tiny
 from tests.contract.fakes import BASE, distribution, error_of, load, local_plugin, write
@@ -128,6 +129,8 @@ def test_an_offer_is_imported_when_it_is_looked_up_and_activates_nothing(tmp_pat
     assert run.offered("greetings", "hello", "base_model")("you") == "hello you"
     assert seen.exists() and "greeter" not in run.hooks.by_name
     assert [(o.kind, o.name) for o in run.used_offers.values()] == [("greetings", "hello")]
+    saved = versions(run) | {"greeter": "1.1.3"}
+    assert changed_plugins(run, saved) == (["greeter 1.1.3 -> 1.2.3"], True)
 
 
 def test_an_offer_that_can_not_be_used_is_an_error(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ class Offer:
 
 def offers(available: Mapping[str, Candidate], kind: str) -> dict[str, list[Offer]]:
     """Return name -> the offers of a kind, of all installed plugins and of the local plugins of a config."""
-    offers: dict[str, list[Offer]] = {}
+    by_name: dict[str, list[Offer]] = {}
     for candidate in available.values():
         for name, target in candidate.info["offers"].get(kind, {}).items():
-            offers.setdefault(name, []).append(Offer(kind, name, candidate, target))
-    return offers
+            by_name.setdefault(name, []).append(Offer(kind, name, candidate, target))
+    return by_name
 
 
 def find(available: Mapping[str, Candidate], kind: str, name: str, owner: str | None = None) -> Offer | None:
@@ -61,13 +61,13 @@ def find(available: Mapping[str, Candidate], kind: str, name: str, owner: str | 
 
     Raises PluginError if several do, or if one does although the plugin `owner` has the name itself.
     """
-    found = offers(available, kind).get(name, [])
-    owners = ([f"plugin {owner}"] if owner else []) + [str(offer.plugin) for offer in found]
-    if found and len(owners) > 1:
-        help = f"pip uninstall one of them: {', '.join(offer.plugin.distribution for offer in found)}"
+    matches = offers(available, kind).get(name, [])
+    owners = ([f"plugin {owner}"] if owner else []) + [str(offer.plugin) for offer in matches]
+    if matches and len(owners) > 1:
+        help = f"pip uninstall one of them: {', '.join(offer.plugin.distribution for offer in matches)}"
         message = f"duplicate name {name!r} of {kind}: from {' and '.join(owners)}"
         raise PluginError(message, help=help, code="plugin-duplicate")
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def advice(available: Mapping[str, Candidate], kind: str, name: str, known: Collection[str]) -> str:
