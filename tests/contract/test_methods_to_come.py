@@ -18,6 +18,7 @@ CASES = {  # plugin -> rl, dataset type, row kind, logged terms
     "scores": ("scores", "scored_pair", "pair", set()),
     "topk": (None, "chat_template", "conversation", {"nll", "topk"}),
     "whole": (None, "chat_template", "conversation", {"nll", "by_length"}),
+    "value": (None, "chat_template", "conversation", {"nll", "value"}),
 }
 
 WITH = {"groups": ["odd_tokens"]}
