@@ -176,6 +176,8 @@ def test_models_and_heads_on_the_page_train(name: str, tmp_path: Path) -> None:
     term = {"value": "value", "teacher": "distillation", "recurrent": "loss"}[name]
     assert all(math.isfinite(line[term]) for line in lines)
     assert {"model.safetensors", "tokenizer.json"} <= files and ("value_head.safetensors" in files) == (name == "value")
+
+
 def test_hook_on_the_page_is_answered_by_another_plugin(tmp_path: Path) -> None:
     plugins = [page_plugin(name, tmp_path) for name in ("greeter.py", "formal.py")]
     result = tiny.train(tiny.sft_config(tmp_path, plugins=plugins, max_steps=1))

@@ -1,6 +1,6 @@
 """Measure how often the greedy completion of a prompt is exactly its answer; keep rows' answers with `keep:`."""
 
-from tunesmith import Example, Plugin, hookimpl
+from tunesmith import Example, Plugin, Request, Sampling, hookimpl
 
 plugin = Plugin(strategies={"text": ("asked",)}, metrics=("exact_match",))
 QUESTIONS = {"the cat": " sees"}
@@ -17,8 +17,6 @@ def build_dataset(run, rows):
 def evaluate(run, policy, examples):
     asked = [(e.prompt, e.fields["answer"]) for e in examples]
     asked = asked or [(run.tokenizer(prompt).input_ids, answer) for prompt, answer in QUESTIONS.items()]
-    prompts = [prompt for prompt, _ in asked]
-    # policy.generate returns list[list[Completion]] once it takes requests; then this reads [c[0].tokens for c in ...].
-    generated = policy.generate(prompts, seed=0, max_new_tokens=4, temperature=0.0)
-    texts = [run.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in generated]
+    requests = [Request(prompt, 4, sampling=Sampling(temperature=0.0)) for prompt, _ in asked]
+    texts = [run.tokenizer.decode(c.tokens, skip_special_tokens=True) for [c] in policy.generate(requests)]
     return {"exact_match": sum(t == a for t, (_, a) in zip(texts, asked, strict=True)) / len(asked)}
