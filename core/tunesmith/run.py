@@ -165,7 +165,7 @@ class Run:
 
     @property
     def rollout(self) -> Rollout | None:
-        """How the method generates the completions that it trains on; None for a method that trains on given ones."""
+        """The method's plan for generating completions; None for a method that trains on given ones."""
         if not self.hooks.has("compute_loss"):
             return None
         rollout = self.hooks.hooks["compute_loss"].answers[0].plugin.declaration.rollout

@@ -139,7 +139,7 @@ def test_failing_evaluation_keeps_a_checkpoint(answer: str, message: str, tmp_pa
     path = measuring(tmp_path, source, max_steps=4, num_epochs=9, save_steps=4)
     with pytest.raises(PluginError, match=message) as error:
         tiny.train(path)
-    assert "checkpoint-2 is complete; then resume_from_checkpoint: auto" in str(error.value)
+    assert "no step is lost: resume_from_checkpoint: auto resumes from checkpoint-2" in str(error.value)
     assert tiny.metrics(tmp_path / "out")[0]["step"] == 1 and not (tmp_path / "out/checkpoint-4").exists()
     local_plugin(tmp_path, "measure", MEASURE)
     resumed = tiny.train(path, "resume_from_checkpoint=auto", "accept_changes=[plugins]")

@@ -108,9 +108,9 @@ def save_model(run, policy, path):
 def test_trained_parameter_that_no_plugin_saves_is_an_error_before_the_first_step(
     adapter: str | None, tmp_path: Path
 ) -> None:
-    source = (PLUGINS / "value.py").read_text()
+    source = (PLUGINS / "unsaved.py").read_text()
     assert len(source.splitlines()) <= 40
-    path = tmp_path / "value.py"
+    path = tmp_path / "unsaved.py"
     config = tiny.sft_config(tmp_path, plugins=[str(path)], adapter=adapter, max_steps=1)
     path.write_text(source)
     with pytest.raises(

@@ -151,7 +151,7 @@ def test_a_model_of_ones_own_is_planned_verified_trained_and_continued(models: P
     planned = plan(prepare(tiny.start(path)))
     assert planned["memory"]["total"] > 0 and planned["attention"] == "recurrent"
     rows = verify(prepare(tiny.start(path)))
-    assert len(rows) == 4 and all(row["ok"] for row in rows)
+    assert len(rows) == 6 and all(row["ok"] for row in rows)
     result = tiny.train(path)
     assert planned["parameters"] == sum(p.numel() for p in result.policy.model.parameters())
     first, second = (line["loss"] for line in tiny.metrics(tmp_path / "out"))

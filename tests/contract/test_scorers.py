@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tunesmith import ChunkedScorer, Head, OutputHead, ScoreRequest, build_policy, collate
+from tunesmith import ChunkedScorer, HeadWeights, OutputHead, ScoreRequest, build_policy, collate
 from tunesmith.api import prepare
 
 ZLOSS = Path(__file__).parent / "plugins/zloss.py"
@@ -57,7 +57,7 @@ def test_bfloat16_products_are_accumulated_in_float32(device: str, monkeypatch: 
     expected = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     gradients = torch.autograd.grad(-expected.mean(), exact)
     states = hidden.clone().requires_grad_()
-    head = OutputHead(layer, lambda: Head(layer.weight, layer.bias, scale, cap))
+    head = OutputHead(layer, lambda: HeadWeights(layer.weight, layer.bias, scale, cap))
     with torch.autocast(device, torch.bfloat16):
         logps = ChunkedScorer(head)(states, targets, ScoreRequest())["logps"]
     assert logps.dtype == torch.float32 and (logps - expected).abs().max() < 1e-4
@@ -69,6 +69,6 @@ def test_bfloat16_products_are_accumulated_in_float32(device: str, monkeypatch: 
 
 def test_float32_scores_are_those_of_the_head_itself() -> None:
     layer, hidden, targets = torch.nn.Linear(8, 50), torch.randn(20, 8), torch.randint(50, (20,))
-    head = OutputHead(layer, lambda: Head(layer.weight, layer.bias))
+    head = OutputHead(layer, lambda: HeadWeights(layer.weight, layer.bias))
     expected = layer(hidden).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     assert torch.equal(ChunkedScorer(head)(hidden, targets, ScoreRequest())["logps"], expected)

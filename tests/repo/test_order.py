@@ -24,7 +24,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("plugins.hookspecs.model", "run"): "a hook's signature names the run that it receives",
     ("plugins.hookspecs.rounds", "run"): "a hook's signature names the run that it receives",
     ("plugins.hookspecs.training", "run"): "a hook's signature names the run that it receives",
-    ("plugins.manager", "run"): "one typed method per hook, with the signature of the hook",
+    ("plugins.manager", "run"): "loggers receive the run",
+    ("plugins.hook_methods", "run"): "one typed method per hook, with the signature of the hook",
     ("plugins.plugin", "run"): "Plugin.needs may be a function of the run",
     ("files.row", "config"): "a source names the dataset entry that its rows come from",
 }

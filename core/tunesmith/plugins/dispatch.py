@@ -13,44 +13,21 @@ Arity is checked when the hooks are built, before anything heavy is loaded. Wrap
 
 from __future__ import annotations
 
-import inspect
-import sys
-import time
-import traceback
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tunesmith.engine import engine
-from tunesmith.errors import PluginError, Problem, TunesmithError
+from tunesmith.errors import PluginError, Problem
 from tunesmith.plugins.discovery import LoadedPlugin
-from tunesmith.plugins.plugin import declared_hooks
-from tunesmith.redact import redact
+from tunesmith.plugins.implementation import BEFORE_THE_RUN, Arguments, Implementation
 from tunesmith.spelling import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
-Arguments = Mapping[str, Any]
 
-current: ContextVar[str] = ContextVar("plugin", default="the core")
-"""The plugin whose hook is running."""
-BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
-"""Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
 NO_WRAPPERS = (*BEFORE_THE_RUN, "write_log")
 """Hooks without wrappers. The implementations of write_log run on two threads, so nothing could surround them."""
-FAILURES_IN_A_ROW = 5
-"""Failures of a hook in a row that mute a best-effort plugin: a logger outlives a server that is gone for some steps,
-and one that fails at each step does not fill the log."""
-DATA_HOOKS = {
-    "validate": "impl", "inspect": "impl", "diagnose": "impl", "load_rows": "impl", "build_dataset": "impl",
-    "load_tokenizer": "wrapper",
-}  # fmt: skip
-"""The implementations that are called of a plugin that only a `type:` or a `path:` selected: those of its own data."""
 DECLARED_IN = {
     "load_rows": "sources",
     "build_dataset": "strategies",
@@ -84,129 +61,6 @@ def keys_of(plugin: LoadedPlugin, field: str) -> Collection[str]:
     name, _, part = field.partition(".")
     value = getattr(plugin.declaration, name)
     return value.get(part, ()) if part else value  # type: ignore[no-any-return]
-
-
-@dataclass
-class Failures:
-    """The failures of one hook of a best-effort plugin."""
-
-    first: str
-    total: int = 0
-    in_a_row: int = 0
-
-
-@dataclass
-class Trace:
-    """The time, number of calls, and failures, by (plugin, hook), and the muted plugins with the reason."""
-
-    seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
-    counts: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
-    failures: dict[tuple[str, str], Failures] = field(default_factory=dict)
-    muted: dict[str, str] = field(default_factory=dict)
-
-
-class Implementation:
-    """One plugin's implementation of one hook. Its errors, its time and its patches are recorded in its name."""
-
-    def __init__(self, plugin: LoadedPlugin, hook: str, function: Callable[..., Any], trace: Trace):
-        options = function.tunesmith_impl  # type: ignore[attr-defined]
-        self.plugin, self.hook, self.function, self.trace = plugin, hook, function, trace
-        self.wrapper = bool(options["wrapper"])
-        self.rank = 0 if options["tryfirst"] else 2 if options["trylast"] else 1
-        self.parameters = [name for name in inspect.signature(function).parameters if name != "self"]
-        kind = "wrapper" if self.wrapper else "impl"
-        own = hook in declared_hooks(plugin.declaration)
-        self.idle = plugin.data_only and DATA_HOOKS.get(hook) != kind and not own
-        self.may_fail = plugin.declaration.best_effort and hook not in BEFORE_THE_RUN
-
-    def call(self, arguments: Arguments) -> Any:
-        """Return the answer; None from a plugin that is muted."""
-        if self.plugin.name in self.trace.muted:
-            return None
-        self.trace.counts[self.plugin.name, self.hook] += 1
-        try:
-            with self.acting():
-                answer = self.function(*(arguments[name] for name in self.parameters))
-        except Exception as error:
-            if not self.may_fail:
-                raise
-            self.failed(error.__cause__ or error)
-            return None
-        if failures := self.trace.failures.get((self.plugin.name, self.hook)):
-            failures.in_a_row = 0
-        return self.lazily(answer) if inspect.isgenerator(answer) else answer
-
-    def require(self, arguments: Arguments) -> Any:
-        """Return the answer. Raises PluginError if it is None."""
-        answer = self.call(arguments)
-        if answer is None:
-            raise PluginError(f"plugin {self.plugin} returned None from {self.hook}", where=self.location)
-        return answer
-
-    def around(self, arguments: Arguments, proceed: Callable[[], Any]) -> Any:
-        """Run a wrapper up to its yield, call `proceed`, send the wrapper the answer or error, return its answer."""
-        self.trace.counts[self.plugin.name, self.hook] += 1
-        with self.acting():
-            wrapper = self.function(*(arguments[name] for name in self.parameters))
-            next(wrapper)
-        failure, answer = None, None
-        try:
-            answer = proceed()
-        except BaseException as error:
-            failure = error
-        with self.acting():
-            try:
-                wrapper.throw(failure) if failure is not None else wrapper.send(answer)
-            except StopIteration as stop:
-                return stop.value
-        raise PluginError(f"plugin {self.plugin}: the wrapper of {self.hook} yields twice", code="hook-signature")
-
-    def lazily(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield the items of a generator: it runs, and fails, only when the next item is taken."""
-        while True:
-            with self.acting():
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
-
-    @contextmanager
-    def acting(self) -> Iterator[None]:
-        """Attribute time, patches and unexpected errors within the block to the plugin."""
-        token, start = current.set(self.plugin.name), time.perf_counter()
-        try:
-            yield
-        except TunesmithError:
-            raise
-        except Exception as error:
-            message = f"plugin {self.plugin} failed in {self.hook}: {type(error).__name__}: {error}"
-            raise PluginError(message, where=place(error, self.plugin), code="hook-failed") from error
-        finally:
-            self.trace.seconds[self.plugin.name, self.hook] += time.perf_counter() - start
-            current.reset(token)
-
-    def failed(self, error: BaseException) -> None:
-        """Count a failure of a best-effort plugin. Print the first; mute the plugin after FAILURES_IN_A_ROW."""
-        cause = redact(f"{type(error).__name__}: {error}")
-        failures = self.trace.failures.setdefault((self.plugin.name, self.hook), Failures(cause))
-        failures.total += 1
-        failures.in_a_row += 1
-        text = f"plugin {self.plugin} failed in {self.hook}"
-        if failures.in_a_row == FAILURES_IN_A_ROW:
-            self.trace.muted[self.plugin.name] = f"{self.hook}: {cause}"
-            warn(error, self.plugin, f"{text} {FAILURES_IN_A_ROW} times in a row and is muted: {cause}")
-        elif failures.total == 1:
-            warn(error, self.plugin, f"{text}: {cause}; after {FAILURES_IN_A_ROW} failures in a row it is muted")
-
-    @property
-    def location(self) -> str:
-        """file:line of the function."""
-        return location(self.function)
-
-    def __str__(self) -> str:
-        by = f"; selected by {', '.join(self.plugin.selected_by)}" if self.plugin.selected_by else ""
-        return f"{self.plugin.name} ({self.plugin.distribution} {self.plugin.version}, {self.location}{by})"
 
 
 class Hook(ABC):
@@ -310,25 +164,3 @@ class All(Hook):
 
 
 ARITIES: dict[str, type[Hook]] = {"one": One, "keyed": Keyed, "chain": Chain, "all": All}
-
-
-def place(error: BaseException, plugin: LoadedPlugin) -> str:
-    """Return file:line of a plugin's own code nearest to an error, or of the error itself."""
-    frames = traceback.extract_tb(error.__traceback__)
-    file = str(getattr(plugin.module, "__file__", None))
-    home = str(Path(file).parent) if hasattr(plugin.module, "__path__") else file
-    own = [frame for frame in frames if frame.filename.startswith(home)]
-    line = (own or frames)[-1]
-    return f"{line.filename}:{line.lineno}"
-
-
-def warn(error: BaseException, plugin: LoadedPlugin, message: str) -> None:
-    """Print a warning about an error of a plugin, with the place in its code."""
-    print(f"{place(error, plugin)}: warning: {message}", file=sys.stderr)
-
-
-def location(function: Any) -> str:
-    """Return file:line of a function; the file is relative to the working folder if it is below it."""
-    code = inspect.unwrap(function).__code__
-    path = Path(code.co_filename)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{code.co_firstlineno}"

@@ -51,7 +51,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "on_resume": rules_of(plugin),
         "metrics": None if plugin.metrics is None else list(plugin.metrics),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
-        "heads": {name: dataclasses.asdict(head) for name, head in plugin.heads.items()},
+        "heads": {name: {**dataclasses.asdict(head), "names": list(head.names)} for name, head in plugin.heads.items()},
         "provides": dict(plugin.provides),
         "hooks": implemented_hooks(module),
         "hookspecs": {name: _described(function) for name, function in declared_hooks(plugin).items()},

@@ -57,13 +57,17 @@ def model_kinds(path: str, revision: str | None = None) -> list[str]:
     scheme, separator, _ = path.partition("://")
     if separator:
         return [scheme.lower()]
-    if Path(path).is_dir():
+    try:
+        is_folder, exists = Path(path).is_dir(), Path(path).exists()
+    except (OSError, ValueError):  # too long for a path, or with a null byte
+        is_folder = exists = False
+    if is_folder:
         try:
             kind = read_json(Path(path) / "config.json").get("model_type")
         except ModelError:  # the plugin that loads the folder reports what is wrong with it
             kind = None
         return [kind, FOLDER] if isinstance(kind, str) else [FOLDER]
-    return [HUB if not Path(path).exists() and is_hub_id(path, revision) else FOLDER]
+    return [HUB if not exists and is_hub_id(path, revision) else FOLDER]
 
 
 def loader_of(loaders: Iterable[LoadedPlugin], defaults: set[str], spec: ModelSpec) -> str:

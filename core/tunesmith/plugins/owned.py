@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tunesmith.errors import PluginError, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
-from tunesmith.plugins.dispatch import current, place
+from tunesmith.plugins.implementation import current, place
 from tunesmith.redact import redact
 
 T = TypeVar("T")

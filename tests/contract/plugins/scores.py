@@ -24,3 +24,8 @@ def build_dataset(run, rows):
 def compute_loss(out, batch):
     scores = out.heads["score"][:, 0].view(-1, 2)
     return {"ranking": Term(-F.logsigmoid(scores[:, 0] - scores[:, 1]).sum(), "examples")}
+
+
+@hookimpl
+def save_model(policy, path):
+    policy.save_heads(path, "score")

@@ -1,0 +1,168 @@
+"""Call each hook by a method of its own, with the types of its specification."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.errors import TunesmithError, errors_of
+from tunesmith.plugins.dispatch import All, Hook, Keyed
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from tunesmith_engine.batch.batch import Batch
+    from tunesmith_engine.batch.examples import Example
+    from tunesmith_engine.batch.terms import LogRecord, StepRecord, Term
+    from tunesmith_engine.model.generation import Generator
+    from tunesmith_engine.model.language_model import LanguageModel
+    from tunesmith_engine.model.parallelism import Parallelism
+    from tunesmith_engine.model.policy import Output, Policy
+    from tunesmith_engine.model.scoring import OutputHead, Scorer
+    from tunesmith_engine.rounds.groups import Advantages, Group, Prompt
+    from tunesmith_engine.rounds.ledger import JournaledGenerator
+
+    from tunesmith.files.row import Row, Source
+    from tunesmith.finding import Finding
+    from tunesmith.plugins.models import ModelSpec
+    from tunesmith.run import DatasetSpec, Purpose, Run
+
+
+class HookMethods(ABC):
+    """One typed method for each hook of the kernel, in the order of a run."""
+
+    hooks: dict[str, Hook]
+
+    @abstractmethod
+    def loader_of(self, spec: ModelSpec) -> str:
+        """Return the name of the plugin that loads a model."""
+
+    def _each(self, name: str, run: Run) -> list[Callable[[], Any]]:
+        hook = self.hooks[name]
+        assert isinstance(hook, All)
+        return hook.each(run=run)
+
+    def validate(self, run: Run) -> list[TunesmithError]:
+        """Everyone's errors."""
+        return errors_of(self._each("validate", run))
+
+    def inspect(self, run: Run) -> list[TunesmithError]:
+        """Everyone's errors."""
+        return errors_of(self._each("inspect", run))
+
+    def diagnose(self, run: Run) -> list[Callable[[], Iterable[Finding] | None]]:
+        """Everyone's look at the machine, in the order of `calls`, each to be called alone."""
+        return self._each("diagnose", run)
+
+    def configure(self, run: Run) -> None:
+        self.hooks["configure"].call(run=run)
+
+    def load_rows(self, run: Run, spec: DatasetSpec) -> Iterable[Row]:
+        """Ask the one plugin that reads what the entry's path leads to."""
+        return self.hooks["load_rows"].call(spec.reader, run=run, spec=spec)  # type: ignore[no-any-return]
+
+    def filter_rows(self, run: Run, sources: list[Source]) -> list[Source]:
+        return self.hooks["filter_rows"].call("sources", run=run, sources=sources)  # type: ignore[no-any-return]
+
+    def load_tokenizer(self, run: Run) -> Any:
+        return self.hooks["load_tokenizer"].call(run=run)
+
+    def build_dataset(self, run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterable[Example]:
+        """Ask the one strategy that answers the entry's type."""
+        return self.hooks["build_dataset"].call(spec.strategy, run=run, spec=spec, rows=rows)  # type: ignore[no-any-return]
+
+    def build_parallelism(self, run: Run) -> Parallelism:
+        return self.hooks["build_parallelism"].call(run=run)  # type: ignore[no-any-return]
+
+    def load_model(self, run: Run, spec: ModelSpec) -> LanguageModel:
+        """Ask the one plugin that loads what the path of the spec names."""
+        return self.hooks["load_model"].call(self.loader_of(spec), run=run, spec=spec)  # type: ignore[no-any-return]
+
+    def patch_model(self, run: Run, name: str, model: nn.Module) -> nn.Module:
+        return self.hooks["patch_model"].call("model", run=run, name=name, model=model)  # type: ignore[no-any-return]
+
+    def build_scorer(self, run: Run, name: str, head: OutputHead) -> Scorer:
+        return self.hooks["build_scorer"].call(run=run, name=name, head=head)  # type: ignore[no-any-return]
+
+    def build_generator(self, run: Run, name: str) -> Generator:
+        """Ask the one plugin that declares the generator."""
+        hook = self.hooks["build_generator"]
+        assert isinstance(hook, Keyed)
+        return hook.call(hook.owner(name), run=run, name=name)  # type: ignore[no-any-return]
+
+    def rollout(
+        self, run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose
+    ) -> list[Group]:
+        return self.hooks["rollout"].call(run=run, generator=generator, prompts=prompts, purpose=purpose)  # type: ignore[no-any-return]
+
+    def score_rewards(self, run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[float | None]]:
+        """Ask the one plugin that declares the reward."""
+        hook = self.hooks["score_rewards"]
+        assert isinstance(hook, Keyed)
+        return hook.call(hook.owner(name), run=run, name=name, groups=groups)  # type: ignore[no-any-return]
+
+    def compute_advantages(self, run: Run, policy: Policy, groups: Sequence[Group]) -> Sequence[Advantages]:
+        return self.hooks["compute_advantages"].call(run=run, policy=policy, groups=groups)  # type: ignore[no-any-return]
+
+    def prepare_step(self, run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
+        self.hooks["prepare_step"].call(run=run, policy=policy, batches=batches)
+
+    def compute_loss(self, run: Run, policy: Policy, out: Output, batch: Batch) -> dict[str, Term]:
+        return self.hooks["compute_loss"].call(run=run, policy=policy, out=out, batch=batch)  # type: ignore[no-any-return]
+
+    def evaluate(self, run: Run, policy: Policy, examples: Sequence[Example]) -> list[dict[str, float]]:
+        """Everyone's measurements."""
+        return self.hooks["evaluate"].call(run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+
+    def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
+        return self.hooks["build_optimizer"].call(run=run, model=model)  # type: ignore[no-any-return]
+
+    def build_scheduler(self, run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+        return self.hooks["build_scheduler"].call(run=run, optimizer=optimizer, total_steps=total_steps)  # type: ignore[no-any-return]
+
+    def on_start(self, run: Run, policy: Policy) -> None:
+        self.hooks["on_start"].call(run=run, policy=policy)
+
+    def on_step(self, run: Run, policy: Policy, record: StepRecord) -> None:
+        self.hooks["on_step"].call(run=run, policy=policy, record=record)
+
+    def write_log(self, run: Run, record: LogRecord) -> None:
+        """Call the loggers: best-effort ones on the thread of the log queue, the others at once."""
+        arguments = {"run": run, "record": record}
+        queued = []
+        for one in self.hooks["write_log"].answers:
+            if one.may_fail and not one.plugin.declaration.synchronous:
+                queued.append(one)
+            else:
+                one.call(arguments)
+        if queued:
+            self.log_queue.put(partial(_write_each, queued, arguments))
+
+    @contextmanager
+    def logging(self, run: Run) -> Iterator[None]:
+        """Run the block, then wait for the log queue, and note which loggers failed and what they dropped."""
+        try:
+            yield
+        finally:
+            if not self.log_queue.drain():
+                run.note("log", f"incomplete: a logger did not end within {self.log_queue.patience:g} seconds")
+            if dropped := self.log_queue.dropped:
+                run.note("log records dropped", f"{dropped:,}, because loggers were slower than training")
+            for (name, hook), failures in list(self.trace.failures.items()):
+                if name not in self.muted:
+                    times = "once" if failures.total == 1 else f"{failures.total:,} times"
+                    run.note(f"plugin {name}", f"failed {times} in {hook}, first with {failures.first}")
+
+    def on_end(self, run: Run, policy: Policy) -> None:
+        self.hooks["on_end"].call(run=run, policy=policy)
+
+    def saved_parameters(self, run: Run, policy: Policy) -> set[str]:
+        """Return the names that everyone saves."""
+        answers: list[Iterable[str]] = self.hooks["saved_parameters"].call(run=run, policy=policy)
+        return {name for names in answers for name in names}
+
+    def save_model(self, run: Run, policy: Policy, path: Path) -> None:
+        self.hooks["save_model"].call(run=run, policy=policy, path=path)
