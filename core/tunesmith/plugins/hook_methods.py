@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from tunesmith_engine.batch.batch import Batch
     from tunesmith_engine.batch.examples import Example
-    from tunesmith_engine.batch.terms import LogRecord, StepRecord, Term
+    from tunesmith_engine.batch.terms import StepRecord, Term
     from tunesmith_engine.model.generation import Generator
     from tunesmith_engine.model.language_model import LanguageModel
     from tunesmith_engine.model.parallelism import Parallelism
@@ -128,33 +128,6 @@ class HookMethods(ABC):
 
     def on_step(self, run: Run, policy: Policy, record: StepRecord) -> None:
         self.hooks["on_step"].call(run=run, policy=policy, record=record)
-
-    def write_log(self, run: Run, record: LogRecord) -> None:
-        """Call the loggers: best-effort ones on the thread of the log queue, the others at once."""
-        arguments = {"run": run, "record": record}
-        queued = []
-        for one in self.hooks["write_log"].answers:
-            if one.may_fail and not one.plugin.declaration.synchronous:
-                queued.append(one)
-            else:
-                one.call(arguments)
-        if queued:
-            self.log_queue.put(partial(_write_each, queued, arguments))
-
-    @contextmanager
-    def logging(self, run: Run) -> Iterator[None]:
-        """Run the block, then wait for the log queue, and note which loggers failed and what they dropped."""
-        try:
-            yield
-        finally:
-            if not self.log_queue.drain():
-                run.note("log", f"incomplete: a logger did not end within {self.log_queue.patience:g} seconds")
-            if dropped := self.log_queue.dropped:
-                run.note("log records dropped", f"{dropped:,}, because loggers were slower than training")
-            for (name, hook), failures in list(self.trace.failures.items()):
-                if name not in self.muted:
-                    times = "once" if failures.total == 1 else f"{failures.total:,} times"
-                    run.note(f"plugin {name}", f"failed {times} in {hook}, first with {failures.first}")
 
     def on_end(self, run: Run, policy: Policy) -> None:
         self.hooks["on_end"].call(run=run, policy=policy)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import PluginError
@@ -21,7 +23,10 @@ from tunesmith.plugins.plugin import Head, Method, implemented_hooks
 from tunesmith.spelling import nearest
 
 if TYPE_CHECKING:
+    from tunesmith_engine.batch.terms import LogRecord
+
     from tunesmith.plugins.models import ModelSpec
+    from tunesmith.run import Run
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,33 @@ class Hooks(HookMethods):
         if isinstance(hook, Keyed):
             key = hook.owner(key)
         return hook.call(parameters[-1] if isinstance(hook, Chain) else key, **arguments)
+
+    def write_log(self, run: Run, record: LogRecord) -> None:
+        """Call the loggers: best-effort ones on the thread of the log queue, the others at once."""
+        arguments = {"run": run, "record": record}
+        queued = []
+        for one in self.hooks["write_log"].answers:
+            if one.may_fail and not one.plugin.declaration.synchronous:
+                queued.append(one)
+            else:
+                one.call(arguments)
+        if queued:
+            self.log_queue.put(partial(_write_each, queued, arguments))
+
+    @contextmanager
+    def logging(self, run: Run) -> Iterator[None]:
+        """Run the block, then wait for the log queue, and note which loggers failed and what they dropped."""
+        try:
+            yield
+        finally:
+            if not self.log_queue.drain():
+                run.note("log", f"incomplete: a logger did not end within {self.log_queue.patience:g} seconds")
+            if dropped := self.log_queue.dropped:
+                run.note("log records dropped", f"{dropped:,}, because loggers were slower than training")
+            for (name, hook), failures in list(self.trace.failures.items()):
+                if name not in self.muted:
+                    times = "once" if failures.total == 1 else f"{failures.total:,} times"
+                    run.note(f"plugin {name}", f"failed {times} in {hook}, first with {failures.first}")
 
 
 def _write_each(loggers: Sequence[Implementation], arguments: dict[str, Any]) -> None:
