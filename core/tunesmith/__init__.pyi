@@ -19,7 +19,12 @@ from tunesmith_engine.model.generation import (
     Request as Request,
     Sampling as Sampling,
 )
-from tunesmith_engine.model.language_model import Head as Head, Hidden as Hidden, LanguageModel as LanguageModel
+from tunesmith_engine.model.language_model import (
+    Head as Head,
+    Hidden as Hidden,
+    LanguageModel as LanguageModel,
+    attention_backends as attention_backends,
+)
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy
 from tunesmith_engine.rounds.groups import Group as Group, Prompt as Prompt
 from tunesmith.api import plan as plan, prepare as prepare, start as start, train as train, verify as verify

@@ -5,12 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
 from tunesmith_engine.batch.batch import Batch
+
+VARLEN = (8, 0)
+"""The lowest compute capability for variable-length attention: Ampere, which its FlashAttention kernel needs."""
 
 
 @dataclass
@@ -46,11 +51,20 @@ class LanguageModel(ABC):
     module: nn.Module
     attention: str = "unknown"
     """Name of the attention backend, for `plan`."""
+    forked_attention: str | None = None
+    """Name of the backend for packs in which a branch sees another one, such as a shared prompt; None if it is the same
+    one."""
     shares_prompts: bool = True
     """False if the architecture can't compute a prompt once for several completions."""
     kernel: Callable[[Head, Tensor, Tensor], Tensor] | None = None
     """A plugin's function from a head, hidden states [N, H] and targets [N] to log-probabilities [N], without logits.
     """
+
+    def describe_attention(self) -> str:
+        """Return the names of the attention backends, and which packs each of them computes."""
+        if self.forked_attention in (None, self.attention):
+            return self.attention
+        return f"{self.forked_attention} for packs that fork, {self.attention} for the others"
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
@@ -75,3 +89,13 @@ class LanguageModel(ABC):
     @abstractmethod
     def generate(self, prompts: list[list[int]], **params: Any) -> list[list[int]]:
         """Sample a completion for each prompt."""
+
+
+def attention_backends(device: torch.device) -> list[str]:
+    """Return the attention backends that a device and the installed packages can run."""
+    backends = ["slices", "dense"]
+    if device.type == "cuda":
+        backends += ["flex"] if find_spec("triton") else []
+        recent = torch.cuda.get_device_capability(device) >= VARLEN
+        backends += ["varlen"] if recent and find_spec("torch.nn.attention.varlen") else []
+    return backends

@@ -67,7 +67,7 @@ def _model(run: Run) -> dict[str, Any]:
     return {
         "parameters": total,
         "trained_parameters": trained,
-        "attention": language_model.attention,
+        "attention": language_model.describe_attention(),
         "shares_prompts": language_model.shares_prompts,
         "reference": reference,
         "processes": run.world.describe(),
