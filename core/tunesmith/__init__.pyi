@@ -29,6 +29,7 @@ from tunesmith_engine.model.language_model import (
     HeadWeights as HeadWeights,
     Hidden as Hidden,
     LanguageModel as LanguageModel,
+    attention_backends as attention_backends,
 )
 from tunesmith_engine.model.parallelism import Parallelism as Parallelism
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy

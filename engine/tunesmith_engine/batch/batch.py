@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from tunesmith.errors import PluginError
+from tunesmith_engine.batch import restrict
 from tunesmith_engine.batch.examples import Example, segment
+from tunesmith_engine.batch.restrict import Level, PackPath
 from tunesmith_engine.batch.tree_mask import TreeMask
 
 
@@ -36,6 +38,8 @@ class Batch:
     dummy: True for a batch that only keeps this process in sync with the others. Its terms count as 0.
     reference: [T], log-probabilities of the reference, if they were computed before the first step.
     empty_sequences: the number of sequences without any token, which heads at "last" can't read.
+    paths: [S], the places in the pack of each sequence's tokens.
+    levels: the level of the columns that examples have: "example", "sequence" or "token" (per scored token).
     """
 
     input_ids: Tensor
@@ -59,6 +63,8 @@ class Batch:
     dummy: bool = False
     reference: Tensor | None = None
     empty_sequences: int = 0
+    paths: list[PackPath] = field(default_factory=list)
+    levels: dict[str, Level] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.counts |= {"tokens": len(self.target_ids), "input_tokens": self.tokens}
@@ -86,6 +92,28 @@ class Batch:
         """Split values [S] of sequences by example: E tensors, in the order of the examples' completions."""
         sizes = torch.bincount(self.sequence_example, minlength=self.examples).tolist()
         return list(values.split(sizes))
+
+    def restrict(self, sequences: Tensor | Iterable[int]) -> Batch:
+        """Return a batch of some of the sequences, and of the examples and tokens that they consist of.
+
+        sequences: their numbers, or a mask [S]. Sequences and examples are numbered anew, in their order. Counts that a
+        plugin added stay as they are. The pack keeps all its tokens if there is no sequence, because every process has
+        to run the model, and if the model has additional inputs. Raises PluginError for a sequence that the batch does
+        not have, and for a column whose level its length does not show.
+        """
+        return restrict.restrict(self, sequences)
+
+    def restrict_(self, sequences: Tensor | Iterable[int]) -> None:
+        """Restrict the batch in place, as a method may do in prepare_step."""
+        vars(self).update(vars(self.restrict(sequences)))
+
+    def score_all(self, sequences: Tensor | Iterable[int]) -> Batch:
+        """Return a batch that also scores the tokens of weight 0 of these sequences, after its own: [N + M].
+
+        Columns of scored tokens are 0 there. Nothing predicts the first token of a text, so it is not scored. Raises
+        what `restrict` raises.
+        """
+        return restrict.score_all(self, sequences)
 
     def to(self, device: torch.device | str) -> Batch:
         """Move the tensors of the batch to a device, in place, and return it."""
@@ -125,6 +153,8 @@ class _Builder:
         self.last: list[int] = []
         self.points: list[tuple[int, int]] = []
         self.columns: dict[str, list[Any]] = {}
+        self.levels: dict[str, Level] = {}
+        self.paths: list[PackPath] = []
 
     def build(self, examples: list[Example], share: bool) -> Batch:
         for index, example in enumerate(examples):
@@ -134,7 +164,7 @@ class _Builder:
                 for number in range(1, len(example.segments)):
                     self.lay(_linear(example, number), index, [1])
             for name, value in example.columns.items():
-                self.column(name, torch.tensor([float(value)]))
+                self.column(name, torch.tensor([float(value)]), "example")
         tokens = np.concatenate(self.tokens or [np.zeros(0, np.int32)]).astype(np.int64)
         positions = np.concatenate(self.positions or [np.zeros(0)]).astype(np.int64)
 
@@ -167,6 +197,8 @@ class _Builder:
             inputs=inputs,
             reference=flat(self.reference, torch.float32) if any(map(_has_reference, examples)) else None,
             empty_sequences=self.last.count(-1),
+            paths=self.paths,
+            levels=self.levels,
         )
 
     def check_columns(self, examples: int, tokens: int) -> None:
@@ -177,8 +209,9 @@ class _Builder:
                 sizes = f"{examples} examples, {sequences} sequences and {tokens} scored tokens"
                 raise PluginError(f"column {name!r} has {length} values for {sizes}")
 
-    def column(self, name: str, value: Tensor) -> None:
+    def column(self, name: str, value: Tensor, level: Level) -> None:
         self.columns.setdefault(name, []).append(value)
+        self.levels[name] = level
 
     def lay(self, example: Example, index: int, sequences: Sequence[int] | range) -> None:
         """Append the tree of an example to the pack. `sequences` are the segments that are scored."""
@@ -212,14 +245,16 @@ class _Builder:
         s = example.segments[number]
         scored = np.flatnonzero(s.weights)
         source = scored + starts[number] - 1
+        before = [(starts[k], starts[k] + stop) for k, _, stop in example.path(number) if k != number]
+        places = PackPath(before, starts[number], self.length)
+        self.paths.append(places)
         # The first token of a completion is predicted at the end of its prompt, which may be far away in the pack.
         # Nothing predicts the first token of a text.
         if len(scored) and scored[0] == 0:
-            before = _place_before(example, number, starts)
-            if before is None:
+            if places.place_before is None:
                 scored, source = scored[1:], source[1:]
             else:
-                source[0] = before
+                source[0] = places.place_before
         sequence = len(self.sequence_example)
         self.sequence_example.append(index)
         self.score_from.append(source)
@@ -231,7 +266,10 @@ class _Builder:
             if name in ("score_at", "reference"):
                 continue
             array = torch.as_tensor(np.asarray(value))
-            self.column(name, array[torch.from_numpy(scored)] if array.ndim else array[None].float())
+            if array.ndim:
+                self.column(name, array[torch.from_numpy(scored)], "token")
+            else:
+                self.column(name, array[None].float(), "sequence")
         path = example.path(number)  # for a sequence without tokens, it ends with what the sequence follows
         self.last.append(starts[path[-1][0]] + path[-1][2] - 1 if path else -1)
         self.points += [(starts[number] + int(p), sequence) for p in np.flatnonzero(s.columns.get("score_at", ()))]
@@ -240,16 +278,6 @@ class _Builder:
 def _has_reference(example: Example) -> bool:
     """Return True if the example has precomputed log-probabilities of the reference."""
     return any("reference" in s.columns for s in example.segments)
-
-
-def _place_before(example: Example, number: int, starts: list[int]) -> int | None:
-    """Return the place in the pack of the token before a segment's first token, or None if there is none."""
-    path = example.path(number)
-    index = next((k for k, part in enumerate(path) if part[0] == number), 0)
-    if index == 0:
-        return None
-    before, _, stop = path[index - 1]
-    return starts[before] + stop - 1
 
 
 def _linear(example: Example, number: int) -> Example:

@@ -9,6 +9,7 @@ the sequence, never in places in the pack.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -55,6 +56,17 @@ class TreeMask:
     def forked(self) -> bool:
         """True if a branch sees another one, which kernels for packed sequences do not support."""
         return any(self.sees)
+
+    def cut(self, kept: list[int]) -> TreeMask:
+        """Return the mask of the pack in which each branch r has only its first kept[r] tokens.
+
+        Branches without tokens are left out, and the others are numbered anew.
+        """
+        numbers = [r for r, length in enumerate(kept) if length]
+        new = {old: number for number, old in enumerate(numbers)}
+        starts = [0, *itertools.accumulate(kept[r] for r in numbers)]
+        sees = [{new[k]: limit for k, limit in self.sees[r].items() if k in new} for r in numbers]
+        return TreeMask(starts[:-1], [self.first[r] for r in numbers], sees, starts[-1]).to(self.device)
 
     def branch(self) -> Tensor:
         """Return the branch of each token [T]."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
+import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import PluginError
@@ -13,6 +15,9 @@ from tunesmith.plugins.plugin import Head
 from tunesmith_engine.batch.batch import Batch, collate
 from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.model.decoder import Decoder, RecomputingDecoder
+
+VARLEN = (8, 0)
+"""The lowest compute capability for variable-length attention: Ampere, which its FlashAttention kernel needs."""
 
 
 @dataclass
@@ -53,6 +58,9 @@ class LanguageModel(ABC):
 
     attention: str = "unknown"
     """Name of the attention backend, for `plan`."""
+    forked_attention: str | None = None
+    """Name of the backend for packs in which a branch sees another one, such as a shared prompt; None if it is the same
+    one."""
     shares_prompts: bool = True
     """False if the architecture can't compute a prompt once for several completions."""
     ragged_prompts: bool = True
@@ -68,6 +76,12 @@ class LanguageModel(ABC):
         """The heads that the engine adds to the module."""
         self.declared: dict[str, Head] = {}
         """The declarations of all heads, and of that of a classifier."""
+
+    def describe_attention(self) -> str:
+        """Return the names of the attention backends, and which packs each of them computes."""
+        if self.forked_attention in (None, self.attention):
+            return self.attention
+        return f"{self.forked_attention} for packs that fork, {self.attention} for the others"
 
     @abstractmethod
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
@@ -99,3 +113,13 @@ class LanguageModel(ABC):
         It is called inside the wrapped forward, without gradients, in evaluation mode.
         """
         return RecomputingDecoder(self, prompts, copies)
+
+
+def attention_backends(device: torch.device) -> list[str]:
+    """Return the attention backends that a device and the installed packages can run."""
+    backends = ["slices", "dense"]
+    if device.type == "cuda":
+        backends += ["flex"] if find_spec("triton") else []
+        recent = torch.cuda.get_device_capability(device) >= VARLEN
+        backends += ["varlen"] if recent and find_spec("torch.nn.attention.varlen") else []
+    return backends

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,11 +17,10 @@ from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk
 from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
+from tunesmith_engine.model.language_model import attention_backends
 
 OURS = ("slices", "dense", "flex", "varlen")
 """The attention backends that are checked. Any other one belongs to a plugin, which checks it."""
-VARLEN = (8, 0)
-"""The lowest compute capability for variable-length attention: Ampere, which its FlashAttention kernel needs."""
 ROOM = "make room, or choose another folder"
 NCCL = "install a build of torch with NCCL"
 GRADIENT = 4
@@ -98,7 +96,9 @@ def folders(run: Run) -> Iterator[Finding]:
 def model(run: Run) -> Iterator[Finding]:
     """Build the patched model without weights, and check its parameters, attention, memory, and disk space."""
     with abstract_models(run) as models:
-        module, attention = models[POLICY].module, models[POLICY].attention
+        language_model = models[POLICY]
+        module, attention = language_model.module, language_model.describe_attention()
+        chosen = {language_model.attention, language_model.forked_attention or language_model.attention}
         needed = disk.bytes_of(run, module, full_export=run.adapter is None)
         total, trained = count_parameters(module)
         weights = sum(bytes_of(model.module) for model in models.values())
@@ -109,11 +109,11 @@ def model(run: Run) -> Iterator[Finding]:
     for name, number in others.items():
         yield Finding(name, "ok", f"a frozen model; {size(number)}")
     backends = attention_backends(run.device)
-    if attention in backends or attention not in OURS:
-        yield Finding("attention", "ok", attention)
-    else:
+    if missing := sorted(name for name in chosen if name in OURS and name not in backends):
         help = f"write attn_implementation: auto; available are {', '.join(backends)}"
-        yield Finding("attention", "problem", f"{attention} does not run on this device", help)
+        yield Finding("attention", "problem", f"{' and '.join(missing)} does not run on this device", help)
+    else:
+        yield Finding("attention", "ok", attention)
     yield memory(run, weights, trained)
     try:
         disk.fits(run, needed)
@@ -121,16 +121,6 @@ def model(run: Run) -> Iterator[Finding]:
         yield from Finding.of(error)
     else:
         yield room(needed)
-
-
-def attention_backends(device: torch.device) -> list[str]:
-    """Return the attention backends that a device and the installed packages can run."""
-    backends = ["slices", "dense"]
-    if device.type == "cuda":
-        backends += ["flex"] if find_spec("triton") else []
-        recent = torch.cuda.get_device_capability(device) >= VARLEN
-        backends += ["varlen"] if recent and find_spec("torch.nn.attention.varlen") else []
-    return backends
 
 
 def memory(run: Run, weights: int, trained: int) -> Finding:

@@ -73,7 +73,7 @@ def _model(run: Run) -> dict[str, Any]:
     return {
         "parameters": total,
         "trained_parameters": trained,
-        "attention": language_model.attention,
+        "attention": language_model.describe_attention(),
         "shares_prompts": run.shares_prompts,
         "reference": reference,
         **({"other_models": others} if others else {}),

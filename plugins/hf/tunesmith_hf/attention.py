@@ -5,13 +5,13 @@ A model with this implementation gets the TreeMask of a pack as a keyword argume
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from tunesmith import TreeMask
+from tunesmith import TreeMask, attention_backends
 from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
 
 if TYPE_CHECKING:
@@ -20,19 +20,33 @@ if TYPE_CHECKING:
 NAME = "tunesmith"
 
 
-def choose(setting: str, device: torch.device, forked: bool, takes_mask: bool = True) -> str:
-    """Return the attention backend for a value of attn_implementation.
+class Choice(NamedTuple):
+    """The attention backend of packs in which no branch sees another one, and that of packs that fork."""
 
-    For "auto", return "padded" if the model does not take a TreeMask. Otherwise return "slices" on a CPU. On a GPU,
-    return "varlen" for packs without forks and "flex" for packs with forks.
+    plain: str
+    forked: str
+
+    def of(self, tree_mask: TreeMask) -> str:
+        """Return the backend of a pack."""
+        return self.forked if tree_mask.forked else self.plain
+
+
+def choose(setting: str, device: torch.device, takes_mask: bool = True) -> Choice:
+    """Return the attention backends for a value of attn_implementation.
+
+    For "auto", that is "padded" if the model does not take a TreeMask. Otherwise it is "varlen" for packs without forks
+    and "flex" for packs with forks, as far as the device runs them, and "slices" on a CPU. The kernel of "varlen" does
+    not support forks, so "slices" computes these.
     """
+    if setting == "varlen":
+        return Choice("varlen", "slices")
     if setting != "auto":
-        return setting
+        return Choice(setting, setting)
     if not takes_mask:
-        return "padded"
-    if device.type == "cpu":
-        return "slices"
-    return "flex" if forked else "varlen"
+        return Choice("padded", "padded")
+    backends = attention_backends(device)
+    forked = "flex" if "flex" in backends else "slices"
+    return Choice("varlen" if "varlen" in backends else forked, forked)
 
 
 def attend(

@@ -46,10 +46,9 @@ class HFLanguageModel(LanguageModel):
             self.classifier = next(iter(spec.heads))
             if is_base(spec):
                 describe(run, model, spec)
-        branches = run.hooks.method.rows[0] not in ("text", "conversation")
         unsupported = padded.why_unsupported(model, self.config)
-        takes_mask = unsupported is None
-        self.attention = attention.choose(run.core.attn_implementation, run.device, branches, takes_mask)
+        self.backends = attention.choose(run.core.attn_implementation, run.device, takes_mask=unsupported is None)
+        self.attention, self.forked_attention = self.backends
         if self.attention in ("flex", "varlen") and run.device.type == "cpu":
             where = run.config.place("attn_implementation")
             message, help = f"attn_implementation: {self.attention} needs a GPU", "write attn_implementation: auto"
@@ -129,7 +128,7 @@ class HFLanguageModel(LanguageModel):
             extra["attention_mask"] = attention.dense_masks(batch.tree_mask, self.windows(), self.module.dtype)  # type: ignore[arg-type]
             name = "eager"
         else:
-            extra |= {"tree_mask": batch.tree_mask, "backend": self.attention}
+            extra |= {"tree_mask": batch.tree_mask, "backend": self.backends.of(batch.tree_mask)}
         if layers:
             extra["output_hidden_states"] = True
         if router:

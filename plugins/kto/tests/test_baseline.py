@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tunesmith_kto.baseline import alone as baselines_alone
-from tunesmith_kto.baseline import branches_of, leave_out, with_baselines
 from tunesmith_kto.step import prepare as prepare_step
 
 from plugins.kto.tests.test_parity import ABOVE
@@ -87,16 +85,16 @@ def test_rows_without_prompts_or_branches_are_supported(tmp_path: Path) -> None:
             s.columns["baseline"] = number
     for share in (True, False):
         batch = collate([nothing, alone, something], share=share)
-        branches = branches_of(batch)
-        scored = with_baselines(batch, branches)
+        baselines = batch.columns["baseline"] > 0
+        scored = batch.score_all(baselines)
         own = len(batch.target_ids)
         assert scored.target_ids[own:].tolist() == [21, 22, 20, 21, 22]
         logps = policy(scored, Needs(logps=True)).logps
         assert float(logps[own + 2 :].sum()) == pytest.approx(float(plain(policy, something, 2)), abs=1e-5)
-        lone = baselines_alone(batch, branches)
+        lone = scored.restrict(baselines)
         assert lone.input_ids[0].tolist() == [20, 21, 22, 7, 8, 20, 21, 22]
         torch.testing.assert_close(policy(lone).logps, logps[own:], atol=1e-5, rtol=1e-5)
-        leave_out(batch, branches)
+        batch.restrict_(~baselines)
         assert batch.input_ids[0].tolist() == [5, 6, 3, 4, 7, 8, 9] and batch.counts["sequences"] == 3
         torch.testing.assert_close(policy(batch).logps, logps[:own], atol=1e-5, rtol=1e-5)
 

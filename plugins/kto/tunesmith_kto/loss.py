@@ -20,8 +20,7 @@ def terms(batch: Batch, logps: Tensor, settings: KTOSettings) -> dict[str, Term]
     λ − v(x, y), where λ is the weight of the label, r the answer's log-ratio and z the baseline. APO's loss of unpaired
     answers is the same with z = 0.
     """
-    own = batch.columns["baseline"] == 0 if "baseline" in batch.columns else slice(None)
-    ratios = batch.sum_by_sequence(logps - batch.columns["ref_logps"])[own]  # [E]
+    ratios = batch.sum_by_sequence(logps - batch.columns["ref_logps"])  # [E]
     baseline = batch.columns.get("kl", torch.zeros_like(ratios))
     good = batch.columns["label"] > 0
     sign = torch.where(good, 1.0, -1.0)
@@ -31,7 +30,7 @@ def terms(batch: Batch, logps: Tensor, settings: KTOSettings) -> dict[str, Term]
     if "kl" in batch.columns:
         result["kl"] = Term(baseline.sum(), "examples", metric=True)
     rewards = settings.rl_beta * ratios.detach()
-    own_logps = batch.sum_by_sequence(logps.detach())[own]
+    own_logps = batch.sum_by_sequence(logps.detach())
     for name, count, which in (("chosen", "desirable", good), ("rejected", "undesirable", ~good)):
         if count in batch.counts:
             result[f"rewards/{name}"] = Term(rewards[which].sum(), count, metric=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from tunesmith import Batch, DataError, Needs, PluginError, Policy, Run
 from tunesmith_kto import KTOSettings
-from tunesmith_kto.baseline import alone, branches_of, leave_out, with_baselines
 from tunesmith_kto.checks import HELP
 
 LABELS = ("desirable", "undesirable")
@@ -45,16 +46,18 @@ def prepare(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
 def score(policy: Policy, batch: Batch, baseline: bool) -> tuple[float, int]:
     """Add "ref_logps" [N] to the batch. With `baseline`, also remove its baselines, and return the sum of their
     log-ratios and their number."""
-    branches = branches_of(batch)
-    own = len(batch.target_ids)
+    # The column "baseline" has the number of tokens of each baseline, and 0 for an answer of the row itself. Baselines
+    # have no weights, so `score_all` adds their tokens after those of the answers.
+    lengths = batch.columns.get("baseline", torch.zeros_like(batch.sequence_example))
+    baselines, own = lengths > 0, len(batch.target_ids)
+    scored = batch.score_all(baselines)
     with policy.reference() as reference:
-        expected = reference(with_baselines(batch, branches), Needs(logps=True)).logps
+        expected = reference(scored, Needs(logps=True)).logps
+    if baseline:
+        logps = policy(scored.restrict(baselines), Needs(logps=True)).logps
+        batch.restrict_(~baselines)
     batch.columns["ref_logps"] = expected[:own]
-    if not baseline:
-        return 0.0, 0
-    logps = policy(alone(batch, branches), Needs(logps=True)).logps
-    leave_out(batch, branches)
-    return float((logps - expected[own:]).sum()), len(branches)
+    return (float((logps - expected[own:]).sum()), int(baselines.sum())) if baseline else (0.0, 0)
 
 
 def check_labelled(batch: Batch) -> None:
