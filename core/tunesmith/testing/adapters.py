@@ -53,7 +53,7 @@ def saved_adapter(subject: Subject) -> None:
         one = losses.outcome(subject, (name, way, kind))
         own = set(subject.info["schema"]["properties"])
         kept = {k: v for k, v in subject.setup.keys.items() if k not in own}
-        path = subject.write(f"{name}-loaded", kind, way, **dict.fromkeys(own), **kept | {key: str(one.folder)})
+        path = subject.write(f"{name}-loaded", kind, way, **(dict.fromkeys(own) | kept | {key: str(one.folder)}))
         run, policy = running.built(path)
         ours, theirs = running.outputs(run, policy), running.outputs(one.policy.run, one.policy)
         for output, value in theirs.items():

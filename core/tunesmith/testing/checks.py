@@ -51,7 +51,7 @@ KINDS = {
     "adapter": "answer a value of adapter:",
     "optimizer": "answer a value of optimizer: or lr_scheduler:",
     "observer": "only watch a run: on_start, on_step, on_end",
-    "runnable": "take part in training",
+    "runnable": "take part in a run with more than their rows",
 }
 """Kinds of plugins -> what such a plugin does. A plugin can be of several kinds."""
 STATIC = ("any", "packaged", "settings")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith.plugins.discovery import API, CORE
+from tunesmith.plugins.discovery import API, CORE, installed
 from tunesmith.spelling import nearest
 from tunesmith.testing import running
 from tunesmith.testing.checks import Failure, check
@@ -139,15 +139,16 @@ def hook_signatures(subject: Subject) -> None:
 @check("packaged")
 def light_import(subject: Subject) -> None:
     """Importing the module imports neither torch nor transformers, so that `check` and `--help` start fast."""
-    heavy = _imports((subject.candidate.target,))[subject.candidate.target]
+    heavy = _imports()[subject.candidate.target]
     if heavy:
         message = f"importing {subject.candidate.target} imports {', '.join(heavy[:3])}"
         raise Failure(message, "import it inside the functions that use it, and under TYPE_CHECKING for annotations")
 
 
 @functools.cache
-def _imports(targets: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the heavy modules that each module imports, from a process of their own."""
+def _imports() -> dict[str, list[str]]:
+    """Return the heavy modules that the module of each installed plugin imports, from one process for all of them."""
+    targets = [candidate.target for candidate in installed().values()]
     command = [sys.executable, "-c", IMPORTER, ",".join(HEAVY), *targets]
     completed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if completed.returncode:

@@ -101,13 +101,14 @@ def shapes(kind: str, count: int, seed: int = 0) -> Iterator[Records]:
         names = (
             "instruction", "input", "output", "question", "answer", "response", "system", "system_prompt", "prompt",
             "generation", "message_1", "message_2", "article", "summary", "explanation", "context", "text", "category",
-            "choices", "solution", "reflection", "corrected", "scores", "critiques", "revisions", "unanswerable_question",
+            "revision", "solution", "reflection", "corrected", "scores", "critiques", "revisions", "unanswerable_question",
             "INSTRUCTION", "RESPONSE", "SOURCE", "passage", "caption",
         )  # fmt: skip
         for row in plain:
             row |= {name: say() for name in names if name not in row}
             turns = (("human", say()), ("gpt", say()))
             row["conversations"] = [{"from": name, "value": text} for name, text in turns]
+            row["choices"] = [say(), say()]
         yield plain
         yield [{**row, "conversations": _by_role(("user", "bot"), say)} for row in plain]
         yield [{**row, "conversations": _by_role(("human", "gpt"), say)} for row in plain]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Subject:
         kinds |= {"optimizer"} if {"optimizer", "lr_scheduler"} & set(answers) else set()
         watches = set(hooks) <= OBSERVING and set(hooks) & {"on_start", "on_step", "on_end", "write_log"}
         kinds |= {"observer"} if watches and "configure" not in hooks else set()
-        return kinds | ({"runnable"} if hooks else set())
+        return kinds | ({"runnable"} if set(hooks) - {"validate", "inspect", "diagnose", "build_dataset"} else set())
 
     @property
     def row_kinds(self) -> tuple[str, ...]:
@@ -101,21 +102,25 @@ class Subject:
             return [{switch: _sample(self.info["schema"], self.info["schema"]["properties"][switch])}]
         return [{"plugins": [str(self.candidate.path or self.name)]}]
 
-    def entry(self, kind: str, type_: str | None = None) -> dict[str, Any]:
-        """Return a dataset entry with rows of a kind, for the kit's strategy or that of a `type:`."""
+    def entry(self, kind: str, type_: str = "", held_out: bool = False) -> dict[str, Any]:
+        """Return a dataset entry with rows of a kind, for the kit's strategy or that of a `type:`.
+
+        Held-out rows are other ones, unless the setup gives the rows.
+        """
         type_ = type_ or f"kit_{kind}"
-        path = self.folder / f"{type_.replace('/', '-').replace(':', '-')}.jsonl"
+        stem = re.sub(r"\W+", "-", f"{kind}-{type_}{'-held-out' if held_out else ''}")
+        path = self.folder / f"{stem}.jsonl"
         if not path.exists():
-            write_rows(path, self.rows(kind, type_))
+            write_rows(path, self.rows(kind, type_, seed=4 if held_out else 3))
         return {"path": str(path), "type": type_, **self.setup.entries.get(type_, {})}
 
-    def rows(self, kind: str, type_: str = "") -> Records:
+    def rows(self, kind: str, type_: str = "", seed: int = 3) -> Records:
         """Return the rows for a type or a row kind: those of the setup, or the kit's own."""
         own = self.setup.rows.get(type_) or self.setup.rows.get(kind)
         if own is None and kind not in KINDS:
             help = f"give some: Setup(rows={{{kind!r}: [...]}}, entries=...), or --tunesmith-config with datasets:"
             raise PluginError(f"the checks have no rows of kind {kind!r}", help=help)
-        return own or rows(kind, ROWS, seed=3)
+        return own or rows(kind, ROWS, seed)
 
     def write(self, name: str, kind: str = "", way: Mapping[str, Any] | None = None, **keys: Any) -> Path:
         """Write a YAML that trains with the plugin, and return its path. The folder of the run has the same name.
@@ -134,10 +139,11 @@ class Subject:
         if not optimizer:
             plugins.pop()
         values: dict[str, Any] = {
-            "base_model": str(self.model), "datasets": [self.entry(kind)], "test_datasets": [self.entry(kind)],
-            "sequence_len": 256, "micro_batch_size": ROWS, "sample_packing": False, "num_epochs": 9, "max_steps": 2,
-            "learning_rate": 0.05, "lr_scheduler": "constant", "max_grad_norm": 0, "device": "cpu", "seed": 7,
-            "output_dir": str(self.folder / name),
+            "base_model": str(self.model), "datasets": [self.entry(kind)],
+            "test_datasets": [self.entry(kind, held_out=True)], "sequence_len": 256, "micro_batch_size": ROWS,
+            "eval_batch_size": ROWS, "sample_packing": False, "eval_sample_packing": False, "num_epochs": 9,
+            "max_steps": 2, "learning_rate": 0.05, "lr_scheduler": "constant", "max_grad_norm": 0, "device": "cpu",
+            "seed": 7, "output_dir": str(self.folder / name),
         }  # fmt: skip
         values |= {**optimizer, **way, **own, **keys}
         values["plugins"] = [*plugins, *values.get("plugins", ())]
@@ -145,6 +151,19 @@ class Subject:
         kept = {key: value for key, value in values.items() if value is not None}
         path.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
         return path
+
+    def write_entry(self, name: str, kind: str, type_: str, options: Mapping[str, Any] | None = None) -> Path:
+        """Write a YAML with one entry of a strategy's `type:` and the kit's method, and return its path.
+
+        `options` are further keys of the entry; if its type is a mapping, they are keys of the mapping.
+        """
+        entry: dict[str, Any] = self.entry(kind, type_)
+        target = entry if isinstance(entry["type"], str) else entry["type"]
+        entry["type"] = dict(target) if target is not entry else entry["type"]
+        (entry if target is entry else entry["type"]).update(options or {})
+        method = {"rl": f"kit_{kind}", "plugins": [f"./{self.companion('kit_method', f'kit_method_{kind}')}"]}
+        no_evaluation = dict.fromkeys(("test_datasets", "eval_batch_size", "eval_sample_packing"))
+        return self.write(name, kind, method, datasets=[entry], **no_evaluation)
 
     def companion(self, name: str, copy: str = "") -> str:
         """Copy a local plugin of the kit next to the configs, and return the name of its file."""
