@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,9 +43,7 @@ for target in sys.argv[2:]:
 print(json.dumps(result))
 """
 """Import modules without the heavy libraries, and print which of them each module asks for."""
-REWRITE = (
-    "write tunesmith.json again and reinstall: docs/write-a-plugin.md has the command; in this repository, make metadata"
-)
+REWRITE = "write tunesmith.json again and reinstall (docs/write-a-plugin.md; in this repository: make metadata)"
 
 
 @check("packaged")
@@ -139,18 +138,18 @@ def hook_signatures(subject: Subject) -> None:
 @check("packaged")
 def light_import(subject: Subject) -> None:
     """Importing the module imports neither torch nor transformers, so that `check` and `--help` start fast."""
-    heavy = _imports()[subject.candidate.target]
+    heavy = _imports(tuple(candidate.target for candidate in installed().values()))[subject.candidate.target]
     if heavy:
         message = f"importing {subject.candidate.target} imports {', '.join(heavy[:3])}"
         raise Failure(message, "import it inside the functions that use it, and under TYPE_CHECKING for annotations")
 
 
 @functools.cache
-def _imports() -> dict[str, list[str]]:
-    """Return the heavy modules that the module of each installed plugin imports, from one process for all of them."""
-    targets = [candidate.target for candidate in installed().values()]
+def _imports(targets: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the heavy modules that each module imports, from one process for all of them."""
     command = [sys.executable, "-c", IMPORTER, ",".join(HEAVY), *targets]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    completed = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
     if completed.returncode:
         raise RuntimeError(completed.stderr[-2000:])
     result: dict[str, list[str]] = json.loads(completed.stdout.splitlines()[-1])

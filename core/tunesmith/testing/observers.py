@@ -67,9 +67,9 @@ def _full_disk(name: str) -> Iterator[None]:
         refuse(bool(flags & (os.O_WRONLY | os.O_RDWR)))
         return real_os_open(path, flags, *arguments, **named)
 
-    with mock.patch.object(io, "open", opens), mock.patch.object(builtins, "open", opens):
-        with mock.patch.object(os, "open", os_opens):
-            yield
+    of_python = mock.patch.object(io, "open", opens), mock.patch.object(builtins, "open", opens)
+    with of_python[0], of_python[1], mock.patch.object(os, "open", os_opens):
+        yield
 
 
 @check("runnable")

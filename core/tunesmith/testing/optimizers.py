@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from tunesmith.testing import losses, running
-from tunesmith.testing.checks import Failure, check
+from tunesmith.testing.checks import check
 from tunesmith.testing.subject import Subject
 
 

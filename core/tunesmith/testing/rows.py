@@ -76,7 +76,8 @@ KINDS = tuple(_KINDS)
 
 def rows(kind: str, count: int, seed: int = 0) -> Records:
     """Return rows of unequal lengths, the same for the same seed. `kind` is one of KINDS."""
-    random_, records = random.Random(seed), []
+    random_ = random.Random(seed)
+    records: Records = []
     for _ in range(count):
         records.append(_KINDS[kind](random_, records))
     return records
@@ -96,13 +97,16 @@ def shapes(kind: str, count: int, seed: int = 0) -> Iterator[Records]:
     plain = rows(kind, count, seed)
     yield plain
     random_ = random.Random(seed)
-    say = lambda: sentence(random_, 2, 9)  # noqa: E731
+
+    def say() -> str:
+        return sentence(random_, 2, 9)
+
     if kind in ("conversation", "text"):
         names = (
             "instruction", "input", "output", "question", "answer", "response", "system", "system_prompt", "prompt",
             "generation", "message_1", "message_2", "article", "summary", "explanation", "context", "text", "category",
-            "revision", "solution", "reflection", "corrected", "scores", "critiques", "revisions", "unanswerable_question",
-            "INSTRUCTION", "RESPONSE", "SOURCE", "passage", "caption",
+            "revision", "solution", "reflection", "corrected", "scores", "critiques", "unanswerable_question",
+            "INSTRUCTION", "RESPONSE",
         )  # fmt: skip
         for row in plain:
             row |= {name: say() for name in names if name not in row}

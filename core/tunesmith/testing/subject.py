@@ -95,12 +95,13 @@ class Subject:
     @property
     def ways(self) -> list[dict[str, Any]]:
         """Keys that activate the plugin, one set of keys for each value that it answers."""
-        answers = [{key: value} for key, values in self.info["answers"].items() for value in values]
-        if answers:
-            return answers
-        for switch in self.info["switches"]:
-            return [{switch: _sample(self.info["schema"], self.info["schema"]["properties"][switch])}]
-        return [{"plugins": [str(self.candidate.path or self.name)]}]
+        info, named = self.info, {"plugins": [str(self.candidate.path or self.name)]}
+        ways: list[dict[str, Any]] = [{key: value} for key, values in info["answers"].items() for value in values]
+        if not ways and info["switches"]:
+            switch = info["switches"][0]
+            ways = [{switch: _sample(info["schema"], info["schema"]["properties"][switch])}]
+        # A local plugin is unknown until its file is named.
+        return [way | named for way in ways or [{}]] if self.candidate.path or not ways else ways
 
     def entry(self, kind: str, type_: str = "", held_out: bool = False) -> dict[str, Any]:
         """Return a dataset entry with rows of a kind, for the kit's strategy or that of a `type:`.
@@ -161,7 +162,9 @@ class Subject:
         target = entry if isinstance(entry["type"], str) else entry["type"]
         entry["type"] = dict(target) if target is not entry else entry["type"]
         (entry if target is entry else entry["type"]).update(options or {})
-        method = {"rl": f"kit_{kind}", "plugins": [f"./{self.companion('kit_method', f'kit_method_{kind}')}"]}
+        plugins = [f"./{self.companion('kit_method', f'kit_method_{kind}')}"]
+        plugins += [str(self.candidate.path)] if self.candidate.path else []
+        method = {"rl": f"kit_{kind}", "plugins": plugins}
         no_evaluation = dict.fromkeys(("test_datasets", "eval_batch_size", "eval_sample_packing"))
         return self.write(name, kind, method, datasets=[entry], **no_evaluation)
 

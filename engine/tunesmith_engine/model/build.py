@@ -11,7 +11,7 @@ from torch import nn
 from tunesmith.errors import ConfigError
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
-from tunesmith_engine.model import parallelism
+from tunesmith_engine.model import parallelism, prompt_learning
 from tunesmith_engine.model.language_model import LanguageModel
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
@@ -24,6 +24,7 @@ def build_policy(run: Run) -> Policy:
     seed_everything(run.core.seed)
     language_model = run.hooks.load_model(run, "policy")
     language_model.module = run.hooks.patch_model(run, language_model.module)
+    prompt_learning.refuse(language_model.module)
     run.shares_prompts = language_model.shares_prompts
     if not run.shares_prompts:
         run.note("prompts are repeated", f"the attention backend {language_model.attention} can't share them")
@@ -47,6 +48,7 @@ def abstract_model(run: Run) -> Iterator[LanguageModel]:
             run.hooks.configure(run)
             language_model = run.hooks.load_model(run, "policy")
             language_model.module = run.hooks.patch_model(run, language_model.module)
+            prompt_learning.refuse(language_model.module)
             run.shares_prompts = language_model.shares_prompts
             yield language_model
     finally:
