@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.contract.fakes import HEADER, distribution
+from tests.repo.source import ROOT
 from tunesmith import TunesmithError
 from tunesmith.testing import CHECKS, Failure, Setup, Subject, write_model
-from tunesmith.testing.conformance import MODULES
+from tunesmith.testing.checks import KINDS
+from tunesmith.testing.conformance import in_order
 
-assert MODULES  # their import registers the checks
 METHOD = """
 plugin = Plugin(method=Method(rows=("pair",)), needs=Needs(logps=True))
 
@@ -213,3 +214,12 @@ def test_a_broken_package_is_a_failure(
 def test_every_check_is_shown_to_fail() -> None:
     shared = {"two_processes_are_one", "trains_an_adapter", "saved_model", "resumed_adapter", "adapter_on_packs"}
     assert {name for name, *_ in BAD} | set(PACKAGED) | shared == set(CHECKS)
+
+
+def test_the_page_lists_every_check_with_its_promise() -> None:
+    page = (ROOT / "docs/conformance.md").read_text("utf-8")
+    lines = [
+        f"| `{check.name}`{' (slow)' if check.slow else ''} | {KINDS[check.kind]} | {check.promise} |"
+        for check in in_order()
+    ]
+    assert "\n".join(lines) in page, "\n".join(lines)

@@ -11,4 +11,16 @@ from tunesmith.testing.model import write_model
 from tunesmith.testing.rows import KINDS, rows, sentence, write_rows
 from tunesmith.testing.subject import Setup, Subject
 
-__all__ = ["CHECKS", "KINDS", "Check", "Failure", "Setup", "Subject", "rows", "sentence", "write_model", "write_rows"]
+__all__ = [
+    "CHECKS",
+    "KINDS",
+    "Check",
+    "Failure",
+    "Setup",
+    "Subject",
+    "rows",
+    "sentence",
+    "worker",
+    "write_model",
+    "write_rows",
+]

@@ -17,6 +17,10 @@ class Failure(AssertionError):
         super().__init__(f"{message}\n  change: {change}")
 
 
+class NotApplicable(Exception):
+    """A check can't be made here. The message has the reason."""
+
+
 @dataclass(frozen=True)
 class Check:
     """A promise of plugins.
@@ -24,7 +28,7 @@ class Check:
     Args:
         name: the name of the function, which is also the id of the test.
         promise: the first line of its docstring.
-        run: the function. It raises Failure.
+        run: the function. It raises Failure, or NotApplicable.
         kind: the kind of plugin that it is for; see Subject.kinds.
         slow: True if it needs several processes or an adapter.
     """

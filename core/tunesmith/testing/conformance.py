@@ -27,19 +27,25 @@ from tunesmith.testing import (
     settings,
     strategies,
 )
-from tunesmith.testing.checks import CHECKS, Check, Failure
+from tunesmith.testing.checks import CHECKS, Check, Failure, NotApplicable
 from tunesmith.testing.model import write_model
 from tunesmith.testing.subject import Setup, Subject
 
 MODULES = (metadata, settings, losses, strategies, adapters, optimizers, observers, processes)
-"""The modules whose import registers the checks, in this order."""
+"""The modules whose import registers the checks, in the order in which they run."""
+
+
+def in_order() -> list[Check]:
+    """Return all checks in the order in which they run: first those that train nothing."""
+    order = [module.__name__ for module in MODULES]
+    return sorted(CHECKS.values(), key=lambda check: order.index(check.run.__module__))
 
 
 def parameters(setups: Mapping[str, Setup]) -> list[Any]:
     """Return one test parameter for each plugin and check, marked slow where it is, and grouped for pytest-xdist."""
     cases = []
     for plugin, setup in setups.items():
-        for check in CHECKS.values():
+        for check in in_order():
             # Runs are shared: by the checks of a plugin, and by all plugins where they share a launch of processes.
             group = "tunesmith-processes" if check.run is processes.two_processes_are_one else f"tunesmith-{plugin}"
             marks = [pytest.mark.xdist_group(group), *([pytest.mark.slow] if check.slow else [])]
@@ -93,6 +99,8 @@ class Kit:
             if check.run is processes.two_processes_are_one:
                 processes.launch(self.sharing(items))
             check.run(subject)
+        except NotApplicable as reason:
+            pytest.skip(str(reason))
         except Failure as failure:
             pytest.fail(f"{plugin}: {failure}", pytrace=False)
         except TunesmithError as error:

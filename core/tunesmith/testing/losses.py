@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunesmith.testing import running
-from tunesmith.testing.checks import Failure, check
+from tunesmith.testing.checks import Failure, NotApplicable, check
 from tunesmith.testing.running import Outcome
 from tunesmith.testing.subject import ROWS, Subject
 
@@ -142,8 +142,6 @@ def saved_model(subject: Subject) -> None:
 def trains_an_adapter(subject: Subject) -> None:
     """The method trains an adapter, with the same loss for any layout, and resumes bit for bit."""
     keys = adapter()
-    if keys is None:
-        return
     for name, way, kind in cases(subject):
         case = (f"{name}-adapter", way | keys, kind)
         _, packed = outcome(subject, case), outcome(subject, case, "packed")
@@ -153,9 +151,11 @@ def trains_an_adapter(subject: Subject) -> None:
         require_resumed(subject, case)
 
 
-def adapter() -> dict[str, str] | None:
-    """Return the key that activates an installed adapter, or None if none is installed."""
+def adapter() -> dict[str, str]:
+    """Return the key that activates an installed adapter. Raises NotApplicable if there is none."""
     from tunesmith.plugins.discovery import installed
 
     values = [value for plugin in installed().values() for value in plugin.info["answers"].get("adapter", ())]
-    return {"adapter": values[0]} if values else None
+    if not values:
+        raise NotApplicable("no installed plugin answers adapter:")
+    return {"adapter": values[0]}

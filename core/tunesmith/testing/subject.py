@@ -108,7 +108,9 @@ class Subject:
 
         Held-out rows are other ones, unless the setup gives the rows.
         """
-        type_ = type_ or f"kit_{kind}"
+        if not type_:
+            own = [name for name in self.info["strategies"].get(kind, ()) if name in self.setup.rows]
+            type_ = f"kit_{kind}" if kind in KINDS or not own else own[0]
         stem = re.sub(r"\W+", "-", f"{kind}-{type_}{'-held-out' if held_out else ''}")
         path = self.folder / f"{stem}.jsonl"
         if not path.exists():
