@@ -32,6 +32,10 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/plugins/hookspecs/model.py", "reward"): "a role of a model",
     ("core/tunesmith/cli/examples.py", "stepwise"): "a row kind",
     ("core/tunesmith/cli/examples.py", "completion"): "what an answer is called",
+    ("core/tunesmith/testing/rows.py", "stepwise"): "a row kind",
+    ("core/tunesmith/testing/rows.py", "completion"): "a column of rows",
+    ("core/tunesmith/testing/companions/kit_rows.py", "stepwise"): "a row kind",
+    ("core/tunesmith/testing/companions/kit_rows.py", "completion"): "a column of rows",
     ("engine/tunesmith_engine/runtime/atomic.py", "files"): "a key of the manifest",
 }
 

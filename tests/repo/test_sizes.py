@@ -13,9 +13,9 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = 3400
+CODE_LINES = 3420
 """The maximum lines of code of the core, and of the engine, without comments and docstrings."""
-TESTING_LINES = 1150
+TESTING_LINES = 1450
 """The maximum lines of code of tunesmith.testing, which is counted apart from the core."""
 PYPROJECT_LINES = 25
 TESTING = CORE / "testing"

@@ -9,7 +9,7 @@ from tunesmith.testing.subject import Subject
 
 @check("adapter")
 def only_the_adapter_is_trained(subject: Subject) -> None:
-    """Training changes the adapter's parameters and none of the base model."""
+    """Check that training changes the adapter's parameters and none of the base model."""
     for case in losses.cases(subject):
         one = losses.outcome(subject, case)
         if one.policy.run.adapter is None:
@@ -27,7 +27,7 @@ def only_the_adapter_is_trained(subject: Subject) -> None:
 
 @check("adapter")
 def disabled_is_the_base_model(subject: Subject) -> None:
-    """With the adapter switched off, a trained policy computes what the base model computes."""
+    """Check that with the adapter switched off, a trained policy computes what the base model computes."""
     for case in losses.cases(subject):
         one = losses.outcome(subject, case)
         base_run, base = running.built(subject.write(f"{case[0]}-base", case[2], {}))
@@ -44,7 +44,7 @@ def disabled_is_the_base_model(subject: Subject) -> None:
 
 @check("adapter")
 def saved_adapter(subject: Subject) -> None:
-    """A saved adapter loads again, by the plugin's key for it, and gives the same values."""
+    """Check that a saved adapter loads again, by the plugin's key for it, and gives the same values."""
     key = next((key for key in subject.info["schema"].get("properties", {}) if key.endswith("_model_dir")), None)
     if key is None:
         change = "add a key NAME_model_dir that continues to train the adapter in a folder"
@@ -65,14 +65,14 @@ def saved_adapter(subject: Subject) -> None:
 
 @check("adapter")
 def resumed_adapter(subject: Subject) -> None:
-    """A run that is interrupted and resumed ends with the same adapter, bit for bit."""
+    """Check that a run that is interrupted and resumed ends with the same adapter, bit for bit."""
     for case in losses.cases(subject):
         losses.require_resumed(subject, case)
 
 
 @check("adapter")
 def adapter_on_packs(subject: Subject) -> None:
-    """An adapter trains the same on packed rows and on repeated prompts: no token sees another example."""
+    """Check that an adapter trains the same on packed rows and on repeated prompts: no token sees another example."""
     for case in losses.cases(subject):
         for split in ("packed", "repeated"):
             others = losses.outcome(subject, case, split), losses.outcome(subject, case)

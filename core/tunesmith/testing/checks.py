@@ -27,7 +27,7 @@ class Check:
 
     Args:
         name: the name of the function, which is also the id of the test.
-        promise: the first line of its docstring.
+        promise: the sentence of its docstring, without "Check that".
         run: the function. It raises Failure, or NotApplicable.
         kind: the kind of plugin that it is for; see Subject.kinds.
         slow: True if it needs several processes or an adapter.
@@ -68,7 +68,9 @@ def check(kind: str, slow: bool = False) -> Callable[[Callable[[Subject], None]]
     """Register a function as a check of a kind of plugin."""
 
     def register(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
-        promise = (function.__doc__ or "").strip().partition("\n")[0]
+        promise = " ".join((function.__doc__ or "").split()).removeprefix("Check that ")
+        if promise.partition(" ")[0].isalpha():  # not the name of a file or a function
+            promise = promise[0].upper() + promise[1:]
         CHECKS[function.__name__] = Check(function.__name__, promise, function, kind, slow)
         return function
 

@@ -57,7 +57,7 @@ def initial(subject: Subject, case: tuple[str, dict[str, Any], str]) -> dict[str
 
 @check("loss")
 def finite_loss(subject: Subject) -> None:
-    """The loss is finite, in training and evaluation, on every row kind, and training changes weights."""
+    """Check that the loss is finite, in training and evaluation, on every row kind, and training changes weights."""
     for case in cases(subject):
         one = outcome(subject, case)
         for line in one.lines:
@@ -79,31 +79,31 @@ def _same(subject: Subject, split: str, promise: str, change: str) -> None:
 
 @check("loss")
 def packed_is_unpacked(subject: Subject) -> None:
-    """Loss and gradient are the same for rows that are packed and for rows that are not."""
+    """Check that loss and gradient are the same for rows that are packed and for rows that are not."""
     _same(subject, "packed", "packed and unpacked rows train differently", REACH)
 
 
 @check("loss")
 def accumulated_is_one_batch(subject: Subject) -> None:
-    """Loss and gradient of n micro-batches of one row are those of one micro-batch of n rows."""
+    """Check that loss and gradient of n micro-batches of one row are those of one micro-batch of n rows."""
     _same(subject, "accumulated", "micro-batches of one row train differently from one of all rows", COUNT)
 
 
 @check("loss")
 def uneven_batches(subject: Subject) -> None:
-    """Loss and gradient do not depend on how rows are split into micro-batches of unequal sizes."""
+    """Check that loss and gradient do not depend on how rows are split into micro-batches of unequal sizes."""
     _same(subject, "uneven", "micro-batches of 5, 5 and 2 rows train differently from one of 12", COUNT)
 
 
 @check("loss")
 def shared_is_repeated(subject: Subject) -> None:
-    """A prompt that is computed once for all its completions trains as one that is repeated for each."""
+    """Check that a prompt that is computed once for all its completions trains as one that is repeated for each."""
     _same(subject, "repeated", "shared and repeated prompts train differently", REACH)
 
 
 @check("loss")
 def resumed_loss(subject: Subject) -> None:
-    """A run that is interrupted and resumed ends with the same weights, bit for bit."""
+    """Check that a run that is interrupted and resumed ends with the same weights, bit for bit."""
     for case in cases(subject):
         require_resumed(subject, case)
 
@@ -125,7 +125,7 @@ def require_resumed(subject: Subject, case: tuple[str, dict[str, Any], str], **k
 
 @check("loss")
 def saved_model(subject: Subject) -> None:
-    """The saved model loads again and computes the same values for each row."""
+    """Check that the saved model loads again and computes the same values for each row."""
     for case in cases(subject):
         name, way, kind = case
         one = outcome(subject, case)
@@ -140,7 +140,7 @@ def saved_model(subject: Subject) -> None:
 
 @check("loss", slow=True)
 def trains_an_adapter(subject: Subject) -> None:
-    """The method trains an adapter, with the same loss for any layout, and resumes bit for bit."""
+    """Check that the method trains an adapter, with the same loss for any layout, and resumes bit for bit."""
     keys = adapter()
     for name, way, kind in cases(subject):
         case = (f"{name}-adapter", way | keys, kind)

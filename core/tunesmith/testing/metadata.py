@@ -48,7 +48,7 @@ REWRITE = "write tunesmith.json again and reinstall (docs/write-a-plugin.md; in 
 
 @check("packaged")
 def entry_point(subject: Subject) -> None:
-    """The entry point leads to a module with one `plugin = Plugin(...)`, and the docstring says what it does."""
+    """Check that the entry point leads to a module with a docstring and one `plugin = Plugin(...)`."""
     subject.candidate.load()
     if not subject.info["summary"].strip():
         message = f"the module {subject.candidate.target} has no docstring"
@@ -61,7 +61,7 @@ def entry_point(subject: Subject) -> None:
 
 @check("packaged")
 def static_metadata(subject: Subject) -> None:
-    """tunesmith.json in the distribution equals what the module declares."""
+    """Check that tunesmith.json in the distribution equals what the module declares."""
     static = subject.candidate.static
     if static is None:
         raise Failure(f"{subject.candidate.distribution} has no tunesmith.json", REWRITE)
@@ -75,7 +75,7 @@ def static_metadata(subject: Subject) -> None:
 
 @check("packaged")
 def version_range(subject: Subject) -> None:
-    """The distribution requires ranges of versions of the core and the engine, with both ends."""
+    """Check that the distribution requires ranges of versions of the core and the engine, with both ends."""
     from packaging.requirements import Requirement
 
     wanted = {Requirement(line).name.replace("_", "-"): Requirement(line) for line in subject.candidate.requires}
@@ -89,7 +89,7 @@ def version_range(subject: Subject) -> None:
 
 @check("any")
 def declaration(subject: Subject) -> None:
-    """Declared answers, strategies, sources, switches and methods have the hooks that they need."""
+    """Check that declared answers, strategies, sources, switches and methods have the hooks that they need."""
     info, plugin = subject.info, subject.loaded.declaration
     hooks, keys = info["hooks"], info["schema"].get("properties", {})
     needed = {ANSWERED_BY[key]: f"answers {key}" for key in info["answers"] if key in ANSWERED_BY}
@@ -114,7 +114,7 @@ def declaration(subject: Subject) -> None:
 
 @check("any")
 def hook_signatures(subject: Subject) -> None:
-    """Each hook exists, asks for parameters that it offers, and is marked with @hookimpl."""
+    """Check that each hook exists, asks for parameters that it offers, and is marked with @hookimpl."""
     module, offered = subject.loaded.module, running.hook_parameters()
     for name, kind in subject.info["hooks"].items():
         if name not in offered:
@@ -137,7 +137,7 @@ def hook_signatures(subject: Subject) -> None:
 
 @check("packaged")
 def light_import(subject: Subject) -> None:
-    """Importing the module imports neither torch nor transformers, so that `check` and `--help` start fast."""
+    """Check that importing the module imports neither torch nor transformers, so that `--help` starts fast."""
     heavy = _imports(tuple(candidate.target for candidate in installed().values()))[subject.candidate.target]
     if heavy:
         message = f"importing {subject.candidate.target} imports {', '.join(heavy[:3])}"
@@ -158,7 +158,7 @@ def _imports(targets: tuple[str, ...]) -> dict[str, list[str]]:
 
 @check("any")
 def error_codes(subject: Subject) -> None:
-    """Every error code in the source is known to `tunesmith explain`."""
+    """Check that every error code in the source is known to `tunesmith explain`."""
     from tunesmith.cli.explain import catalogue
 
     known = {*catalogue()["codes"], *subject.info["errors"]}

@@ -23,7 +23,7 @@ from tunesmith.testing.subject import Subject
 
 @check("observer")
 def observer_changes_no_weight(subject: Subject) -> None:
-    """A run with the plugin ends with the weights of a run without it, bit for bit."""
+    """Check that a run with the plugin ends with the weights of a run without it, bit for bit."""
     (case,) = list(losses.cases(subject))[:1]
     ours = losses.outcome(subject, case)
     theirs = losses.outcome(subject, ("without", {}, case[2]))
@@ -33,7 +33,7 @@ def observer_changes_no_weight(subject: Subject) -> None:
 
 @check("observer")
 def failing_disk(subject: Subject) -> None:
-    """If the disk refuses the plugin's files, the plugin is muted, or the run ends with an error of Tunesmith."""
+    """Check that the plugin is muted, or the run ends with an error of Tunesmith, if the disk refuses its files."""
     (case,) = list(losses.cases(subject))[:1]
     path = subject.write("failing-disk", case[2], case[1])
     change = "declare Plugin(best_effort=True) for a logger, and keep no half-open state when a file can't be opened"
@@ -74,7 +74,7 @@ def _full_disk(name: str) -> Iterator[None]:
 
 @check("runnable")
 def nothing_is_left_behind(subject: Subject) -> None:
-    """After a run, the process is as before: no thread, open file, signal handler, variable or patch remains."""
+    """Check that no thread, open file, signal handler, environment variable or setting of torch remains after a run."""
     case = next(losses.cases(subject), None)
     if case is None:
         return

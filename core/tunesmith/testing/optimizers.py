@@ -17,7 +17,7 @@ def _cases(subject: Subject) -> list[tuple[str, dict[str, Any], str]]:
 
 @check("optimizer")
 def state_round_trip(subject: Subject) -> None:
-    """state_dict() of the optimizer and the schedule, loaded into new ones, gives the same updates."""
+    """Check that state_dict() of the optimizer and the schedule, loaded into new ones, gives the same updates."""
     for name, way, kind in _cases(subject):
         finals = []
         for restored in (False, True):
@@ -50,6 +50,6 @@ def _update(model: Any, optimizer: Any, scheduler: Any, step: int) -> None:
 
 @check("optimizer")
 def resumed_optimizer(subject: Subject) -> None:
-    """A run that is interrupted and resumed ends with the same weights, bit for bit, for each value."""
+    """Check that a run that is interrupted and resumed ends with the same weights, bit for bit, for each value."""
     for case in _cases(subject):
         losses.require_resumed(subject, case)

@@ -21,7 +21,7 @@ SECONDS = 600
 
 @check("loss", slow=True)
 def two_processes_are_one(subject: Subject) -> None:
-    """Two processes train as one does, with an uneven share of the rows."""
+    """Check that two processes train as one does, with an uneven share of the rows."""
     launch([subject])
     change = f"{losses.COUNT}; sum over processes with run.world.sum, on every process"
     for case in losses.cases(subject):

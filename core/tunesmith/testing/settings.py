@@ -31,7 +31,7 @@ def _models(subject: Subject) -> Iterator[tuple[str, type[Settings]]]:
 
 @check("settings")
 def documented_keys(subject: Subject) -> None:
-    """Each key has a docstring, which the reference shows."""
+    """Check that each key has a docstring, which the reference shows."""
     for _, model in _models(subject):
         for key, field in model.model_fields.items():
             if not field.description:
@@ -40,7 +40,7 @@ def documented_keys(subject: Subject) -> None:
 
 @check("settings")
 def valid_defaults(subject: Subject) -> None:
-    """Each key has a default, and the defaults are valid values."""
+    """Check that each key has a default, and the defaults are valid values."""
     for _, model in _models(subject):
         for key, field in model.model_fields.items():
             if field.is_required():
@@ -95,7 +95,7 @@ def _with(subject: Subject, name: str, group: str, values: dict[str, Any]) -> Pa
 
 @check("settings")
 def wrong_values(subject: Subject) -> None:
-    """A value of a wrong type is a ConfigError with the place of its key, and never a traceback."""
+    """Check that a value of a wrong type is a ConfigError with the place of its key, and never a traceback."""
     from tunesmith.cli.explain import catalogue
 
     known = catalogue()["codes"]
@@ -121,7 +121,7 @@ def wrong_values(subject: Subject) -> None:
 
 @check("settings")
 def misspelled_keys(subject: Subject) -> None:
-    """A misspelled key is an error that suggests the right one."""
+    """Check that a misspelled key is an error that suggests the right one."""
     for group, model in _models(subject):
         misspelled = {f"{key[:-1]}{key[-1] * 3}": key for key in model.model_fields}
         path = _with(subject, "misspelled", group, dict.fromkeys(misspelled, 1))
@@ -136,7 +136,7 @@ def misspelled_keys(subject: Subject) -> None:
 
 @check("settings")
 def odd_values(subject: Subject) -> None:
-    """Odd values of the right type are accepted, or refused with an error of Tunesmith."""
+    """Check that odd values of the right type are accepted, or refused with an error of Tunesmith."""
     for group, model in _models(subject):
         for value in VALUES:
             valid = [key for key in model.model_fields if key not in _wrong(model, value)]

@@ -74,7 +74,7 @@ def _placed(records: Records) -> list[Row]:
 
 @check("strategy")
 def one_example_for_each_row(subject: Subject) -> None:
-    """A strategy yields one example for each row, and something of it is trained, for each of its types."""
+    """Check that a strategy yields one example for each row, and something of it is trained, for each of its types."""
     for entry in entries(subject):
         if not any(e.trained_tokens or len(e.segments) == 1 for e in entry.examples):
             message = f"type {entry.type}, {entry.kind} rows: no token of any row is trained"
@@ -83,7 +83,7 @@ def one_example_for_each_row(subject: Subject) -> None:
 
 @check("strategy")
 def same_examples_each_time(subject: Subject) -> None:
-    """The same rows give the same examples each time, and a row's example does not depend on other rows."""
+    """Check that the same rows give the same examples each time, and a row's example does not depend on other rows."""
     for entry in entries(subject):
         placed = _placed(entry.records)
         first, again = (list(map(running.content, e)) for e in (entry.examples, entry.build(placed)))
@@ -96,7 +96,7 @@ def same_examples_each_time(subject: Subject) -> None:
 
 @check("strategy")
 def errors_of_rows(subject: Subject) -> None:
-    """A row that can't be used is a DataError with the row's file and line, and the field at fault."""
+    """Check that a row that can't be used is a DataError with the row's file and line, and the field at fault."""
     for entry in entries(subject):
         record = entry.records[1]
         if _error_of(entry, "without columns", {}) is None:
@@ -155,7 +155,7 @@ def _error_of(entry: Entry, case: str, record: dict[str, Any]) -> str | None:
 
 @check("strategy")
 def same_examples_in_workers(subject: Subject) -> None:
-    """Several processes build the same examples as one."""
+    """Check that several processes build the same examples as one."""
     entry, built = entries(subject)[0], []
     for processes in (1, 2):
         path = subject.write_entry(f"workers-{processes}", entry.kind, entry.type)
