@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,15 @@ def test_the_page_lists_every_check_with_its_promise() -> None:
         for check in in_order()
     ]
     assert "\n".join(lines) in page, "\n".join(lines)
+
+
+def test_the_command_line_checks_a_local_plugin_and_refuses_an_unknown_one(tmp_path: Path) -> None:
+    (tmp_path / "quiet.py").write_text(HEADER + "plugin = Plugin()\n", encoding="utf-8")
+
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tunesmith-plugin", name]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    local, unknown = run("./quiet.py"), run("loraa")
+    assert local.returncode == 0 and "3 passed" in local.stdout, local.stdout
+    assert unknown.returncode == 4 and "did you mean 'lora'?" in unknown.stderr, unknown.stderr

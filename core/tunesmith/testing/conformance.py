@@ -86,7 +86,7 @@ class Kit:
             if self._model is None:
                 self._model = write_model(self.folder / "model")
             folder = self.folder / f"{len(self.subjects)}-{Path(plugin).stem}"
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             self.subjects[plugin] = Subject(plugin, setup, folder, self._model)
         return self.subjects[plugin]
 

@@ -30,7 +30,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
     config.addinivalue_line("markers", "xdist_group(name): run tests of a group in the same worker")
-    if config.getoption("--tunesmith-plugin"):
+    if names := config.getoption("--tunesmith-plugin"):
+        from tunesmith.errors import PluginError
+        from tunesmith.testing.subject import candidate_of
+
+        try:
+            for name in names:
+                candidate_of(name).load()
+        except PluginError as error:
+            raise pytest.UsageError(str(error)) from None
         given = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
         config.args = [*given, str(COLLECTED)]
 

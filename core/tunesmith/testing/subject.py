@@ -56,7 +56,7 @@ class Subject:
 
     def __init__(self, name: str, setup: Setup, folder: Path, model: Path):
         self.setup, self.folder, self.model = setup, folder, model
-        self.candidate = _candidate(name)
+        self.candidate = candidate_of(name)
         self.name = self.candidate.name
         self.cache: dict[Any, Any] = {}
         """Results that several checks share, such as finished runs."""
@@ -178,7 +178,7 @@ class Subject:
         return path.name
 
 
-def _candidate(name: str) -> Candidate:
+def candidate_of(name: str) -> Candidate:
     """Return an installed plugin by its name, or a local one by its path. Raises PluginError."""
     if name.endswith(".py"):
         path = Path(name).resolve()
