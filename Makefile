@@ -35,12 +35,12 @@ quickstart: $(STAMP)
 # One thread per process: with more, two test workers slow each other down several times over.
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 
 # What takes longer than a few seconds each: many kills, several processes, whole parities.
 test-slow: export OMP_NUM_THREADS ?= 1
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not gpu"
 
 # Compare the reference runs with those of a base commit, bit for bit: about 3 minutes.
 BASE ?= 3472fd8

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,13 +18,6 @@ from tunesmith.api import prepare
 from tunesmith.config.load import load_config
 
 Gradients = dict[str, torch.Tensor]
-SPLITS: dict[str, dict[str, Any]] = {
-    "one batch": {"sample_packing": False, "micro_batch_size": 12},
-    "packed": {"sample_packing": True, "micro_batch_size": 12},
-    "accumulated": {"sample_packing": False, "micro_batch_size": 3, "gradient_accumulation_steps": 4},
-    "uneven": {"sample_packing": False, "micro_batch_size": 5, "gradient_accumulation_steps": 3},
-}
-"""Ways to split the same 12 rows of a step."""
 
 
 def check_layouts(run: Run, policy: Policy, scaled: bool = False) -> None:
@@ -76,40 +68,6 @@ def check_step(loss: float, gradients: Gradients, expected_loss: float, expected
     assert one_step.largest_difference(gradients, expected_gradients) < 1e-5
 
 
-def check_processes(folder: Path, methods: dict[str, dict[str, Any]]) -> None:
-    """Check that two processes train as one does: even and uneven shares of six rows, packed and not."""
-    ways: dict[str, dict[str, Any]] = {
-        "even": {"micro_batch_size": 3},
-        "uneven": {"micro_batch_size": 4},  # 4 pairs for one process, 2 for the other
-        "packed": {"micro_batch_size": 1, "gradient_accumulation_steps": 2, "sample_packing": True},
-    }
-    configs = []
-    for method, keys in methods.items():
-        home = folder / method
-        home.mkdir()
-        tiny.train(rows.config(home, method, **keys))
-        configs += [rows.config(home, method, name, **(keys | way)) for name, way in ways.items()]
-    tiny.torchrun(2, *configs)
-    for method in methods:
-        for name in ways:
-            check_same(folder / method / name, folder / method / "out", steps=3)
-
-
-def check_resumed(folder: Path, method: str, **keys: Any) -> list[str]:
-    """Check that a resumed run ends with the same weights, bit for bit, and return their names.
-
-    The runs are named "parts" and "complete".
-    """
-    steps = {"micro_batch_size": 3, "num_epochs": 9, "max_steps": 6, "save_steps": 2, "resume_from_checkpoint": "auto"}
-    tiny.train(rows.config(folder, method, "complete", **(steps | keys)))
-    parts = rows.config(folder, method, "parts", **(steps | keys))
-    tiny.train(parts, "max_steps=4")
-    assert tiny.train(parts).steps == 6
-    ours, theirs = tiny.weights(folder / "parts"), tiny.weights(folder / "complete")
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    return list(ours)
-
-
 def check_held_out(test_data: Path, folder: Path, **keys: Any) -> None:
     """Check that training on real pairs of short answers raises accuracy and margin of pairs with other prompts."""
     pairs = [row for row in rows.real(test_data, "preference.jsonl") if len(json.dumps(row, ensure_ascii=False)) < 700]
@@ -120,14 +78,6 @@ def check_held_out(test_data: Path, folder: Path, **keys: Any) -> None:
         print(f"{name}: {before[name]:.4f} -> {after[name]:.4f}")
     assert after["eval_rewards/accuracies"] > before["eval_rewards/accuracies"] + 0.03
     assert after["eval_rewards/margins"] > before["eval_rewards/margins"]
-
-
-def check_metadata(name: str, module: ModuleType) -> None:
-    """Check that the tunesmith.json of a plugin is up to date."""
-    from tunesmith.plugins.metadata import describe
-
-    path = Path(str(module.__file__)).parents[1] / "tunesmith.json"
-    assert json.loads(path.read_text()) == {name: json.loads(json.dumps(describe(name, module)))}
 
 
 def loss_plugins(config: Path) -> list[str]:

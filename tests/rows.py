@@ -38,23 +38,12 @@ def close_pairs(count: int = 7) -> Records:
 
 def labelled(count: int = 7, seed: int = 3) -> Records:
     """Return labeled answers of unequal lengths. Of three successive rows, the first two have the same prompt."""
-    random_ = random.Random(seed)
-    records: Records = []
-    for index in range(count):
-        prompt = records[-1]["prompt"] if index % 3 == 1 else tiny.sentence(random_)
-        records.append({"prompt": prompt, "completion": tiny.sentence(random_, 2, 9), "label": index % 5 in (0, 2)})
-    return records
+    return tiny.rows("labelled", count, seed)
 
 
 def stepwise(count: int = 12, seed: int = 0) -> Records:
     """Return solutions of one to four steps. A step that mentions a dog is wrong."""
-    random_ = random.Random(seed)
-    records = []
-    for _ in range(count):
-        steps = [tiny.sentence(random_, 2, 8) for _ in range(random_.randint(1, 4))]
-        labels = ["dog" not in step for step in steps]
-        records.append({"prompt": tiny.sentence(random_), "completions": steps, "labels": labels})
-    return records
+    return tiny.rows("stepwise", count, seed)
 
 
 @dataclass(frozen=True)

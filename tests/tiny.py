@@ -7,43 +7,20 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tunesmith.testing import rows, sentence, worker, write_rows
+
+__all__ = ["rows", "sentence", "write_rows"]
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = [
-    "the",
-    "a",
-    "red",
-    "blue",
-    "green",
-    "cat",
-    "dog",
-    "bird",
-    "sees",
-    "likes",
-    "finds",
-    "one",
-    "two",
-    "three",
-    "old",
-    "new",
-    "house",
-    "tree",
-    "river",
-    "stone",
-]
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt_neox", "mixtral")
-
-
-def sentence(random_: random.Random, least: int = 3, most: int = 20) -> str:
-    return " ".join(random_.choices(WORDS, k=random_.randint(least, most))) + "."
 
 
 @functools.cache
@@ -103,34 +80,6 @@ def model_folder(folder: Path, architecture: str = "llama", **changes: Any) -> P
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
-
-
-def rows(kind: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Return rows of unequal lengths. `kind` is conversation, text, pair or prompt."""
-    random_ = random.Random(seed)
-    records: list[dict[str, Any]] = []
-    for _ in range(count):
-        if kind == "conversation":
-            turns = [
-                {"role": role, "content": sentence(random_)}
-                for _ in range(random_.randint(1, 2))
-                for role in ("user", "assistant")
-            ]
-            records.append({"messages": turns})
-        elif kind == "text":
-            records.append({"text": sentence(random_, 5, 40)})
-        elif kind == "pair":
-            records.append(
-                {"prompt": sentence(random_), "chosen": sentence(random_, 2, 9), "rejected": sentence(random_, 2, 9)}
-            )
-        else:
-            records.append({"prompt": sentence(random_)})
-    return records
-
-
-def write_rows(path: Path, records: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
 
 
 def write_config(folder: Path, name: str = "run.yaml", **keys: Any) -> Path:
@@ -196,9 +145,7 @@ def checkpoint_bytes(run: Any) -> Any:
 
 def torchrun(processes: int, *configs: Path) -> None:
     """Train configs one after the other in one torchrun launch with `processes` processes."""
-    script = str(Path(__file__).with_name("train_many.py"))
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *launcher, script, *map(str, configs)]
+    command = worker.command(processes, configs)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     completed = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
     assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-4000:]

@@ -1,7 +1,7 @@
 """Write the skeleton of a plugin (`make plugin WORD=name`): package, tests, README, and its extra in pyproject.toml.
 
-The skeleton is a working plugin: it adds a term to the loss of any method, with a key, a formula and a test. Replace
-the key, the formula in term.py, and the hook.
+The skeleton is a working plugin: it adds a term to the loss of any method, with a key, a formula and a test, which runs
+the conformance checks. Replace the key, the formula in term.py, and the hook.
 """
 
 from __future__ import annotations
@@ -101,30 +101,24 @@ def penalty(logps: Tensor, weight: Tensor, factor: float) -> Term:
     return Term(factor * (weight * logps.square()).sum(), "tokens")
 '''
 TEST = '''\
-"""The term of WORD is its formula, and it is part of the trained loss."""
+"""The term of WORD is its formula, and the plugin passes the conformance checks."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from tunesmith_WORD.term import penalty
 
-from tests import tiny
+from tunesmith.testing import Setup
+from tunesmith.testing.conformance import conformance
+
+test_conformance = conformance({"WORD": Setup(keys={"WORD_weight": 0.1})})
 
 
 def test_the_term_is_its_formula() -> None:
     term = penalty(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.5]), 0.1)
     assert term.sum.item() == pytest.approx(0.1 * (1.0 + 0.5 * 4.0))
     assert term.count == "tokens" and not term.metric
-
-
-def test_the_term_is_added_to_the_loss_of_a_run(tmp_path: Path) -> None:
-    tiny.train(tiny.sft_config(tmp_path, max_steps=1, WORD_weight=0.1))
-    first = tiny.metrics(tmp_path / "out")[0]
-    assert first["WORD"] > 0
-    assert first["loss"] > first["WORD"]
 '''
 
 

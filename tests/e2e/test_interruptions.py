@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tunesmith_engine.runtime.atomic import why_invalid
 
 from tests import tiny
 from tests.e2e.test_resume import config, in_child, losses, same_weights
+from tunesmith.testing import worker
 
 HEAD = "import os, signal\nfrom tunesmith import Plugin, hookimpl\nplugin = Plugin()\n"
 GO_ON = (
@@ -180,11 +180,9 @@ def test_lost_process_ends_the_others_and_the_run_resumes(tmp_path: Path) -> Non
     tiny.torchrun(2, tmp_path / "uninterrupted.yaml")
     kill = "if run.world.rank == 1 and run.step == 3: os.kill(os.getpid(), signal.SIGKILL)"
     plugin.write_text(HEAD + f"@hookimpl\ndef prepare_step(run):\n    {kill}\n")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = str(Path(tiny.__file__).with_name("train_many.py"))
     started = time.monotonic()
     completed = subprocess.run(
-        [sys.executable, *launcher, script, str(tmp_path / "cut.yaml")],
+        worker.command(2, [tmp_path / "cut.yaml"]),
         capture_output=True, check=False, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert completed.returncode != 0 and time.monotonic() - started < 120

@@ -8,6 +8,7 @@ import pytest
 
 import tunesmith
 from tests.repo.source import (
+    CORE,
     ROOT,
     Import,
     imports,
@@ -32,12 +33,31 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/cli/examples.py", "completion"): "what an answer is called",
     ("engine/tunesmith_engine/rounds/groups.py", "reward"): "the name of a metric",
     ("engine/tunesmith_engine/rounds/rewards.py", "prompts"): "an argument of a reward function, as in TRL",
+    ("core/tunesmith/testing/rows.py", "stepwise"): "a row kind",
+    ("core/tunesmith/testing/rows.py", "completion"): "a column of rows",
+    ("core/tunesmith/testing/companions/kit_rows.py", "stepwise"): "a row kind",
+    ("core/tunesmith/testing/companions/kit_rows.py", "completion"): "a column of rows",
     ("engine/tunesmith_engine/runtime/atomic.py", "files"): "a key of the manifest",
 }
 
 
 def root(module: str) -> str:
     return module.partition(".")[0]
+
+
+def is_testing(path: Path) -> bool:
+    return path.is_relative_to(CORE / "testing")
+
+
+def test_only_the_pytest_part_of_testing_imports_pytest() -> None:
+    parts = {"plugin.py", "collected.py", "conformance.py"}
+    wrong = [
+        f"{short(path, item.line)} imports {item.module}"
+        for path in CORE_FILES
+        for item in imports(path)
+        if root(item.module) == "pytest" and not (is_testing(path) and path.name in parts)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_core_imports_no_plugin_engine_or_torch() -> None:
@@ -47,14 +67,16 @@ def test_core_imports_no_plugin_engine_or_torch() -> None:
         for path in CORE_FILES
         for item in imports(path)
         if root(item.module) in LIBRARIES | TORCH or item.module.startswith("tunesmith_")
+        if not (is_testing(path) and item.deep and root(item.module) in TORCH)  # runs and tensors are its subject
     ]
     assert CORE_FILES
     assert not wrong, "\n".join(wrong)
 
 
 def test_kernel_does_not_import_the_command_line() -> None:
-    """The only exception is `python -m tunesmith`."""
-    kernel = [path for path in CORE_FILES if path.parent.name != "cli" and path.name != "__main__.py"]
+    """The exceptions are `python -m tunesmith` and the conformance checks, which read what `explain` knows."""
+    above = [path for path in CORE_FILES if path.parent.name == "cli" or is_testing(path)]
+    kernel = [path for path in CORE_FILES if path not in above and path.name != "__main__.py"]
     wrong = [
         f"{short(path, item.line)} imports {item.module}"
         for path in kernel

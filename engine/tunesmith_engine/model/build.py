@@ -14,7 +14,7 @@ from tunesmith.finding import size
 from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
 from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
-from tunesmith_engine.model import heads
+from tunesmith_engine.model import heads, prompt_learning
 from tunesmith_engine.model.language_model import LanguageModel
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
@@ -57,6 +57,7 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     if run.given_model is not None and run.needs.reference and not run.core.precompute_ref_log_probs:
         given = load_again(run, policy)  # a copy, which has to be made before the caller's model is patched
     policy.module = run.hooks.patch_model(run, POLICY, policy.module)
+    prompt_learning.refuse(policy.module)
     heads.read(run, spec, policy)  # after patch_model, because an adapter may come from a folder with heads
     if is_copied(run):  # known now, because an adapter is added as a patch
         models[REFERENCE] = given or load_again(run, policy)

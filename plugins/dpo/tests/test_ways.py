@@ -38,12 +38,6 @@ def test_aot_couples_the_pairs_of_a_step_and_not_of_a_micro_batch(tmp_path: Path
     assert abs(loss - alone) > 1e-3
 
 
-def test_packed_equals_unpacked(tmp_path: Path) -> None:
-    tiny.train(rows.config(tmp_path, "dpo", "unpacked"))
-    tiny.train(rows.config(tmp_path, "dpo", "packed", sample_packing=True))
-    check_same(tmp_path / "packed", tmp_path / "unpacked")
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Micro-batches of 3, 3 and 1 pairs on two processes, with a dummy on one of them; replicated and sharded."""

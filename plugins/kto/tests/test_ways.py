@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from plugins.kto.tests.test_parity import ABOVE
 from tests import method_checks, one_step, rows, tiny
@@ -25,12 +24,6 @@ def check_same(ours: Path, theirs: Path) -> None:
 def test_layouts_and_micro_batches_give_the_same_step(architecture: str, adapter: str | None, tmp_path: Path) -> None:
     path = rows.config(tmp_path, "kto", architecture=architecture, adapter=adapter)
     method_checks.check_layouts(*one_step.started(path, ABOVE))
-
-
-def test_packed_equals_unpacked(tmp_path: Path) -> None:
-    tiny.train(rows.config(tmp_path, "kto", "unpacked", learning_rate=1e-2))
-    tiny.train(rows.config(tmp_path, "kto", "packed", learning_rate=1e-2, sample_packing=True))
-    check_same(tmp_path / "packed", tmp_path / "unpacked")
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
@@ -60,16 +53,6 @@ def test_evaluation_and_training_have_the_same_metrics(tmp_path: Path) -> None:
     for before, after in pairwise(lines):
         measured = {k: before[f"eval_{k}"] for k in METRICS}
         assert measured == pytest.approx({k: after[k] for k in METRICS}, rel=1e-5, abs=1e-5)
-
-
-def test_a_resumed_run_equals_one_without_interruption(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"micro_batch_size": 3, "save_steps": 2}
-    complete = tiny.train(rows.config(tmp_path, "kto", "complete", **keys))
-    tiny.train(rows.config(tmp_path, "kto", "parts", **keys), "max_steps=2")
-    resumed = tiny.train(rows.config(tmp_path, "kto", "parts", **keys), "resume_from_checkpoint=auto")
-    assert tiny.metrics(tmp_path / "parts")[-1]["loss"] == tiny.metrics(tmp_path / "complete")[-1]["loss"]
-    pairs = zip(complete.policy.model.parameters(), resumed.policy.model.parameters(), strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def test_a_stream_trains_and_resumes(tmp_path: Path) -> None:

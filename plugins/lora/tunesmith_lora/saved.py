@@ -8,6 +8,8 @@ from tunesmith import Finding, ModelError, SafetyError
 from tunesmith.files.untrusted import check_weights, leads_out, read_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PROMPT_LEARNING = {"PREFIX_TUNING", "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING"}
+"""Types of adapters that the engine refuses in any plugin; see the error code prompt-learning."""
 
 
 def check(folder: Path, where: str) -> None:
@@ -30,7 +32,10 @@ def check(folder: Path, where: str) -> None:
         raise SafetyError(message, where=where, help="remove it from the file")
     if config.get("peft_type") != "LORA":
         message = f"{folder / CONFIG}: peft_type must be LORA, got {config.get('peft_type')!r}"
-        raise ModelError(message, where=where, help="name the folder of a LoRA adapter", code="adapter")
+        help = "name the folder of a LoRA adapter"
+        if config.get("peft_type") in PROMPT_LEARNING:
+            message += ", which adds tokens to each sequence: a pack has no place for them"
+        raise ModelError(message, where=where, help=help, code="adapter")
     check_weights(folder / WEIGHTS, where, code="adapter")
 
 

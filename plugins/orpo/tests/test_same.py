@@ -16,10 +16,6 @@ def test_layouts_and_micro_batches_give_the_same_step(architecture: str, adapter
     method_checks.check_layouts(*one_step.started(path))
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    method_checks.check_processes(tmp_path, {"orpo": {}})
-
-
 def test_evaluation_in_uneven_batches_equals_training(tmp_path: Path) -> None:
     path = rows.config(tmp_path, "orpo", max_steps=1, learning_rate=1e-30, eval_batch_size=4, test_datasets=[
         {"path": str(tmp_path / "pairs.jsonl"), "type": "passthrough"}

@@ -6,11 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-import tunesmith_preference
 from tunesmith_preference.formats import FORMATS
 
 from plugins.preference.tests.building import build, tokenizer
-from tests import method_checks
 
 USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "Hi?"), ("assistant", "Yes."), ("assistant", "No.")))
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -181,7 +179,3 @@ def test_a_text_that_ends_with_the_pad_token_still_gets_an_end_token() -> None:
     tokens.pad_token = "!"
     (example,) = build("labelled", "passthrough", [{"prompt": "p", "completion": "Yes!", "label": True}], tokens)
     assert tokens.decode(example.segments[1].tokens) == "Yes!</s>"
-
-
-def test_the_metadata_is_up_to_date() -> None:
-    method_checks.check_metadata("preference", tunesmith_preference)

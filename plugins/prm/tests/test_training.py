@@ -7,30 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import tunesmith_prm
 
 from tests import method_checks, rows, tiny
 from tunesmith import ConfigError, build_policy, collate
 from tunesmith.api import prepare
-
-
-def check_same(ours: Path, theirs: Path) -> None:
-    method_checks.check_same(ours, theirs, steps=3, names=("loss", "accuracy"))
-
-
-@pytest.mark.parametrize("keys", [{}, {"adapter": "lora"}], ids=["full", "lora"])
-def test_packed_accumulated_and_uneven_batches_equal_one_batch(keys: dict[str, Any], tmp_path: Path) -> None:
-    for name, split in method_checks.SPLITS.items():
-        tiny.train(rows.config(tmp_path, "prm", name, **keys, **split))
-    for name in method_checks.SPLITS:
-        check_same(tmp_path / name, tmp_path / "one batch")
-
-
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    tiny.train(rows.config(tmp_path, "prm", "one"))
-    split = {"sample_packing": False, "micro_batch_size": 5, "gradient_accumulation_steps": 2}
-    tiny.torchrun(2, rows.config(tmp_path, "prm", "two", **split))
-    check_same(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
@@ -47,12 +27,6 @@ def test_a_shared_prompt_equals_a_repeated_one(adapter: str | None, tmp_path: Pa
         policy.model.zero_grad()
     assert steps[0][0] == pytest.approx(steps[1][0], abs=1e-5)
     assert (steps[0][1] - steps[1][1]).abs().max() <= 1e-5
-
-
-@pytest.mark.parametrize("keys", [{}, {"adapter": "lora", "lora_dropout": 0.1}], ids=["full", "lora"])
-def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(keys: dict[str, Any], tmp_path: Path) -> None:
-    names = method_checks.check_resumed(tmp_path, "prm", **keys)
-    assert any("score" in name and "bias" in name for name in names)
 
 
 def test_labels_that_depend_on_a_word_are_learned(tmp_path: Path) -> None:
@@ -85,7 +59,3 @@ def test_an_invalid_config_is_one_error(keys: dict[str, Any], message: str, tmp_
         tiny.start(rows.config(tmp_path, "prm", **keys))
     (problem,) = caught.value.problems
     assert message in f"{problem.code}: {problem.message}" and "out.yaml:" in (problem.where or "")
-
-
-def test_the_metadata_is_up_to_date() -> None:
-    method_checks.check_metadata("prm", tunesmith_prm)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import tunesmith_reward
 
 from tests import method_checks, rows, tiny
 from tunesmith import ConfigError, PluginError, build_policy, collate
@@ -24,14 +23,6 @@ def config(folder: Path, name: str, **keys: Any) -> Path:
 
 def check_same(ours: Path, theirs: Path) -> None:
     method_checks.check_same(ours, theirs, steps=3, names=NAMES)
-
-
-@pytest.mark.parametrize("keys", [{}, {"adapter": "lora"}], ids=["full", "lora"])
-def test_packed_accumulated_and_uneven_batches_equal_one_batch(keys: dict[str, Any], tmp_path: Path) -> None:
-    for name, split in method_checks.SPLITS.items():
-        tiny.train(config(tmp_path, name, **keys, **split))
-    for name in method_checks.SPLITS:
-        check_same(tmp_path / name, tmp_path / "one batch")
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
@@ -68,13 +59,6 @@ def test_a_shared_prompt_equals_a_repeated_one(adapter: str | None, architecture
     largest = max(g.abs().max().item() for g in steps[False][1].values())
     for name, gradient in steps[True][1].items():
         assert (gradient - steps[False][1][name]).abs().max().item() <= 1e-5 * max(largest, 1.0), name
-
-
-@pytest.mark.parametrize("keys", [{}, {"adapter": "lora", "lora_dropout": 0.1}], ids=["full", "lora"])
-def test_a_resumed_run_equals_one_without_interruption_bit_for_bit(keys: dict[str, Any], tmp_path: Path) -> None:
-    assert any("score" in name for name in method_checks.check_resumed(tmp_path, "reward", **(ALL | keys)))
-    for line, other in zip(tiny.metrics(tmp_path / "parts"), tiny.metrics(tmp_path / "complete"), strict=True):
-        assert all(line[name] == other[name] for name in ("loss", "min_reward", "max_reward"))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +119,3 @@ def test_an_invalid_config_is_one_error(keys: dict[str, Any], message: str, tmp_
         tiny.start(rows.config(tmp_path, "reward", **keys))
     (problem,) = caught.value.problems
     assert message in f"{problem.message} {problem.help}" and "out.yaml:" in (problem.where or "")
-
-
-def test_the_metadata_is_up_to_date() -> None:
-    method_checks.check_metadata("reward", tunesmith_reward)

@@ -23,7 +23,3 @@ def test_layouts_and_micro_batches_give_the_same_step(
 ) -> None:
     path = rows.config(tmp_path, rl, architecture=architecture, adapter=adapter, **METHODS[rl])
     method_checks.check_layouts(*one_step.started(path))
-
-
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    method_checks.check_processes(tmp_path, METHODS)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tunesmith_stepwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 from tunesmith_stepwise import StepwiseDataset, build_dataset
 
-from tests import method_checks, rows, tiny
+from tests import rows, tiny
 from tunesmith import DataError, Example, Row, collate
 
 GOOD = {"prompt": "1+1+1?", "completions": ["1+1=2", "2+1=4"], "labels": [True, False]}
@@ -155,7 +154,3 @@ def test_steps_train_a_score_head(keys: dict[str, Any], tmp_path: Path) -> None:
     assert tiny.train(config).steps == 2
     lines = tiny.metrics(tmp_path / "out")
     assert len(lines) == 2 and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
-
-
-def test_the_metadata_is_up_to_date() -> None:
-    method_checks.check_metadata("stepwise", tunesmith_stepwise)

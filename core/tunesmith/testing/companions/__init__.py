@@ -1,0 +1,1 @@
+"""Local plugins that the conformance checks put next to a YAML: strategies, a method, an optimizer, a probe."""

@@ -1,0 +1,35 @@
+"""Every plugin of this repository keeps the promises that the conformance checks of tunesmith.testing list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.repo.source import words
+from tunesmith.testing import Setup, rows
+from tunesmith.testing.conformance import conformance
+
+TEXTS = [row["text"] for row in rows("text", 12)]
+FUNCTION = f"{Path(__file__).with_name('row_function.py')}:text"
+SEGMENTS: list[dict[str, Any]] = [
+    {"segments": [{"label": False, "text": "the cat"}, {"label": True, "text": text}]} for text in TEXTS
+]
+TOKENS: list[dict[str, Any]] = [{"input_ids": [5, 6, 7 + i], "labels": [-100, 6, 7 + i]} for i in range(12)]
+PROMPT = {"field_instruction": "instruction", "field_output": "output", "format": "{instruction}\n"}
+SETUPS = {name: Setup() for name in words() + words("contrib")} | {
+    "alpaca": Setup(entries={"user_defined": {"type": PROMPT}}),
+    "cce": Setup(no_run="its kernels need a GPU"),
+    "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
+    "functions": Setup(
+        rows={"function": [{"text": text} for text in TEXTS]},
+        entries={"function": {"type": FUNCTION}},
+        skip={"errors_of_rows": "the function of a user defines which columns there are"},
+    ),
+    "inputoutput": Setup(rows={"input_output": SEGMENTS}),
+    "preference": Setup(entries={"user_defined": {"type": {"prompt_format": "{prompt}\n"}}}),
+    "pretokenized": Setup(rows={"tokenized": TOKENS}),
+    "samples": Setup(skip={"failing_disk": "it generates on every process, so that it can't be muted on one of them"}),
+}
+"""What the checks can't know of a plugin."""
+
+test_conformance = conformance(SETUPS)
