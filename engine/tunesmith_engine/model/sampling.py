@@ -14,8 +14,6 @@ from tunesmith_engine.model.generation import Sampling
 
 FIRST = 64
 """Tokens in which top_p looks for its mass first. A trained model mostly needs fewer."""
-GROWTH = 8
-"""Factor by which that number grows while the mass is not covered."""
 GREEDY, FULL, KEPT = range(3)
 """Kinds of sampling: the likeliest token, from all tokens, from those that top_k and top_p keep."""
 
@@ -95,26 +93,41 @@ def _draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw_kept(scaled: Tensor, uniform: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw from the tokens that top_k (0: all) and then top_p keep, among the `size` likeliest of logits [n, V]."""
-    rows, vocabulary = scaled.shape
-    tokens, logps = torch.empty(rows, dtype=torch.long, device=scaled.device), scaled.new_empty(rows)
-    total = (scaled - scaled.amax(-1, keepdim=True)).exp_().sum(-1)
-    open_rows = torch.arange(rows, device=scaled.device)
-    size = min(vocabulary, max(int(top_k.max()), FIRST if bool((top_k == 0).any()) else 1))
-    while len(open_rows):
-        k, p, rest = top_k[open_rows, None], top_p[open_rows, None], total[open_rows, None]
-        values, ids = (scaled if len(open_rows) == rows else scaled[open_rows]).topk(size)
-        mass = (values - values[:, :1]).exp()
-        mass = mass.masked_fill((k > 0) & (torch.arange(size, device=scaled.device) >= k), 0.0)
-        cumulative = mass.cumsum(-1)
-        needed = p * torch.where(k > 0, cumulative[:, -1:], rest)
-        covered = (
-            ((k > 0) | (cumulative[:, -1:] >= needed))[:, 0] if size < vocabulary else torch.ones_like(k[:, 0] > 0)
-        )
-        mass = mass.masked_fill((cumulative - mass >= needed) & (p < 1), 0.0)
-        index, kept = _pick(mass.cumsum(-1), uniform[open_rows])
-        at = open_rows[covered]
-        tokens[at] = ids.gather(-1, index[:, None])[covered, 0]
-        logps[at] = ((values.gather(-1, index[:, None]) - values[:, :1])[:, 0] - kept.log())[covered]
-        open_rows, size = open_rows[~covered], min(vocabulary, size * GROWTH)
-    return tokens, logps
+    """Draw from the tokens of logits [n, V] that top_k (0: all) and then top_p keep."""
+    width = min(scaled.shape[-1], max(int(top_k.max()), FIRST))
+    k, p = top_k[:, None], top_p[:, None]
+    mass = (scaled - scaled.amax(-1, keepdim=True)).exp_()
+    largest, ids = mass.topk(width)
+    largest = largest.masked_fill((k > 0) & (torch.arange(width, device=scaled.device) >= k), 0.0)
+    cumulative = largest.cumsum(-1)
+    needed = p * torch.where(k > 0, cumulative[:, -1:], mass.sum(-1, keepdim=True))
+    kept = largest.masked_fill((cumulative - largest >= needed) & (p < 1), 0.0)
+    index, total = _pick(kept.cumsum(-1), uniform)
+    tokens, drawn = ids.gather(-1, index[:, None])[:, 0], kept.gather(-1, index[:, None])[:, 0]
+    uncovered = (k == 0) & (cumulative[:, -1:] < needed) & (width < scaled.shape[-1])
+    if bool(uncovered.any()):
+        left = torch.nonzero(uncovered[:, 0])[:, 0]
+        kept = mass[left]
+        kept = kept.masked_fill(kept < _least_kept(kept, needed[left]), 0.0)
+        tokens[left], total[left] = _pick(kept.cumsum(-1), uniform[left])
+        drawn[left] = kept.gather(-1, tokens[left, None])[:, 0]
+    return tokens, drawn.log() - total.log()
+
+
+def _least_kept(mass: Tensor, needed: Tensor) -> Tensor:
+    """Return the largest value [n, 1] such that masses [n, V] in [0, 1] of at least this value sum to `needed` [n, 1].
+
+    A radix select: the bits of positive floats have the order of the floats. Ten bits at a time, the masses are summed
+    by these bits, from the highest down. For 50,000 tokens, this takes a tenth of the time of sorting them.
+    """
+    bits = mass.view(torch.int32).long()
+    least = torch.zeros_like(bits[:, :1])
+    above = torch.zeros_like(least, dtype=torch.float64)
+    for shift in (20, 10, 0):
+        same = mass.double().masked_fill(bits >> (shift + 10) != least >> (shift + 10), 0.0)
+        sums = same.new_zeros(len(mass), 1024).scatter_add_(1, (bits >> shift) & 1023, same)
+        tails = above + sums.flip(-1).cumsum(-1).flip(-1)
+        border = ((tails >= needed).sum(-1, keepdim=True) - 1).clamp(min=0)
+        above = tails.gather(-1, border) - sums.gather(-1, border)
+        least = least | border << shift
+    return least.int().view(torch.float32)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 CONTEXT = 8
-"""Tokens before the new ones that are decoded with them. The bytes of an incomplete character are at most 3 tokens, and
-some tokenizers decode a space only after another token."""
-WINDOW = 32
-"""Tokens decoded at a time, at most."""
+"""Tokens that are decoded before new ones, because some tokenizers decode a space only after another token."""
+WINDOW = 64
+"""Tokens decoded at a time, at most. So many are needed only for a long run of bytes that are not valid UTF-8."""
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 class StopMatcher:
@@ -21,25 +21,36 @@ class StopMatcher:
     def __init__(self, tokenizer: Any, prompt: Sequence[int], stop: Sequence[str]):
         self.tokenizer = tokenizer
         self.stop = stop
-        self.before = max(map(len, stop)) - 1
         self.text = ""
-        self.tokens = list(prompt[-CONTEXT:])
-        self.seen = len(self._decode())
+        self.longest = max(map(len, stop))
+        # The window begins with a complete character: some tokenizers decode nothing of a run of bytes if one of them
+        # is not valid. `complete` is a later place where a character begins.
+        self.tokens = list(prompt[-WINDOW:])
+        start = max(0, len(self.tokens) - CONTEXT)
+        while start and self._decode(self.tokens[start:]).startswith(INCOMPLETE):
+            start -= 1
+        self._cut(start)
 
-    def _decode(self) -> str:
-        text = self.tokenizer.decode(self.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(text).rstrip("\N{REPLACEMENT CHARACTER}")
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _cut(self, start: int) -> None:
+        """Drop the tokens before `start`. All text of the others has been searched."""
+        self.tokens = self.tokens[start:]
+        self.searched = len(self._decode(self.tokens).rstrip(INCOMPLETE))
+        self.complete = len(self.tokens)
 
     def add(self, token: int) -> bool:
         """Append a token, and return True if the text now contains a stop string."""
         self.tokens.append(token)
-        text = self._decode()
-        self.text += text[self.seen :]
-        self.seen = max(self.seen, len(text))
+        decoded = self._decode(self.tokens)
+        text = decoded.rstrip(INCOMPLETE)
+        self.text = self.text[-self.longest :] + text[self.searched :]
+        self.searched = max(self.searched, len(text))
         if any(stop in self.text for stop in self.stop):
             return True
-        self.text = self.text[len(self.text) - self.before :] if len(self.text) > self.before else self.text
-        if len(self.tokens) >= WINDOW:
-            self.tokens = self.tokens[-CONTEXT:]
-            self.seen = len(self._decode())
+        if text == decoded and len(self.tokens) - self.complete >= CONTEXT:
+            self._cut(self.complete)
+        elif len(self.tokens) == WINDOW:
+            self._cut(WINDOW - CONTEXT)
         return False

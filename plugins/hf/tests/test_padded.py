@@ -132,9 +132,10 @@ def test_generation_in_a_batch_equals_generation_alone(model: tuple[Run, Policy]
     """Compare with the most likely token of successive forwards."""
     run, policy = model
     assert run.data is not None
-    requests = [Request(e.prompt, 2, sampling=Sampling(temperature=0.0)) for e in run.data.train[:3]]
+    requests = [Request(e.prompt, 3, n=2, sampling=Sampling(temperature=0.0)) for e in run.data.train[:3]]
     with torch.no_grad():
-        for request, (completion,) in zip(requests, policy.generate(requests), strict=True):
+        for request, (completion, copy) in zip(requests, policy.generate(requests), strict=True):
+            assert copy.tokens.tolist() == completion.tokens.tolist()
             tokens = list(request.prompt)
             for token in completion.tokens.tolist():
                 assert int(policy.language_model.plain_logits(torch.tensor(tokens))[-1].argmax()) == token

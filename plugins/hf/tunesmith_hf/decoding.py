@@ -146,7 +146,7 @@ class SharedCache:
 
         def to_rows(x: Tensor) -> Tensor:
             """Arrange values [P, K, G * R, X] as [B, K, R, X]."""
-            x = x.unflatten(2, (self.width, repeat)).transpose(1, 2).flatten(0, 1)
+            x = x.view(prompts, groups, self.width, repeat, -1).transpose(1, 2).flatten(0, 1)
             return x if self.full else x[self.cell]
 
         q = query.reshape(rows, groups, repeat, size) * (size**-0.5 if scale is None else scale)
