@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from tunesmith.errors import TunesmithError
-from tunesmith.plugins.dispatch import current
+from tunesmith.plugins.implementation import current
 from tunesmith.testing import losses, running
 from tunesmith.testing.checks import Failure, check
 from tunesmith.testing.subject import Subject

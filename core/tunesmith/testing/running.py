@@ -89,9 +89,10 @@ def outputs(run: Run, policy: Any) -> Tensors:
 
     policy.model.eval()
     assert run.data is not None and run.data.train is not None
-    batch = collate(list(run.data.train), share=run.shares_prompts, score_points=run.needs.scores)
+    batch = collate(list(run.data.train), share=run.shares_prompts)
     with torch.no_grad():
         computed = vars(policy(batch))
+    computed = {**computed, **computed.get("heads", {})}
     return {name: value for name, value in computed.items() if isinstance(value, torch.Tensor)}
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from tunesmith.errors import PluginError
 from tunesmith.plugins.discovery import Candidate, LoadedPlugin, installed
-from tunesmith.plugins.plugin import describe
+from tunesmith.plugins.metadata import describe
 from tunesmith.spelling import nearest
 from tunesmith.testing.rows import KINDS, Records, rows, write_rows
 
