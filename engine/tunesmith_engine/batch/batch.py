@@ -13,6 +13,7 @@ from torch import Tensor
 from tunesmith.errors import PluginError
 from tunesmith_engine.batch import restrict
 from tunesmith_engine.batch.examples import Example, segment
+from tunesmith_engine.batch.media import Media, check_inputs
 from tunesmith_engine.batch.restrict import Level, PackPath
 from tunesmith_engine.batch.tree_mask import TreeMask
 
@@ -33,6 +34,7 @@ class Batch:
     fields, origins: [E], other columns of the rows, and (dataset entry, row) of each example, both counted from 0.
     columns: tensors per example [E], per sequence [S] or per scored token [N, ...].
     inputs: additional inputs of the model, concatenated over the examples.
+    media: [E], the media of each example. No method supports them yet, so the policy refuses a batch that has some.
     counts: the numbers that terms may be divided by.
     dummy: True for a batch that only keeps this process in sync with the others. Its terms count as 0.
     reference: [T], log-probabilities of the reference, if they were computed before the first step.
@@ -61,6 +63,7 @@ class Batch:
     reference: Tensor | None = None
     paths: list[PackPath] = field(default_factory=list)
     levels: dict[str, Level] = field(default_factory=dict)
+    media: list[list[Media]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counts |= {"tokens": len(self.target_ids), "input_tokens": self.tokens}
@@ -126,8 +129,10 @@ def collate(examples: Sequence[Example], *, share: bool = True, score_points: bo
 
     With `share`, a prompt is there once, followed by its completions; otherwise each sequence repeats the tokens that
     it continues. With `score_points`, each sequence gets a score point at its last token, or at each token whose column
-    `score_at` is not 0. Raises PluginError for a column that is missing in some examples.
+    `score_at` is not 0. Raises PluginError for a column that is missing in some examples, and what `check_inputs`
+    raises.
     """
+    check_inputs(examples, share)
     return _Builder(score_points).build(list(examples), share)
 
 
@@ -194,6 +199,7 @@ class _Builder:
             reference=flat(self.reference, torch.float32) if any(map(_has_reference, examples)) else None,
             paths=self.paths,
             levels=self.levels,
+            media=[e.media for e in examples],
         )
 
     def check_columns(self, examples: int, tokens: int) -> None:

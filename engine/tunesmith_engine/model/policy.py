@@ -18,6 +18,7 @@ from tunesmith.errors import PluginError
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example
+from tunesmith_engine.batch.media import check_media
 from tunesmith_engine.model import inference
 from tunesmith_engine.model.inference import Values
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
@@ -112,7 +113,11 @@ class Policy:
         return self.language_model.module
 
     def __call__(self, batch: Batch, needs: Needs | None = None) -> Output:
-        """Run a forward over a batch. By default, `needs` is the union of what all active plugins declare."""
+        """Run a forward over a batch. By default, `needs` is the union of what all active plugins declare.
+
+        Raises DataError for a batch with media.
+        """
+        check_media(batch)
         return Output(self.module(batch, needs or self.needs))
 
     def inside(self, call: Callable[[], Any]) -> Any:
