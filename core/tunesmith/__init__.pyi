@@ -2,6 +2,7 @@
 
 from tunesmith_engine.batch.batch import Batch as Batch, collate as collate
 from tunesmith_engine.batch.examples import Example as Example, Segment as Segment, segment as segment
+from tunesmith_engine.batch.media import Media as Media
 from tunesmith_engine.batch.pairs import (
     chosen_tokens as chosen_tokens,
     count_chosen_tokens as count_chosen_tokens,

@@ -13,6 +13,7 @@ from torch import Tensor
 from tunesmith.errors import PluginError
 from tunesmith_engine.batch import restrict
 from tunesmith_engine.batch.examples import Example, segment
+from tunesmith_engine.batch.media import Media, check_inputs
 from tunesmith_engine.batch.restrict import Level, PackPath
 from tunesmith_engine.batch.tree_mask import TreeMask
 
@@ -34,6 +35,7 @@ class Batch:
     fields, origins: [E], other columns of the rows, and (dataset entry, row) of each example, both counted from 0.
     columns: tensors per example [E], per sequence [S] or per scored token [N, ...].
     inputs: additional inputs of the model, concatenated over the examples.
+    media: [E], the media of each example. No method supports them yet, so the policy refuses a batch that has some.
     counts: the numbers that terms may be divided by.
     dummy: True for a batch that only keeps this process in sync with the others. Its terms count as 0.
     reference: [T], log-probabilities of the reference, if they were computed before the first step.
@@ -65,6 +67,7 @@ class Batch:
     empty_sequences: int = 0
     paths: list[PackPath] = field(default_factory=list)
     levels: dict[str, Level] = field(default_factory=dict)
+    media: list[list[Media]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counts |= {"tokens": len(self.target_ids), "input_tokens": self.tokens}
@@ -129,8 +132,9 @@ def collate(examples: Sequence[Example], *, share: bool = True) -> Batch:
     """Lay examples end to end in one pack.
 
     With `share`, a prompt is there once, followed by its completions; otherwise each sequence repeats the tokens that
-    it continues. Raises PluginError for a column that is missing in some examples.
+    it continues. Raises PluginError for a column that is missing in some examples, and what `check_inputs` raises.
     """
+    check_inputs(examples, share)
     return _Builder().build(list(examples), share)
 
 
@@ -199,6 +203,7 @@ class _Builder:
             empty_sequences=self.last.count(-1),
             paths=self.paths,
             levels=self.levels,
+            media=[e.media for e in examples],
         )
 
     def check_columns(self, examples: int, tokens: int) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith_engine.batch.media import Media, check_inputs, from_arrays, to_arrays
+
 Tokens = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
@@ -70,6 +72,8 @@ class Example:
     inputs: dict[str, Any] = field(default_factory=dict)
     origin: tuple[int, int] = (-1, -1)
     """The number of its entry in the config and of its row in the entry, both counted from 0. The engine sets it."""
+    media: list[Media] = field(default_factory=list)
+    """Pictures, sounds and videos. No method supports them yet, so a row that has some is refused."""
 
     @classmethod
     def text(cls, tokens: Sequence[int] | Tokens, weights: Any = 1.0, **named: Any) -> Example:
@@ -133,7 +137,7 @@ class ExampleStore(Sequence[Example]):
 
     tokens [T] and weights [T] of all segments end to end; segment_start [S+1] into them, parent [S], fork [S];
     example_start [E+1] into the segments; origin [E, 2]; columns by level, with the prefixes example, sequence and
-    token; fields as JSON lines.
+    token; fields as JSON lines; media as JSON in bytes, if an example has some.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], fields: list[dict[str, Any]] | None = None):
@@ -162,7 +166,8 @@ class ExampleStore(Sequence[Example]):
             bounds = self.arrays[f"input_start.{name}"]
             inputs[name] = np.array(array[bounds[index] : bounds[index + 1]])
         entry, row = self.arrays["origin"][index].tolist()
-        return Example(segments, columns, self.fields[index] if self.fields else {}, inputs, (entry, row))
+        media = from_arrays(self.arrays, index)
+        return Example(segments, columns, self.fields[index] if self.fields else {}, inputs, (entry, row), media)
 
     def _read_segment(self, s: int) -> Segment:
         a, b = int(self._segment[s]), int(self._segment[s + 1])
@@ -187,8 +192,12 @@ class ExampleStore(Sequence[Example]):
 
     @classmethod
     def collect(cls, examples: Iterable[Example]) -> ExampleStore:
-        """Gather examples. All need the same columns; a column that a segment does not have becomes NaN or zeros."""
+        """Gather examples. All need the same columns; a column that a segment does not have becomes NaN or zeros.
+
+        Raises DataError if only some have an additional input of the model.
+        """
         gathered = list(examples)
+        check_inputs(gathered)
         segments = [s for e in gathered for s in e.segments]
         arrays: dict[str, NDArray[Any]] = {
             "tokens": np.concatenate([s.tokens for s in segments] or [np.zeros(0, np.int32)]),
@@ -216,6 +225,7 @@ class ExampleStore(Sequence[Example]):
             parts = [np.asarray(e.inputs[name]) for e in gathered]
             arrays[f"input.{name}"] = np.concatenate(parts)
             arrays[f"input_start.{name}"] = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        arrays |= to_arrays([e.media for e in gathered])
         return cls(arrays, [e.fields for e in gathered] if any(e.fields for e in gathered) else None)
 
     def take(self, indices: Iterable[int]) -> ExampleStore:

@@ -59,6 +59,7 @@ def restrict(batch: Batch, sequences: Tensor | Iterable[int]) -> Batch:
         "examples": sum(chosen),
         "fields": [value for value, stays in zip(batch.fields, chosen, strict=True) if stays],
         "origins": [value for value, stays in zip(batch.origins, chosen, strict=True) if stays],
+        "media": [value for value, stays in zip(batch.media, chosen, strict=True) if stays],
         "columns": {name: value[masks[_level_of(batch, name, masks)]] for name, value in batch.columns.items()},
         "paths": [path for path, stays in zip(batch.paths, kept.tolist(), strict=True) if stays],
     }

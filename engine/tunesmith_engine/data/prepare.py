@@ -18,6 +18,7 @@ from tunesmith.files.row import Row, Source
 from tunesmith.plugins.discovery import core_version
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
+from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
 
@@ -65,8 +66,7 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
     counts: dict[str, Counts] = {}
     for source in sources:
         spec, entry_counts = source.spec, Counts()
-        examples = list(_examples(run, source, entry_counts))
-        _check_columns(source, examples, (train or held)[:1])
+        examples = list(_with_equal_names(source, _examples(run, source, entry_counts), (train or held)[:1]))
         (held if spec.group == "test_datasets" else train).extend(examples)
         if not entry_counts.kept:
             raise _nothing_left(run, spec, entry_counts)
@@ -96,28 +96,34 @@ def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
     return workers.examples_by(processes, run, source.spec, source.rows, counts)
 
 
-def _check_columns(source: Source, examples: list[Example], earlier: list[Example]) -> None:
-    """Raise DataError if an example's columns are not those of the others: a method would have no value for it.
+def _with_equal_names(source: Source, examples: Iterable[Example], earlier: list[Example]) -> Iterator[Example]:
+    """Yield the examples. Raise DataError at the first whose columns or model inputs are not those of the others.
 
-    `earlier` is an example of another entry, if there is one.
+    A method would have no value of the column for it, and a model no input. `earlier` is an example of another entry,
+    if there is one.
     """
-    first = (earlier or examples)[0] if examples else None
+    first = earlier[0] if earlier else None
     for example in examples:
-        if first is not None and example.columns.keys() != first.columns.keys():
-            column = sorted(example.columns.keys() ^ first.columns.keys())[0]
-            here, there = ("a", "none") if column in example.columns else ("no", "one")
-            owner = "an earlier entry" if earlier else "an earlier row"
-            row = next(islice(source.rows, example.origin[1], None))  # examples have a number, rows their place
-            message = f"this row has {here} column {column!r}, but {owner} has {there}"
-            help = "give every row of a run the column, or no row"
-            raise DataError(message, where=row.where, code="row", help=help)
+        first = first or example
+        for kind, own, others in (
+            ("column", example.columns, first.columns), ("model input", example.inputs, first.inputs)
+        ):  # fmt: skip
+            if own.keys() != others.keys():
+                name = sorted(own.keys() ^ others.keys())[0]
+                here, there = ("a", "none") if name in own else ("no", "one")
+                owner = "an earlier entry" if earlier else "an earlier row"
+                row = next(islice(source.rows, example.origin[1], None))  # examples have a number, rows their place
+                message = f"this row has {here} {kind} {name!r}, but {owner} has {there}"
+                help = f"give every row of a run the {kind}, or no row"
+                raise DataError(message, where=row.where, code="row", help=help)
+        yield example
 
 
 def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts) -> Iterator[Example]:
     """Yield the examples of a dataset entry within sequence_len, lazily, and update `counts`.
 
     Raises PluginError if the strategy does not build one example for each row, what `fit` raises, and DataError for a
-    row without a column of `keep:`.
+    row with media or without a column of `keep:`.
     """
     ahead: deque[tuple[str, dict[str, Any]]] = deque()  # place and kept columns of rows that the strategy has read
     entry = run.config.entries.index(spec)
@@ -131,6 +137,8 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
         if not ahead:
             raise _not_one_each(spec, "yields more examples than rows")
         where, kept = ahead.popleft()
+        if example.media:
+            raise DataError(describe(example.media), where=where, code="row", help=NO_MEDIA)
         counts.rows += 1
         if both := sorted(column for column in kept if example.fields.get(column, kept[column]) != kept[column]):
             message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"

@@ -21,6 +21,7 @@ from tunesmith.plugins.models import REFERENCE
 from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example
+from tunesmith_engine.batch.media import check_media
 from tunesmith_engine.model import heads, inference
 from tunesmith_engine.model.inference import Values
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
@@ -122,7 +123,11 @@ class Policy:
         return self.language_model.module
 
     def __call__(self, batch: Batch, needs: Needs | None = None) -> Output:
-        """Run a forward over a batch. By default, `needs` is the union of what all active plugins declare."""
+        """Run a forward over a batch. By default, `needs` is the union of what all active plugins declare.
+
+        Raises DataError for a batch with media.
+        """
+        check_media(batch)
         parallelism = self.run.parallelism
         outputs = self.module(parallelism.split(batch), needs or self.needs)
         return Output(parallelism.join(outputs, batch))
