@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tests import tiny
 from tests.repo.source import ROOT
-from tunesmith import PluginError, train
+from tunesmith import ConfigError, PluginError, train
 from tunesmith.cli.show import hook_rows
 
 COEFFICIENT = 0.25
@@ -161,6 +162,29 @@ def test_method_on_the_page_trains_pairs(tmp_path: Path) -> None:
     lines = tiny.metrics(tiny.train(tiny.sft_config(tmp_path, num_epochs=3, max_steps=3, **keys)).output_dir)
     assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-6)  # the policy still equals the reference
     assert lines[-1]["loss"] < lines[0]["loss"] and "accuracy" in lines[0]
+
+
+def test_online_method_on_the_page_trains_on_a_reward_of_the_page(tmp_path: Path) -> None:
+    plugins = [page_plugin(name, tmp_path) for name in ("rloo.py", "short_answers.py")]
+    data = tiny.write_rows(tmp_path / "prompts.jsonl", tiny.rows("prompt", 8))
+    keys: dict[str, Any] = {"rl": "rloo", "rloo_rewards": ["short_answers"], "plugins": plugins, "max_steps": 2}
+    path = tiny.sft_config(tmp_path, datasets=[{"path": str(data), "type": "prompt"}], **keys)
+    lines = tiny.metrics(tiny.train(path).output_dir)
+    assert all(0 <= line["reward"] < 1 and math.isfinite(line["loss"]) for line in lines)
+    assert lines[-1]["rollout/sequences"] == 4 * lines[-1]["rollout/prompts"] == 16
+    with pytest.raises(ConfigError, match="did you mean 'short_answers'"):
+        tiny.train(path, "rloo_rewards=[short_answer]", f"output_dir={tmp_path}/misspelled")
+
+
+def test_adapter_on_the_page_is_trained_and_saved_and_switched_off(tmp_path: Path) -> None:
+    plugins = [page_plugin("scales.py", tmp_path), page_plugin("pairs.py", tmp_path)]
+    data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 8))
+    keys: dict[str, Any] = {"plugins": plugins, "rl": "pairs", "adapter": "scales", "num_epochs": 3, "max_steps": 3}
+    path = tiny.sft_config(tmp_path, datasets=[{"path": str(data), "type": "plain_pair"}], **keys)
+    result = tiny.train(path)
+    lines, saved = tiny.metrics(result.output_dir), load_file(result.output_dir / "scales.safetensors")
+    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-6) != lines[-1]["loss"]
+    assert len(saved) == 2 and not any(bool((scale == 1).all()) for scale in saved.values())
 
 
 @pytest.mark.parametrize("name", ["value", "teacher", "recurrent"])
