@@ -2,7 +2,7 @@
 
 hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
-refused.json, and errors.md from errors.toml.
+refused.json, errors.md from errors.toml, and reference.md from the exported names and their docstrings.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from errors_page import errors_page
 from hooks_page import hooks_page
 from pictures import PICTURES
 from pieces import metadata, page, points, table
+from reference_page import reference_page
 
 from tunesmith import resume_rules
 from tunesmith.config import keys
@@ -232,6 +233,7 @@ PAGES = {
     "keys-from-elsewhere": elsewhere_page,
     "plugins": plugins_page,
     "errors": errors_page,
+    "reference": reference_page,
 }
 
 

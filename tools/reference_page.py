@@ -1,0 +1,95 @@
+"""Write docs/reference.md: the names that `tunesmith` exports, and the names of metrics."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pieces import metadata, page, table
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = """
+Plugins import everything from `tunesmith`. The names on this page are a contract: they and their arguments are removed
+or renamed only in a release that says so. Modules below `tunesmith` and `tunesmith_engine` are not a contract. The
+docstring of a name has its shapes, units and errors: `python -c "import tunesmith; help(tunesmith.Batch)"`.
+"""
+GROUPS = {
+    "Plugins": ("tunesmith.plugins", "tunesmith.run", "tunesmith.finding"),
+    "Data": (
+        "tunesmith.files",
+        "tunesmith_engine.data",
+        "tunesmith_engine.batch.examples",
+        "tunesmith_engine.batch.media",
+    ),
+    "Batches and terms": ("tunesmith_engine.batch",),
+    "Models": ("tunesmith_engine.model",),
+    "Rounds": ("tunesmith_engine.rounds",),
+    "Processes": ("tunesmith_engine.runtime",),
+    "Runs from Python": ("tunesmith.api", "tunesmith.config"),
+    "Errors": ("tunesmith.errors",),
+}
+METRICS_HEAD = """## Metrics
+
+Names in metrics.jsonl, trackers and `metric_for_best_model`. An evaluation has the same names with the prefix `eval_`.
+"""
+COMMON = {
+    "loss": "what was trained on: the sum of all terms",
+    "grad_norm": "norm of the gradient before clipping",
+    "learning_rate": "that of the first parameter group",
+    "tokens": "input tokens so far, over all processes",
+    "tokens_per_second": "since the last line of the log",
+    "reward, reward_std": "of a round: the mean, and the mean over groups of the deviation within the group",
+    "rewards/NAME/mean, rewards/NAME/std": "the same for each reward",
+    "frac_reward_zero_std": "share of the groups in which no reward distinguishes the completions",
+    "completions/mean_length, min_length, max_length, clipped_ratio": "of a round, in tokens; the share without an end",
+    "rollout/prompts, sequences, tokens, trained, dropped, redrawn, kept": "counts of the run so far",
+}
+
+
+@cache
+def docstrings(module: str) -> dict[str, str]:
+    """Return the docstring of each class, function and constant of a module, by name."""
+    parts = module.split(".")
+    base = ROOT / ("engine" if parts[0] == "tunesmith_engine" else "core")
+    body = ast.parse(base.joinpath(*parts).with_suffix(".py").read_text("utf-8")).body
+    texts: dict[str, str] = {}
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            texts[node.name] = ast.get_docstring(node) or ""
+        elif isinstance(node, ast.Assign) and isinstance(following, ast.Expr):
+            value: Any = following.value
+            texts |= {target.id: str(value.value) for target in node.targets if isinstance(target, ast.Name)}
+    return texts
+
+
+def exported() -> list[tuple[str, str]]:
+    """Return (module, name) of everything that `tunesmith` exports."""
+    tree = ast.parse((ROOT / "core/tunesmith/__init__.pyi").read_text("utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return [(str(node.module), alias.name) for node in imports for alias in node.names]
+
+
+def reference_page() -> str:
+    """Return docs/reference.md. Raises SystemExit for a name without a docstring or a group."""
+    rows: dict[str, list[list[str]]] = {group: [] for group in GROUPS}
+    for module, name in exported():
+        fitting = [
+            (len(prefix), group)
+            for group, prefixes in GROUPS.items()
+            for prefix in prefixes
+            if module.startswith(prefix)
+        ]
+        first = docstrings(module).get(name, "").strip().split("\n\n")[0].replace("\n", " ")
+        if not fitting or not first:
+            raise SystemExit(f"tools/reference_page.py: {name} of {module} has no group or no docstring")
+        rows[max(fitting)[1]].append([f"`{name}`", first])
+    sections = [f"## {group}\n\n{table(['name', 'what it is'], sorted(found))}" for group, found in rows.items()]
+    metrics = [[f"`{name}`", "every run", text] for name, text in COMMON.items()]
+    metrics += [
+        [", ".join(f"`{name}`" for name in info["metrics"]), f"`{plugin}`", "terms and metrics of the plugin"]
+        for plugin, info in metadata().items()
+        if info["metrics"]
+    ]
+    return page("Reference", HEAD, *sections, METRICS_HEAD, table(["name", "from", "what it is"], metrics))
