@@ -198,7 +198,8 @@ def fake_run(
         settings=lambda model: model(**settings),
     )
     run = Run(config, hooks_of(*plugins))  # type: ignore[arg-type]
-    run.step, run.total_steps, run._world = step, total_steps, SimpleNamespace(main=main)  # type: ignore[assignment]
+    run.step, run.total_steps = step, total_steps
+    run._parallelism = SimpleNamespace(world=SimpleNamespace(main=main))  # type: ignore[assignment]
     return run
 
 

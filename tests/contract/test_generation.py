@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +15,6 @@ from torch import Tensor, nn
 from tunesmith_engine.model.chunks import chunks_of
 from tunesmith_engine.model.policy_generator import PolicyGenerator
 from tunesmith_engine.model.sampling import Sampler, uniforms
-from tunesmith_engine.model.stopping import StopMatcher
 
 from tests import tiny
 from tunesmith import (
@@ -284,57 +281,6 @@ def test_check_compares_with_the_training_forward(any_policy: Policy, monkeypatc
         any_policy.generator.check()
 
 
-TEXTS = [
-    "the red cat sees a dog.\nA: ßé€😀 old house\n\nUser: two",
-    "😀" * 12 + "é\n" + "ab" * 30,
-    "\n\n\n.",
-    "a  b   c\t",
-]
-
-
-def metaspace() -> Any:
-    """Return a tokenizer whose decoder drops the space of the first token, as those of SentencePiece do."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE(byte_fallback=True))
-    bpe.pre_tokenizer = pre_tokenizers.Metaspace()
-    bpe.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
-    special = [f"<0x{byte:02X}>" for byte in range(256)]
-    texts = [tiny.sentence(random.Random(i)) for i in range(50)]
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=500, special_tokens=special))
-    return PreTrainedTokenizerFast(tokenizer_object=bpe)
-
-
-@pytest.mark.parametrize("kind", ["bytes", "metaspace"])
-def test_a_stop_string_is_detected_with_the_token_that_completes_it(kind: str) -> None:
-    """Compare with a search in the text of all tokens so far, for parts of texts and tokens at random."""
-    tokenizer = tiny.tokenizer() if kind == "bytes" else metaspace()
-    draw = random.Random(0)
-    sequences = [tokenizer(text, add_special_tokens=False).input_ids for text in TEXTS]
-    sequences += [[draw.randrange(3, 320) for _ in range(80)] for _ in range(6)]  # most bytes are not valid UTF-8
-    detected = 0
-
-    def text_of(ids: list[int]) -> str:
-        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(text).rstrip("\N{REPLACEMENT CHARACTER}")
-
-    prompt = tokenizer("the cat", add_special_tokens=False).input_ids
-    for ids in sequences:
-        complete = text_of(prompt + ids)[len(text_of(prompt)) :]
-        for _ in range(40):
-            begin = draw.randrange(len(complete))
-            stops = (complete[begin : begin + draw.randint(1, 6)], "never")
-            if "\N{REPLACEMENT CHARACTER}" in stops[0]:
-                continue
-            texts = (text_of(prompt + ids[: end + 1])[len(text_of(prompt)) :] for end in range(len(ids)))
-            expected = next((end for end, text in enumerate(texts) if stops[0] in text), None)
-            matcher = StopMatcher(tokenizer, prompt, stops)
-            assert next((end for end, token in enumerate(ids) if matcher.add(token)), None) == expected, stops
-            detected += expected is not None
-    assert detected > 150
-
-
 def test_a_completion_ends_with_a_stop_string_and_contains_it(policy: Policy) -> None:
     (group,) = policy.generate([Request([5, 6, 7], 30, n=4, sampling=Sampling(1.5))])
     decode = tiny.tokenizer().decode
@@ -351,43 +297,3 @@ def test_a_completion_ends_with_a_stop_string_and_contains_it(policy: Policy) ->
         else:
             assert length == len(before.tokens)
     assert reasons and set(reasons) == {"stop"}
-
-
-PLUGIN = """
-import json
-from tunesmith import Plugin, Request, Sampling, hookimpl
-plugin = Plugin()
-@hookimpl
-def on_start(run, policy):
-    prompts = [[5], [40, 41, 42, 43, 44], [7, 8, 9]]
-    requests = [Request(p, 4 + 3 * i, 2, Sampling(1.5), seed=(i,)) for i, p in enumerate(prompts)]
-    own = requests if run.world.size == 1 else [requests, []][run.world.rank]
-    groups = policy.generate(own)
-    groups = policy.generate(requests[run.world.rank :: run.world.size] if run.world.size > 1 else requests[:2]), groups
-    values = [[[c.tokens.tolist() for c in g] for g in part] for part in groups]
-    (run.output_dir / f"groups-{run.world.size}-{run.world.rank}.json").write_text(json.dumps(values))
-"""
-
-
-@pytest.mark.slow
-def test_processes_with_unequal_requests_generate_what_one_process_does(tmp_path: Path) -> None:
-    """With data parallelism and with sharding, where every process has to run the same number of forwards."""
-    (tmp_path / "writes.py").write_text(PLUGIN)
-    keys: dict[str, Any] = {"plugins": ["./writes.py"], "max_steps": 1, "gradient_accumulation_steps": 2}
-    half = keys | {"gradient_accumulation_steps": 1}
-    tiny.train(tiny.sft_config(tmp_path, name="one.yaml", **keys, output_dir=str(tmp_path / "one")))
-    ways = {"parallel": {}, "sharded": {"fsdp_config": {}}}
-    paths = [
-        tiny.sft_config(tmp_path, name=f"{way}.yaml", **half, **more, output_dir=str(tmp_path / way))
-        for way, more in ways.items()
-    ]
-    tiny.torchrun(2, *paths)
-    _, every = json.loads((tmp_path / "one/groups-1-0.json").read_text())
-    losses = {way: tiny.metrics(tmp_path / way)[0]["loss"] for way in ("one", *ways)}
-    for way in ways:
-        (own, first), (others, none) = (
-            json.loads((tmp_path / way / f"groups-2-{rank}.json").read_text()) for rank in (0, 1)
-        )
-        assert first == every and none == [], way
-        assert own == every[::2] and others == every[1::2], way
-        assert losses[way] == pytest.approx(losses["one"], abs=1e-5)

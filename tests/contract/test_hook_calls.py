@@ -14,7 +14,7 @@ import pytest
 from tests.contract.fakes import BASE, DATA, answer, error_of, hooks_of, load, local_plugin, plugin_of
 from tunesmith.api import start
 from tunesmith.errors import DataError
-from tunesmith.plugins import discovery, dispatch
+from tunesmith.plugins import discovery, implementation
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.models import ModelSpec
@@ -238,9 +238,9 @@ def test_location_is_relative_to_the_working_folder_and_ignores_decorators(
 
     line = decorated.__wrapped__.__code__.co_firstlineno
     monkeypatch.chdir(Path(__file__).parent)
-    assert dispatch.location(decorated) == f"{Path(__file__).name}:{line}"
+    assert implementation.location(decorated) == f"{Path(__file__).name}:{line}"
     monkeypatch.chdir(tmp_path)
-    assert dispatch.location(decorated) == f"{__file__}:{line}"
+    assert implementation.location(decorated) == f"{__file__}:{line}"
 
 
 def test_hooks_show_their_times_in_the_last_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def groups() -> list[Example]:
 @settings(max_examples=80, deadline=None)
 @given(st.lists(trees, min_size=1, max_size=4), st.randoms(use_true_random=False), st.booleans())
 def test_the_pack_has_the_paths_of_the_sequences(examples: list[Example], random, share: bool) -> None:
-    batch = collate(examples, share=share, score_points=True)
+    batch = collate(examples, share=share)
     chosen = [number for number in range(batch.sequences) if random.random() < 0.5] or [0]
     small = batch.restrict(chosen)
     places = sorted({p for n in chosen for a, b in [*batch.paths[n].before, batch.paths[n][1:]] for p in range(a, b)})
@@ -44,6 +44,8 @@ def test_the_pack_has_the_paths_of_the_sequences(examples: list[Example], random
             assert torch.equal(getattr(small, name)[ours], getattr(batch, name)[theirs]), name
         for name in ("score_from", "target_at"):
             assert [places[p] for p in getattr(small, name)[ours].tolist()] == getattr(batch, name)[theirs].tolist()
+        last, last_before = int(small.last_at[new]), int(batch.last_at[old])
+        assert (places[last] if last >= 0 else -1) == last_before
         points = small.point_at[small.point_sequence == new].tolist()
         assert [places[p] for p in points] == batch.point_at[batch.point_sequence == old].tolist()
     assert small.counts["tokens"] == len(small.sequence) and small.counts["sequences"] == len(chosen)

@@ -139,10 +139,10 @@ KEYS = {
         "one number for each loss of dpo_loss_type: expected 1, got 2", "write one number for each of sigmoid",
     ),
     "misspelled dpo loss": keys(
-        "rl: dpo\ndpo_loss_type: [sft, @hing]", "has an unknown loss: hing", "did you mean 'hinge'?"
+        "rl: dpo\ndpo_loss_type: [sft, @hing]", "has an unknown name: hing", "did you mean 'hinge'?"
     ),
     "misspelled single dpo loss": keys(
-        "rl: dpo\ndpo_loss_type: @sigmod", "has an unknown loss: sigmod", "did you mean 'sigmoid'?"
+        "rl: dpo\ndpo_loss_type: @sigmod", "has an unknown name: sigmod", "did you mean 'sigmoid'?"
     ),
     "misspelled cpo loss": keys("rl: cpo\ncpo_loss_type: @hing", "got \"hing\"", "did you mean 'hinge'?"),
     "misspelled kto loss": keys(

@@ -110,4 +110,4 @@ def test_example_is_independent_of_its_neighbor(architecture: str, tmp_path: Pat
 def test_verify_passes(architecture: str, adapter: str | None, tmp_path: Path) -> None:
     rows = verify(prepare(tiny.start(tiny.sft_config(tmp_path, architecture, NUMBER, adapter=adapter))))
     shares = architecture != "lfm2"  # without shared prompts, one comparison is not made
-    assert len(rows) == 4 + shares + bool(adapter) and all(row["ok"] for row in rows)
+    assert len(rows) == 6 + 2 * shares + bool(adapter) and all(row["ok"] for row in rows)

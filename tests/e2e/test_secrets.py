@@ -142,7 +142,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "a logger that fails": (["train", "run.yaml", "fail_at=1", "plugins=[./muted.py]"], 0),
     "a wrong value": (["check", "run.yaml", f"max_steps={ADDRESS}"], 2),
     "data that is not there": (["check", "run.yaml", f"datasets.0.path={ADDRESS}"], 3),
-    "a model that is not there": (["check", "run.yaml", f"base_model={ADDRESS}"], 4),
+    "a model that is not there": (["check", "run.yaml", f"base_model={ADDRESS}"], 2),
 }
 
 

@@ -59,7 +59,7 @@ def test_method_with_a_reference_is_rehearsed(keys: dict[str, Any], tmp_path: Pa
 
 
 def test_unsaved_or_changed_weights_are_errors(tmp_path: Path) -> None:
-    value = tiny.sft_config(tmp_path, plugins=[str(PLUGINS / "value.py")])
+    value = tiny.sft_config(tmp_path, plugins=[str(PLUGINS / "unsaved.py")])
     with pytest.raises(PluginError, match="not saved by any plugin"):
         verify(prepare(tiny.start(value)))
     source = (

@@ -28,7 +28,8 @@ def main(paths: Sequence[str]) -> None:
         run = start(load_config(path))
         weights = train(run).policy.state_dict()
         if run.world.main:
-            save_file({name: value.contiguous() for name, value in weights.items()}, run.output_dir / WEIGHTS)
+            # Copies, because safetensors refuses tied weights, which share memory.
+            save_file({name: value.contiguous().clone() for name, value in weights.items()}, run.output_dir / WEIGHTS)
         run.world.barrier()
     if run is not None:
         run.world.leave()

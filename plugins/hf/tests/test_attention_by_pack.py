@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tunesmith_engine.preflight import doctor
 from tunesmith_hf import attention
 from tunesmith_hf.attention import Choice, choose
 from tunesmith_hf.kernels import attend_slices
@@ -15,6 +14,7 @@ from tunesmith_hf.kernels import attend_slices
 from tests import one_step, tiny
 from tunesmith import Example, collate
 from tunesmith.api import plan, prepare
+from tunesmith.engine import engine
 
 TEXTS = [Example.text([5, 6, 7, 8]), Example.text([9, 10, 11])]
 ANSWER = [Example.branches([5, 6], [[7, 8]]), Example.branches([9], [[10, 11]])]
@@ -76,6 +76,7 @@ def test_each_pack_gets_the_backend_for_its_tree(tmp_path: Path, monkeypatch: py
 
 
 def test_plan_and_doctor_name_both_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = engine("preflight.doctor")
     run = prepare(tiny.start(tiny.sft_config(tmp_path)))
     monkeypatch.setattr(attention, "choose", lambda *args, **named: Choice(plain="slices", forked="dense"))
     both = "dense for packs that fork, slices for the others"

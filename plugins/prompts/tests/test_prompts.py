@@ -96,7 +96,7 @@ def test_real_questions_train_a_method_that_generates(test_data: Path, tmp_path:
     config = tiny.write_config(
         tmp_path,
         base_model=str(tiny.model_folder(tmp_path / "model")),
-        plugins=[str(GROUPS)],
+        plugins=[str(GROUPS), str(GROUPS.with_name("odd_tokens.py"))],
         rl="groups",
         datasets=[
             {

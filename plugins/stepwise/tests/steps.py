@@ -21,3 +21,8 @@ def compute_loss(out, batch):
         "steps": Term(F.binary_cross_entropy_with_logits(scores, labels, reduction="sum"), "tokens"),
         "right": right,
     }
+
+
+@hookimpl
+def save_model(policy, path):
+    policy.save_heads(path, "step")
