@@ -62,6 +62,7 @@ def test_each_pack_gets_the_backend_for_its_tree(tmp_path: Path, monkeypatch: py
         "one answer": (collate(ANSWER), "varlen"),
         "a pair": (collate([PAIR]), "flex"),
         "texts and a pair": (collate([*TEXTS, PAIR]), "flex"),
+        "answers without a prompt": (collate([Example.branches([], [[5, 6], [7, 8]])]), "varlen"),
         "repeated prompts": (collate([PAIR], share=False), "varlen"),
         "one answer of a pair": (collate([PAIR]).restrict([0]), "varlen"),
     }
