@@ -74,11 +74,10 @@ The *arity* of a hook defines which plugins answer it:
 | all | all plugins in call order; what `diagnose` and `evaluate` return is collected |
 
 If no plugin answers `build_parallelism`, `build_scorer`, `rollout` or `compute_advantages`, the engine does. An
-implementation lists only the arguments
-that it uses. The call order is the `plugins:` list, then the other active plugins by name, refined by `after` and
-`before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument that the hook does not offer, and a second
-answer to a hook of arity one are errors before anything is loaded. The types below are those of `tunesmith`.
-[write-a-plugin.md](write-a-plugin.md) shows how to use them.
+implementation lists only the arguments that it uses. The call order is the `plugins:` list, then the other active
+plugins by name, refined by `after` and `before`; `tunesmith hooks run.yaml` shows it. A misspelled hook, an argument
+that the hook does not offer, and a second answer to a hook of arity one are errors before anything is loaded. The types
+below are those of `tunesmith`. [write-a-plugin.md](write-a-plugin.md) shows how to use them.
 
 Plugins can declare hooks of their own, which the same rules apply to
 ([a hook for others](write-a-plugin.md#a-hook-for-others)). [plugins.md](plugins.md) lists them at the plugin that

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tunesmith_engine.preflight import doctor
+from tunesmith_hf import attention
 
 from tests import tiny
 from tunesmith.api import plan, prepare, start, train
@@ -39,3 +41,14 @@ def test_model_of_the_caller_is_not_changed(tmp_path: Path) -> None:
     assert plan(run)["trained_parameters"] < sum(p.numel() for p in model.parameters())
     assert {name for name, _ in model.named_parameters()} == names
     assert sum("lora_A" in name for name, _ in train(run).policy.model.named_parameters()) == 14
+
+
+def test_plan_and_doctor_name_both_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny.start(tiny.sft_config(tmp_path)))
+    monkeypatch.setattr(attention, "choose", lambda *args, **named: attention.Choice(plain="slices", forked="dense"))
+    both = "dense for packs that fork, slices for the others"
+    assert plan(run)["attention"] == both
+    assert [f.detail for f in doctor.model(run) if f.what == "attention"] == [both]
+    monkeypatch.setattr(attention, "choose", lambda *args, **named: attention.Choice(plain="slices", forked="flex"))
+    (finding,) = (f for f in doctor.model(run) if f.what == "attention")
+    assert (finding.status, finding.detail) == ("problem", "flex does not run on this device")

@@ -54,8 +54,8 @@ class TreeMask:
 
     @property
     def forked(self) -> bool:
-        """True if a branch sees another one, which kernels for packed sequences do not support."""
-        return any(self.sees)
+        """True if a branch sees tokens of another one, which kernels for packed sequences do not support."""
+        return any(self.lengths[k] and limit > self.first[k] for seen in self.sees for k, limit in seen.items())
 
     def cut(self, kept: list[int]) -> TreeMask:
         """Return the mask of the pack in which each branch r has only its first kept[r] tokens.

@@ -1,4 +1,4 @@
-"""Only packs that fork are computed by the backend for forks, and `plan` and `doctor` name both backends."""
+"""Only packs that fork are computed by the backend for forks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from tunesmith_hf.kernels import attend_slices
 
 from tests import one_step, tiny
 from tunesmith import Example, collate
-from tunesmith.api import plan, prepare
-from tunesmith.engine import engine
 
 TEXTS = [Example.text([5, 6, 7, 8]), Example.text([9, 10, 11])]
 ANSWER = [Example.branches([5, 6], [[7, 8]]), Example.branches([9], [[10, 11]])]
@@ -62,6 +60,7 @@ def test_each_pack_gets_the_backend_for_its_tree(tmp_path: Path, monkeypatch: py
         "one answer": (collate(ANSWER), "varlen"),
         "a pair": (collate([PAIR]), "flex"),
         "texts and a pair": (collate([*TEXTS, PAIR]), "flex"),
+        "answers without a prompt": (collate([Example.branches([], [[5, 6], [7, 8]])]), "varlen"),
         "repeated prompts": (collate([PAIR], share=False), "varlen"),
         "one answer of a pair": (collate([PAIR]).restrict([0]), "varlen"),
     }
@@ -73,15 +72,3 @@ def test_each_pack_gets_the_backend_for_its_tree(tmp_path: Path, monkeypatch: py
         calls.clear()
         assert torch.equal(policy(batch).logps, expected[name]), name
         assert set(calls) == {backend}, name
-
-
-def test_plan_and_doctor_name_both_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    doctor = engine("preflight.doctor")
-    run = prepare(tiny.start(tiny.sft_config(tmp_path)))
-    monkeypatch.setattr(attention, "choose", lambda *args, **named: Choice(plain="slices", forked="dense"))
-    both = "dense for packs that fork, slices for the others"
-    assert plan(run)["attention"] == both
-    assert [f.detail for f in doctor.model(run) if f.what == "attention"] == [both]
-    monkeypatch.setattr(attention, "choose", lambda *args, **named: Choice(plain="slices", forked="flex"))
-    (finding,) = (f for f in doctor.model(run) if f.what == "attention")
-    assert (finding.status, finding.detail) == ("problem", "flex does not run on this device")
