@@ -54,8 +54,8 @@ class Completion:
     tokens: [L], with the end token if the model produced one. logps: [L], log-probabilities in nats under the
     distribution that each token was drawn from: at the temperature, renormalized over the tokens that top_k and top_p
     kept; 0 at temperature 0. weights: [L], the loss weight. sampled: [L], False for tokens that the model did not draw,
-    such as the result of a tool. finish_reason: "stop" after an end token or a stop string, "length" at max_new_tokens, "abort".
-    versions: [L], the version of the policy that drew each token.
+    such as the result of a tool. finish_reason: "stop" after an end token or a stop string, "length" at
+    max_new_tokens, "abort". versions: [L], the version of the policy that drew each token.
     """
 
     tokens: NDArray[np.int32]
