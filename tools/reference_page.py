@@ -85,7 +85,7 @@ def reference_page() -> str:
         if not fitting or not first:
             raise SystemExit(f"tools/reference_page.py: {name} of {module} has no group or no docstring")
         rows[max(fitting)[1]].append([f"`{name}`", first])
-    sections = [f"## {group}\n\n{table(['name', 'what it is'], sorted(found))}" for group, found in rows.items()]
+    sections = [f"## {group}\n\n{table(['name', 'what it is'], sorted(names))}" for group, names in rows.items()]
     metrics = [[f"`{name}`", "every run", text] for name, text in COMMON.items()]
     metrics += [
         [", ".join(f"`{name}`" for name in info["metrics"]), f"`{plugin}`", "terms and metrics of the plugin"]

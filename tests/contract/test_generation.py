@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tunesmith_engine.model.chunks import chunks_of
 from tunesmith_engine.model.policy_generator import PolicyGenerator
-from tunesmith_engine.model.sampling import Sampler, uniforms
 
 from tests import tiny
+from tests.contract.test_sampling import SAMPLINGS, chi_square, kept
 from tunesmith import (
     Batch,
     Completion,
@@ -81,23 +81,6 @@ def tokens(completions: Sequence[Completion]) -> list[list[int]]:
     return [completion.tokens.tolist() for completion in completions]
 
 
-def kept(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Return the log-probabilities [n, V] of a sampling by sorting the vocabulary, -inf for tokens that it drops."""
-    values, ids = (logits.double() / sampling.temperature).sort(dim=-1, descending=True, stable=True)
-    if sampling.top_k:
-        values[:, sampling.top_k :] = float("-inf")
-    probabilities = values.softmax(-1)
-    values = values.masked_fill(probabilities.cumsum(-1) - probabilities >= sampling.top_p, float("-inf"))
-    return torch.empty_like(values).scatter_(-1, ids, values).log_softmax(-1)
-
-
-SAMPLINGS = [
-    Sampling(), Sampling(0.7), Sampling(1.5), Sampling(top_k=5), Sampling(top_p=0.9), Sampling(0.8, 0.95, 20),
-    Sampling(2.0, top_p=0.97), Sampling(top_k=1000),
-]  # fmt: skip
-"""At temperature 2, a nucleus has more tokens than top_p looks for first."""
-
-
 def test_greedy_completions_are_the_likeliest_tokens_of_successive_forwards(any_policy: Policy) -> None:
     prompts = [[5], [40, 41, 42, 43, 44, 45, 46, 47], [7, 8, 9]]
     groups = any_policy.generate([Request(prompt, 6, n=2, sampling=GREEDY) for prompt in prompts])
@@ -128,26 +111,6 @@ def test_logps_are_those_of_the_distribution_that_the_training_forward_gives(any
         assert torch.allclose(logps.double(), expected, atol=1e-5), request.sampling
 
 
-def chi_square(counts: NDArray[Any], probabilities: NDArray[Any]) -> float:
-    """Return the statistic per degree of freedom: around 1 for samples of the distribution."""
-    expected = counts.sum() * probabilities
-    return float(((counts - expected) ** 2 / expected).sum() / (len(counts) - 1))
-
-
-@pytest.mark.parametrize("sampling", SAMPLINGS[:6], ids=str)
-def test_tokens_are_drawn_with_their_probabilities(sampling: Sampling) -> None:
-    logits = torch.randn(12, generator=torch.Generator().manual_seed(0)) * 2
-    draws = 4000
-    uniform = torch.from_numpy(np.concatenate([uniforms((1, 2), number, 1) for number in range(draws)]))
-    drawn, _ = Sampler([sampling] * draws, logits.device).draw(logits.expand(draws, -1), uniform)
-    probabilities = kept(logits[None], sampling)[0].exp().numpy()
-    counts = np.bincount(drawn.numpy(), minlength=12)
-    assert counts[probabilities == 0].sum() == 0
-    # 0.999 quantiles of chi-square over its degrees of freedom are below 3 for 5 to 11 of them.
-    positive = probabilities > 0
-    assert positive.sum() == 1 or chi_square(counts[positive], probabilities[positive]) < 3
-
-
 def test_first_tokens_of_many_samples_follow_the_model(policy: Policy) -> None:
     (group,) = policy.generate([Request([5, 6, 7], 1, n=1500, seed=(3,))])
     with torch.no_grad():
@@ -167,13 +130,6 @@ def test_random_numbers_belong_to_a_completion_and_not_to_its_batch(policy: Poli
     assert len({tuple(row) for row in tokens(alone)}) == 3
     (different,) = policy.generate([Request([5, 6, 7], 8, n=3, seed=(7, 2))])
     assert tokens(different) != tokens(alone)
-
-
-def test_uniforms_differ_for_every_seed_and_number() -> None:
-    keys = [((1,), 0), ((0, 1), 0), ((1, 0), 0), ((1,), 1), ((1, 0, 0), 0), ((-1,), 0), ((11,), 0), ((2**64 + 1,), 0)]
-    values = [uniforms(seed, number, 3).tolist() for seed, number in keys]
-    assert len({tuple(row) for row in values}) == len(keys)
-    assert values[0] == uniforms((np.int64(1),), 0, 9)[:3].tolist()  # type: ignore[arg-type]
 
 
 def test_requests_of_one_batch_have_sampling_and_lengths_of_their_own(policy: Policy) -> None:
@@ -297,3 +253,43 @@ def test_a_completion_ends_with_a_stop_string_and_contains_it(policy: Policy) ->
         else:
             assert length == len(before.tokens)
     assert reasons and set(reasons) == {"stop"}
+
+
+PLUGIN = """
+import json
+from tunesmith import Plugin, Request, Sampling, hookimpl
+plugin = Plugin()
+@hookimpl
+def on_start(run, policy):
+    prompts = [[5], [40, 41, 42, 43, 44], [7, 8, 9]]
+    requests = [Request(p, 4 + 3 * i, 2, Sampling(1.5), seed=(i,)) for i, p in enumerate(prompts)]
+    own = requests if run.world.size == 1 else [requests, []][run.world.rank]
+    groups = policy.generate(own)
+    groups = policy.generate(requests[run.world.rank :: run.world.size] if run.world.size > 1 else requests[:2]), groups
+    values = [[[c.tokens.tolist() for c in g] for g in part] for part in groups]
+    (run.output_dir / f"groups-{run.world.size}-{run.world.rank}.json").write_text(json.dumps(values))
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_unequal_requests_generate_what_one_process_does(tmp_path: Path) -> None:
+    """With data parallelism and with sharding, where every process has to run the same number of forwards."""
+    (tmp_path / "writes.py").write_text(PLUGIN)
+    keys: dict[str, Any] = {"plugins": ["./writes.py"], "max_steps": 1, "gradient_accumulation_steps": 2}
+    half = keys | {"gradient_accumulation_steps": 1}
+    tiny.train(tiny.sft_config(tmp_path, name="one.yaml", **keys, output_dir=str(tmp_path / "one")))
+    ways = {"parallel": {}, "sharded": {"fsdp_config": {}}}
+    paths = [
+        tiny.sft_config(tmp_path, name=f"{way}.yaml", **half, **more, output_dir=str(tmp_path / way))
+        for way, more in ways.items()
+    ]
+    tiny.torchrun(2, *paths)
+    _, every = json.loads((tmp_path / "one/groups-1-0.json").read_text())
+    losses = {way: tiny.metrics(tmp_path / way)[0]["loss"] for way in ("one", *ways)}
+    for way in ways:
+        (own, first), (others, none) = (
+            json.loads((tmp_path / way / f"groups-2-{rank}.json").read_text()) for rank in (0, 1)
+        )
+        assert first == every and none == [], way
+        assert own == every[::2] and others == every[1::2], way
+        assert losses[way] == pytest.approx(losses["one"], abs=1e-5)

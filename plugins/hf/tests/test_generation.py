@@ -134,6 +134,15 @@ def test_each_architecture_uses_the_fastest_decoder_that_is_right(policy: Policy
         assert isinstance(decoder, decoding.SharedDecoder)
 
 
+def test_a_cache_without_the_states_of_a_recurrent_model_is_not_used() -> None:
+    keys, states = transformers.DynamicCache(), transformers.DynamicCache(config=network("lfm2, states").config)
+    keys.update(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), 0)
+    for recurrent, cache, complete in [(True, keys, False), (False, keys, True), (True, states, True)]:
+        model = decoding.Model(lambda **options: None, "padded", torch.device("cpu"), recurrent)
+        decoder = decoding.RepeatingDecoder(model, [[1]], [1], lambda: pytest.fail("not called"))
+        assert decoder.is_complete(cache) == complete
+
+
 def test_a_prompt_runs_once_for_its_samples(tmp_path: Path) -> None:
     policy = build(tmp_path, network("qwen2"))
     counts: list[int] = []
