@@ -83,7 +83,7 @@ class Run:
     shares_prompts: bool = True
     """True if a prompt is computed once for all of its completions; False if the model does not support that."""
     purpose: Purpose = "train"
-    """What hooks are called for: a step of training, or an evaluation."""
+    """The purpose of the current hook calls: training or evaluation."""
     step: int = 0
     """Optimizer steps done."""
     total_steps: int = 0
@@ -99,7 +99,7 @@ class Run:
     states: dict[str, Stateful] = field(default_factory=dict)
     """Registered states of plugins, which checkpoints contain."""
     used_offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
-    """What plugins offer and this run uses, by (kind, name)."""
+    """The offers of plugins that this run uses, by (kind, name)."""
     _parallelism: Parallelism | None = None
 
     def __post_init__(self) -> None:
@@ -166,9 +166,7 @@ class Run:
     @property
     def rollout(self) -> Rollout | None:
         """The method's plan for generating completions; None for a method that trains on given ones."""
-        if not self.hooks.has("compute_loss"):
-            return None
-        rollout = self.hooks.hooks["compute_loss"].answers[0].plugin.declaration.rollout
+        rollout = self.hooks.method_plugin.declaration.rollout
         return rollout(self) if callable(rollout) else rollout
 
     @property

@@ -30,6 +30,6 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "pretokenized": Setup(rows={"tokenized": TOKENS}),
     "samples": Setup(skip={"failing_disk": "it generates on every process, so that it can't be muted on one of them"}),
 }
-"""What the checks can't know of a plugin."""
+"""Settings that a plugin needs before the checks can run it."""
 
 test_conformance = conformance(SETUPS)

@@ -1,4 +1,4 @@
-"""What a plugin keeps lives and ends with its run, and loggers neither delay nor end it."""
+"""The state of a plugin belongs to its run, and a logger can neither delay a run nor end it."""
 
 from __future__ import annotations
 

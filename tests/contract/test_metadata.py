@@ -79,9 +79,9 @@ def test_stale_metadata_is_an_error_that_names_the_difference(case: str, site: P
     assert "old (fake-old 1.2.3)" in problem.message and problem.message.endswith(f": {words}")
     assert problem.help == "pip install --force-reinstall fake-old"
     info = next(site.glob("fake_old-*.dist-info"))
-    (info / "direct_url.json").write_text('{"url": "file:///work/old%20one", "dir_info": {"editable": true}}')
+    (info / "direct_url.json").write_text('{"url": "file:///src/old%20one", "dir_info": {"editable": true}}')
     help = error_of(load, tmp_path, BASE + "plugins: [old]").problems[0].help
-    assert help == "tunesmith plugins --write '/work/old one' && pip install -e '/work/old one'"
+    assert help == "tunesmith plugins --write '/src/old one' && pip install -e '/src/old one'"
 
 
 def test_descriptions_may_differ_from_the_metadata(site: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def write(folder: Path) -> list[str]:
         paths = [Path(str(sys.modules[package].__file__)).parent / FILE for package in packages]
         if single := [p for p in packages if not hasattr(sys.modules[p], "__path__")]:
             help = f"move {single[0]}.py to {single[0]}/__init__.py, or build with hatchling"
-            message = f"{single[0]} is a single module, so there is no folder for {FILE}"
+            message = f"{single[0]} is a single module: {FILE} needs the folder of a package"
             raise ConfigError(message, where=str(folder / "pyproject.toml"), help=help)
         data = document.get("tool", {}).get("setuptools", {}).get("package-data", {})
         lost = [f'{p} = ["{FILE}"]\n' for p in packages if FILE not in [*data.get(p, ()), *data.get("*", ())]]

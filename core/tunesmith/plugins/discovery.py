@@ -127,7 +127,7 @@ class LoadedPlugin:
     content: str | None = None
     """Hash of a local plugin's file as it was loaded, in place of a version."""
     selected_by: tuple[str, ...] = ()
-    """What selected the plugin: "plugins:", "rl: dpo", "type: chat_template", ..., "default"."""
+    """The keys that selected the plugin, such as "plugins:", "rl: dpo" and "type: chat_template", or "default"."""
     data_only: bool = False
     """True if only a `type:` or a `path:` selected it, so that it takes part in the hooks of the data alone."""
 

@@ -110,9 +110,14 @@ class Hooks(HookMethods):
         return current.get()
 
     @property
+    def method_plugin(self) -> LoadedPlugin:
+        """The plugin that answers compute_loss."""
+        return self.hooks["compute_loss"].answers[0].plugin
+
+    @property
     def method(self) -> Method:
         """The declared method of the plugin that answers compute_loss. Raises PluginError if it declares none."""
-        owner = self.hooks["compute_loss"].answers[0].plugin
+        owner = self.method_plugin
         if owner.declaration.method is None:
             message = f"plugin {owner} answers compute_loss and declares no Plugin(method=...)"
             raise PluginError(message, code="plugin-shape")
@@ -124,7 +129,7 @@ class Hooks(HookMethods):
         heads = {name: head for p in self.plugins for name, head in p.declaration.heads.items()}
         if self.method.exports is None:
             return heads
-        owner = self.hooks["compute_loss"].answers[0].plugin
+        owner = self.method_plugin
         if len(owner.declaration.heads) != 1:
             message = f"plugin {owner} exports a {self.method.exports}, so it must declare one head"
             raise PluginError(message, help="write Plugin(heads={...: Head(...)})", code="plugin-shape")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tunesmith.errors import PluginError
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -55,9 +57,10 @@ class Rollout:
     def __post_init__(self) -> None:
         for name in ("completions", "max_new_tokens", "minibatches", "iterations", "sequences_per_chunk"):
             if getattr(self, name) < 1:
-                raise ValueError(f"Rollout({name}={getattr(self, name)}): must be at least 1")
+                raise PluginError(f"Rollout({name}={getattr(self, name)}): must be at least 1", code="plugin-shape")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
-            raise ValueError(f"Rollout has {len(self.rewards)} rewards and {len(self.reward_weights)} reward_weights")
+            message = f"Rollout has {len(self.rewards)} rewards and {len(self.reward_weights)} reward_weights"
+            raise PluginError(message, help="give each reward a weight, or none", code="plugin-shape")
 
     @property
     def steps(self) -> int:

@@ -27,7 +27,7 @@ OBSERVING = {"validate", "inspect", "diagnose", "on_start", "on_step", "on_end",
 
 @dataclass(frozen=True)
 class Setup:
-    """What the checks can't know of a plugin.
+    """Settings that a plugin needs before the checks can run it.
 
     Args:
         keys: further keys of each YAML, such as a switch and its value.

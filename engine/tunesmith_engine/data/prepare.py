@@ -145,7 +145,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
         example.fields = {**example.fields, **kept}
         pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
-        # An example of a prompt alone has no trained tokens yet: `expand` generates its completions.
+        # An example of a prompt alone has no trained tokens yet: its completions are generated in a round.
         is_prompt = len(example.segments) == 1
         if outcome:
             counts.mention(outcome, where)

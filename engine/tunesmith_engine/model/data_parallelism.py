@@ -78,7 +78,7 @@ def sizes(run: Run, processes: int) -> tuple[int, int]:
 
 
 class DataParallelism(Parallelism):
-    """What replicated and sharded models have in common: checkpoints by torch.distributed.checkpoint."""
+    """Base of replicated and sharded models: checkpoints by torch.distributed.checkpoint."""
 
     def __init__(self, world: World):
         self.world = world

@@ -29,7 +29,7 @@ def score(policy: Policy, examples: Sequence[Example], needs: Needs) -> list[lis
     of the segment, and NaN for a token that is not scored, because its weight is 0 or nothing predicts it. The names
     are those of the outputs [N, ...] in `needs`: logps, entropy, topk_logps and topk_ids. Dropout is off.
     """
-    run, world = policy.run, policy.run.world.data
+    run, data = policy.run, policy.run.world.data
     core, count = run.core, len(examples)
     widths = np.array([e.width for e in examples], np.int64)
     packs = pack(widths, core.sequence_len) if core.sample_packing else [[i] for i in range(count)]
@@ -39,10 +39,10 @@ def score(policy: Policy, examples: Sequence[Example], needs: Needs) -> list[lis
     training = policy.model.training
     policy.model.eval()
     with torch.no_grad():
-        for first in range(0, len(groups), world.size):
+        for first in range(0, len(groups), data.size):
             # In the last round some processes may have no group. They run the first example again, because a forward
             # under sharding needs every process.
-            indices = groups[first + world.rank : first + world.rank + 1]
+            indices = groups[first + data.rank : first + data.rank + 1]
             (batch,) = build_batches(run, [[examples[i] for i in group] for group in indices], 1, [examples[0]])
             out = policy(batch, needs)
             scored = {name: value for name, value in vars(out).items() if _by_token(value, batch)}

@@ -58,8 +58,8 @@ class PolicyModule(nn.Module):
         self.module = language_model.module
         self.language_model = language_model
         self.heads = language_model.heads
-        self._no_split_modules = getattr(language_model.module, "_no_split_modules", None)  # read by Accelerate's FSDP
-        self.config = getattr(language_model.module, "config", None)
+        self._no_split_modules = getattr(language_model.module, "_no_split_modules", None)
+        """The classes of the layers that are units of sharding."""
 
     def forward(self, batch: Batch | None, needs: Needs, call: Callable[[], Any] | None = None) -> Any:
         """Return the outputs for a batch as a dict; or, with `call`, run that inside the forward and return its result.

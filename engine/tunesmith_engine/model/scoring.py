@@ -34,7 +34,7 @@ class OutputHead:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What a scorer has to return besides "logps", the log-probabilities [N] of the targets.
+    """A request for outputs of a scorer, besides "logps", the log-probabilities [N] of the targets.
 
     entropy: "entropy" [N]. topk: if not 0, "topk_logps" and "topk_ids" [N, topk]. logps_at: token ids [N, K] by name;
     "logps_at" is a dict of their log-probabilities, [N, K] by name, and is always returned.

@@ -93,20 +93,19 @@ class Journal:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def identity(policy: Policy, requests: Sequence[Request], generator: str) -> str:
-    """Return a hash of what a chunk depends on: requests, generator, and the trained weights of this process.
+def weight_bits(policy: Policy) -> int:
+    """Return a sum over the bits of the trained weights of this process, which is as fast as reading them.
 
-    The weights enter by a sum over their bits, which is as fast as reading them. It only has to notice that a run took
-    another course since, not to resist an attack.
+    It only has to notice that a run took another course since, not to resist an attack.
     """
     bits = 0
-    for parameter in policy.model.parameters():
+    for parameter in policy.unwrapped.parameters():
         if parameter.requires_grad:
             local: Any = parameter.detach()
             local = local.to_local() if hasattr(local, "to_local") else local
             kind = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[local.element_size()]
             bits = (bits * 31 + int(local.contiguous().view(kind).sum(dtype=torch.int64))) % 2**64
-    return digest([[asdict(request) for request in requests], generator, bits])
+    return bits
 
 
 class JournaledGenerator:
@@ -120,12 +119,14 @@ class JournaledGenerator:
         self.per_chunk = per_chunk
         self.journal = Journal(run.output_dir, run.world.rank)
         self.number: int | None = None
+        self.weights = 0  # their bits; they do not change while a round is generated
         self.chunks = 0  # of the round so far
         self.kept = 0  # sequences that were read from the journal
 
     def begin(self, number: int | None) -> None:
         """Begin a round. Chunks are numbered from 0 in it."""
         self.number, self.chunks, self.kept = number, 0, 0
+        self.weights = weight_bits(self.policy) if number is not None else 0
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Return n completions for each request. Call it on all processes, each with its own requests.
@@ -145,7 +146,7 @@ class JournaledGenerator:
     def _chunk(self, requests: Sequence[Request]) -> list[list[Completion]]:
         if self.number is None:
             return self.generator.generate(requests)
-        key = identity(self.policy, requests, self.name)
+        key = digest([[asdict(request) for request in requests], self.name, self.weights])
         kept = self.journal.read(self.number, self.chunks, key) if requests else []
         # Under sharding a process can generate only together with all others.
         if not self.run.world.maximum(int(kept is None)):

@@ -134,7 +134,7 @@ def check_metric(run: Run, policy: Policy, rounds: Rounds) -> None:
     declared = {"eval_loss", *declared_metrics(run, "evaluate", "on_step")}
     if held is None or metric in declared:
         return
-    number = (run.core.eval_batch_size or run.core.micro_batch_size) * run.world.size
+    number = (run.core.eval_batch_size or run.core.micro_batch_size) * run.world.data.size
     with _apart(run, policy):
         measured = average_terms(run, policy, held.take(range(min(len(held), number))), rounds)
     if metric not in measured:

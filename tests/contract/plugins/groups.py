@@ -9,7 +9,7 @@ class Groups(Settings):
     """Settings of the method."""
 
     groups_generator: str = "policy"
-    """What generates the completions."""
+    """Name of the generator."""
 
 
 plugin = Plugin(
