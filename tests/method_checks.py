@@ -82,8 +82,7 @@ def check_held_out(test_data: Path, folder: Path, **keys: Any) -> None:
 
 def loss_plugins(config: Path) -> list[str]:
     """Return the plugins that answer compute_loss in a config."""
-    _, hooks = load_config(config)
-    return [call.plugin for call in hooks.calls("compute_loss")]
+    return [call.plugin for call in load_config(config).hooks().calls("compute_loss")]
 
 
 def trl_trainer(

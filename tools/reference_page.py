@@ -27,7 +27,7 @@ GROUPS = {
     "Models": ("tunesmith_engine.model",),
     "Rounds": ("tunesmith_engine.rounds",),
     "Processes": ("tunesmith_engine.runtime",),
-    "Runs from Python": ("tunesmith.api", "tunesmith.config"),
+    "Runs from Python": ("tunesmith.api", "tunesmith.config", "tunesmith_engine.training.result"),
     "Errors": ("tunesmith.errors",),
 }
 METRICS_HEAD = """## Metrics

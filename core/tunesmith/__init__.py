@@ -16,11 +16,20 @@ _STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8"))
 _HOMES = {
     alias.name: str(node.module) for node in _STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
+
+
+def __dir__() -> list[str]:
+    """Return the public names, also those that were not imported yet."""
+    return list(__all__)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module, and keep it as an attribute of this one."""
+    if name == "__version__":
+        from tunesmith.plugins.discovery import core_version
+
+        return core_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
     package, _, module = _HOMES[name].partition(".")

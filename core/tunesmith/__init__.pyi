@@ -42,8 +42,17 @@ from tunesmith_engine.model.scoring import (
 )
 from tunesmith_engine.rounds.groups import Group as Group, Prompt as Prompt
 from tunesmith_engine.runtime.world import World as World
-from tunesmith.api import plan as plan, prepare as prepare, start as start, train as train, verify as verify
-from tunesmith.config.load import Config as Config, DatasetSpec as DatasetSpec, load_config as load_config
+from tunesmith_engine.training.result import History as History, Result as Result
+from tunesmith.api import (
+    evaluate as evaluate,
+    plan as plan,
+    prepare as prepare,
+    start as start,
+    train as train,
+    verify as verify,
+)
+from tunesmith.config.config import Config as Config, DatasetSpec as DatasetSpec
+from tunesmith.config.load import load_config as load_config
 from tunesmith.errors import (
     ConfigError as ConfigError,
     DataError as DataError,
@@ -69,3 +78,5 @@ from tunesmith.plugins.plugin import (
 )
 from tunesmith.plugins.rollout import Rollout as Rollout
 from tunesmith.run import Adapter as Adapter, Run as Run
+
+__version__: str

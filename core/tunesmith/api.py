@@ -1,75 +1,137 @@
 """Run the stages of a run. The command line, notebooks and tests call the same functions.
 
-    run = start(load_config("run.yaml"))
-    prepare(run)
-    print(plan(run))
-    train(run)
+    import tunesmith
 
-load_config and start need only the core. The other stages are in the engine, a separate distribution that needs torch.
+    config = tunesmith.load_config("run.yaml", learning_rate=1e-4)
+    print(tunesmith.plan(config))
+    result = tunesmith.train(config)
+    print(result.metrics, result.generate("Write a haiku about the sea."))
+
+Every function takes a YAML file, a mapping with its content, the result of load_config, or that of start. start
+needs only the core. The other stages are in the engine, a separate distribution that needs torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tunesmith import checks, resume_rules
-from tunesmith.config.load import Config
+from tunesmith.config.config import Config
+from tunesmith.config.load import load_config
 from tunesmith.engine import engine
 from tunesmith.errors import TunesmithError, errors_of, raise_together
-from tunesmith.plugins.manager import Hooks
 from tunesmith.run import Run
 
 if TYPE_CHECKING:
-    from tunesmith_engine.training.run import Result
+    from tunesmith_engine.preflight.planned import Plan
+    from tunesmith_engine.training.result import Result
+
+Source: TypeAlias = "str | Path | Mapping[str, Any] | Config | Run"
+"""What every stage takes: a YAML file, a mapping with its content, a loaded config, or a started run."""
+ONLY = "rows"
+"""The name of rows that are given without one."""
 
 
-def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
+def start(source: Source, *, model: Any = None, tokenizer: Any = None, datasets: Any = None, **keys: Any) -> Run:
     """Return a run of a config, after the core and all plugins have checked it. Raises their problems together.
 
-    Values that are valid but most likely a mistake are reported in `run.notes`.
+    Values that are valid but most likely a mistake are reported in `run.notes`. A run is for one training: start
+    another from the same config.
 
     Args:
-        config: the result of load_config.
-        tokenizer: your own tokenizer, instead of the one that the config names.
+        source: a YAML file, a mapping with its content, or a loaded config. A run that is started is returned as it is.
         model: your own model to train, instead of loading base_model.
+        tokenizer: your own tokenizer, instead of the one that the config names.
+        datasets: your own rows, by name: {"train": rows} for an entry with `path: rows://train`. Rows are an iterable
+            of mappings that can be iterated again, such as a list or a datasets.Dataset. Without a name, they are the
+            rows of the only entry of `datasets:`, whatever its path.
+        keys: further keys of the config by name, which replace its own: learning_rate=1e-4.
     """
-    run = Run(*config, tokenizer=tokenizer, given_model=model)
+    if isinstance(source, Run):
+        if keys or any(given is not None for given in (model, tokenizer, datasets)):
+            raise TypeError("this run is started already: pass model, tokenizer, datasets and keys to start()")
+        return source
+    rows = datasets if isinstance(datasets, Mapping) else {} if datasets is None else {ONLY: datasets}
+    unnamed = rows is not datasets and bool(rows)
+    config = _load(source, keys | ({"datasets.0.path": checks.ROWS + ONLY} if unnamed else {}))
+    if unnamed and len(config.entries) > 1:
+        message = f"has {len(config.entries)} entries, so rows need names"
+        raise config.error("datasets", message, f"write path: {checks.ROWS}train, and pass datasets={{'train': rows}}")
+    run = Run(config.copy(), config.hooks(), tokenizer=tokenizer, given_model=model, given_rows=dict(rows))
     raise_together(faults(run))
     checks.warn(run)
     return run
 
 
+def _load(source: str | Path | Mapping[str, Any] | Config, keys: dict[str, Any]) -> Config:
+    """Load a config, or a loaded config again with other keys."""
+    if not isinstance(source, Config):
+        return load_config(source, **keys)
+    if not keys:
+        return source
+    assert source.origin is not None
+    return load_config(source.origin.source, source.origin.overrides, **{**source.origin.keys, **keys})
+
+
 def faults(run: Run) -> list[TunesmithError]:
     """Return the errors of the core and of all plugins in a run's config and in the files that it names."""
     core_checks = [checks.check_keys, checks.check_metric, checks.check_folders, checks.check_resume]
-    core_checks += [resume_rules.check_accepted]
+    core_checks += [checks.check_given_rows, resume_rules.check_accepted]
     return [*errors_of(partial(check, run) for check in core_checks), *run.hooks.validate(run), *run.hooks.inspect(run)]
 
 
-def prepare(run: Run) -> Run:
-    """Tokenize the data or read it from the cache; set run.tokenizer and run.data. Raises DataError, ModelError."""
+def prepare(source: Source, **given: Any) -> Run:
+    """Tokenize the data or read it from the cache; set run.tokenizer and run.data. Raises DataError, ModelError.
+
+    The arguments are those of `start`.
+    """
+    run = start(source, **given)
     engine("data.prepare").prepare(run)
     return run
 
 
-def plan(run: Run) -> dict[str, Any]:
-    """Return what a prepared run will do, without reading weights: stages with their plugins, data, steps, memory."""
-    return engine("preflight.plan").make_plan(run)  # type: ignore[no-any-return]
+def plan(source: Source, **given: Any) -> Plan:
+    """Return what a run will do, without reading weights: stages with their plugins, data, steps, memory.
+
+    The result is a dict of JSON values, which a notebook shows as a table. The arguments are those of `start`.
+    """
+    return engine("preflight.plan").make_plan(_prepared(source, given))  # type: ignore[no-any-return]
 
 
-def verify(run: Run) -> list[dict[str, Any]]:
+def verify(source: Source, **given: Any) -> list[dict[str, Any]]:
     """Check the engine's promises (packing, shared prompts, chunks) on the run's model and the first row of its data.
 
-    Returns one dict for each check, with its difference and tolerance. Raises NumericalError if one fails.
+    Returns one dict for each check, with its difference and tolerance. Raises NumericalError if one fails. The
+    arguments are those of `start`.
     """
-    return engine("preflight.verify").verify(run)  # type: ignore[no-any-return]
+    return engine("preflight.verify").verify(_prepared(source, given))  # type: ignore[no-any-return]
 
 
-def train(run: Run) -> Result:
+def evaluate(source: Source, **given: Any) -> dict[str, float]:
+    """Return what an evaluation of the model measures on held-out rows, without training: {"eval_loss": ...}.
+
+    The model is base_model, with the weights of the checkpoint in resume_from_checkpoint, if there is one. Nothing is
+    written. The arguments are those of `start`. Raises ConfigError if nothing is evaluated.
+    """
+    return engine("training.run").evaluate_only(start(source, **given))  # type: ignore[no-any-return]
+
+
+def train(source: Source, **given: Any) -> Result:
     """Train to the final model, from the first step or from the checkpoint in resume_from_checkpoint.
 
-    Prepares the data if `prepare` was not called. Raises DataError, ModelError, NumericalError and others; Interrupted
-    after SIGTERM or SIGINT, when a checkpoint is saved.
+    Trains in this process, on one device; `tunesmith train` and torchrun start several. The arguments are those of
+    `start`. Raises DataError, ModelError, NumericalError and others; Interrupted after SIGTERM or SIGINT, when a
+    checkpoint is saved.
+
+    Example:
+        result = train("run.yaml", model=model, tokenizer=tokenizer, datasets=rows, max_steps=100)
     """
-    return engine("training.run").train(run)  # type: ignore[no-any-return]
+    return engine("training.run").train(start(source, **given))  # type: ignore[no-any-return]
+
+
+def _prepared(source: Source, given: dict[str, Any]) -> Run:
+    run = start(source, **given)
+    return run if run.data is not None else prepare(run)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.load import Wrong
+from tunesmith.config.config import Wrong
 from tunesmith.config.secrets import is_secret, is_unexpanded
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError, PluginError, Problem
@@ -19,6 +19,8 @@ NEED_HELD_OUT = {"eval_batch_size", "eval_sample_packing"}
 CHOOSE_BEST = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"}
 NEED_EVALUATION = {"eval_steps", "evals_per_epoch"} | CHOOSE_BEST
 """Keys of any evaluation: of held-out examples, or by a plugin."""
+ROWS = "rows://"
+"""The scheme of the paths of entries whose rows are Python values: `path: rows://train`."""
 HOT = 1.0
 """A learning rate above this is most likely a mistake: the optimizers in use train at 1e-6 to 1e-2."""
 
@@ -54,6 +56,20 @@ def check_keys(run: Run) -> None:
         if not core.gradient_checkpointing and "gradient_checkpointing_kwargs" in config.document.values:
             message = "has no effect without gradient_checkpointing"
             wrong("gradient_checkpointing_kwargs", message, "write gradient_checkpointing: true")
+
+
+def check_given_rows(run: Run) -> None:
+    """Raise ConfigError for an entry with `path: rows://NAME` without rows, and for rows that no entry reads."""
+    paths = {spec.settings.path: spec for spec in run.config.entries if spec.source == ROWS.removesuffix("://")}
+    names = {path.removeprefix(ROWS): spec for path, spec in paths.items()}
+    with run.config.checking() as wrong:
+        for name in names.keys() - run.given_rows.keys():
+            spec = names[name]
+            help = f"pass them in Python: tunesmith.train(config, datasets={{{name!r}: rows}})"
+            wrong((spec.group, spec.index, "path"), f"is {ROWS}{name}, but no such rows were passed", help)
+        for name in run.given_rows.keys() - names.keys():
+            help = f"write path: {ROWS}{name} in an entry of datasets"
+            wrong("datasets", f"has no entry that reads the rows {name!r}", help)
 
 
 def holds_out(run: Run) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from tunesmith.config.load import Config, DatasetSpec
+from tunesmith.config.config import Config, DatasetSpec
 from tunesmith.config.settings import CoreSettings
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError
@@ -76,6 +76,8 @@ class Run:
     """The loaded models by name: policy, reference if it is a model of its own, and those of `specs`."""
     given_model: Any = None
     """The caller's own model, which load_model wraps instead of loading one."""
+    given_rows: Mapping[str, Iterable[Mapping[str, Any]]] = field(default_factory=dict)
+    """The caller's own rows by name, for entries with `path: rows://NAME`."""
     abstract: bool = False
     """Build models on the meta device, without weights, to count parameters and memory."""
     adapter: Adapter | None = None

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tunesmith.config.load import Config, load_config
+from tunesmith.config.config import Config
+from tunesmith.config.load import load_config
 from tunesmith.errors import Problem, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
@@ -102,8 +103,9 @@ def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
 
 
 def load(folder: Path, text: str, *overrides: str) -> tuple[Config, Hooks]:
-    """Read and check a config given as text."""
-    return load_config(write(folder, text), overrides)
+    """Read and check a config given as text; return it with new hooks."""
+    config = load_config(write(folder, text), overrides)
+    return config, config.hooks()
 
 
 def error_of(call: Callable[..., Any], *arguments: Any) -> TunesmithError:

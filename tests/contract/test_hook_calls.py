@@ -249,6 +249,6 @@ def test_hooks_show_their_times_in_the_last_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "run.json").write_text(json.dumps({"hook_seconds": {"sft.compute_loss": 1.5}}))
-    rows = {row["hook"]: row for row in hook_rows(start(load(tmp_path, BASE + DATA)))}
+    rows = {row["hook"]: row for row in hook_rows(start(load(tmp_path, BASE + DATA)[0]))}
     assert [(c["plugin"], c["seconds"]) for c in rows["compute_loss"]["calls"]] == [("sft", 1.5)]
     assert {c["seconds"] for c in rows["on_step"]["calls"]} == {None}

@@ -35,13 +35,13 @@ def diagnose(config: str, overrides: Sequence[str] = ()) -> list[Finding]:
     for another reason.
     """
     try:
-        run = Run(*load_config(config, overrides))
+        loaded = load_config(config, overrides)
     except TunesmithError as error:
         findings = Finding.of(error)
         if not install_command(findings):
             raise
         return [*findings, python()]
-    return examine(run)
+    return examine(Run(loaded, loaded.hooks()))
 
 
 def examine(run: Run) -> list[Finding]:

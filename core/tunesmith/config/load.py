@@ -2,182 +2,58 @@
 
 from __future__ import annotations
 
-import builtins
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tunesmith.config import keys, type_errors
+from tunesmith.config import keys as known_keys
+from tunesmith.config import type_errors
+from tunesmith.config.config import Config, DatasetSpec, Origin, Wrong
 from tunesmith.config.datasets import DATASET_KEYS, Entry, entries_of
 from tunesmith.config.selection import Selection, Selector
 from tunesmith.config.settings import CoreSettings, DatasetSettings
+from tunesmith.config.values import NAME, document_of, plain
 from tunesmith.config.yamlfile import Document, KeyPath, read
 from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError
 from tunesmith.plugins import discovery
-from tunesmith.plugins.discovery import Candidate, LoadedPlugin
+from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.plugin import Settings
-from tunesmith.redact import clean
-
-S = TypeVar("S", bound=Settings)
 
 
-class Wrong(Protocol):
-    """Report a problem with the value of a key: "key" or ("group", "key")."""
-
-    def __call__(self, path: str | KeyPath, message: str, help: str | None = None, code: str = "config") -> None: ...
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """A validated entry of `datasets:` or another list, with the plugins that read its rows and build examples."""
-
-    settings: DatasetSettings
-    reader: str
-    """The plugin that reads its rows."""
-    source: str
-    """The kind of place that its path names: file, hub, or the scheme of a URL (s3, https, ...)."""
-    strategy: str
-    """The plugin that builds examples from its rows."""
-    type: str
-    """The type that the plugin answers: `type:` of the YAML, or "user_defined" or "function" for its other forms."""
-    row_kind: str
-    """The meaning of a row to the method: text, conversation, pair, ..."""
-    options: Settings | None
-    """The strategy's own keys."""
-    where: str
-    """The place of the path in the YAML."""
-    index: int = 0
-    """Its position in the list."""
-    group: str = "datasets"
-    """The list that it is in: datasets, pretraining_dataset or test_datasets."""
-
-    def option(self, model: builtins.type[S]) -> S:
-        """Return the strategy's own keys of this entry, as its `Plugin.dataset_settings`."""
-        assert isinstance(self.options, model)
-        return self.options
-
-
-@dataclass
-class Config:
-    """A config in which each key is valid. `core` has the core's settings; `settings(Class)` returns a plugin's."""
-
-    document: Document
-    base: Path
-    core: CoreSettings
-    plugins: dict[str, Settings | None]
-    selection: Selection
-    datasets: list[DatasetSpec] = field(default_factory=list)
-    """Entries to prepare before training, and to train on."""
-    streamed: list[DatasetSpec] = field(default_factory=list)
-    """Entries to read during training, and to train on."""
-    test_datasets: list[DatasetSpec] = field(default_factory=list)
-    """Entries to prepare before training, and to evaluate on."""
-
-    @property
-    def entries(self) -> list[DatasetSpec]:
-        """The entries of all lists."""
-        return [*self.datasets, *self.streamed, *self.test_datasets]
-
-    def replace_entries(self, change: Callable[[DatasetSpec], DatasetSpec]) -> None:
-        """Replace each entry by `change(entry)`, to keep what `inspect` has read, such as a file that an option names.
-
-        Example:
-            run.config.replace_entries(lambda spec: replace(spec, options=with_template_of_file(spec)))
-        """
-        for specs in (self.datasets, self.streamed, self.test_datasets):
-            specs[:] = map(change, specs)
-
-    def settings(self, model: type[S]) -> S:
-        """Return the settings of an active plugin by their class. Raises LookupError if no active plugin has it."""
-        for settings in self.plugins.values():
-            if isinstance(settings, model):
-                return settings
-        raise LookupError(f"{model.__qualname__} does not belong to an active plugin")
-
-    def place(self, path: str | KeyPath) -> str:
-        """Return file:line:column of the value of a key: "key" or ("group", "key")."""
-        return self.document.where((path,) if isinstance(path, str) else path, value=True)
-
-    def error(self, path: str | KeyPath, message: str, help: str | None = None, code: str = "config") -> ConfigError:
-        """Return the error to raise if the value of a key can't be used; `path` is "key" or ("group", "key").
-
-        The message follows the name of the key: `error("stride", "is longer than sequence_len")`.
-        """
-        name = path if isinstance(path, str) else ".".join(map(str, path))
-        return ConfigError(f"{name} {message}".lstrip(), where=self.place(path), help=help, code=code)
-
-    @contextmanager
-    def checking(self) -> Iterator[Wrong]:
-        """Yield a function that reports a problem. At the end of the block, raise ConfigError with all of them.
-
-        Example:
-            with run.config.checking() as wrong:
-                if core.datasets and core.pretraining_dataset:
-                    wrong("pretraining_dataset", "does not go with datasets", "keep one of them")
-        """
-        problems: list[Problem] = []
-
-        def wrong(path: str | KeyPath, message: str, help: str | None = None, code: str = "config") -> None:
-            problems.extend(self.error(path, message, help, code).problems)
-
-        yield wrong
-        if problems:
-            raise ConfigError(problems)
-
-    def resolved(self) -> dict[str, Any]:
-        """Return every setting with its value, including defaults, as JSON values without secrets, for run files."""
-        cleaned: dict[str, Any] = clean(self._values())
-        return cleaned
-
-    def digests(self) -> dict[str, str]:
-        """Return a hash of each setting before redaction, to compare the settings of two runs."""
-        return {key: digest(value) for key, value in self._values().items()}
-
-    def _values(self) -> dict[str, Any]:
-        values = self.core.model_dump(mode="json")
-        for settings in self.plugins.values():
-            values |= settings.model_dump(mode="json") if settings else {}
-        return values
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all settings before redaction."""
-        return digest(self._values())
-
-
-def digest(value: Any) -> str:
-    """Return the sha256 of a JSON value as hexadecimal digits; the order of keys does not change it."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, Hooks]:
-    """Read a YAML file, select and import its plugins, and check each key. Imports no torch.
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), /, **keys: Any) -> Config:
+    """Read a config, select and import its plugins, and check each key. Imports no torch.
 
     Args:
-        path: the YAML file.
+        source: a YAML file, or a mapping with its content. Relative paths in a mapping start at the working folder.
         overrides: `key=value` of the command line, applied in order.
+        keys: further keys by name, as Python values: `learning_rate=1e-4`. They replace those of the source.
 
     Raises ConfigError with all problems at once, each with its place; PluginError if all of them are problems of
     plugins; SafetyError if one of them could run code.
+
+    Example:
+        config = load_config("run.yaml", learning_rate=1e-4, output_dir="outputs/second")
     """
-    path = Path(path)
-    document = read(path, overrides)
+    if isinstance(source, Mapping):
+        document, base = document_of(source), Path.cwd()
+        for override in overrides:
+            document.override(override)
+    else:
+        document, base = read(Path(source), overrides), Path(source).resolve().parent
+    for key, value in keys.items():
+        document.assign(key, partial(plain, value, (key,), Document(NAME)), f"{NAME} ({key})")
     available = discovery.installed()
     # The selectors with a default take part in the selection, so that a config without `optimizer:` gets its plugin.
     selectors = {key: CoreSettings.model_fields[key].default for key in ("optimizer", "lr_scheduler")}
     values = {**selectors, **{key: value for key, value in document.values.items() if value is not None}}
-    base = path.resolve().parent
     selection = Selector(available, base, document.where).select(values, entries_of(document))
-    problems = [*selection.problems, *keys.check(document, available, selection)]
+    problems = [*selection.problems, *known_keys.check(document, available, selection)]
     # A plugin that fails to load is one more problem. It hides no other one: its keys are known from its metadata.
     plugins: dict[str, LoadedPlugin] = {}
     for name, candidate in selection.active.items():
@@ -187,8 +63,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
         except TunesmithError as error:
             problems += error.problems
     config = _validate(document, base, plugins, selection, problems)
-    declared_by = partial(discovery.declared_by, available)
-    hooks = Hooks(list(plugins.values()), replaced_defaults(selection.full()), declared_by)
+    config.origin = Origin(source, tuple(overrides), keys)
+    hooks = config.hooks()  # checks the implementations of all plugins
     specs: dict[str, list[DatasetSpec]] = {key: [] for key in DATASET_KEYS}
     with config.checking() as wrong:
         for entry in selection.entries:
@@ -198,20 +74,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config
         config.streamed = specs["datasets"] or specs["pretraining_dataset"]
     else:
         config.datasets, config.streamed = specs["datasets"], specs["pretraining_dataset"]
-    return config, hooks
-
-
-def replaced_defaults(active: dict[str, Candidate]) -> list[tuple[str, str]]:
-    """Return (default plugin, hook) pairs that are not called, because another active plugin answers the hook."""
-    # load_model is keyed: the default is called for what no other plugin claims, so it stays in the list.
-    rows = [row for row in discovery.defaults() if row["replaced_by"] and row["hook"] != "load_model"]
-    replaceable = {(row["plugin"], row["hook"]) for row in rows}
-    return [
-        (plugin, hook)
-        for plugin, hook in replaceable
-        if plugin in active
-        and any(c.info["hooks"].get(hook) == "impl" and (c.name, hook) not in replaceable for c in active.values())
-    ]
+    return config
 
 
 def _validate(
@@ -241,7 +104,8 @@ def _validate(
         if any(p.code in ("module-name", "library-file") for p in problems):
             kind = SafetyError
         raise kind(sorted(dict.fromkeys(problems), key=_line_and_column))
-    return Config(document, base, cast(CoreSettings, core), settings_by_plugin, selection)
+    core = cast(CoreSettings, core)
+    return Config(document, base, core, settings_by_plugin, selection, list(plugins.values()))
 
 
 def _settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Document:
     """Path of a key or list element -> its place."""
     places: dict[KeyPath, str] = field(default_factory=dict)
     """Path of a key or list element -> the place of its value."""
+    has_lines: bool = True
+    """False for a document that was not read from a file."""
 
     def where(self, path: Sequence[str | int], value: bool = False) -> str:
         """Return file:line:column of a key, or of its value; if there is none, that of the nearest key above it."""
@@ -49,7 +51,7 @@ class Document:
                 return self.places[key]
             if key in self.keys:
                 return self.keys[key]
-        return f"{self.name}:1:1"
+        return f"{self.name}:1:1" if self.has_lines else self.name
 
     def override(self, text: str) -> None:
         """Apply one `key=value` of the command line.
@@ -63,12 +65,16 @@ class Document:
             message = f"{text!r} is not of the form key=value"
             raise ConfigError(message, where="command line", help=help, code="override")
         name = name.lstrip("-")
-        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         place = f"command line ({name})"
         node = _compose(value, place)
         if node is None:
             help = f"give it a value, or write {name}=null"
             raise ConfigError(f"{name} has no value", where=place, help=help, code="override")
+        self.assign(name, lambda: _Builder(Document(place)).build(node, ()), place)
+
+    def assign(self, name: str, build: Callable[[], Any], place: str) -> None:
+        """Set the key `name`, in which dots separate nested keys, to what `build` returns. Raises ConfigError."""
+        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
 
         def no_element(depth: int) -> ConfigError:
             parent = ".".join(map(str, path[:depth]))
@@ -86,7 +92,7 @@ class Document:
             else:
                 raise no_element(depth - 1)
         try:
-            target[path[-1]] = _Builder(Document(place)).build(node, ())
+            target[path[-1]] = build()
         except (IndexError, TypeError):
             raise no_element(len(path) - 1) from None
         # The value replaces everything below it, so the places of nested keys in the file no longer apply.

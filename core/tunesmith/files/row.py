@@ -11,7 +11,7 @@ from tunesmith.errors import DataError
 from tunesmith.spelling import nearest
 
 if TYPE_CHECKING:
-    from tunesmith.config.load import DatasetSpec
+    from tunesmith.config.config import DatasetSpec
 
 
 KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "a mapping"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.config.load import DatasetSpec, digest
+from tunesmith.config.config import DatasetSpec, digest
 from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.files.row import Row, Source
 from tunesmith.plugins.discovery import core_version

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from tunesmith.config.load import DatasetSpec
+from tunesmith.config.config import DatasetSpec
 from tunesmith.errors import DataError, TunesmithError
 from tunesmith.files.row import Row, Source
 from tunesmith.run import Run

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import errors
-from tunesmith.config.load import DatasetSpec
+from tunesmith.config.config import DatasetSpec
 from tunesmith.files.row import Row
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore

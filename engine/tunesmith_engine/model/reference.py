@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tunesmith.config.load import digest
+from tunesmith.config.config import digest
 from tunesmith.errors import PluginError
 from tunesmith.finding import size
 from tunesmith.plugins.models import REFERENCE

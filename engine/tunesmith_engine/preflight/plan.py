@@ -14,13 +14,14 @@ from tunesmith.run import Run
 from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
+from tunesmith_engine.preflight.planned import Plan
 from tunesmith_engine.rounds.build import build_rounds, count_steps
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
 
 
-def make_plan(run: Run) -> dict[str, Any]:
+def make_plan(run: Run) -> Plan:
     """Return the plan of a run as JSON values: stages, data, steps, packing, parameters, attention, memory.
 
     Stages have the plugin, its version and file:line. The run must be prepared.
@@ -45,7 +46,7 @@ def make_plan(run: Run) -> dict[str, Any]:
         plan["rollout"] = rounds.plan(steps)
     elif isinstance(rounds, StoredRounds) and core.sample_packing:
         plan["packing_efficiency"] = round(rounds.efficiency(), 4)
-    return plan | model | {"memory": _memory(run, rounds), "notes": dict(run.notes)}
+    return Plan(plan | model | {"memory": _memory(run, rounds), "notes": dict(run.notes)})
 
 
 def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tunesmith.config.load import digest
+from tunesmith.config.config import digest
 from tunesmith.run import Run
 from tunesmith_engine.model.generation import Completion, Generator, Request
 from tunesmith_engine.model.policy import Policy

@@ -20,6 +20,7 @@ from tunesmith_engine.checkpoint.save import name_kept, save
 from tunesmith_engine.data.batches import build_batches, micro_batches
 from tunesmith_engine.training import nonfinite
 from tunesmith_engine.training.evaluation import check_declared, evaluate
+from tunesmith_engine.training.result import History
 from tunesmith_engine.training.state import TrainState
 
 
@@ -40,6 +41,7 @@ class Loop:
         self.parameters = [p for p in state.policy.unwrapped.parameters() if p.requires_grad]
         self.interrupt: int | None = None
         self.idle = 0  # steps in a row without a gradient
+        self.history = History()
         self._seconds, self._counted = 0.0, state.tokens  # time and tokens since the last line of the log
 
     # one step
@@ -122,7 +124,9 @@ class Loop:
         run = self.run
         run.hooks.on_step(run, self.policy, record)
         if run.world.main and (record.log or record.evaluation is not None):
-            run.hooks.write_log(run, record.for_loggers())
+            values = record.for_loggers()
+            self.history.append(values)
+            run.hooks.write_log(run, values)
 
     # the whole run
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from tunesmith.errors import TunesmithError
+from tunesmith.checks import holds_out
+from tunesmith.errors import ConfigError, TunesmithError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
 from tunesmith_engine.checkpoint.save import check_exported, export, is_exported, name_kept, numbered
@@ -22,19 +22,10 @@ from tunesmith_engine.runtime.atomic import clearing, flush, move, read_again, t
 from tunesmith_engine.runtime.memory_used import Watch
 from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
-from tunesmith_engine.training.evaluation import check_metric
+from tunesmith_engine.training.evaluation import check_metric, evaluate
 from tunesmith_engine.training.loop import Interrupted, Loop
-from tunesmith_engine.training.state import TrainState
-
-
-@dataclass
-class Result:
-    """A finished run: the folder of the final model, the number of steps, why it ended early, and the policy."""
-
-    output_dir: Path
-    steps: int
-    stopped: str | None
-    policy: Policy
+from tunesmith_engine.training.result import Result
+from tunesmith_engine.training.state import TrainState, load_weights
 
 
 def train(run: Run) -> Result:
@@ -66,7 +57,24 @@ def train(run: Run) -> Result:
             record.crashed()
             raise
         record.write("done")
-    return Result(run.output_dir, run.step, run.stopped, state.policy)
+    best = run.output_dir / f"checkpoint-{state.best.step}"
+    kept = best if state.best.step is not None and best.is_dir() else None
+    return Result(run.output_dir, run.step, run.stopped, state.policy, loop.history, kept)
+
+
+def evaluate_only(run: Run) -> dict[str, float]:
+    """Return what an evaluation measures without training; see `tunesmith.api.evaluate`."""
+    with run.alive():
+        if not (holds_out(run) or run.hooks.has("evaluate")):
+            help = "write val_set_size: 0.05, or test_datasets: ..."
+            raise ConfigError("there is nothing to evaluate on", where=run.config.place(()), help=help, code="no-data")
+        folder = resume.choose(run) if run.core.resume_from_checkpoint is not None else None
+        if run.data is None:
+            prepare(run)
+        policy = build_policy(run)
+        if folder is not None:
+            load_weights(run, policy, folder)
+        return evaluate(run, policy, run.data.eval if run.data else None, build_rounds(run, policy))
 
 
 def make_folder(run: Run) -> None:
@@ -109,7 +117,7 @@ def finish(state: TrainState) -> None:
     """Do everything after the last step: load the best weights if asked for, and save the final model."""
     run, best = state.run, state.best.step
     if run.core.load_best_model_at_end and best not in (None, run.step):
-        state.load_weights(run.output_dir / f"checkpoint-{best}")
+        load_weights(run, state.policy, run.output_dir / f"checkpoint-{best}")
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
     if isinstance(state.rounds, StreamedRounds):
         for name, counts in state.rounds.counts.items():

@@ -128,25 +128,9 @@ class TrainState:
 
     def restore_weights(self, folder: Path) -> None:
         """Load trained weights and optimizer state from a checkpoint."""
-        self.load_weights(folder)
+        load_weights(self.run, self.policy, folder)
         state = read_tree(folder / "optimizer")
         self.run.parallelism.load_optimizer_state(self.policy.module, self.optimizer, state)
-
-    def load_weights(self, folder: Path) -> None:
-        """Load trained weights from a checkpoint. Raises PluginError or ConfigError if names or shapes differ."""
-        trainable = read_tree(folder / "trainable")
-        parameters = dict(self.policy.unwrapped.named_parameters())
-        trained = {name for name, p in parameters.items() if p.requires_grad}
-        if missing := sorted(trained - set(trainable)):
-            raise PluginError(f"checkpoint {folder} has no weights for {', '.join(missing[:3])}")
-        shapes = {name: p.shape for name, p in parameters.items()}
-        if different := [name for name in sorted(trained) if trainable[name].shape != shapes[name]]:
-            saved, now = list(trainable[different[0]].shape), list(shapes[different[0]])
-            message = f"can't resume: {different[0].removeprefix('module.')} is {saved} in {folder}, now {now}"
-            raise ConfigError(
-                message, code="resume", help="special_tokens adds other tokens than before: change it back"
-            )
-        self.run.parallelism.load_model_state(self.policy.module, trainable)
 
     def _adopt(self, options: list[dict[str, Any]], step: int) -> None:
         """Keep the optimizer options and the schedule of this run, and advance the schedule to a step."""
@@ -174,6 +158,21 @@ class TrainState:
             self.best = Best(value, step)
         elif step is not None:
             run.note("best so far", f"discarded: {metric} of step {step} can't be compared, or its checkpoint is gone")
+
+
+def load_weights(run: Run, policy: Policy, folder: Path) -> None:
+    """Load trained weights from a checkpoint. Raises PluginError or ConfigError if names or shapes differ."""
+    trainable = read_tree(folder / "trainable")
+    parameters = dict(policy.unwrapped.named_parameters())
+    trained = {name for name, p in parameters.items() if p.requires_grad}
+    if missing := sorted(trained - set(trainable)):
+        raise PluginError(f"checkpoint {folder} has no weights for {', '.join(missing[:3])}")
+    shapes = {name: p.shape for name, p in parameters.items()}
+    if different := [name for name in sorted(trained) if trainable[name].shape != shapes[name]]:
+        saved, now = list(trainable[different[0]].shape), list(shapes[different[0]])
+        message = f"can't resume: {different[0].removeprefix('module.')} is {saved} in {folder}, now {now}"
+        raise ConfigError(message, code="resume", help="special_tokens adds other tokens than before: change it back")
+    run.parallelism.load_model_state(policy.module, trainable)
 
 
 def same_keys(run: Run, saved: dict[str, Any]) -> bool:

@@ -1,0 +1,49 @@
+"""Read a config from Python values instead of a YAML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.config.yamlfile import MAX_DEPTH, Document, KeyPath
+from tunesmith.errors import ConfigError
+
+NAME = "config"
+"""The name of a config without a file, in messages: `config (datasets.0.path)`."""
+
+
+def document_of(values: Mapping[str, Any]) -> Document:
+    """Return a document of Python values, in which the place of a key is its path.
+
+    Paths become strings and tuples lists. Raises ConfigError for a key that is not a string, and for a value that YAML
+    can't have.
+    """
+    document = Document(NAME, has_lines=False)
+    document.values = plain(values, (), document)
+    return document
+
+
+def plain(value: Any, path: KeyPath, document: Document) -> Any:
+    """Return a value as YAML would have it, and record the place of each key in it, `path` included."""
+    place = f"{NAME} ({'.'.join(map(str, path))})" if path else NAME
+    document.keys[path] = document.places[path] = place
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"has more than {MAX_DEPTH} levels", where=place, code="wrong-type")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [plain(item, (*path, index), document) for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"the key {key!r:.80} is not a string", where=place, code="wrong-type")
+        return {key: plain(item, (*path, key), document) for key, item in value.items()}
+    message = f"can't have a value of the type {type(value).__name__}"
+    help = (
+        "a config has strings, numbers, booleans, None, paths, lists and mappings; pass a model, a tokenizer or rows "
+    )
+    help += "as an argument: train(config, model=...)"
+    raise ConfigError(message, where=place, help=help, code="wrong-type")
