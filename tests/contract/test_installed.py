@@ -38,7 +38,13 @@ include = ["other_{0}.py"]
 [tool.hatch.build.targets.wheel.extra-metadata]
 "tunesmith.json" = "tunesmith.json"
 """
-DESCRIBE = "import sys; from pathlib import Path; from tunesmith.cli.plugins import write\nfor f in sys.argv[1:]: write(Path(f))"
+DESCRIBE = """
+import sys
+from pathlib import Path
+from tunesmith.cli.plugins import write
+for folder in sys.argv[1:]:
+    write(Path(folder))
+"""
 EXTRA = ("topk", "whole", "value", "teacher", "zloss", "shaky", "exact", "words", "tools_env", "shout_tool")
 """Plugins that go with any method, and so with each other: together, every pair of them is in one run."""
 SHOWN = {"topk": "topk", "whole": "by_length", "value": "value", "teacher": "distillation", "zloss": "z"}

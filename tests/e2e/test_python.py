@@ -76,8 +76,9 @@ def test_a_mapping_trains_as_the_file_with_its_content(tmp_path: Path, values: d
     path.write_text(yaml.safe_dump(plain | {"datasets": [entry]}))
     by_file = tunesmith.train(path)
     by_mapping = tunesmith.train(values, datasets={"train": ROWS}, output_dir=tmp_path / "second")
-    assert list(by_file.history)[0]["loss"] == list(by_mapping.history)[0]["loss"]
-    assert by_file.metrics["loss"] == by_mapping.metrics["loss"] == by_file.history[-1]["loss"]
+    assert list(by_file.history[:]) == by_file.history[:] and len(by_file.history) == 2
+    assert [record["loss"] for record in by_file.history] == [record["loss"] for record in by_mapping.history]
+    assert by_file.metrics["loss"] == by_file.history[-1]["loss"]
 
 
 def test_runs_of_one_config_share_no_state(tmp_path: Path, values: dict[str, Any]) -> None:
