@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.contract.fakes import BASE, distribution, error_of, load
 from tests.contract.test_discovery import CANARY, OPTIMIZER, was_imported
+from tunesmith import Plugin
 from tunesmith.plugins import discovery
+from tunesmith.plugins.metadata import describe
 
 
 def test_damaged_metadata_is_reported_with_its_distribution(site: Path, tmp_path: Path) -> None:
@@ -88,3 +91,9 @@ def test_descriptions_may_differ_from_the_metadata(site: Path, tmp_path: Path) -
     text = KEYS.replace("plugin =", '    """How many."""\nplugin =')
     distribution(site, "old", text, described_by=KEYS)
     assert load(tmp_path, BASE + "plugins: [old]\na_key: 2")[0].resolved()["a_key"] == 2
+
+
+def test_a_missing_field_declares_nothing() -> None:
+    """The literal of discovery, which spares an import, is what an empty declaration is described as."""
+    empty = describe("", SimpleNamespace(plugin=Plugin()))
+    assert discovery._NOTHING == {**empty, "summary": ""}

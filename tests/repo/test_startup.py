@@ -77,3 +77,10 @@ def test_checking_an_invalid_config_imports_nothing_heavy(name: str, tmp_path: P
 
 def test_hooks_imports_nothing_heavy() -> None:
     assert command("hooks", "examples/quickstart.yaml") == (0, [])
+
+
+def test_help_builds_no_settings() -> None:
+    """Building pydantic's models takes longer than everything else that --help imports."""
+    assert (
+        run(COMMAND.format(arguments=["--help"]) + "\nimport sys; code = int('pydantic.main' in sys.modules)")[0] == 0
+    )

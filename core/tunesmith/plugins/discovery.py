@@ -14,21 +14,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tunesmith.errors import PluginError
-from tunesmith.plugins.metadata import describe, differences
-from tunesmith.plugins.plugin import Plugin, why_invalid
+
+if TYPE_CHECKING:
+    from tunesmith.plugins.plugin import Plugin
 
 GROUP = "tunesmith"
 FILE = "tunesmith.json"
 """The file of a distribution with the metadata of its plugins, by name."""
 CORE = "tunesmith-core"
 API = (CORE, "tunesmith-engine")
-_NOTHING = describe("", SimpleNamespace(plugin=Plugin()))
+_NOTHING: dict[str, Any] = {"name": "", "module": "", "summary": "", "metrics": None, "method": None}
+"""The metadata of a plugin that declares nothing. A literal, because `--help` must not import pydantic to build it."""
+_NOTHING |= {field: [] for field in ("sources", "models", "switches", "shared")}
+_NOTHING |= {field: {} for field in ("answers", "strategies", "commands", "on_resume", "heads", "provides", "hooks")}
+_NOTHING |= {field: {} for field in ("hookspecs", "offers", "errors", "schema", "dataset_schema")}
 
 
 @dataclass
@@ -50,11 +54,15 @@ class Candidate:
     def info(self) -> dict[str, Any]:
         """The static metadata. A plugin without any answers and owns nothing until a YAML names it."""
         if self.static is None and "_loaded" in vars(self):
+            from tunesmith.plugins.metadata import describe
+
             self.static = describe(self.name, self._loaded.module)
         return self.static or {**_NOTHING, "name": self.name}
 
     @cached_property
     def _loaded(self) -> LoadedPlugin:
+        from tunesmith.plugins.plugin import Plugin, why_invalid
+
         self.check_api()
         try:
             content = f"sha256:{hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]}" if self.path else None
@@ -85,6 +93,8 @@ class Candidate:
         """Raise PluginError if the metadata is not that of the module: a renamed key would be accepted and ignored."""
         if self.static is None:
             return
+        from tunesmith.plugins.metadata import describe, differences
+
         different = differences(self.static, describe(self.name, module))
         if different:
             path = _editable_folder(self.distribution)
