@@ -96,4 +96,4 @@ def test_descriptions_may_differ_from_the_metadata(site: Path, tmp_path: Path) -
 def test_a_missing_field_declares_nothing() -> None:
     """The literal of discovery, which spares an import, is what an empty declaration is described as."""
     empty = describe("", SimpleNamespace(plugin=Plugin()))
-    assert discovery._NOTHING == {**empty, "summary": ""}
+    assert {**empty, "summary": ""} == discovery._NOTHING
