@@ -65,7 +65,7 @@ class ChatDataset(Settings):
     train_on_eot: Ends | None = None
     """The same for eot_tokens. If not set, the value of train_on_eos."""
     message_field_training: str | None = None
-    """Property of a message, true or false (or 1 or 0), that decides if it is trained on, regardless of its role. If not
+    """Property of a message, true or false (1 or 0), that decides if it is trained on, regardless of its role. If not
     set, an assistant message with weight: 0 is not trained on."""
     message_field_training_detail: str | None = None
     """Property of a message with the spans of its content to train on: a list of mappings with begin_offset, end_offset

@@ -7,12 +7,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tunesmith import Row
+from tunesmith.files.unread import MARKS, MEDIA
 from tunesmith_chat.roles import REASONING_NAMES
 
 WEIGHT = "weight"
-MARKS = (WEIGHT, "train", "training", "trainable", "loss", "loss_weight", "loss_mask", "mask", "masked")
-"""Names for whether or how much a message is trained on. No template reads them."""
-_MEDIA = ("image", "images", "video", "videos", "audio", "audios", "documents")
 _READ = ("role", "content", "name", "tool_calls", "tool_call_id", *REASONING_NAMES)
 """Properties that templates read. spans.py checks if what they contain was rendered."""
 
@@ -36,7 +34,7 @@ class Fields:
 def _notice(name: str) -> str | None:
     if name in MARKS:
         return f"messages: property {name!r} is not read; message_field_training: {name} reads true or false"
-    if name in _MEDIA:
+    if name in MEDIA:
         return f"messages: property {name!r} is not read"
-    close = difflib.get_close_matches(name.lower(), (*MARKS, *_MEDIA, *_READ), 1, cutoff=0.8)
+    close = difflib.get_close_matches(name.lower(), (*MARKS, *MEDIA, *_READ), 1, cutoff=0.8)
     return f"messages: property {name!r} is not read; did you mean {close[0]!r}?" if close else None

@@ -234,7 +234,7 @@ class Prompts:
             raise row.error(column, "has no user message")
         chat = self._answers.reader.conversation(row, column, self._answers.with_system(row, messages[: last + 1]))
         used = {column, self._answers.reader.field_system, self._answers.reader.field_tools}
-        fields = {key: value for key, value in row.items() if key not in used}
+        fields = {key: row[key] for key in row if key not in used}
         for key, value in fields.items():
             try:
                 json.dumps(value)
