@@ -19,13 +19,25 @@ KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "a mapping"}
 
 
 class Row(dict[str, Any]):
-    """A raw row: a dict of its columns. `where` is its place, "file:line" or "dataset#index"."""
+    """A raw row: a dict of its columns.
 
-    __slots__ = ("where",)
+    where: its place, "file:line" or "dataset#index". padded: it comes from a table such as Arrow's, in which every
+    mapping has the keys of those in all rows, with null for its missing ones. notices: what a strategy did not use of
+    the row. lint and the summary of a run count the rows with each notice and name the first.
+    """
 
-    def __init__(self, record: Mapping[str, Any], where: str):
+    __slots__ = ("notices", "padded", "where")
+
+    def __init__(self, record: Mapping[str, Any], where: str, padded: bool = False):
         super().__init__(record)
         self.where = where
+        self.padded = padded
+        self.notices: list[str] = []
+
+    def notice(self, text: str) -> None:
+        """Report something about the row that is no error. Rows with the same text are counted together."""
+        if text not in self.notices:
+            self.notices.append(text)
 
     def error(self, field: str, message: str, help: str | None = None) -> DataError:
         """Return the error to raise if a field of this row can't be used. The message follows the field's name."""
@@ -59,6 +71,13 @@ class Row(dict[str, Any]):
         help: str | None = "name the column in the dataset's entry"
         help = f"is it {close!r}? Then {help}" if close else help if field.isidentifier() else None
         return self.error(field, f"no such column; found: {', '.join(columns) or 'none'}", help)
+
+
+def without_padding(value: Any) -> Any:
+    """Return a copy of a value of a padded row in which no mapping has a key whose value is null."""
+    if isinstance(value, Mapping):
+        return {key: without_padding(item) for key, item in value.items() if item is not None}
+    return [without_padding(item) for item in value] if isinstance(value, list) else value
 
 
 def flaw(text: str) -> str | None:

@@ -36,12 +36,22 @@ class Counts:
     examples: int = 0
     tokens: int = 0
     trained_tokens: int = 0
+    notices: dict[str, int] = field(default_factory=dict)
+    """Rows by what was not used of them (Row.notice)."""
     first: dict[str, list[str]] = field(default_factory=dict)
-    """Places of the first three rows of each outcome."""
+    """Places of the first three rows of each outcome and notice."""
 
     def mention(self, outcome: str, where: str) -> None:
         """Count a row as truncated, split, too_long or untrained, and keep the places of the first three."""
         setattr(self, outcome, getattr(self, outcome) + 1)
+        self.place(outcome, where)
+
+    def notice(self, text: str, where: str) -> None:
+        """Count a row with a notice, and keep the places of the first three."""
+        self.notices[text] = self.notices.get(text, 0) + 1
+        self.place(text, where)
+
+    def place(self, outcome: str, where: str) -> None:
         places = self.first.setdefault(outcome, [])
         if len(places) < 3:
             places.append(where)
@@ -53,6 +63,8 @@ class Counts:
         for outcome, text in texts.items():
             if number := getattr(self, outcome):
                 run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[outcome])}")
+        for text, number in self.notices.items():
+            run.note(f"{name}: {text}", f"{number} of {self.rows} rows, first: {', '.join(self.first[text])}")
 
 
 @dataclass

@@ -15,6 +15,7 @@ import numpy as np
 from tunesmith.config.config import DatasetSpec, digest
 from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.files.row import Row, Source
+from tunesmith.files.unread import Watched, note_unread, watched
 from tunesmith.plugins.discovery import core_version
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
@@ -125,21 +126,29 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
     Raises PluginError if the strategy does not build one example for each row, what `fit` raises, and DataError for a
     row with media or without a column of `keep:`.
     """
-    ahead: deque[tuple[str, dict[str, Any]]] = deque()  # place and kept columns of rows that the strategy has read
+    # Of each row that the strategy has read: place, kept columns, notices, and itself only if its columns are watched,
+    # because rows of nested lists are slow to keep.
+    ahead: deque[tuple[str, dict[str, Any], list[str], Watched | None]] = deque()
     entry = run.config.entries.index(spec)
 
     def noting() -> Iterator[Row]:
-        for row in rows:
-            ahead.append((row.where, {column: row.json_value(column) for column in spec.settings.keep}))
+        for raw in rows:
+            row = watched(raw, spec.settings.keep)
+            kept = {column: raw.json_value(column) for column in spec.settings.keep}
+            ahead.append((row.where, kept, row.notices, row if isinstance(row, Watched) else None))
             yield row
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
         if not ahead:
             raise _not_one_each(spec, "yields more examples than rows")
-        where, kept = ahead.popleft()
+        where, kept, notices, row = ahead.popleft()
+        if row is not None:
+            note_unread(row)
         if example.media:
             raise DataError(describe(example.media), where=where, code="row", help=NO_MEDIA)
         counts.rows += 1
+        for text in notices:
+            counts.notice(text, where)
         if both := sorted(column for column in kept if example.fields.get(column, kept[column]) != kept[column]):
             message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
             raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")

@@ -16,26 +16,27 @@ MALFORMED: list[Any] = [
     None,
     [],
     {"outlines": [], "items": []},
-    {"outlines": [[["why", 1]]], "items": [[0, 0, 0, 0]]},
-    {"outlines": [[[1, 1.0]]], "items": [[0, 0, 0, 0]]},
-    {"outlines": [[["why", 1.0]]], "items": [[0, 0, 0, 0]] * 2},
+    {"outlines": [[["why", 1]]], "items": [[0, 0, 0, 0, 0]]},
+    {"outlines": [[[1, 1.0]]], "items": [[0, 0, 0, 0, 0]]},
+    {"outlines": [[["why", 1.0]]], "items": [[0, 0, 0, 0, 0]] * 2},
 ]
-MALFORMED_ITEMS: list[Any] = [None, "four", [], [1], [0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, "0"], [0, 0, 0, True],
-                       [4, 0, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, -1, 0]]  # fmt: skip
+MALFORMED_ITEMS: list[Any] = [None, "five", [], [1], [0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, "0"],
+                       [0, 0, 0, 0, True], [4, 0, 0, 0, 0], [-1, 0, 0, 0, 0], [0, 0, 0, 1, 0],
+                       [0, 0, -1, 0, 0], [0, 0, 0, -1, 0]]  # fmt: skip
 
 
 def test_answers_survive_encoding() -> None:
     packer = Packer()
     packer.add(MarkedText("aä🦆", REGIONS, 1))
     packer.refuse("no", "try", "template-unstable")
-    packer.add(MarkedText("abc", REGIONS))
+    packer.add(MarkedText("abc", REGIONS, lost=5))
     packer.add(MarkedText("", []))
     message, texts = packer.packed()
     assert packer.size == len(texts) == 10
     assert read(json.loads(message), texts.decode(), 4) == [
         Rendered("aä🦆", (2, 3), OUTLINE, 1),
         Refusal("no", "try", "template-unstable"),
-        Rendered("abc", (2, 3), OUTLINE, 0),
+        Rendered("abc", (2, 3), OUTLINE, 0, 5),
         Rendered("", (), (), 0),
     ]
 

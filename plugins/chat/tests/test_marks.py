@@ -118,7 +118,7 @@ def test_parts_of_reasoning_have_their_own_weights(make_bench: Any) -> None:
             turn("assistant", [{"type": "text", "text": "a", "train": True}], train=False),
             r"is excluded from training, but",
         ),
-        (turn("assistant", "a", train="yes"), r"messages\[1\].train: must be true or false, got str"),
+        (turn("assistant", "a", train="yes"), r"messages\[1\].train: must be true or false \(1 or 0\), got str"),
     ],
 )
 def test_a_message_that_contradicts_itself_is_refused(make_bench: Any, message: Any, problem: str) -> None:

@@ -150,11 +150,12 @@ def test_reasoning_has_a_name_in_the_data_and_one_in_the_template(make_bench: An
 
 
 def test_tool_arguments_that_are_json_text_are_parsed(make_bench: Any) -> None:
-    template = "{% for m in messages %}{{ m.tool_calls[0].function.arguments | tojson if m.tool_calls else m.content }}"
+    template = "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}"
+    template += "{{ m.tool_calls[0].function.arguments | tojson }}{% else %}{{ m.content }}{% endif %}"
     template += "<|im_end|>{% endfor %}"
     call = {"function": {"name": "f", "arguments": '{"a": [1]}'}}
     bench = make_bench(template)
-    assert bench.trained([USER, {"role": "assistant", "tool_calls": [call]}]) == ['{"a": [1]}' + END]
+    assert bench.trained([USER, {"role": "assistant", "tool_calls": [call]}]) == ['f{"a": [1]}' + END]
     assert call["function"]["arguments"] == '{"a": [1]}'
 
 

@@ -39,7 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a text and messages": {"prompt": "Hi", "chosen": GOOD, "rejected": [BAD]},
     "messages as prompt": {"prompt": [USER], "chosen": GOOD, "rejected": BAD},
     "whole conversations": {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
-    "whole conversations and a prompt": {"prompt": "Hi!", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    "whole conversations and a prompt": {"prompt": "Hi ", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
     "one whole, one an answer": {"prompt": "Hi", "chosen": [USER, GOOD], "rejected": BAD},
 }
 
@@ -184,6 +184,41 @@ def test_whole_conversations_must_begin_with_a_named_messages_column(make_bench:
         bench.examples(SHAPES["whole conversations"])
     with pytest.raises(DataError, match="chosen: is a whole conversation, but does not begin with asked"):
         bench.examples({**SHAPES["whole conversations"], "asked": [{**USER, "content": "Oh"}]})
+
+
+SYSTEM = {"role": "system", "content": "Answer in rhyme."}
+WHOLE = SHAPES["whole conversations"]
+
+
+@pytest.mark.parametrize("key", [{}, {"field_messages": "asked"}])
+@pytest.mark.parametrize("earlier", [[SYSTEM], [SYSTEM, {**USER, "content": "Oh"}, {**GOOD, "content": "Yes"}]])
+def test_messages_of_the_prompt_before_whole_conversations_are_kept(
+    make_bench: Any, key: dict[str, str], earlier: list[Any]
+) -> None:
+    column = key.get("field_messages", "prompt")
+    (example,) = make_bench(kind="pair", **key).examples({**WHOLE, column: [*earlier, USER]})
+    (same,) = make_bench(kind="pair").examples({"messages": [*earlier, USER], "chosen": GOOD, "rejected": BAD})
+    assert [s.tokens.tolist() for s in example.segments] == [s.tokens.tolist() for s in same.segments]
+    (labeled,) = make_bench(kind="labelled", **key).examples(
+        {column: [*earlier, USER], "completion": [USER, GOOD], "label": True}
+    )
+    assert labeled.segments[0].tokens.tolist() == example.segments[0].tokens.tolist()
+
+
+@pytest.mark.parametrize("prompt", ["Oh", [SYSTEM], [SYSTEM, {**USER, "content": "Oh"}], [USER, SYSTEM]])
+def test_a_prompt_that_whole_conversations_do_not_contain_is_an_error_with_its_row(
+    make_bench: Any, prompt: Any
+) -> None:
+    fine = {**WHOLE, "prompt": [USER]}
+    with pytest.raises(DataError, match=r"chats.jsonl:2: .*chosen: is a whole conversation, but does not begin with"):
+        make_bench(kind="pair").examples(fine, {**WHOLE, "prompt": prompt})
+
+
+def test_the_rated_conversation_next_to_a_pair_is_not_its_prompt(make_bench: Any) -> None:
+    rated = {**GOOD, "content": "third"}
+    for messages in ([USER, GOOD], [USER, rated]):
+        (example,) = make_bench(kind="pair").examples({**WHOLE, "messages": messages})
+        assert shown(make_bench(), example)[0] == ASKED
 
 
 def test_an_answer_without_end_token_is_refused(make_bench: Any) -> None:

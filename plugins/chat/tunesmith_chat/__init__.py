@@ -45,10 +45,13 @@ class ChatDataset(Settings):
     """Column with the messages: a list of mappings of a role and content."""
     field_tools: str = "tools"
     """Column with the JSON schemas of tools; rows may leave it out."""
+    field_system: str = "system"
+    """Column with the text of the system message, for rows whose messages do not begin with one."""
     message_property_mappings: dict[str, str] = {}
     """Property name in the template -> property name in the data, e.g. {role: from, content: value}."""
-    roles: dict[str, list[str]] = {"assistant": ["gpt", "model"], "user": ["human"]}
-    """Role -> other names for it in the data."""
+    roles: dict[str, list[str]] = {}
+    """Role -> other names for it in the data, in addition to gpt and model (assistant), human (user), observation and
+    function (tool). A message of role function_call is read as an assistant message with tool calls."""
     field_thinking: str | None = None
     """Property of a message with its reasoning. reasoning_content, thinking and reasoning are recognized without it."""
     template_thinking_key: str | None = None
@@ -62,7 +65,8 @@ class ChatDataset(Settings):
     train_on_eot: Ends | None = None
     """The same for eot_tokens. If not set, the value of train_on_eos."""
     message_field_training: str | None = None
-    """Property of a message, true or false, that decides if it is trained on, regardless of its role."""
+    """Property of a message, true or false (1 or 0), that decides if it is trained on, regardless of its role. If not
+    set, an assistant message with weight: 0 is not trained on."""
     message_field_training_detail: str | None = None
     """Property of a message with the spans of its content to train on: a list of mappings with begin_offset, end_offset
     (inclusive) and train."""

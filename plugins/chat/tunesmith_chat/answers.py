@@ -1,7 +1,7 @@
 """Encode and validate the answers of the rendering process: texts and their regions.
 
 An answer is {"outlines": [[[reason, weight], ...], ...], "items": [...]}, followed by the texts end to end. An item is
-[characters, unmarked, index of its outline, end, end, ...], or [message, help, code] for a row that is refused.
+[characters, unmarked, lost, index of its outline, end, end, ...], or [message, help, code] for a row that is refused.
 Conversations of the same shape share an outline. The run does not trust the process, so it checks every value.
 """
 
@@ -19,12 +19,13 @@ CODES = ("row", "template-unstable")
 
 
 class Rendered(NamedTuple):
-    """A text, the ends of its regions, their outline, and the number of generation blocks without an end token."""
+    """A text, the ends of its regions, their outline, and what spans.MarkedText describes."""
 
     text: str
     ends: tuple[int, ...]
     outline: Outline
     unmarked: int
+    lost: int = 0
 
 
 class Refusal(NamedTuple):
@@ -50,7 +51,8 @@ class Packer:
         text = marked.text.encode("utf-8")
         outline = tuple([(region.reason, region.weight) for region in marked.regions])
         number = self._outlines.setdefault(outline, len(self._outlines))
-        self.items.append([len(marked.text), marked.unmarked, number, *[region.end for region in marked.regions]])
+        ends = [region.end for region in marked.regions]
+        self.items.append([len(marked.text), marked.unmarked, marked.lost, number, *ends])
         self._texts.append(text)
         self.size += len(text)
 
@@ -86,10 +88,10 @@ def read(message: Any, text: str, limit: int) -> list[Rendered | Refusal]:
                 continue
             if set(map(type, item)) != {int} or min(item) < 0:
                 raise wire.ProtocolError("malformed answer")
-            stop, outline = position + item[0], outlines[item[2]]
-            if stop > len(text) or len(item) != 3 + len(outline):
+            stop, outline = position + item[0], outlines[item[3]]
+            if stop > len(text) or len(item) != 4 + len(outline):
                 raise wire.ProtocolError("malformed answer")
-            answers.append(Rendered(text[position:stop], tuple(item[3:]), outline, item[1]))
+            answers.append(Rendered(text[position:stop], tuple(item[4:]), outline, item[1], item[2]))
             position = stop
         return answers
     except (TypeError, ValueError, LookupError) as error:

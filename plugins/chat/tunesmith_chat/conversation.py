@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tunesmith import Row
 from tunesmith_chat import ChatDataset
 from tunesmith_chat.messages import Message, MessageReader, plain
+from tunesmith_chat.padding import unpadded_tool
 
 Plans = list[Any]
 
@@ -37,6 +38,7 @@ class Reader:
         self.options = options
         self.field = options.field_messages
         self.field_tools = options.field_tools
+        self.field_system = options.field_system
         self.message = MessageReader(options)
         self._drop_system = options.drop_system_message
         self._system = default_system if options.default_system_message is None else options.default_system_message
@@ -47,7 +49,15 @@ class Reader:
         if not isinstance(raw, list):
             row.require(self.field, list)
         messages, plans = self.messages(row, self.field, raw or [])
+        if messages[0]["role"] != "system" and (system := self.system(row)):
+            messages, plans = [system, *messages], plans and [None, *plans]
         return self.conversation(row, self.field, messages, plans)
+
+    def system(self, row: Row) -> Message | None:
+        """Return the text of the system column as a message, or None if the row has none. Raise DataError."""
+        if row.get(self.field_system) in (None, ""):
+            return None
+        return {"role": "system", "content": row.require(self.field_system)}
 
     def messages(self, row: Row, place: str, raw: Sequence[Any]) -> tuple[list[Message], Plans | None]:
         """Return the messages of a list, and their training plans if any message sets one. Raise DataError."""
@@ -86,4 +96,6 @@ class Reader:
             return None
         if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
             raise row.error(self.field_tools, "must be a list of JSON schemas")
+        if row.padded and not isinstance(row[self.field_tools], str):
+            value = [unpadded_tool(row, tool) for tool in value]
         return [plain(tool) for tool in value]

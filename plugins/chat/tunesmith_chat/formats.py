@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunesmith import Row
+from tunesmith.files.unread import note_properties
 from tunesmith_chat import ChatDataset
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def _turns(row: Row, options: ChatDataset, name: str, text: str, roles: Mapping[
             raise row.error(f"{place}.{name}", f"is {str(role)[:40]!r}; known: {', '.join(roles)}")
         if not isinstance(message.get(text), str):
             raise row.error(f"{place}.{text}", f"must be a string, got {type(message.get(text)).__name__}")
+        note_properties(row, message, (name, text))
         turns.append((roles[role], str(Row(message, row.where).require(text))))
     return turns
 

@@ -53,7 +53,10 @@ def read_flag(row: Row, place: str, value: Any) -> bool | None:
     """Return the value of a training flag, or None if it is not set. Raise DataError for another type."""
     if value is None or isinstance(value, bool):
         return value
-    raise row.error(place, f"must be true or false, got {type(value).__name__}")
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    actual = value if isinstance(value, int | float) else type(value).__name__
+    raise row.error(place, f"must be true or false (1 or 0), got {actual}")
 
 
 def read_spans(row: Row, place: str, spans: Any, text: str) -> Pieces | None:

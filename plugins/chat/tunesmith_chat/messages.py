@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from tunesmith import Row
 from tunesmith.files.row import flaw
 from tunesmith_chat import ChatDataset
+from tunesmith_chat.calls import CALL_ROLE, call_message, read_calls, with_calls
+from tunesmith_chat.fields import WEIGHT, Fields
 from tunesmith_chat.marks import Pieces, cut, plan_of, read_flag, read_parts, read_spans
-from tunesmith_chat.roles import REASONING, REASONING_NAMES, role_names
+from tunesmith_chat.padding import unpadded_message
+from tunesmith_chat.roles import REASONING, REASONING_NAMES, likely_role, role_names
 
 Message = dict[str, Any]
 NAMING = ("message_field_training", "message_field_training_detail", "field_thinking")
@@ -43,6 +46,8 @@ class MessageReader:
         """Properties that are not passed to templates: those of this plugin, and names that a mapping reuses."""
         self._template_thinking = options.template_thinking_key
         self._split = options.split_thinking
+        self._tools = options.field_tools
+        self._fields = Fields({self._role, self._content, *mappings.values(), *self._hidden})
         self.unseen = {name: key for key in NAMING if (name := getattr(options, key)) is not None}
         """Property that the entry names and no message has had so far -> the key that names it."""
 
@@ -54,7 +59,10 @@ class MessageReader:
         role, content = raw.get(self._role), raw.get(self._content)
         name = self._names.get(role) if isinstance(role, str) else None
         if not isinstance(name, str):
-            raise self._bad_role(row, place, raw)
+            if role != CALL_ROLE:
+                raise self._bad_role(row, place, raw)
+            raw = call_message(row, place, raw, self._role, self._content)
+            name, content = "assistant", None
         if len(raw) == 2 and type(content) is str and not self._split:
             if why := flaw(content):
                 raise row.error(f"{place}.{self._content}", why)
@@ -65,11 +73,13 @@ class MessageReader:
         """Return a message that may have more than a role and content, and its training plan."""
         if self.unseen:
             self.unseen = {name: key for name, key in self.unseen.items() if raw.get(name) is None}
-        message = self._properties(raw)
+        message = with_calls(self._properties(raw))
+        if row.padded:
+            message = unpadded_message(row, message, row.get(self._tools))
         message["role"] = role
         calls = message.get("tool_calls")
         if calls:
-            message["tool_calls"] = _calls(row, f"{place}.tool_calls", calls)
+            message["tool_calls"] = read_calls(row, f"{place}.tool_calls", calls)
         content = None if calls and raw.get(self._content) is None else self._text(row, place, raw)
         spanned = self._spanned(row, place, raw, content)
         if spanned is not None:
@@ -82,7 +92,8 @@ class MessageReader:
         if reasoning is not None:
             message[REASONING] = reasoning.text
         message = self._with_reasoning_names(message)
-        flag = None if self._flag is None else read_flag(row, f"{place}.{self._flag}", raw.get(self._flag))
+        flag = self._read_flag(row, place, raw, message)
+        self._fields.check(row, message)
         pieces = [text and text.pieces for text in (content, reasoning)]
         further = bool(message.get("tool_calls")) or (REASONING in message and pieces[1] is None)
         plan = plan_of(row, place, role in self._trained, flag, pieces, spanned is not None, further)
@@ -94,6 +105,16 @@ class MessageReader:
         visible = ((key, value) for key, value in raw.items() if value is not None and key not in self._hidden)
         return {str(self._rename.get(key, key)): plain(value) for key, value in visible}
 
+    def _read_flag(self, row: Row, place: str, raw: Mapping[str, Any], message: Message) -> bool | None:
+        """Return the training flag of a message: of the property that the entry names, or OpenAI's `weight: 0`."""
+        if self._flag is not None:
+            return read_flag(row, f"{place}.{self._flag}", raw.get(self._flag))
+        weight = message.get(WEIGHT)
+        if message["role"] != "assistant" or not isinstance(weight, int | float) or weight not in (0, 1):
+            return None
+        del message[WEIGHT]
+        return None if weight else False
+
     def _text(self, row: Row, place: str, raw: Mapping[str, Any]) -> _Text:
         """Return the content of a message: a text, or joined text parts. Raise DataError."""
         place = f"{place}.{self._content}"
@@ -101,9 +122,12 @@ class MessageReader:
         if isinstance(content, str):
             return _Text(str(content))
         if content is None:
+            if self._content in raw:
+                help = "only an assistant message with tool_calls may have no text; write its text, or remove the row"
+                raise row.error(place, "is null", help)
             names = ", ".join(map(str, raw))
-            problem = "is null" if self._content in raw else f"is missing; found: {names}"
-            raise row.error(place, problem, "name the property: message_property_mappings: {content: value}")
+            help = "name the property: message_property_mappings: {content: value}"
+            raise row.error(place, f"is missing; found: {names}", help)
         if not isinstance(content, list):
             raise row.error(place, f"must be a string, got {type(content).__name__}")
         return _Text(*read_parts(row, place, content))
@@ -180,30 +204,8 @@ class MessageReader:
         known = sorted(self._names)
         close = difflib.get_close_matches(role.lower(), known, 1)
         help = f"did you mean {close[0]!r}? Otherwise, " if close else ""
-        help += f"map it to a role: roles: {{assistant: [{role}]}}"
+        help += f"map it to its role: roles: {{{likely_role(role)}: [{role}]}}"
         return row.error(f"{place}.{self._role}", f"unknown role {role!r}; known: {', '.join(known)}", help)
-
-
-def _calls(row: Row, place: str, calls: Any) -> list[Any]:
-    """Parse the arguments of tool calls that are JSON text, and return the calls.
-
-    Templates write arguments as JSON, so text would be encoded twice. Raise DataError if the calls are not a list of
-    mappings, or if arguments are text but not JSON.
-    """
-    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        help = 'for example [{"function": {"name": ..., "arguments": {}}}]'
-        raise row.error(place, "must be a list of tool calls", help)
-    for index, call in enumerate(calls):
-        function = call.get("function", call)
-        arguments = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(arguments, str):
-            try:
-                value = json.loads(arguments)
-            except ValueError as error:
-                raise row.error(f"{place}[{index}].function.arguments", f"is not valid JSON: {error}") from error
-            if isinstance(value, dict):
-                function["arguments"] = value
-    return calls
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tunesmith import DataError, Row
@@ -12,8 +12,8 @@ from tunesmith_chat.conversation import Conversation, Reader
 from tunesmith_chat.marks import NOT_TRAINED
 from tunesmith_chat.messages import Message
 
-SYSTEM, PROMPT, INPUT = "system", "prompt", "input"
-"""Columns with plain text: the system message, the user message, and the user message in rows for reward models."""
+PROMPT, INPUT = "prompt", "input"
+"""Columns with plain text: the user message, and the user message in rows for reward models."""
 
 HELP = "tunesmith lint names all such rows: fix or remove them"
 
@@ -24,6 +24,18 @@ def check_answer(row: Row, column: str, answer: list[Message]) -> None:
     if own and not any(str(value).strip() for m in own for key, value in m.items() if key != "role" and value):
         message = f"{column}: is empty or white space"
         raise DataError(message, where=row.where, code="empty-answer", help=HELP)
+
+
+def _asked(row: Row, column: str) -> list[Message]:
+    """Return the text of a column as a message of the user."""
+    return [{"role": "user", "content": row.require(column)}]
+
+
+def _same(some: list[Message], others: list[Message]) -> bool:
+    """Return True if messages are the same, apart from white space around their content."""
+    return [{**m, "content": str(m.get("content")).strip()} for m in some] == [
+        {**m, "content": str(m.get("content")).strip()} for m in others
+    ]
 
 
 class RowReader(Protocol):
@@ -55,16 +67,23 @@ class _AnswerReader:
         if column is None:
             return None
         if isinstance(row[column], list):
-            return column, self.reader.messages(row, column, row[column])[0]
-        return column, [{"role": "user", "content": row.require(column)}]
+            return column, self._unmarked(row, *self.reader.messages(row, column, row[column]))
+        return column, _asked(row, column)
+
+    def _unmarked(self, row: Row, messages: list[Message], plans: Any) -> list[Message]:
+        """Return the messages. Marks of what to train in them have no effect, because an answer is trained whole."""
+        if plans:
+            row.notice("messages: marks of what to train are not read, because answers are trained whole")
+        return messages
 
     def answer(self, row: Row, column: str) -> list[Message]:
         """Return the messages of an answer, which is a text, a message, a list of messages, or a whole conversation."""
         value = row.get(column)
         if isinstance(value, Mapping):
-            return [self.reader.message.read(row, column, value)[0]]
+            message, plan = self.reader.message.read(row, column, value)
+            return self._unmarked(row, [message], plan)
         if isinstance(value, list):
-            return self.reader.messages(row, column, value)[0]
+            return self._unmarked(row, *self.reader.messages(row, column, value))
         return [{"role": "assistant", "content": row.require(column)}]
 
     def conversation(self, row: Row, column: str) -> tuple[list[Message], int | None]:
@@ -86,15 +105,42 @@ class _AnswerReader:
                 help = "set field_messages: to the column with the messages before the answer"
                 raise row.error(prompt[0], "ends with an assistant message, but the answer comes after it", help)
             return self.with_system(row, [*prompt[1], *answer]), len(self.with_system(row, prompt[1]))
-        if prompt is not None and answer[: len(prompt[1])] != prompt[1]:
-            raise row.error(column, f"is a whole conversation, but does not begin with {prompt[0]}")
+        prompts = [prompt] if prompt else self._other_prompts(row)
+        for name, messages in prompts:
+            answer = self._joined(row, column, answer, name, messages)
         return self.with_system(row, answer), None
+
+    def _other_prompts(self, row: Row) -> Iterator[tuple[str, list[Message]]]:
+        """Yield the columns that may have the prompt of whole conversations, although no key names them."""
+        for name in self.prompts:
+            if row.get(name) is not None:
+                value = row[name]
+                read = self.reader.messages(row, name, value)[0] if isinstance(value, list) else _asked(row, name)
+                yield name, read
+
+    def _joined(self, row: Row, column: str, answer: list[Message], name: str, prompt: list[Message]) -> list[Message]:
+        """Return a whole conversation, preceded by those messages of its prompt that it does not have.
+
+        It may begin with the last messages of the prompt, such as the user's after a system message. Raise DataError
+        for any other prompt that is not a part of the conversation, because it would be lost.
+        """
+        size = len(prompt)
+        if any(_same(answer[start : start + size], prompt) for start in range(len(answer) - size + 1)):
+            return answer
+        for common in range(min(size, len(answer)), 0, -1):
+            if _same(prompt[-common:], answer[:common]):
+                return [*prompt[:-common], *answer]
+        if name == self.reader.field and not self.explicit:  # for example the conversation that was rated
+            row.notice(f"column {name!r} is not read: it is no part of {column}")
+            return answer
+        help = f"write the answer alone in {column}, or remove the column {name}"
+        problem = f"is a whole conversation, but does not begin with {name} or with the end of it"
+        raise row.error(column, problem, help)
 
     def with_system(self, row: Row, messages: list[Message]) -> list[Message]:
         """Return the messages, preceded by the text of the system column if the row has one."""
-        if messages[0]["role"] == "system" or row.get(SYSTEM) in (None, ""):
-            return messages
-        return [{"role": "system", "content": row.require(SYSTEM)}, *messages]
+        system = self.reader.system(row) if messages[0]["role"] != "system" else None
+        return [system, *messages] if system else messages
 
     def trained_from(self, row: Row, column: str, messages: list[Message], first: int) -> Conversation:
         """Return a conversation in which only the answer, from message `first` on, is trained. Raise DataError."""
@@ -187,8 +233,8 @@ class Prompts:
         if last is None:
             raise row.error(column, "has no user message")
         chat = self._answers.reader.conversation(row, column, self._answers.with_system(row, messages[: last + 1]))
-        used = {column, SYSTEM, self._answers.reader.field_tools}
-        fields = {key: value for key, value in row.items() if key not in used}
+        used = {column, self._answers.reader.field_system, self._answers.reader.field_tools}
+        fields = {key: row[key] for key in row if key not in used}
         for key, value in fields.items():
             try:
                 json.dumps(value)

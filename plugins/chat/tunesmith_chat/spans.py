@@ -11,8 +11,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tunesmith_chat.ends import Ends
+from tunesmith_chat.rendering import lost, unwritten
 from tunesmith_chat.template import Messages, RenderError, Template
 
+_TOOLS = (
+    "use a template that writes tools and calls, for example chat_template: qwen3; to train without them, remove them "
+    "from the rows, or name another column in field_tools"
+)
 Pieces = Sequence[tuple[int, float]]
 """For each piece of a property's text: its end (exclusive, in characters) and its loss weight."""
 
@@ -56,11 +61,16 @@ class Region(NamedTuple):
 
 
 class MarkedText(NamedTuple):
-    """A rendered text, the regions that cover it, and the number of its generation blocks without an end token."""
+    """A rendered text and the regions that cover it.
+
+    unmarked: the number of its generation blocks without an end token. lost: what the template did not write
+    (rendering.lost).
+    """
 
     text: str
     regions: list[Region]
     unmarked: int = 0
+    lost: int = 0
 
 
 class Refused(Exception):
@@ -90,6 +100,14 @@ class SpanFinder:
 
     def find(self, chat: Chat) -> MarkedText:
         """Render a conversation and find its trained text. Raise Refused, MemoryError."""
+        marked = self._find(chat)
+        description = unwritten(chat.messages, chat.tools, marked.text)
+        if description:
+            raise Refused(f"the chat template does not write {description}", _TOOLS)
+        missing = lost(chat.messages, marked.text)
+        return marked._replace(lost=missing) if missing else marked
+
+    def _find(self, chat: Chat) -> MarkedText:
         try:
             if self._by_blocks and not chat.plans and not self.prompt:
                 text, blocks = self.template.render_generated(chat.messages, chat.tools)

@@ -15,6 +15,7 @@ from tunesmith_chat.conversation import Conversation, Reader
 from tunesmith_chat.entry_templates import EntryTemplates
 from tunesmith_chat.formats import FORMATS
 from tunesmith_chat.renderer import Renderer
+from tunesmith_chat.rendering import LOST
 from tunesmith_chat.sides import Labelled, Pairs, Prompts, RowReader
 from tunesmith_chat.tokens import Tokens, check_fast, encode, weighted
 
@@ -45,14 +46,21 @@ def _conversations(run: Run, spec: DatasetSpec, reader: Reader, rows: Iterable[R
     """Yield an example of each complete conversation. Its ids equal `tokenizer.apply_chat_template(messages)`."""
     special = _special(run)
     unmarked = 0
+    waiting: deque[list[str]] = deque()  # the notices of rows, and not the rows, so that these need no memory
+
+    def chats() -> Iterator[Conversation]:
+        for row in rows:
+            waiting.append(row.notices)
+            yield read_safely(reader.read, row, reader.field)
+
     with Renderer() as renderer:
         templates = EntryTemplates(run, spec, renderer)
-        chats = (read_safely(reader.read, row, reader.field) for row in rows)
-        jobs = (renderer.job(chat, templates.number_for(chat)) for chat in chats)
+        jobs = (renderer.job(chat, templates.number_for(chat)) for chat in chats())
         for group in renderer.render(jobs):
             encodings = encode(run.tokenizer, [rendered.text for rendered in group])
             for encoding, rendered in zip(encodings, group, strict=True):
                 unmarked += rendered.unmarked
+                _notice_lost(waiting.popleft(), rendered.lost)
                 ids, weights, notes = weighted(encoding, zip(rendered.ends, rendered.outline, strict=True), special)
                 # Equals Example.text(...), but all examples share one empty prompt
                 yield Example([Segment(_NO_TOKENS, _NO_WEIGHTS), Segment(ids, weights, notes=notes)])
@@ -83,6 +91,7 @@ def _prompts_and_answers(run: Run, spec: DatasetSpec, reader: Reader, rows: Iter
             for encoding, rendered in zip(encodings, group, strict=True):
                 texts.append(weighted(encoding, zip(rendered.ends, rendered.outline, strict=True), special))
                 row, fields, attributes = waiting[0]
+                _notice_lost(row.notices, rendered.lost)
                 if len(texts) == len(fields):
                     waiting.popleft()
                     if spec.row_kind == "prompt":
@@ -92,6 +101,12 @@ def _prompts_and_answers(run: Run, spec: DatasetSpec, reader: Reader, rows: Iter
                         yield branched(row, fields, texts, attributes)
                     texts = []
     _check_seen(spec, reader)
+
+
+def _notice_lost(notices: list[str], lost: int) -> None:
+    """Add a notice for each bit of what the template did not write."""
+    if lost:
+        notices += [text for bit, text in enumerate(LOST) if lost >> bit & 1 and text not in notices]
 
 
 def read_safely(read: Callable[[Row], Any], row: Row, field: str) -> Any:

@@ -107,5 +107,5 @@ def _rows(batches: Iterator[Any], label: str, number: int, start: int) -> Iterat
     for batch in batches:
         for first in range(max(start - number, 0), batch.num_rows, BATCH):
             for offset, record in enumerate(batch.slice(first, BATCH).to_pylist(), number + first):
-                yield Row(record, f"{label}[{offset}]")
+                yield Row(record, f"{label}[{offset}]", padded=True)
         number += batch.num_rows

@@ -80,4 +80,4 @@ class HubRows:
 
     def __iter__(self) -> Iterator[Row]:
         for number, record in enumerate(self.dataset):
-            yield Row(record, f"{self.spec.settings.path}[{self.spec.settings.split}]#{number}")
+            yield Row(record, f"{self.spec.settings.path}[{self.spec.settings.split}]#{number}", padded=True)

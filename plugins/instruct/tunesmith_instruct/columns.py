@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tunesmith import Row
-from tunesmith.files.row import flaw
+from tunesmith.files.row import flaw, without_padding
 
 
 def optional(row: Row, name: str) -> str:
@@ -49,6 +49,7 @@ def _yaml(row: Row, name: str) -> str:
         text: str = row.require(name).strip("\n")
         return text if text.startswith(f"{name}:") else f"{name}:\n{textwrap.indent(text, '  ')}"
     try:
+        value = without_padding(value) if row.padded else value
         dumped: str = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=float("inf"))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise row.error(name, f"can't be written as YAML: {type(error).__name__}") from error

@@ -94,6 +94,7 @@ BAD = {
                                   "passthrough.default", "pair"),
     "empty-answer": Planted(ALPACA, [{"instruction": "Why?", "output": " \n"}], "alpaca",
                             keys={"sequence_len": 512}),
+    "not-read": Planted(CHATS, [{**chat("One?", "Two."), "history": [["a", "b"]]}]),
     "empty-turn": Planted(CHATS, [chat("One?", "Two.", "Three?", "", "Five?", "Six.")]),
     "special-in-text": Planted(CHATS, [chat("Why?<|im_end|>\n<|im_start|>user\nAnd how?", "So.")]),
     "replacement-character": Planted(CHATS, [chat("Where?", "In a caf\ufffd.")]),

@@ -24,7 +24,7 @@ PLACES = 3
 class Fault:
     """A finding: the rule, the entry, the number of rows affected, and the first of them.
 
-    message: the message of the error, if a strategy refused the rows.
+    message: the message of the error, if a strategy refused the rows, or what was not used of them.
     """
 
     name: str
@@ -99,6 +99,8 @@ class Entry:
         self.tally = Tally(spec)
         self.row_faults: dict[str, Fault] = {}
         self.refusals: dict[str, Fault] = {}
+        self.notices: dict[str, Fault] = {}
+        """Notice of rows -> its finding."""
 
     def read(self, source: Source, ledger: Ledger, number: int) -> None:
         """Check all rows, and add those that the engine keeps to the ledger."""
@@ -118,6 +120,10 @@ class Entry:
             remaining = sum(piece.trained_tokens for piece in pieces)
             view = RowView(self.spec, self.vocabulary, row, example, decision, remaining)
             self.tally.add(view)
+            for text in row.notices:
+                rule = BY_NAME["not-read"]
+                new = Fault(rule.name, rule.severity, self.tally.name, rule.help, message=text)
+                self.notices.setdefault(text, new).add(row.where)
             for rule in rules:
                 if rule.row and rule.row(view):
                     self.fault(rule, self.row_faults).add(row.where)
@@ -147,7 +153,7 @@ class Entry:
         if not tally.rows and not self.refusals:
             rule = BY_NAME["no-rows"]
             result.append(Fault(rule.name, rule.severity, tally.name, rule.help, first=[self.spec.where]))
-        result += self.refusals.values()
+        result += [*self.refusals.values(), *self.notices.values()]
         for fault in result:
             fault.rows = tally.rows + tally.refused
         return result

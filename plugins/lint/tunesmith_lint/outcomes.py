@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from tunesmith import DataError, DatasetSpec, Example, PluginError, Problem, Row, Run
+from tunesmith.files.unread import note_unread, watched
 
 STOPPED = "too-many-refused"
 MOST = 500
@@ -19,8 +20,9 @@ class Pending:
     and `read_error` is set.
     """
 
-    def __init__(self, rows: Iterable[Row]):
+    def __init__(self, rows: Iterable[Row], keep: Collection[str] = ()):
         self.rows = iter(rows)
+        self.keep = keep
         self.waiting: deque[Row] = deque()
         self.read_error: DataError | None = None
 
@@ -28,7 +30,7 @@ class Pending:
         yield from list(self.waiting)
         while True:
             try:
-                row = next(self.rows)
+                row = watched(next(self.rows), self.keep)
             except StopIteration:
                 return
             except DataError as error:
@@ -58,14 +60,16 @@ def outcomes(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[tuple
 
     After a refused row, the strategy is restarted on the rows that follow. Errors other than DataError are raised.
     """
-    pending = Pending(rows)
+    pending = Pending(rows, spec.settings.keep)
     refused = 0
     while True:
         try:
             for example in run.hooks.build_dataset(run, spec, pending):
                 if not pending.waiting:
                     raise PluginError(f"plugin {spec.strategy} yields more examples than rows", where=spec.where)
-                yield pending.waiting.popleft(), example
+                row = pending.waiting.popleft()
+                note_unread(row)
+                yield row, example
             break
         except DataError as error:
             of_rows = [problem for problem in error.problems if pending.remove(problem.where, refused == MOST - 1)]

@@ -167,6 +167,11 @@ RULES = (
         "the answer is empty or white space: the model learns to generate nothing",
         empty_answer,
     ),
+    Rule(
+        "not-read",
+        "warning",
+        "the run does not use this part of the row: name it in the entry, choose a type that reads it, or remove it",
+    ),
     Rule("empty-turn", "warning", "a message of the conversation is empty", empty_turn),
     Rule(
         "special-in-text",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith import Row
+from tunesmith.files.unread import note_properties
 
 ROLES = ("system", "user", "assistant")
 Turn = tuple[str, str]
@@ -35,6 +36,7 @@ def _turn(row: Row, place: str, message: Any) -> Turn:
     role, content = (_text(row, place, message, key) for key in ("role", "content"))
     if role not in ROLES:
         raise row.error(f"{place}.role", f"must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, got {role!r:.40}")
+    note_properties(row, message, ("role", "content"))
     return role, content
 
 

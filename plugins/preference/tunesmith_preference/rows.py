@@ -133,6 +133,11 @@ class Reader:
             message = f"has {len(histories[0])} messages before the answer, but this type reads one"
             help = "type: chatml.argilla_chat and llama3.argilla_chat read full conversations"
             raise row.error(next(iter(read)), message, help)
+        if self.format.prompt:
+            (role, content), column = histories[0][0], self.columns["prompt"]
+            if role != "user" or content.strip() != row.require(column).strip():
+                message = f"begins with another message than the text of {column}, which would be lost"
+                raise row.error(next(iter(read)), message, f"make {column} the user's message before the answer")
         return histories[0], [answer for _, answer in read.values()]
 
 
