@@ -51,11 +51,11 @@ class Watched(Row):
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
         self.columns_read.update(self)
-        return super().items()  # type: ignore[return-value]
+        return super().items()
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]
         self.columns_read.update(self)
-        return super().values()  # type: ignore[return-value]
+        return super().values()
 
     def copy(self) -> dict[str, Any]:
         return dict(self.items())
