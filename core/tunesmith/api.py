@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunesmith import checks, resume_rules
+from tunesmith import checks, first_rows, resume_rules
 from tunesmith.config.load import Config
 from tunesmith.engine import engine
 from tunesmith.errors import TunesmithError, errors_of, raise_together
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.training.run import Result
 
 
-def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None) -> Run:
+def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None, check_rows: bool = True) -> Run:
     """Return a run of a config, after the core and all plugins have checked it. Raises their problems together.
 
     Values that are valid but most likely a mistake are reported in `run.notes`.
@@ -33,18 +33,24 @@ def start(config: tuple[Config, Hooks], tokenizer: Any = None, model: Any = None
         config: the result of load_config.
         tokenizer: your own tokenizer, instead of the one that the config names.
         model: your own model to train, instead of loading base_model.
+        check_rows: check the first row of each local dataset.
     """
     run = Run(*config, tokenizer=tokenizer, given_model=model)
-    raise_together(faults(run))
+    raise_together(faults(run, check_rows))
     checks.warn(run)
     return run
 
 
-def faults(run: Run) -> list[TunesmithError]:
-    """Return the errors of the core and of all plugins in a run's config and in the files that it names."""
+def faults(run: Run, check_rows: bool = True) -> list[TunesmithError]:
+    """Return the errors of the core and of all plugins in a run's config and in the files that it names.
+
+    The first rows of local datasets are read only if there is no other error, which may be their cause.
+    """
     core_checks = [checks.check_keys, checks.check_metric, checks.check_folders, checks.check_resume]
     core_checks += [resume_rules.check_accepted]
-    return [*errors_of(partial(check, run) for check in core_checks), *run.hooks.validate(run), *run.hooks.inspect(run)]
+    errors = [*errors_of(partial(check, run) for check in core_checks)]
+    errors += [*run.hooks.validate(run), *run.hooks.inspect(run)]
+    return errors or (first_rows.check(run) if check_rows else [])
 
 
 def prepare(run: Run) -> Run:

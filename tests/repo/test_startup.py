@@ -77,3 +77,13 @@ def test_checking_an_invalid_config_imports_nothing_heavy(name: str, tmp_path: P
 
 def test_hooks_imports_nothing_heavy() -> None:
     assert command("hooks", "examples/quickstart.yaml") == (0, [])
+
+
+def test_check_of_a_first_row_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": 1}\n')
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"base_model: nobody/nothing\noutput_dir: {tmp_path}/out\n"
+        f"datasets: [{{path: {tmp_path}/rows.jsonl, type: completion}}]\n"
+    )
+    assert command("check", str(path)) == (3, [])

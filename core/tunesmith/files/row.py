@@ -19,13 +19,19 @@ KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "a mapping"}
 
 
 class Row(dict[str, Any]):
-    """A raw row: a dict of its columns. `where` is its place, "file:line" or "dataset#index"."""
+    """A raw row: a dict of its columns.
 
-    __slots__ = ("where",)
+    where: its place, "file:line" or "file#row". Lines and rows are counted from 1. Places within a row, such as
+    messages[0], are those of its JSON value, which are counted from 0.
+    repeated: keys that one of its objects has twice, of which the last was read.
+    """
 
-    def __init__(self, record: Mapping[str, Any], where: str):
+    __slots__ = ("repeated", "where")
+
+    def __init__(self, record: Mapping[str, Any], where: str, repeated: tuple[str, ...] = ()):
         super().__init__(record)
         self.where = where
+        self.repeated = repeated
 
     def error(self, field: str, message: str, help: str | None = None) -> DataError:
         """Return the error to raise if a field of this row can't be used. The message follows the field's name."""

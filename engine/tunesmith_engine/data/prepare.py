@@ -21,6 +21,7 @@ from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
 from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
+from tunesmith_engine.data.suspicious import Suspicions, note_trained_on
 
 
 def prepare(run: Run) -> Prepared:
@@ -79,6 +80,7 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
         if not train:
             message = f"val_set_size leaves none of {len(held):,} examples to train on"
             raise ConfigError(message, where=run.config.place("val_set_size"), help="write val_set_size: 0.05")
+    note_trained_on(run, train, held)
     trained = ExampleStore.collect(train) if run.config.datasets else None
     return Prepared(trained, ExampleStore.collect(held) if held else None, counts, fingerprint)
 
@@ -125,18 +127,20 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
     Raises PluginError if the strategy does not build one example for each row, what `fit` raises, and DataError for a
     row with media or without a column of `keep:`.
     """
-    ahead: deque[tuple[str, dict[str, Any]]] = deque()  # place and kept columns of rows that the strategy has read
-    entry = run.config.entries.index(spec)
+    # place, kept columns and suspicious parts of rows that the strategy has read
+    ahead: deque[tuple[str, dict[str, Any], set[str]]] = deque()
+    entry, suspicions = run.config.entries.index(spec), Suspicions(run, spec)
 
     def noting() -> Iterator[Row]:
         for row in rows:
-            ahead.append((row.where, {column: row.json_value(column) for column in spec.settings.keep}))
+            kept = {column: row.json_value(column) for column in spec.settings.keep}
+            ahead.append((row.where, kept, suspicions.of_row(row)))
             yield row
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
         if not ahead:
             raise _not_one_each(spec, "yields more examples than rows")
-        where, kept = ahead.popleft()
+        where, kept, suspicious = ahead.popleft()
         if example.media:
             raise DataError(describe(example.media), where=where, code="row", help=NO_MEDIA)
         counts.rows += 1
@@ -154,7 +158,12 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
         if not is_prompt and not any(p.trained_tokens for p in pieces):
             counts.mention("untrained", where)
             continue
+        if outcome == "truncated" and spec.row_kind == "pair" and has_equal_answers(pieces[0]):
+            counts.mention("equal", where)
+            continue
         counts.kept += 1
+        for reason in sorted(suspicious | suspicions.of_example(example)):
+            counts.mention(reason, where)
         for piece in pieces:
             if is_prompt or piece.trained_tokens:
                 counts.examples += 1
@@ -205,6 +214,12 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
 
 
+def has_equal_answers(example: Example) -> bool:
+    """Return True if all completions of an example have the same tokens."""
+    first, *others = example.segments[1:]
+    return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
+
+
 def held_out(rows: int, size: float, seed: int) -> list[int]:
     """Draw the numbers of the held-out rows: a share of all rows if `size` is below 1, otherwise that many."""
     number = max(round(rows * size) if size < 1 else int(size), 1)
@@ -214,13 +229,15 @@ def held_out(rows: int, size: float, seed: int) -> list[int]:
 def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> DataError:
     if not counts.rows:
         return DataError(f"{spec.settings.path} has no rows", where=spec.where, code="no-rows")
-    first = counts.first.get("untrained") or counts.first.get("too_long") or []
+    first = next((counts.first[o] for o in ("untrained", "equal", "too_long") if o in counts.first), [])
     help = "raise sequence_len, or write excess_length_strategy: truncate"
     if counts.untrained:
         help = "tunesmith preprocess --debug shows why each token is trained or masked"
     return DataError(
         f"nothing is left of {spec.settings.path}: of {counts.rows} rows {counts.untrained} have no trained token and "
-        f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}; first: {', '.join(first)}",
+        f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}"
+        + (f", and {counts.equal} pairs have equal answers up to there" if counts.equal else "")
+        + f"; first: {', '.join(first)}",
         where=spec.where,
         code="nothing-trained",
         help=help,

@@ -94,6 +94,8 @@ def _merge(run: Run, counts: Counts, reports: list[dict[str, Any]]) -> None:
     for report in reports:
         for name, number in report["counts"].items():
             setattr(counts, name, getattr(counts, name) + number)
+        for name, number in report["suspicious"].items():
+            counts.suspicious[name] = counts.suspicious.get(name, 0) + number
         for name, value in report["notes"].items():
             earlier = run.notes.get(name)  # of another worker, about other rows
             run.notes[name] = value if earlier in (None, value) else f"{earlier}; and {value}"
@@ -145,7 +147,9 @@ def _work(share: Share, run: Run, spec: DatasetSpec, rows: Iterable[Row], folder
             outcome: [(share.row(own), where) for own, where in places] for outcome, places in counts.numbered.items()
         }
         notes = {name: value for name, value in run.notes.items() if before.get(name) != value}
-        report: dict[str, Any] = {"counts": numbers, "first": first, "notes": notes}
+        report: dict[str, Any] = {
+            "counts": numbers, "suspicious": counts.suspicious, "first": first, "notes": notes
+        }  # fmt: skip
     except errors.TunesmithError as error:
         report = {"error": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
     (folder / f"report-{share.index}.json").write_text(json.dumps(report, default=str), encoding="utf-8")

@@ -115,13 +115,12 @@ class Entry:
             except DataError as error:
                 self.refuse(error.problems[0])
                 continue
-            remaining = sum(piece.trained_tokens for piece in pieces)
-            view = RowView(self.spec, self.vocabulary, row, example, decision, remaining)
+            view = RowView(self.spec, self.vocabulary, row, example, decision, pieces)
             self.tally.add(view)
             for rule in rules:
                 if rule.row and rule.row(view):
                     self.fault(rule, self.row_faults).add(row.where)
-            if remaining or (pieces and not view.completions):
+            if view.remaining or (pieces and not view.completions):
                 ledger.add(number, self.spec.group == "test_datasets", row.where, example)
 
     def refuse(self, problem: Problem) -> None:
