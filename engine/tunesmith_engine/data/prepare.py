@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,6 +21,7 @@ from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
 from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
+from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
 from tunesmith_engine.data.suspicious import Suspicions, note_trained_on
 
@@ -94,8 +96,15 @@ def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
         run.note("dataset_num_proc", "this system can't fork, so one process tokenizes")
         processes = 1
     if processes == 1:
-        return examples_of(run, source.spec, source.rows, counts)
+        return _shown(run, source, counts)
     return workers.examples_by(processes, run, source.spec, source.rows, counts)
+
+
+def _shown(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
+    """Yield the examples of an entry; the main process prints a line every few seconds."""
+    progress = Progress(f"{source.spec.group}[{source.spec.index}] {source.spec.settings.path}")
+    with progress.shown() if run.world.main else contextlib.nullcontext():
+        yield from examples_of(run, source.spec, progress.of(source.rows), counts)
 
 
 def _with_equal_names(source: Source, examples: Iterable[Example], earlier: list[Example]) -> Iterator[Example]:
@@ -148,7 +157,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
             raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
         example.fields = {**example.fields, **kept}
-        pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
+        pieces, outcome = fit(example, run.core.sequence_len, excess_strategy(run, spec), where)
         # An example of a prompt alone has no trained tokens yet: its completions are generated in a round.
         is_prompt = len(example.segments) == 1
         if outcome:
@@ -179,6 +188,17 @@ def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
     message = f"plugin {spec.strategy} {problem} of {spec.settings.path}: a strategy yields one example for each row"
     help = "for a row that is not trained on, yield an example whose weights are all 0"
     return PluginError(message, where=spec.where, help=help)
+
+
+def excess_strategy(run: Run, spec: DatasetSpec) -> str:
+    """Return the excess_length_strategy of an entry: as it is set, or for streams of texts split, otherwise drop.
+
+    Long texts are the rule in such streams: dropping them leaves next to nothing of books and web pages.
+    """
+    core = run.core
+    if "excess_length_strategy" not in core.model_fields_set and spec in run.config.streamed:
+        return "split" if spec.row_kind == "text" else core.excess_length_strategy
+    return core.excess_length_strategy
 
 
 def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:

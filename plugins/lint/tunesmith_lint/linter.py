@@ -108,10 +108,10 @@ class Entry:
                 self.refuse(outcome)
                 continue
             row, example = outcome
-            core = self.run.core
+            prepare = engine("data.prepare")
             try:
-                limit, strategy = core.sequence_len, core.excess_length_strategy
-                pieces, decision = engine("data.prepare").fit(example, limit, strategy, row.where)
+                limit, strategy = self.run.core.sequence_len, prepare.excess_strategy(self.run, self.spec)
+                pieces, decision = prepare.fit(example, limit, strategy, row.where)
             except DataError as error:
                 self.refuse(error.problems[0])
                 continue
