@@ -20,6 +20,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
     v
  validate            all     settings, compared with each other
  inspect             all     files and packages that the run needs
+ check_row           keyed   the first row of each local dataset
     |                        ... `check` and `hooks` end here
  diagnose            all     only in `doctor`: what the run needs on this machine
     |

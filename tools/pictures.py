@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 PACKAGES = {"core": ROOT / "core/tunesmith", "engine": ROOT / "engine/tunesmith_engine"}
 PHASES = {
-    "Check: YAML to config": ("validate", "inspect", "diagnose"),
+    "Check: YAML to config": ("validate", "inspect", "check_row", "diagnose"),
     "Prepare: rows to examples": (
         "build_parallelism", "load_tokenizer", "load_rows", "filter_rows", "build_dataset",
     ),

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tunesmith import checks, resume_rules
+from tunesmith import checks, first_rows, resume_rules
 from tunesmith.config.config import Config
 from tunesmith.config.load import load_config
 from tunesmith.engine import engine
@@ -35,7 +35,15 @@ ONLY = "rows"
 """The name of rows that are given without one."""
 
 
-def start(source: Source, *, model: Any = None, tokenizer: Any = None, datasets: Any = None, **keys: Any) -> Run:
+def start(
+    source: Source,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    datasets: Any = None,
+    check_rows: bool = True,
+    **keys: Any,
+) -> Run:
     """Return a run of a config, after the core and all plugins have checked it. Raises their problems together.
 
     Values that are valid but most likely a mistake are reported in `run.notes`. A run is for one training: start
@@ -48,6 +56,7 @@ def start(source: Source, *, model: Any = None, tokenizer: Any = None, datasets:
         datasets: your own rows, by name: {"train": rows} for an entry with `path: rows://train`. Rows are an iterable
             of mappings that can be iterated again, such as a list or a datasets.Dataset. Without a name, they are the
             rows of the only entry of `datasets:`, whatever its path.
+        check_rows: check the first row of each local dataset.
         keys: further keys of the config by name, which replace its own: learning_rate=1e-4.
     """
     if isinstance(source, Run):
@@ -61,7 +70,7 @@ def start(source: Source, *, model: Any = None, tokenizer: Any = None, datasets:
         message = f"has {len(config.entries)} entries, so rows need names"
         raise config.error("datasets", message, f"write path: {checks.ROWS}train, and pass datasets={{'train': rows}}")
     run = Run(config.copy(), config.hooks(), tokenizer=tokenizer, given_model=model, given_rows=dict(rows))
-    raise_together(faults(run))
+    raise_together(faults(run, check_rows))
     checks.warn(run)
     return run
 
@@ -76,11 +85,16 @@ def _load(source: str | Path | Mapping[str, Any] | Config, keys: dict[str, Any])
     return load_config(source.origin.source, source.origin.overrides, **{**source.origin.keys, **keys})
 
 
-def faults(run: Run) -> list[TunesmithError]:
-    """Return the errors of the core and of all plugins in a run's config and in the files that it names."""
+def faults(run: Run, check_rows: bool = True) -> list[TunesmithError]:
+    """Return the errors of the core and of all plugins in a run's config and in the files that it names.
+
+    The first rows of local datasets are read only if there is no other error, which may be their cause.
+    """
     core_checks = [checks.check_keys, checks.check_metric, checks.check_folders, checks.check_resume]
     core_checks += [checks.check_given_rows, resume_rules.check_accepted]
-    return [*errors_of(partial(check, run) for check in core_checks), *run.hooks.validate(run), *run.hooks.inspect(run)]
+    errors = [*errors_of(partial(check, run) for check in core_checks)]
+    errors += [*run.hooks.validate(run), *run.hooks.inspect(run)]
+    return errors or (first_rows.check(run) if check_rows else [])
 
 
 def prepare(source: Source, **given: Any) -> Run:

@@ -160,6 +160,17 @@ BAD: list[tuple[str, str, str]] = [
         "row 3 gives another example",
     ),
     (
+        "first_row_is_checked",
+        STRATEGY.format(before="pass", body=f"yield Example.text({TOKENS})")
+        + "@hookimpl\ndef check_row(row):\n    row.require('nothing')\n",
+        "check_row refuses a row that build_dataset accepts",
+    ),
+    (
+        "first_row_is_checked",
+        STRATEGY.format(before="pass", body=f"yield Example.text({TOKENS})") + "@hookimpl\ndef check_row(row): ...\n",
+        "check_row accepts a row without columns",
+    ),
+    (
         "errors_of_rows",
         STRATEGY.format(before="pass", body="yield Example.text(run.tokenizer(row['text']).input_ids)"),
         "KeyError.*row.require",

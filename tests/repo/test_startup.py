@@ -84,3 +84,13 @@ def test_help_builds_no_settings() -> None:
     assert (
         run(COMMAND.format(arguments=["--help"]) + "\nimport sys; code = int('pydantic.main' in sys.modules)")[0] == 0
     )
+
+
+def test_check_of_a_first_row_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": 1}\n')
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"base_model: nobody/nothing\noutput_dir: {tmp_path}/out\n"
+        f"datasets: [{{path: {tmp_path}/rows.jsonl, type: completion}}]\n"
+    )
+    assert command("check", str(path)) == (3, [])

@@ -24,6 +24,12 @@ plugin = Plugin(strategies={"conversation": ("dialogue",)}, dataset_settings=Dia
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    options = spec.option(DialogueDataset)
+    spoken(row, row.require(options.field), options)
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     options = spec.option(DialogueDataset)
     for row in rows:

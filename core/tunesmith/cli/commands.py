@@ -155,9 +155,9 @@ def pairs(overrides: tuple[str, ...]) -> list[str]:
     return result + ([f"{key}=true"] if key else [])
 
 
-def open_run(config: str, overrides: tuple[str, ...]) -> Run:
-    """Load a config and return its run, after all checks."""
+def open_run(config: str, overrides: tuple[str, ...], check_rows: bool = True) -> Run:
+    """Load a config and return its run, after all checks. check_rows: check the first row of each local dataset."""
     from tunesmith.api import start
     from tunesmith.config.load import load_config
 
-    return start(load_config(config, pairs(overrides)))
+    return start(load_config(config, pairs(overrides)), check_rows=check_rows)

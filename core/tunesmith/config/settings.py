@@ -18,8 +18,9 @@ class DatasetSettings(Settings):
     type: str | dict[str, Any]
     """The prompt strategy that turns rows into examples: a name (chat_template, alpaca, completion, ...), a mapping
     that describes the format (field_instruction: ..., format: ...), or your own function in a file (./rows.py:name)."""
-    weight: PositiveFloat = 1.0
-    """How often its rows are seen in an epoch: 2 means twice, 0.5 every other epoch. See mixing_temperature."""
+    weight: float = Field(1.0, gt=0, le=1000)
+    """How often its rows are seen in an epoch: 2 means twice, 0.5 every other epoch. At most 1000; for more, raise
+    num_epochs and lower the weights of the other entries. See mixing_temperature."""
     keep: list[str] = []
     """Columns whose values stay with the examples, as JSON values, for evaluations and rewards that read them in
     `example.fields`: [answer]. Every row must have them."""
@@ -125,7 +126,8 @@ class DataKeys(Settings):
     sequence_len: PositiveInt = 2048
     """Longest sequence in tokens (prompt plus one completion), and the length of a pack."""
     excess_length_strategy: Literal["drop", "truncate", "raise", "split"] = "drop"
-    """Handling of longer examples; split cuts them into several (texts and conversations only)."""
+    """Handling of longer examples; split cuts them into several (texts and conversations only). If it is not set,
+    streamed texts (pretraining_dataset) are split."""
     sample_packing: bool = True
     """Pack several examples into one row of sequence_len tokens. Results equal those of unpacked training, since
     examples do not attend to each other."""

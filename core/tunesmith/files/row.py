@@ -21,16 +21,21 @@ KINDS: dict[type, str] = {str: "a string", list: "a list", dict: "a mapping"}
 class Row(dict[str, Any]):
     """A raw row: a dict of its columns.
 
-    where: its place, "file:line" or "dataset#index". padded: it comes from a table such as Arrow's, in which every
-    mapping has the keys of those in all rows, with null for its missing ones. notices: what a strategy did not use of
-    the row. lint and the summary of a run count the rows with each notice and name the first.
+    where: its place, "file:line" or "file#row". Lines and rows are counted from 1. Places within a row, such as
+    messages[0], are those of its JSON value, which are counted from 0.
+    repeated: keys that one of its objects has twice, of which the last was read.
+    padded: it comes from a table such as Arrow's, in which every mapping has the keys of those in all rows, with null
+    for its missing ones.
+    notices: what a strategy did not use of the row. lint and the summary of a run count the rows with each notice and
+    name the first.
     """
 
-    __slots__ = ("notices", "padded", "where")
+    __slots__ = ("notices", "padded", "repeated", "where")
 
-    def __init__(self, record: Mapping[str, Any], where: str, padded: bool = False):
+    def __init__(self, record: Mapping[str, Any], where: str, repeated: tuple[str, ...] = (), padded: bool = False):
         super().__init__(record)
         self.where = where
+        self.repeated = repeated
         self.padded = padded
         self.notices: list[str] = []
 

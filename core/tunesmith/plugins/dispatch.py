@@ -31,6 +31,7 @@ NO_WRAPPERS = (*BEFORE_THE_RUN, "write_log")
 DECLARED_IN = {
     "load_rows": "sources",
     "build_dataset": "strategies",
+    "check_row": "strategies",
     "load_model": "models",
 }
 """For each keyed hook, the field of Plugin that declares the keys."""

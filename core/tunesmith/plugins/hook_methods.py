@@ -53,6 +53,15 @@ class HookMethods(ABC):
         """Everyone's errors."""
         return errors_of(self._each("inspect", run))
 
+    def answers(self, name: str, plugin: str) -> bool:
+        """Return True if a plugin answers a hook."""
+        return any(one.plugin.name == plugin for one in self.hooks[name].answers)
+
+    def check_row(self, run: Run, spec: DatasetSpec, row: Row) -> None:
+        """Ask the strategy of the entry, which must implement the hook."""
+        owner = next(one for one in self.hooks["check_row"].answers if one.plugin.name == spec.strategy)
+        owner.call({"run": run, "spec": spec, "row": row})
+
     def diagnose(self, run: Run) -> list[Callable[[], Iterable[Finding] | None]]:
         """Everyone's look at the machine, in the order of `calls`, each to be called alone."""
         return self._each("diagnose", run)

@@ -23,14 +23,14 @@ Arguments = Mapping[str, Any]
 
 current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
-BEFORE_THE_RUN = ("validate", "inspect", "diagnose")
+BEFORE_THE_RUN = ("validate", "inspect", "check_row", "diagnose")
 """Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
 FAILURES_IN_A_ROW = 5
 """Failures of a hook in a row that mute a best-effort plugin: a logger outlives a server that is gone for some steps,
 and one that fails at each step does not fill the log."""
 DATA_HOOKS = {
-    "validate": "impl", "inspect": "impl", "diagnose": "impl", "load_rows": "impl", "build_dataset": "impl",
-    "load_tokenizer": "wrapper",
+    "validate": "impl", "inspect": "impl", "diagnose": "impl", "load_rows": "impl", "check_row": "impl",
+    "build_dataset": "impl", "load_tokenizer": "wrapper",
 }  # fmt: skip
 """The implementations that are called of a plugin that only a `type:` or a `path:` selected: those of its own data."""
 

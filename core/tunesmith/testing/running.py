@@ -34,9 +34,9 @@ class Outcome:
     policy: Any = None
 
 
-def checked(path: Path, *overrides: str) -> Run:
+def checked(path: Path, *overrides: str, check_rows: bool = True) -> Run:
     """Return a run whose config has been checked by the core and all plugins. Raises their errors."""
-    return start(load_config(path, overrides))
+    return start(load_config(path, overrides), check_rows=check_rows)
 
 
 def hook_parameters() -> dict[str, list[str]]:

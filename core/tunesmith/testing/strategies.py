@@ -54,7 +54,7 @@ def _accepted(subject: Subject, kind: str, type_: str) -> Entry:
     own = subject.setup.rows.get(type_) or subject.setup.rows.get(kind)
     candidates = [own] if own else list(shapes(kind, ROWS, seed=3))
     stem = re.sub(r"\W+", "-", f"type-{kind}-{type_}")
-    run = running.checked(subject.write_entry(stem, kind, type_))
+    run = running.checked(subject.write_entry(stem, kind, type_), check_rows=False)
     errors = []
     for records in candidates:
         try:
@@ -92,6 +92,26 @@ def same_examples_each_time(subject: Subject) -> None:
             number = next((n for n, (a, b) in enumerate(zip(first, again, strict=True), 1) if a != b), 3)
             change = "keep no state between rows, and draw random numbers from the row and the seed"
             raise Failure(f"type {entry.type}: row {number} gives another example the second time, or alone", change)
+
+
+@check("strategy")
+def first_row_is_checked(subject: Subject) -> None:
+    """Check that check_row, if it is implemented, accepts the rows that build_dataset accepts, and refuses others."""
+    for entry in entries(subject):
+        hooks, spec = entry.run.hooks, entry.run.config.datasets[0]
+        if not hooks.answers("check_row", spec.strategy):
+            continue
+        for row in _placed(entry.records):
+            try:
+                hooks.check_row(entry.run, spec, row)
+            except TunesmithError as error:
+                message = f"type {entry.type}: check_row refuses a row that build_dataset accepts: {error}"
+                raise Failure(message, "call the function with which build_dataset reads a row") from error
+        try:
+            hooks.check_row(entry.run, spec, Row({}, where=PLACE))
+        except DataError:
+            continue
+        raise Failure(f"type {entry.type}: check_row accepts a row without columns", CHANGE)
 
 
 @check("strategy")

@@ -21,7 +21,7 @@ from tunesmith.testing.rows import KINDS, Records, rows, write_rows
 COMPANIONS = Path(__file__).with_name("companions")
 ROWS = 12
 """Rows of a run. Every optimizer step sees all of them, unless a check splits them."""
-OBSERVING = {"validate", "inspect", "diagnose", "on_start", "on_step", "on_end", "write_log"}
+OBSERVING = {"validate", "inspect", "check_row", "diagnose", "on_start", "on_step", "on_end", "write_log"}
 """Hooks of a plugin that changes nothing of a run."""
 
 
@@ -84,7 +84,9 @@ class Subject:
         kinds |= {"optimizer"} if {"optimizer", "lr_scheduler"} & set(answers) else set()
         watches = set(hooks) <= OBSERVING and set(hooks) & {"on_start", "on_step", "on_end", "write_log"}
         kinds |= {"observer"} if watches and "configure" not in hooks else set()
-        return kinds | ({"runnable"} if set(hooks) - {"validate", "inspect", "diagnose", "build_dataset"} else set())
+        return kinds | (
+            {"runnable"} if set(hooks) - {"validate", "inspect", "check_row", "diagnose", "build_dataset"} else set()
+        )
 
     @property
     def row_kinds(self) -> tuple[str, ...]:

@@ -17,33 +17,54 @@ from typing import Any
 from tunesmith.redact import clean
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import ExampleStore
+from tunesmith_engine.data.suspicious import REASONS, UNLESS_USUAL
 from tunesmith_engine.runtime.atomic import clearing, seal, why_invalid, writing
 
 ABANDONED = 24 * 3600.0
 """Seconds after which a half-written folder of another machine counts as abandoned."""
 
 
+OUTCOMES = {
+    "too_long": "rows dropped: longer than sequence_len",
+    "untrained": "rows dropped: nothing is trained",
+    "equal": "rows dropped: both answers are the same after they are cut to sequence_len",
+    "truncated": "rows cut to sequence_len",
+    "split": "rows split at sequence_len",
+}
+"""Field of Counts -> its line in the summary."""
+
+
 @dataclass
 class Counts:
-    """Counts of the rows of an entry. Every row is in exactly one of kept, too_long and untrained."""
+    """Counts of the rows of an entry. Every row is in exactly one of kept, too_long, untrained and equal."""
 
     rows: int = 0
     kept: int = 0
     too_long: int = 0
     untrained: int = 0
+    equal: int = 0
+    """Pairs whose answers are equal after they were cut to sequence_len."""
     truncated: int = 0
     split: int = 0
     examples: int = 0
     tokens: int = 0
     trained_tokens: int = 0
+    suspicious: dict[str, int] = field(default_factory=dict)
+    """Rows that were kept and may not train what was meant, by the name of the reason (suspicious.REASONS)."""
     notices: dict[str, int] = field(default_factory=dict)
     """Rows by what was not used of them (Row.notice)."""
     first: dict[str, list[str]] = field(default_factory=dict)
-    """Places of the first three rows of each outcome and notice."""
+    """Places of the first three rows of each outcome, reason and notice."""
 
     def mention(self, outcome: str, where: str) -> None:
-        """Count a row as truncated, split, too_long or untrained, and keep the places of the first three."""
-        setattr(self, outcome, getattr(self, outcome) + 1)
+        """Count a row as truncated, split, too_long, untrained or equal, or as suspicious for another reason.
+
+        Keep the places of the first three.
+        """
+        if outcome in OUTCOMES:
+            setattr(self, outcome, getattr(self, outcome) + 1)
+        else:
+            self.suspicious[outcome] = self.suspicious.get(outcome, 0) + 1
         self.place(outcome, where)
 
     def notice(self, text: str, where: str) -> None:
@@ -58,10 +79,10 @@ class Counts:
 
     def report(self, run: Run, name: str) -> None:
         """Note in the summary which rows of an entry were dropped or changed."""
-        texts = {"too_long": "rows dropped: longer than sequence_len", "untrained": "rows dropped: nothing is trained",
-                 "truncated": "rows cut to sequence_len", "split": "rows split at sequence_len"}  # fmt: skip
-        for outcome, text in texts.items():
-            if number := getattr(self, outcome):
+        numbers = {text: (getattr(self, outcome), outcome) for outcome, text in OUTCOMES.items()}
+        numbers |= {text: (self.suspicious.get(reason, 0), reason) for reason, text in REASONS.items()}
+        for text, (number, outcome) in numbers.items():
+            if number and not (outcome in UNLESS_USUAL and number * 2 >= self.rows):
                 run.note(f"{name}: {text}", f"{number} of {self.rows}, first: {', '.join(self.first[outcome])}")
         for text, number in self.notices.items():
             run.note(f"{name}: {text}", f"{number} of {self.rows} rows, first: {', '.join(self.first[text])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -21,7 +22,9 @@ from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
 from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
+from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
+from tunesmith_engine.data.suspicious import Suspicions, note_trained_on
 
 
 def prepare(run: Run) -> Prepared:
@@ -80,6 +83,7 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
         if not train:
             message = f"val_set_size leaves none of {len(held):,} examples to train on"
             raise ConfigError(message, where=run.config.place("val_set_size"), help="write val_set_size: 0.05")
+    note_trained_on(run, train, held)
     trained = ExampleStore.collect(train) if run.config.datasets else None
     return Prepared(trained, ExampleStore.collect(held) if held else None, counts, fingerprint)
 
@@ -93,8 +97,15 @@ def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
         run.note("dataset_num_proc", "this system can't fork, so one process tokenizes")
         processes = 1
     if processes == 1:
-        return examples_of(run, source.spec, source.rows, counts)
+        return _shown(run, source, counts)
     return workers.examples_by(processes, run, source.spec, source.rows, counts)
+
+
+def _shown(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
+    """Yield the examples of an entry; the main process prints a line every few seconds."""
+    progress = Progress(f"{source.spec.group}[{source.spec.index}] {source.spec.settings.path}")
+    with progress.shown() if run.world.main else contextlib.nullcontext():
+        yield from examples_of(run, source.spec, progress.of(source.rows), counts)
 
 
 def _with_equal_names(source: Source, examples: Iterable[Example], earlier: list[Example]) -> Iterator[Example]:
@@ -126,22 +137,23 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
     Raises PluginError if the strategy does not build one example for each row, what `fit` raises, and DataError for a
     row with media or without a column of `keep:`.
     """
-    # Of each row that the strategy has read: place, kept columns, notices, and itself only if its columns are watched,
-    # because rows of nested lists are slow to keep.
-    ahead: deque[tuple[str, dict[str, Any], list[str], Watched | None]] = deque()
-    entry = run.config.entries.index(spec)
+    # Of each row that the strategy has read: place, kept columns, suspicious parts, notices, and itself only if its
+    # columns are watched, because rows of nested lists are slow to keep.
+    ahead: deque[tuple[str, dict[str, Any], set[str], list[str], Watched | None]] = deque()
+    entry, suspicions = run.config.entries.index(spec), Suspicions(run, spec)
 
     def noting() -> Iterator[Row]:
         for raw in rows:
+            suspicious = suspicions.of_row(raw)
             row = watched(raw, spec.settings.keep)
             kept = {column: raw.json_value(column) for column in spec.settings.keep}
-            ahead.append((row.where, kept, row.notices, row if isinstance(row, Watched) else None))
+            ahead.append((row.where, kept, suspicious, row.notices, row if isinstance(row, Watched) else None))
             yield row
 
     for number, example in enumerate(run.hooks.build_dataset(run, spec, noting())):
         if not ahead:
             raise _not_one_each(spec, "yields more examples than rows")
-        where, kept, notices, row = ahead.popleft()
+        where, kept, suspicious, notices, row = ahead.popleft()
         if row is not None:
             note_unread(row)
         if example.media:
@@ -153,7 +165,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
             raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
         example.fields = {**example.fields, **kept}
-        pieces, outcome = fit(example, run.core.sequence_len, run.core.excess_length_strategy, where)
+        pieces, outcome = fit(example, run.core.sequence_len, excess_strategy(run, spec), where)
         # An example of a prompt alone has no trained tokens yet: its completions are generated in a round.
         is_prompt = len(example.segments) == 1
         if outcome:
@@ -163,7 +175,12 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
         if not is_prompt and not any(p.trained_tokens for p in pieces):
             counts.mention("untrained", where)
             continue
+        if outcome == "truncated" and spec.row_kind == "pair" and has_equal_answers(pieces[0]):
+            counts.mention("equal", where)
+            continue
         counts.kept += 1
+        for reason in sorted(suspicious | suspicions.of_example(example)):
+            counts.mention(reason, where)
         for piece in pieces:
             if is_prompt or piece.trained_tokens:
                 counts.examples += 1
@@ -179,6 +196,17 @@ def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
     message = f"plugin {spec.strategy} {problem} of {spec.settings.path}: a strategy yields one example for each row"
     help = "for a row that is not trained on, yield an example whose weights are all 0"
     return PluginError(message, where=spec.where, help=help)
+
+
+def excess_strategy(run: Run, spec: DatasetSpec) -> str:
+    """Return the excess_length_strategy of an entry: as it is set, or for streams of texts split, otherwise drop.
+
+    Long texts are the rule in such streams: dropping them leaves next to nothing of books and web pages.
+    """
+    core = run.core
+    if "excess_length_strategy" not in core.model_fields_set and spec in run.config.streamed:
+        return "split" if spec.row_kind == "text" else core.excess_length_strategy
+    return core.excess_length_strategy
 
 
 def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:
@@ -214,6 +242,12 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
 
 
+def has_equal_answers(example: Example) -> bool:
+    """Return True if all completions of an example have the same tokens."""
+    first, *others = example.segments[1:]
+    return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
+
+
 def held_out(rows: int, size: float, seed: int) -> list[int]:
     """Draw the numbers of the held-out rows: a share of all rows if `size` is below 1, otherwise that many."""
     number = max(round(rows * size) if size < 1 else int(size), 1)
@@ -223,13 +257,15 @@ def held_out(rows: int, size: float, seed: int) -> list[int]:
 def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> DataError:
     if not counts.rows:
         return DataError(f"{spec.settings.path} has no rows", where=spec.where, code="no-rows")
-    first = counts.first.get("untrained") or counts.first.get("too_long") or []
+    first = next((counts.first[o] for o in ("untrained", "equal", "too_long") if o in counts.first), [])
     help = "raise sequence_len, or write excess_length_strategy: truncate"
     if counts.untrained:
         help = "tunesmith preprocess --debug shows why each token is trained or masked"
     return DataError(
         f"nothing is left of {spec.settings.path}: of {counts.rows} rows {counts.untrained} have no trained token and "
-        f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}; first: {', '.join(first)}",
+        f"{counts.too_long} are longer than sequence_len {run.core.sequence_len}"
+        + (f", and {counts.equal} pairs have equal answers up to there" if counts.equal else "")
+        + f"; first: {', '.join(first)}",
         where=spec.where,
         code="nothing-trained",
         help=help,

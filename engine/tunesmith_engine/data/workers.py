@@ -94,8 +94,10 @@ def _merge(run: Run, counts: Counts, reports: list[dict[str, Any]]) -> None:
     for report in reports:
         for name, number in report["counts"].items():
             setattr(counts, name, getattr(counts, name) + number)
-        for text, number in report["notices"].items():
-            counts.notices[text] = counts.notices.get(text, 0) + number
+        for counted in ("suspicious", "notices"):
+            numbers = getattr(counts, counted)
+            for name, number in report[counted].items():
+                numbers[name] = numbers.get(name, 0) + number
         for name, value in report["notes"].items():
             earlier = run.notes.get(name)  # of another worker, about other rows
             run.notes[name] = value if earlier in (None, value) else f"{earlier}; and {value}"
@@ -147,7 +149,8 @@ def _work(share: Share, run: Run, spec: DatasetSpec, rows: Iterable[Row], folder
             outcome: [(share.row(own), where) for own, where in places] for outcome, places in counts.numbered.items()
         }
         notes = {name: value for name, value in run.notes.items() if before.get(name) != value}
-        report: dict[str, Any] = {"counts": numbers, "first": first, "notes": notes, "notices": counts.notices}
+        report: dict[str, Any] = {"counts": numbers, "first": first, "notes": notes}
+        report |= {"suspicious": counts.suspicious, "notices": counts.notices}
     except errors.TunesmithError as error:
         report = {"error": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
     (folder / f"report-{share.index}.json").write_text(json.dumps(report, default=str), encoding="utf-8")

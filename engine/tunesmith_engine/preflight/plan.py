@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from torch import nn
 
+from tunesmith.files.paths import FILE
 from tunesmith.files.record import last_record
 from tunesmith.finding import size
 from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
+from tunesmith_engine.data.cache import Counts
+from tunesmith_engine.data.prepare import examples_of
+from tunesmith_engine.data.rows import Reading, rows_of
 from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
@@ -19,6 +25,9 @@ from tunesmith_engine.rounds.build import build_rounds, count_steps
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
+
+SAMPLE = 100
+"""Rows of each stream that the plan counts."""
 
 
 def make_plan(run: Run) -> Plan:
@@ -33,7 +42,7 @@ def make_plan(run: Run) -> Plan:
     steps = count_steps(run, rounds)
     plan: dict[str, Any] = {
         "stages": stages(run),
-        "data": {name: asdict(counts) for name, counts in run.data.counts.items()},
+        "data": {name: asdict(counts) for name, counts in {**run.data.counts, **streams(run)}.items()},
         "train_examples": len(run.data.train) if run.data.train is not None else "streamed",
         "eval_examples": len(run.data.eval) if run.data.eval is not None else 0,
         "data_fingerprint": run.data.fingerprint[:20],
@@ -47,6 +56,19 @@ def make_plan(run: Run) -> Plan:
     elif isinstance(rounds, StoredRounds) and core.sample_packing:
         plan["packing_efficiency"] = round(rounds.efficiency(), 4)
     return Plan(plan | model | {"memory": _memory(run, rounds), "notes": dict(run.notes)})
+
+
+def streams(run: Run) -> dict[str, Counts]:
+    """Return the counts of the first rows of each streamed entry that is local."""
+    counts = {}
+    for spec in run.config.streamed:
+        if spec.source == FILE:
+            name = f"{spec.group}[{spec.index}] {spec.settings.path}, first {SAMPLE} rows"
+            counts[name] = Counts()
+            rows = islice(Reading(spec, rows_of(run, spec)), SAMPLE)
+            deque(examples_of(run, spec, rows, counts[name]), maxlen=0)
+            counts[name].report(run, name)
+    return counts
 
 
 def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:

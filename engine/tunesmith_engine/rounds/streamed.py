@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from tunesmith.files.row import Row
+from tunesmith.redact import redact
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.batch.packing import pack
@@ -16,6 +18,9 @@ from tunesmith_engine.data.cache import Counts
 from tunesmith_engine.data.prepare import examples_of
 from tunesmith_engine.data.rows import Reading, rows_of
 from tunesmith_engine.rounds.rounds import Round, Rounds
+
+WATCHED = 1000
+"""Rows of a stream after which a warning is printed if most of them were dropped."""
 
 
 class StreamedRounds(Rounds):
@@ -84,14 +89,29 @@ class StreamedRounds(Rounds):
         """Yield examples from raw row `start` on, each with the number of its raw row, counted over all entries."""
         before = 0  # raw rows of earlier entries
         for index, spec in enumerate(self.run.config.streamed):
-            rows = _Skip(Reading(spec, rows_of(self.run, spec)), start - before)
+            skip = _Skip(Reading(spec, rows_of(self.run, spec)), start - before)
+            rows: Iterable[Row] = skip
             # Counts go on over epochs, so the rows of this pass are those beyond `done`.
-            counts = self.counts.setdefault(f"{spec.group}[{spec.index}] {spec.settings.path}", Counts())
+            name = f"{spec.group}[{spec.index}] {spec.settings.path}"
+            counts = self.counts.setdefault(name, Counts())
             done = counts.rows
+            if not done:
+                rows = self._warning(name, counts, rows)
             for example in examples_of(self.run, spec, rows, counts):
-                example.origin = (index, rows.skipped + example.origin[1])
-                yield before + rows.skipped + counts.rows - done - 1, example
-            before += rows.skipped + counts.rows - done
+                example.origin = (index, skip.skipped + example.origin[1])
+                yield before + skip.skipped + counts.rows - done - 1, example
+            before += skip.skipped + counts.rows - done
+
+    def _warning(self, name: str, counts: Counts, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield the rows of the first pass. Print a warning once most of WATCHED rows were dropped."""
+        for number, row in enumerate(rows):
+            dropped = counts.too_long + counts.untrained
+            if number == WATCHED and dropped > counts.rows / 2 and self.run.world.main:
+                message = f"{name}: {dropped:,} of the first {counts.rows:,} rows are dropped, {counts.too_long:,} as "
+                message += f"longer than sequence_len {self.run.core.sequence_len}"
+                help = "raise sequence_len, or write excess_length_strategy: split (texts, conversations) or truncate"
+                print(redact(f"warning: {message}; {help}"), file=sys.stderr, flush=True)
+            yield row
 
     def state_dict(self) -> dict[str, Any]:
         return {"number": self.number, "place": list(self.place), "used": self.used}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tunesmith import ConfigError, Plugin, Problem, Settings, hookimpl
-from tunesmith_alpaca.formats import FORMATS, USER_DEFINED, why_invalid
+from tunesmith_alpaca.formats import FORMATS, USER_DEFINED, format_of, why_invalid
 
 if TYPE_CHECKING:
     from tunesmith import DatasetSpec, Example, Row, Run
@@ -81,6 +81,14 @@ def validate(run: Run) -> None:
                 problems += run.config.error((*path, key), why, "write {{ and }} for braces").problems
     if problems:
         raise ConfigError(problems)
+
+
+@hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_alpaca.strategy import row_to_pieces
+
+    options = spec.option(AlpacaDataset)
+    row_to_pieces(row, format_of(spec.type, options), options, train_on_inputs=False)
 
 
 @hookimpl

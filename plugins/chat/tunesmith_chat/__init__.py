@@ -76,18 +76,22 @@ class ChatDataset(Settings):
     """Column with the rejected answer, for methods that train on pairs."""
     field_completion: str = "completion"
     """Column with the answer, for methods that train on labeled answers."""
+    turn_markers: dict[str, str] = {"user": "\n\nHuman:", "assistant": "\n\nAssistant:"}
+    """Role -> text before its turns (type: chat_template.dialogue). The first turn needs no line ends before it."""
     field_label: str = "label"
     """Column with the label of the answer: true if it is good, false if not."""
 
 
+DIALOGUE = "chat_template.dialogue"
+"""The type of entries whose columns are dialogues in one text, with a marker before each turn."""
 PAIRS = ("chat_template.default", "chat_template.argilla_chat")
 plugin = Plugin(
     settings=ChatSettings,
     strategies={
-        "conversation": ("chat_template", "chat_template.default", "llama2_chat", "pygmalion", "metharme"),
-        "pair": ("chat_template", *PAIRS, "chat_template.argilla", "bradley_terry.chat_template"),
-        "labelled": ("chat_template", *PAIRS),
-        "prompt": ("chat_template", "chat_template.default"),
+        "conversation": ("chat_template", "chat_template.default", DIALOGUE, "llama2_chat", "pygmalion", "metharme"),
+        "pair": ("chat_template", *PAIRS, DIALOGUE, "chat_template.argilla", "bradley_terry.chat_template"),
+        "labelled": ("chat_template", *PAIRS, DIALOGUE),
+        "prompt": ("chat_template", "chat_template.default", DIALOGUE),
     },
     dataset_settings=ChatDataset,
 )
@@ -116,6 +120,13 @@ def load_tokenizer(run: Run) -> Generator[None, Any, Any]:
     tokenizer = yield
     prepare(run, tokenizer)
     return tokenizer
+
+
+@hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_chat.strategy import check
+
+    check(run, spec, row)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith import ConfigError, DatasetSpec, ModelError, Problem
 from tunesmith.spelling import nearest
-from tunesmith_chat import ChatDataset, ChatSettings
+from tunesmith_chat import DIALOGUE, ChatDataset, ChatSettings
 from tunesmith_chat.formats import FORMATS
 from tunesmith_chat.roles import BUILT_IN, REASONING_NAMES, role_names
 from tunesmith_chat.sources import DEFAULT, FALLBACK, JINJA, fallback_name, known, name_of
@@ -77,6 +77,8 @@ def _unused_keys(spec: DatasetSpec) -> set[str]:
     unused = _ANY_COLUMN - _COLUMNS.get(spec.row_kind, set())
     if spec.row_kind != "conversation":
         unused |= _TRAINING
+    if spec.type != DIALOGUE:
+        unused |= {"turn_markers"}
     if spec.type.startswith("bradley_terry."):
         unused |= {"field_messages"}
     return unused
@@ -126,6 +128,15 @@ def _properties(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
     problems: list[Problem] = []
     sources = {"role": "role", "content": "content"} | entry.message_property_mappings
     owners = {source: f"message_property_mappings.{target}" for target, source in sources.items()}
+    if unknown := sorted(role for role in entry.turn_markers if role not in {*BUILT_IN, *entry.roles}):
+        problems += run.config.error(
+            (*path, "turn_markers", unknown[0]), "is an unknown role", "add it to roles:"
+        ).problems
+    if not entry.turn_markers or not all(marker.strip() for marker in entry.turn_markers.values()):
+        help = 'write {user: "\\n\\nHuman:", assistant: "\\n\\nAssistant:"}'
+        problems += run.config.error(
+            (*path, "turn_markers"), "needs a text before the turns of each role", help
+        ).problems
     for key in ("field_thinking", "message_field_training", "message_field_training_detail"):
         name = getattr(entry, key)
         if name is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith import Row
 from tunesmith.files.unread import note_properties
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Format(NamedTuple):
-    """The function that turns a row into pieces of text, and the keys of an entry that the format reads."""
+    """The function that turns a tokenizer's BOS token and a row into pieces of text, and the keys that it reads."""
 
-    pieces: Callable[[Any, Row, ChatDataset], list[Piece]]
+    pieces: Callable[[str, Row, ChatDataset], list[Piece]]
     keys: frozenset[str]
 
 
@@ -48,7 +48,7 @@ def _turns(row: Row, options: ChatDataset, name: str, text: str, roles: Mapping[
     return turns
 
 
-def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
+def llama2_chat(bos: str, row: Row, options: ChatDataset) -> list[Piece]:
     """Return the pieces of a row for `llama2_chat`.
 
     Each pair of a user and an assistant turn is a text of its own, with the user turn between [INST] and [/INST]. The
@@ -68,7 +68,7 @@ def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
         raise row.error(_column(options), "must be alternating turns of human and gpt, with gpt last")
     pieces = []
     for number, ((_, question), (_, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
-        begin = (tokenizer.bos_token or "") if number else ""
+        begin = bos if number else ""
         pieces.append(Piece(f"{begin}[INST] {system}{question.strip()} [/INST]", 0.0, "role user"))
         pieces.append(Piece(f" {answer.strip()} ", 1.0, f"assistant turn {number + 1}"))
         pieces.append(Piece.end())
@@ -76,7 +76,7 @@ def llama2_chat(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
     return pieces
 
 
-def pygmalion(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
+def pygmalion(bos: str, row: Row, options: ChatDataset) -> list[Piece]:
     """Return the pieces of a row for `pygmalion`: turns after their marks, of which those of the model are trained."""
     from tunesmith import Piece
 
@@ -96,7 +96,7 @@ def pygmalion(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
     return pieces
 
 
-def metharme(tokenizer: Any, row: Row, options: ChatDataset) -> list[Piece]:
+def metharme(bos: str, row: Row, options: ChatDataset) -> list[Piece]:
     """Return the pieces of a row for `metharme`: a prompt and its generation, which is trained."""
     from tunesmith import Piece
 

@@ -99,7 +99,9 @@ class _AnswerReader:
             if prompt is None:
                 names, columns = " or ".join(self.prompts), ", ".join(map(str, row))
                 raise row.error(
-                    column, f"has only the answer, and there is no column with the prompt ({names}); found: {columns}"
+                    column,
+                    f"has only the answer, and there is no column with the prompt ({names}); found: {columns}",
+                    "if the text is a dialogue with a marker before each turn, write type: chat_template.dialogue",
                 )
             if prompt[1][-1]["role"] == "assistant":
                 help = "set field_messages: to the column with the messages before the answer"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith import DataError, Example, Row, Segment, tokenized
-from tunesmith_chat import ChatDataset, ChatSettings
+from tunesmith_chat import DIALOGUE, ChatDataset, ChatSettings
 from tunesmith_chat.branches import branched
 from tunesmith_chat.conversation import Conversation, Reader
+from tunesmith_chat.dialogues import with_messages
 from tunesmith_chat.entry_templates import EntryTemplates
 from tunesmith_chat.formats import FORMATS
 from tunesmith_chat.renderer import Renderer
@@ -34,12 +35,30 @@ def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterat
     options = spec.option(ChatDataset)
     if spec.type in FORMATS:
         format = FORMATS[spec.type]
-        return tokenized(run.tokenizer, (format.pieces(run.tokenizer, row, options) for row in rows))
+        bos = getattr(run.tokenizer, "bos_token", None) or ""
+        return tokenized(run.tokenizer, (format.pieces(bos, row, options) for row in rows))
     check_fast(run.tokenizer)
+    if spec.type == DIALOGUE:
+        rows = (with_messages(row, spec.row_kind, options) for row in rows)
     reader = Reader(options, run.settings(ChatSettings).default_system_message)
     if spec.row_kind == "conversation":
         return _conversations(run, spec, reader, rows)
     return _prompts_and_answers(run, spec, reader, rows)
+
+
+def check(run: Run, spec: DatasetSpec, row: Row) -> None:
+    """Raise DataError for a row that can't be read, without a tokenizer or template."""
+    options = spec.option(ChatDataset)
+    if spec.type in FORMATS:
+        FORMATS[spec.type].pieces("", row, options)
+        return
+    row = with_messages(row, spec.row_kind, options) if spec.type == DIALOGUE else row
+    reader = Reader(options, run.settings(ChatSettings).default_system_message)
+    if spec.row_kind == "conversation":
+        read_safely(reader.read, row, reader.field)
+    else:
+        row_reader = _READERS[spec.row_kind](reader, spec.type)
+        read_safely(row_reader.read, row, row_reader.field)
 
 
 def _conversations(run: Run, spec: DatasetSpec, reader: Reader, rows: Iterable[Row]) -> Iterator[Example]:

@@ -42,6 +42,11 @@ def validate(run: Run) -> None:
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    row.require(getattr(spec.option(TextDataset), COLUMN_KEY[spec.type]))
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     """Yield an example of each text with the tokenizer's special tokens and one end token. The core cuts long texts."""
     from tunesmith import Piece, tokenized

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import tiny
+from tunesmith.api import start
+from tunesmith.config.load import load_config
 
 Read = Callable[..., Any]
 
@@ -22,7 +23,7 @@ def load(tmp_path: Path) -> Read:
         values = {"base_model": "nobody/nothing", "datasets": [{"path": str(path), "type": "completion", **entry}]}
         config = tmp_path / "run.yaml"
         config.write_text(yaml.safe_dump(values))
-        run = tiny.start(config)
+        run = start(load_config(config), check_rows=False)
         rows = run.hooks.load_rows(run, run.config.datasets[0])
         rows.notes = run.notes
         return rows

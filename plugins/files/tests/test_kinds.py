@@ -20,8 +20,8 @@ from .writers import COMPRESSORS, WRITERS
 ROWS = [{"text": "one, two"}, {"text": 'so "called"'}, {"text": "Grüße 🎉"}, {"text": "a\tb"}, {"text": " end"}]
 PLACES = {
     "a.jsonl": ":1 :2 :3 :4 :5", "a.ndjson": ":1 :2 :3 :4 :5", "a.csv": ":2 :3 :4 :5 :6", "a.tsv": ":2 :3 :4 :5 :6",
-    "a.txt": ":1 :2 :3 :4 :5", "a.md": ":1 :2 :3 :4 :5", "a.json": "[0] [1] [2] [3] [4]",
-    "a.parquet": "[0] [1] [2] [3] [4]", "a.arrow": "[0] [1] [2] [3] [4]", "a.file.arrow": "[0] [1] [2] [3] [4]",
+    "a.txt": ":1 :2 :3 :4 :5", "a.md": ":1 :2 :3 :4 :5", "a.json": "#1 #2 #3 #4 #5",
+    "a.parquet": "#1 #2 #3 #4 #5", "a.arrow": "#1 #2 #3 #4 #5", "a.file.arrow": "#1 #2 #3 #4 #5",
 }  # fmt: skip
 
 

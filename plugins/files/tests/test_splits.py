@@ -126,7 +126,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_saved_datasets_are_read_as_by_the_datasets_library(saved: Path, load: Read) -> None:
     rows = list(load(saved / "one"))
     assert rows == datasets.load_from_disk(saved / "one").to_list() == records(7)
-    assert rows[-1].where == f"{saved}/one/data-00001-of-00002.arrow[2]"
+    assert rows[-1].where == f"{saved}/one/data-00001-of-00002.arrow#3"
     assert texts(load(saved / "one", split="train[5:]")) == ["5", "6"]
     assert texts(load(saved / "dict")) == texts(records(7))
     assert texts(load(saved / "dict", split="test")) == ["3", "1"]

@@ -11,9 +11,11 @@ LIMIT = 64 << 20
 """Limit on the bytes of one row: 64 MiB."""
 
 
-def lines(stream: io.BufferedReader, label: str) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number, counted from 1. Raise DataError for a line longer than LIMIT."""
-    number = 0
+def lines(stream: io.BufferedReader, label: str, number: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield each line with its number, counted from 1. Raise DataError for a line longer than LIMIT.
+
+    number: the number of lines that were read before.
+    """
     while line := stream.readline(LIMIT + 1):
         number += 1
         if len(line) > LIMIT:

@@ -106,6 +106,15 @@ class FileRows:
             total = sum(file.count for file in self.files)
             raise self.split.error(f"{self.split.text} ends after the last of {total:,} rows", "write a shorter slice")
 
+    def first_row(self, number: int = 0) -> Row | None:
+        """Return a row of the slice quickly, for `check`: its row `number`, or one of the file if the slice depends on
+        the total number of rows. Return None for a compressed table, which has to be decompressed as a whole.
+        """
+        if any(file.kind in COUNTS and file.compression for file in self.files):
+            return None
+        start = 0 if self.split.counts else self.bounds[0]
+        return next(islice(self._from(start), number, None), None)
+
     def _from(self, start: int) -> Iterator[Row]:
         """Yield the rows from number `start` on. Earlier files are counted instead of read if their kind allows it."""
         for file in self.files:

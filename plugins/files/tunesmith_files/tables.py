@@ -106,6 +106,6 @@ def _rows(batches: Iterator[Any], label: str, number: int, start: int) -> Iterat
     """Yield the rows of batches from number `start` on. `number` is the number of the first batch's first row."""
     for batch in batches:
         for first in range(max(start - number, 0), batch.num_rows, BATCH):
-            for offset, record in enumerate(batch.slice(first, BATCH).to_pylist(), number + first):
-                yield Row(record, f"{label}[{offset}]", padded=True)
+            for offset, record in enumerate(batch.slice(first, BATCH).to_pylist(), number + first + 1):
+                yield Row(record, f"{label}#{offset}", padded=True)
         number += batch.num_rows

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from tunesmith_hf.hub import check_repository
+from tunesmith_hf.hub import check_repository, downloads, is_cached
 from tunesmith_hf.scan import INDEX
 
 from tests import tiny
@@ -150,7 +151,7 @@ def test_cached_files_suffice_without_a_network(tmp_path: Path, monkeypatch: pyt
     assert [f.status for f in offline.values()] == ["ok", "problem", "problem"]
     assert "HF_HUB_OFFLINE is set" in offline["part"].detail
     assert str(offline["nothing"].help).endswith("hf download org/nothing")
-    (tmp_path / "datasets/org___rows").mkdir(parents=True)
+    (tmp_path / "datasets/org___rows/default/0.0.0/abc").mkdir(parents=True)
     assert check_repository("dataset 0", "org/rows", "dataset", None, weights=False).status == "ok"
 
 
@@ -181,3 +182,36 @@ def test_model_tokenizer_and_datasets_on_the_hub_are_checked(tmp_path: Path) -> 
     overrides = ["base_model=org/nothing", "tokenizer_config=org/old", "datasets.0.path=org/gated"]
     findings = findings_for(path, *overrides)
     assert [findings[name].status for name in ("base_model", "tokenizer_config", "dataset 0")] == ["problem"] * 3
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX, "consolidated.safetensors"),
+            2,
+        ),
+        (("weights-00001-of-00002.safetensors", "weights-00002-of-00002.safetensors", INDEX), 2),
+        (("a.safetensors", "b.safetensors", INDEX), 2),
+        (("model.safetensors", "model.fp16.safetensors", "onnx/model.safetensors"), 1),
+    ],
+)
+def test_download_size_counts_the_texts_and_the_weights_that_are_read(names: tuple[str, ...], expected: int) -> None:
+    files = [SimpleNamespace(rfilename=name) for name in (*names, "config.json", "tokenizer.model", "x.bin")]
+    chosen = [file.rfilename for file in downloads(files, weights=True)]
+    assert sum(name.endswith(".safetensors") for name in chosen) == expected
+    assert {"config.json", "tokenizer.model"} <= set(chosen) and "x.bin" not in chosen
+
+
+def test_a_dataset_is_cached_only_in_its_revision_and_subset(tmp_path: Path) -> None:
+    commit = "a" * 40
+    (tmp_path / "datasets" / "org___my_rows" / "easy-0123" / "0.0.0" / commit).mkdir(parents=True)
+    reference = tmp_path / "hub" / "datasets--org--MyRows" / "refs" / "v1"
+    reference.parent.mkdir(parents=True)
+    reference.write_text(commit)
+
+    def cached(revision: str | None = None, subset: str | None = None) -> bool:
+        return is_cached("org/MyRows", "dataset", revision, weights=False, subset=subset)
+
+    assert cached() and cached(commit) and cached("v1", "easy")
+    assert not cached("b" * 40) and not cached("v2") and not cached(subset="hard")

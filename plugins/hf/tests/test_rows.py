@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from importlib import machinery, util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tunesmith_hf import rows
+from tunesmith_hf.rows import HubRows
 
 from tests import tiny
-from tunesmith import ConfigError, EnvironmentProblem
+from tunesmith import ConfigError, EnvironmentProblem, SafetyError
 
 ENTRY = {"path": "nobody/rows", "type": "completion"}
 
@@ -60,7 +62,33 @@ def test_missing_network_is_one_error_with_the_reason(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     run = started(tmp_path)
-    for offline, help in ((False, "check the path, the name and the network"), (True, "HF_HUB_OFFLINE is set")):
+    cases = (
+        (False, "the hub at .* can't be reached", "check the network"),
+        (True, "Couldn't", "HF_HUB_OFFLINE is set"),
+    )
+    for offline, message, help in cases:
         monkeypatch.setattr(rows.constants, "HF_HUB_OFFLINE", offline)
-        with pytest.raises(EnvironmentProblem, match=rf"nobody/rows: Couldn't reach the hub\n(.|\n)*{help}"):
+        with pytest.raises(EnvironmentProblem, match=rf"nobody/rows: {message}(.|\n)*{help}"):
             list(run.hooks.load_rows(run, run.config.datasets[0]))
+
+
+class ConnectError(Exception):
+    """As that of an HTTP library."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ConnectError("[Errno -2] Name or service not known"), EnvironmentProblem, "can't be reached"),
+        (ValueError("no such split in org/scripts"), EnvironmentProblem, "no such split"),
+        (RuntimeError("Dataset scripts are no longer supported, but found x.py"), SafetyError, "no longer supported"),
+    ],
+)
+def test_errors_of_the_hub_are_told_apart(
+    error: Exception, kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset whose name contains "script" is not taken for one with a script."""
+    monkeypatch.setattr(rows.constants, "HF_HUB_OFFLINE", False)
+    settings = SimpleNamespace(path="org/scripts", revision=None)
+    raised = HubRows(SimpleNamespace(settings=settings, where="run.yaml:3:5"))._explain(error)  # type: ignore[arg-type]
+    assert type(raised) is kind and words in str(raised) and "Errno" not in str(raised)

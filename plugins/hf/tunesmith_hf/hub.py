@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from tunesmith.files.paths import HUB, is_hub_id
 from tunesmith.finding import size
 from tunesmith_hf import HFSettings
 from tunesmith_hf.files import PICKLES, specs_of
-from tunesmith_hf.scan import named_weights
-from tunesmith_hf.source import is_base, revision_of, where_key
+from tunesmith_hf.scan import INDEX, named_weights
+from tunesmith_hf.source import TEXTS, is_base, revision_of, where_key
 
 SECONDS = 5
 """Time limit for an answer of the hub."""
@@ -49,7 +51,8 @@ def findings(run: Run, settings: HFSettings) -> Iterator[Finding]:
     for spec in run.config.entries:
         if spec.source == HUB:
             entry = spec.settings
-            yield check_repository(f"dataset {spec.index}", entry.path, "dataset", entry.revision, weights=False)
+            what = f"dataset {spec.index}"
+            yield check_repository(what, entry.path, "dataset", entry.revision, weights=False, subset=entry.name)
 
 
 def local_model(key: str, path: Path, weights: bool) -> Iterator[Finding]:
@@ -69,9 +72,14 @@ def is_complete(path: Path) -> bool:
     return bool(weight_files(path)) and all((path / name).is_file() for name in named_weights(path, str(path)))
 
 
-def check_repository(what: str, name: str, kind: str, revision: str | None, weights: bool) -> Finding:
-    """Return a finding about one hub id. With `weights`, the repository must have safetensors weights."""
-    in_cache = is_cached(name, kind, revision, weights)
+def check_repository(
+    what: str, name: str, kind: str, revision: str | None, weights: bool, subset: str | None = None
+) -> Finding:
+    """Return a finding about one hub id. With `weights`, the repository must have safetensors weights.
+
+    subset: the subset (configuration) of a dataset.
+    """
+    in_cache = is_cached(name, kind, revision, weights, subset)
     try:
         return query_hub(what, name, kind, revision, weights, in_cache)
     except OfflineModeIsEnabled:
@@ -105,8 +113,8 @@ def query_hub(what: str, name: str, kind: str, revision: str | None, weights: bo
         return Finding(what, "problem", f"{name}: no .safetensors weights", exit_code=_exit_code(kind))
     if in_cache:
         return Finding(what, "ok", f"{description}; in the cache")
-    downloads = [file for file in tensors if "/" not in file.rfilename and file.rfilename.startswith("model")]
-    needed = sum(file.size or 0 for file in (info.siblings if kind == "dataset" else downloads if weights else []))
+    files = info.siblings if kind == "dataset" else downloads(info.siblings, weights)
+    needed = sum(file.size or 0 for file in files)
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     if needed > free:
@@ -114,6 +122,24 @@ def query_hub(what: str, name: str, kind: str, revision: str | None, weights: bo
         message = f"{name}: {size(needed)} to download, but {cache} has {size(free)} free"
         return Finding(what, "problem", message, help, EnvironmentProblem.exit_code)
     return Finding(what, "ok", f"{description}; {size(needed)} to download")
+
+
+def downloads(files: list[Any], weights: bool) -> list[Any]:
+    """Return the files of a model that a run downloads: texts, and with `weights` the model's shards, or its one file.
+
+    The shards are those that the index lists, whose content is unknown here. By custom their names end with their
+    number; a repository may have the same weights under other names too.
+    """
+    here = [file for file in files if "/" not in file.rfilename]
+    chosen = [file for file in here if any(fnmatch(file.rfilename, pattern) for pattern in TEXTS)]
+    if not weights:
+        return chosen
+    tensors = [file for file in here if file.rfilename.endswith(".safetensors")]
+    if any(file.rfilename == INDEX for file in here):
+        numbered = [file for file in tensors if re.search(r"-\d+-of-\d+\.safetensors$", file.rfilename)]
+        named = [file for file in numbered if file.rfilename.startswith("model")]
+        return chosen + (named or numbered or tensors)
+    return chosen + [file for file in tensors if file.rfilename == "model.safetensors"]
 
 
 def explain_refusal(
@@ -141,15 +167,37 @@ def explain_refusal(
     return Finding(what, "problem", f"{name}: {why}", help, _exit_code(kind))
 
 
-def is_cached(name: str, kind: str, revision: str | None, weights: bool) -> bool:
+def is_cached(name: str, kind: str, revision: str | None, weights: bool, subset: str | None = None) -> bool:
     """Return True if all needed files are in the cache."""
     if kind == "dataset":
-        prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
-        return (prepared / name.replace("/", "___")).is_dir()
+        return is_prepared(name, revision, subset)
     config = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config, str):
         return False
     return not weights or is_complete(Path(config).parent)
+
+
+def is_prepared(name: str, revision: str | None, subset: str | None) -> bool:
+    """Return True if the datasets library has prepared a dataset: in the folder NAME/SUBSET/VERSION/COMMIT.
+
+    It writes the name in lower case with underscores, so names are compared without them.
+    """
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    folders = [path for path in prepared.glob("*") if _plain(path.name) == _plain(name.replace("/", "___"))]
+    commit = revision
+    if revision and not re.fullmatch("[0-9a-f]{40}", revision):
+        reference = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}" / "refs" / revision
+        commit = reference.read_text("utf-8").strip() if reference.is_file() else ""
+    for build in (path for folder in folders for path in folder.glob("*/*/*") if path.is_dir()):
+        own = build.parent.parent.name
+        # A choice of files adds a hash to the name of the subset.
+        if (subset is None or own == subset or own.startswith(f"{subset}-")) and commit in (None, build.name):
+            return True
+    return False
+
+
+def _plain(name: str) -> str:
+    return re.sub("[_-]", "", name).lower()
 
 
 def _exit_code(kind: str) -> int:

@@ -33,6 +33,13 @@ plugin = Plugin(
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_inputoutput.segments import row_to_pieces
+
+    row_to_pieces(row, spec.option(SegmentsDataset).field)
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     """Yield an example of the joined segments of each row. The tokenizer adds no special tokens."""
     from tunesmith import tokenized

@@ -21,6 +21,13 @@ plugin = Plugin(settings=InstructSettings, shared=("train_on_inputs",), strategi
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_instruct.strategy import row_to_pieces
+
+    row_to_pieces(row, FORMATS[spec.type], train_on_inputs=False)
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     from tunesmith_instruct.strategy import rows_to_examples
 

@@ -10,9 +10,10 @@ import pytest
 from tunesmith_lint.linter import Report, lint
 from tunesmith_lint.rules import BY_NAME
 
-from plugins.lint.tests.planted import BAD, CHATS, GOOD, TEXTS, Planted, chat, config
+from plugins.lint.tests.planted import BAD, CHATS, GOOD, LONG, PAIRS, TEXTS, Planted, chat, config
 from tests import tiny
 from tunesmith import load_config, start
+from tunesmith.files.turns import UNUSUAL
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lint_rows(folder: Path, model: Path, planted: Planted, off: tuple[str, ...] = (), **keys: Any) -> Report:
     overrides = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
-    return lint(start(load_config(config(folder, model, planted), overrides)), off)
+    return lint(start(load_config(config(folder, model, planted), overrides), check_rows=False), off)
 
 
 def names(report: Report) -> list[str]:
@@ -52,7 +53,32 @@ def test_a_planted_fault_is_found_by_its_rule_only_and_off_disables_it(name: str
 
 
 def test_every_rule_has_a_planted_fault() -> None:
-    assert BAD.keys() | {"unknown-token", "too-many-refused"} == BY_NAME.keys()
+    assert BAD.keys() | {"unknown-token", "too-many-refused", "duplicate-key"} == BY_NAME.keys()
+
+
+def test_a_key_that_stands_twice_in_a_message_is_found(tmp_path: Path, model: Path) -> None:
+    path = config(tmp_path, model, Planted(CHATS, []))
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write(
+            json.dumps(chat("Why?", "So.")).replace('"content": "So."', '"content": "No.", "content": "So."') + "\n"
+        )
+    [fault] = lint(start(load_config(path))).faults
+    assert (fault.name, fault.first) == ("duplicate-key", [f"{tmp_path / 'data.jsonl'}:{len(CHATS) + 1}"])
+
+
+@pytest.mark.parametrize("roles", [("human", "gpt"), ("user", "assistant")])
+def test_usual_turns_are_not_reported(roles: tuple[str, str], tmp_path: Path, model: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    rows = [{"messages": [{"role": roles[0], "content": "Why?"}, call, {"role": "tool", "content": "7"},
+                          {"role": "tool", "content": "8"}, {"role": roles[1], "content": "So."}]}]  # fmt: skip
+    report = lint_rows(tmp_path, model, Planted([*CHATS, *rows], []))
+    assert not [name for name in names(report) if name in UNUSUAL]
+
+
+def test_a_pair_that_differs_behind_the_cut_only_is_found(tmp_path: Path, model: Path) -> None:
+    pair = {"prompt": "Why?", "chosen": f"{LONG} Yes.", "rejected": f"{LONG} No."}
+    planted = Planted(PAIRS, [pair], "passthrough.default", "pair", keys={"excess_length_strategy": "truncate"})
+    assert names(lint_rows(tmp_path, model, planted)) == ["chosen-is-rejected", "answer-cut"]
 
 
 def test_an_unknown_token_in_trained_text_is_found(tmp_path: Path) -> None:

@@ -110,15 +110,14 @@ class Entry:
                 self.refuse(outcome)
                 continue
             row, example = outcome
-            core = self.run.core
+            prepare = engine("data.prepare")
             try:
-                limit, strategy = core.sequence_len, core.excess_length_strategy
-                pieces, decision = engine("data.prepare").fit(example, limit, strategy, row.where)
+                limit, strategy = self.run.core.sequence_len, prepare.excess_strategy(self.run, self.spec)
+                pieces, decision = prepare.fit(example, limit, strategy, row.where)
             except DataError as error:
                 self.refuse(error.problems[0])
                 continue
-            remaining = sum(piece.trained_tokens for piece in pieces)
-            view = RowView(self.spec, self.vocabulary, row, example, decision, remaining)
+            view = RowView(self.spec, self.vocabulary, row, example, decision, pieces)
             self.tally.add(view)
             for text in row.notices:
                 rule = BY_NAME["not-read"]
@@ -127,7 +126,7 @@ class Entry:
             for rule in rules:
                 if rule.row and rule.row(view):
                     self.fault(rule, self.row_faults).add(row.where)
-            if remaining or (pieces and not view.completions):
+            if view.remaining or (pieces and not view.completions):
                 ledger.add(number, self.spec.group == "test_datasets", row.where, example)
 
     def refuse(self, problem: Problem) -> None:

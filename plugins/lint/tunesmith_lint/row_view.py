@@ -9,25 +9,33 @@ from typing import Any
 import numpy as np
 
 from tunesmith import DatasetSpec, Example, Row, Segment
+from tunesmith.files.turns import Turns
 from tunesmith_lint.vocabulary import Vocabulary, strings
 
 ROLES = ("role", "from")
 CONTENTS = ("content", "value")
 """Default names for the speaker and the text of a message. message_property_mappings of an entry overrides them."""
+PROPERTIES = {
+    *ROLES, *CONTENTS, "name", "weight", "train", "loss", "tool_calls", "tool_call_id", "function_call", "thinking",
+    "reasoning", "reasoning_content", "refusal", "audio", "id",
+}  # fmt: skip
+"""Properties of messages in the formats in use."""
 
 
 class RowView:
     """A row, its example, and what the engine does with the example.
 
-    outcome: None, too_long, truncated or split. remaining: the number of trained tokens after the engine has dropped,
-    truncated or split the example.
+    outcome: None, too_long, truncated or split. pieces: what is left of the example after the engine has dropped,
+    truncated or split it.
     """
 
     def __init__(
-        self, spec: DatasetSpec, vocabulary: Vocabulary, row: Row, example: Example, outcome: str | None, remaining: int
-    ):
+        self, spec: DatasetSpec, vocabulary: Vocabulary, row: Row, example: Example, outcome: str | None,
+        pieces: Sequence[Example],
+    ):  # fmt: skip
         self.spec, self.vocabulary, self.row, self.example = spec, vocabulary, row, example
-        self.outcome, self.remaining = outcome, remaining
+        self.outcome, self.pieces = outcome, pieces
+        self.remaining = sum(piece.trained_tokens for piece in pieces)
         self.kind = spec.row_kind
         self.completions: Sequence[Segment] = example.segments[1:]
         self.trained = [s.tokens[s.weights != 0] for s in self.completions]  # [trained tokens] of each completion
@@ -44,6 +52,11 @@ class RowView:
 
     def _is_empty(self, tokens: Any) -> bool:
         return all(token in self.vocabulary.ends or self.vocabulary.is_blank(token) for token in tokens.tolist())
+
+    @functools.cached_property
+    def unusual(self) -> set[str]:
+        """The unusual turns of a conversation, as names of turns.UNUSUAL."""
+        return Turns(self.spec.options).unusual(self.row) if self.kind == "conversation" else set()
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield the messages in all columns of the row that contain a list of messages."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from tunesmith_lint.row_view import RowView
 from tunesmith_lint.tally import Tally
 
@@ -59,10 +61,18 @@ def answer_cut(view: RowView) -> bool:
 
 
 def chosen_is_rejected(view: RowView) -> bool:
-    if view.kind != "pair" or len(view.completions) != 2:
-        return False
-    chosen, rejected = (segment.tokens for segment in view.completions)
-    return len(chosen) == len(rejected) and bool((chosen == rejected).all())
+    """Return True if both answers have the same tokens, also if they differ only behind the cut of `truncate`."""
+    examples = [view.example, *view.pieces] if view.kind == "pair" and len(view.completions) == 2 else []
+    return any(np.array_equal(*(segment.tokens for segment in example.segments[1:])) for example in examples)
+
+
+def has_turns(name: str) -> Callable[[RowView], bool]:
+    """Return the function that detects an unusual turn, a name of turns.UNUSUAL."""
+    return lambda view: name in view.unusual
+
+
+def duplicate_key(view: RowView) -> bool:
+    return bool(view.row.repeated)
 
 
 def empty_answer(view: RowView) -> bool:
@@ -158,7 +168,7 @@ RULES = (
     Rule(
         "chosen-is-rejected",
         "error",
-        "chosen and rejected have the same tokens: there is no preference to learn",
+        "chosen and rejected have the same tokens within sequence_len: there is no preference to learn",
         chosen_is_rejected,
     ),
     Rule(
@@ -171,6 +181,36 @@ RULES = (
         "not-read",
         "warning",
         "the run does not use this part of the row: name it in the entry, choose a type that reads it, or remove it",
+    ),
+    Rule(
+        "answers-in-a-row",
+        "warning",
+        "two turns of the assistant follow each other: the second answers nothing; join them, or write what it answers",
+        has_turns("answers-in-a-row"),
+    ),
+    Rule(
+        "begins-with-answer",
+        "warning",
+        "the conversation begins with the assistant, so an answer to nothing is trained: write the user's turn first",
+        has_turns("begins-with-answer"),
+    ),
+    Rule(
+        "ends-unanswered",
+        "warning",
+        "the conversation ends with the user: the turn trains nothing; remove it, or write the answer",
+        has_turns("ends-unanswered"),
+    ),
+    Rule(
+        "tool-without-call",
+        "warning",
+        "a tool returns a result, but no turn before it calls a tool: write the call as tool_calls of the assistant",
+        has_turns("tool-without-call"),
+    ),
+    Rule(
+        "duplicate-key",
+        "warning",
+        "a JSON object has one key twice, and only the last value is read: remove or rename one of them",
+        duplicate_key,
     ),
     Rule("empty-turn", "warning", "a message of the conversation is empty", empty_turn),
     Rule(

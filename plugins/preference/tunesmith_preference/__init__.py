@@ -55,6 +55,13 @@ def validate(run: Run) -> None:
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_preference.rows import Reader
+
+    Reader(spec.row_kind, spec.type, spec.option(PreferenceDataset)).read(row)
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     from tunesmith_preference.strategy import rows_to_examples
 

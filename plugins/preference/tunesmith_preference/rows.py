@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tunesmith import Row
 from tunesmith_preference import PreferenceDataset
 from tunesmith_preference.checks import NAMES
+from tunesmith_preference.common import split_common
 from tunesmith_preference.formats import FORMATS, Format, Markup
 from tunesmith_preference.messages import Turn, conversation
 from tunesmith_preference.sides import check_sides
@@ -32,6 +33,8 @@ class Reader:
         self.columns: dict[str, str] = {}
         """Part of a row -> its column."""
         self.unread: list[str] = []
+        self.common = False
+        """The rows have no prompt: the common beginning of both answers is the prompt."""
         self.templates: dict[str, Template] = {}
         if self.format.markup is None:
             parts = ("prompt", *self.format.answers)
@@ -49,8 +52,11 @@ class Reader:
             history, answers = self._messages(row)
         else:
             answers = [self._answer(row, column) for column in columns]
+        prompt: str | None = None
+        if self.common:
+            prompt, answers = split_common(row, columns, answers)
         check_sides(row, columns, answers)
-        prompt = self._prompt(row, history)
+        prompt = self._prompt(row, history, prompt)
         if self.templates:
             parts = zip(self.format.answers, answers, strict=True)
             answers = [self.templates[part].fill(**{part: answer}) for part, answer in parts]
@@ -68,6 +74,16 @@ class Reader:
             setting = getattr(self.options, f"field_{part}", None)
             names = (setting,) if setting else names
             column = next((name for name in names if name in row), None)
+            if part == "prompt" and column is None and not setting and self._has_only_answers(row):
+                self.common = self.format.markup is None
+                if self.common:
+                    continue
+                help = "for texts with a marker before each turn, write type: chat_template.dialogue; "
+                help += "type: passthrough takes the common beginning of both answers as the prompt"
+                columns = ", ".join(map(str, row))
+                if len(names) == 1:
+                    raise row.error(names[0], f"no such column; found: {columns}", help)
+                raise row.error(part, f"no column {', '.join(names[:-1])} or {names[-1]}; the row has: {columns}", help)
             if column is None and len(names) > 1:
                 columns = ", ".join(map(str, row)) or "none"
                 raise row.error(part, f"no column {', '.join(names[:-1])} or {names[-1]}; the row has: {columns}")
@@ -80,6 +96,13 @@ class Reader:
         elif "margin" in row:
             self.columns["margin"] = "margin"
         self.unread = [str(name) for name in row if name not in self.columns.values()]
+
+    def _has_only_answers(self, row: Row) -> bool:
+        """Return True for a pair of texts without another text that may be the prompt under a name of its own."""
+        answers = [name for names in self.format.answers.values() for name in names]
+        others = [name for name in row if name not in (*answers, "system", "margin", self.options.field_system)]
+        pair = len(self.format.answers) == 2 and not self.labelled
+        return pair and not any(isinstance(row[name], str | list) for name in others)
 
     def _system_column(self, row: Row) -> str | None:
         """Return the column with the system prompt, or None if none is read."""
@@ -100,12 +123,16 @@ class Reader:
         text: str = row.require(column)
         return text
 
-    def _prompt(self, row: Row, history: list[Turn]) -> str:
-        """Return the text before the answer. `history` has the messages before it, if the format reads messages."""
+    def _prompt(self, row: Row, history: list[Turn], common: str | None) -> str:
+        """Return the text before the answer. `history` has the messages before it, if the format reads messages.
+
+        common: the prompt of a row without a column for it.
+        """
         system = self._system(row)
         markup = self.format.markup
         if markup is None:
-            return self.templates["prompt"].fill(prompt=row.require(self.columns["prompt"]), system=system)
+            text = row.require(self.columns["prompt"]) if common is None else common
+            return self.templates["prompt"].fill(prompt=text, system=system)
         turns = [("user", row.require(self.columns["prompt"]))] if self.format.prompt else history
         if system or (markup.system is not None):
             turns = [("system", system or markup.system or ""), *turns]

@@ -62,6 +62,7 @@ class _Tally:
     def add(self, texts: Texts, reader: Reader) -> None:
         if not self.rows:
             columns = ", ".join(f"{part}: {column}" for part, column in reader.columns.items())
+            columns += "; prompt: the common beginning of both, cut back to a turn or a word" if reader.common else ""
             unread = f"; not read: {', '.join(reader.unread)}" if reader.unread else ""
             self.run.note(f"{self.entry} columns", columns + unread)
         self.rows += 1

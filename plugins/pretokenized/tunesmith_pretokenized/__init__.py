@@ -15,6 +15,13 @@ plugin = Plugin(strategies={"conversation": TYPES, "text": TYPES})
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_pretokenized.tokens import row_to_example
+
+    row_to_example(row, vocabulary=1 << 31)  # its size is known with the tokenizer
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     from tunesmith_pretokenized.tokens import row_to_example
 

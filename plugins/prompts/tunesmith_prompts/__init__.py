@@ -22,6 +22,15 @@ plugin = Plugin(strategies={"prompt": ("prompt",)}, dataset_settings=PromptDatas
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_prompts.strategy import fields_of
+
+    column = spec.option(PromptDataset).field_prompt
+    row.require(column)
+    fields_of(row, column)
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     from tunesmith_prompts.strategy import rows_to_examples
 

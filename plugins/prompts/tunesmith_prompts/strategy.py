@@ -20,8 +20,13 @@ def rows_to_examples(tokenizer: Any, rows: Iterable[Row], column: str) -> Iterat
     for row, example in zip(again, tokenized(tokenizer, prompts), strict=True):
         if not example.segments[0].tokens.size:
             raise row.error(column, "has no tokens, so nothing can be generated")
-        example.fields = {name: _json(row, name) for name in row if name != column}
+        example.fields = fields_of(row, column)
         yield example
+
+
+def fields_of(row: Row, column: str) -> dict[str, Any]:
+    """Return the columns other than the prompt. Raise DataError for one that is not a JSON value."""
+    return {name: _json(row, name) for name in row if name != column}
 
 
 def _json(row: Row, name: str) -> Any:

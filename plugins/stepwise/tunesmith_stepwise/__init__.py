@@ -28,6 +28,13 @@ plugin = Plugin(strategies={"stepwise": ("stepwise_supervised",)}, dataset_setti
 
 
 @hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_stepwise.steps import read
+
+    read(row)
+
+
+@hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     from tunesmith_stepwise.steps import rows_to_examples
 

@@ -20,12 +20,29 @@ def load_rows(run: Run, spec: DatasetSpec) -> Iterable[Row]:
 
     When: while data is prepared, and again when a streamed dataset resumes. Each Row has its place (`row.where`,
     "file:line"). Prepared data is kept only if the iterable has an attribute `fingerprint`: a JSON value that changes
-    with the content. Answers: keyed by the kind of place that `path:` names, as declared in `Plugin.sources`.
+    with the content. `check` reads the first row of a local file; if that may take long, such as for a slice that has
+    to be counted, the iterable has a method `first_row(number)` that returns that row, another one, or None.
+    Answers: keyed by the kind of place that `path:` names, as declared in `Plugin.sources`.
 
     Example:
         @hookimpl
         def load_rows(run, spec):
             return Lines(spec.path)  # its __iter__ yields Row(record, where=f"{spec.path}:{n}")
+    """
+
+
+@spec("keyed")
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    """Raise the error that build_dataset would raise for a row, as far as it is known without a tokenizer.
+
+    When: in every command with a RUN.YAML, after inspect, for the first row of each local dataset entry. `lint` does
+    not call it, because it reports all such rows. Use neither torch nor the network. Answers: keyed as build_dataset;
+    a strategy without it is not asked.
+
+    Example:
+        @hookimpl
+        def check_row(run, spec, row):
+            row.require(spec.option(MyDataset).field)
     """
 
 

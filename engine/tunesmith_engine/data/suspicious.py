@@ -1,0 +1,91 @@
+"""Count rows that can be trained and may not train what was meant, for the summary. `tunesmith lint` lists them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tunesmith.config.config import DatasetSpec
+from tunesmith.files.row import Row
+from tunesmith.files.turns import UNUSUAL, Turns
+from tunesmith.run import Run
+from tunesmith_engine.batch.examples import Example
+
+REASONS = {
+    **{name: f"conversations: {text}" for name, text in UNUSUAL.items()},
+    "duplicate-key": "rows with an object that has one key twice, of which the last is read",
+    "special-in-text": "rows whose text contains a special token",
+    "empty-answer": "rows with an empty answer",
+}
+"""Reason -> its line in the summary."""
+UNLESS_USUAL = {"special-in-text", *UNUSUAL}
+"""Reasons that apply to most rows on purpose, if to any: texts with markup, or conversations of that shape."""
+SHORT = 4
+"""Tokens of the longest answer that is tested for text: white space and end tokens."""
+
+
+class Suspicions:
+    """Finds the suspicious parts of the rows of an entry, and of their examples."""
+
+    def __init__(self, run: Run, spec: DatasetSpec):
+        self.tokenizer = run.tokenizer
+        self.special_ids = frozenset(getattr(self.tokenizer, "all_special_ids", ()))
+        self.turns = Turns(spec.options) if spec.row_kind == "conversation" else None
+        self.answers = spec.row_kind != "stepwise"
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        texts = {*getattr(self.tokenizer, "all_special_tokens", ()), *(str(token) for token in added if token.special)}
+        ordered = sorted(texts - {""}, key=len, reverse=True)
+        self.special = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def of_row(self, row: Row) -> set[str]:
+        """Return the reasons that the row itself shows."""
+        reasons = self.turns.unusual(row) if self.turns else set()
+        if row.repeated:
+            reasons.add("duplicate-key")
+        if self.special and any(map(self.special.search, strings(row))):
+            reasons.add("special-in-text")
+        return reasons
+
+    def of_example(self, example: Example) -> set[str]:
+        """Return the reasons that the tokens show: an answer that consists of white space and end tokens."""
+        for segment in example.segments[1:] if self.answers else ():
+            trained = segment.tokens[segment.weights != 0]
+            if not 0 < len(trained) <= SHORT:
+                continue
+            ids = [token for token in trained.tolist() if token not in self.special_ids]
+            if not ids or not self.tokenizer.decode(ids).strip():
+                return {"empty-answer"}
+        return set()
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield all strings in a row, at any depth."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            stack += item.values()
+        elif isinstance(item, list | tuple):
+            stack += item
+
+
+def note_trained_on(run: Run, train: Sequence[Example], held: Sequence[Example]) -> None:
+    """Note how many held-out examples are also trained on. Compares hashes, and only examples of equal length."""
+    if not train or not held:
+        return
+    widths = {example.width for example in held}
+    trained = {_hash(example) for example in train if example.width in widths}
+    if number := sum(_hash(example) in trained for example in held):
+        message = f"{number:,} of {len(held):,} are trained on too, so the evaluation measures memory"
+        run.note("evaluation rows", f"{message}; tunesmith lint lists them")
+
+
+def _hash(example: Example) -> bytes:
+    content = hashlib.blake2b(digest_size=16)
+    for segment in example.segments:
+        content.update(segment.tokens.tobytes() + b"|")
+    return content.digest()
