@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from tests import tiny
-from tunesmith import Row, prepare
+from tunesmith import DataError, Row, prepare
 from tunesmith.files.unread import note_unread, watched
 
 HI, YES, NO = (
@@ -157,3 +157,23 @@ def test_asking_for_names_is_no_reading() -> None:
     note_unread(row)
     note_unread(row)
     assert row.notices == ["column 'system' is not read"]
+
+
+@pytest.mark.parametrize("rl", ["dpo", "orpo", "simpo"])
+def test_a_pair_with_an_answer_that_is_masked_is_refused_by_every_method(rl: str, tmp_path: Path, model: Path) -> None:
+    code = """
+from tunesmith import Piece
+def pair(row):
+    return [Piece.prompt("hi"), Piece("yes"), Piece.end(), Piece("no", 0.0, branch=2), Piece.end(0.0, branch=2)]
+"""
+    (tmp_path / "pairs.py").write_text(code, encoding="utf-8")
+    file = tiny.write_rows(tmp_path / "data.jsonl", [PAIR])
+    with pytest.raises(DataError, match=r"data.jsonl:1: .*the rejected answer has no trained token"):
+        notes(tmp_path, model, file, "./pairs.py:pair", rl=rl)
+
+
+def test_a_pair_that_loses_an_answer_when_it_is_cut_is_dropped(tmp_path: Path, model: Path) -> None:
+    rows = [PAIR, {**PAIR, "prompt": "hi " * 300}]
+    file = tiny.write_rows(tmp_path / "data.jsonl", rows)
+    lines = notes(tmp_path, model, file, "chat_template", rl="dpo", excess_length_strategy="truncate")
+    assert [value for key, value in lines.items() if "nothing is trained" in key] == [f"1 of 2, first: {file}:2"]

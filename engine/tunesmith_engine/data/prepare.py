@@ -165,6 +165,10 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
             raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
         example.fields = {**example.fields, **kept}
+        is_pair = spec.row_kind == "pair"
+        if is_pair and example.trained_tokens and (side := untrained_side(example)):
+            help = "drop the row, or fix what masks all tokens of the answer"
+            raise DataError(f"the {side} answer has no trained token", where=where, code="row", help=help)
         pieces, outcome = fit(example, run.core.sequence_len, excess_strategy(run, spec), where)
         # An example of a prompt alone has no trained tokens yet: its completions are generated in a round.
         is_prompt = len(example.segments) == 1
@@ -172,10 +176,11 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             counts.mention(outcome, where)
         if outcome == "too_long":
             continue
-        if not is_prompt and not any(p.trained_tokens for p in pieces):
+        lost = any(map(untrained_side, pieces)) if is_pair else not any(p.trained_tokens for p in pieces)
+        if not is_prompt and lost:
             counts.mention("untrained", where)
             continue
-        if outcome == "truncated" and spec.row_kind == "pair" and has_equal_answers(pieces[0]):
+        if outcome == "truncated" and is_pair and has_equal_answers(pieces[0]):
             counts.mention("equal", where)
             continue
         counts.kept += 1
@@ -234,6 +239,12 @@ def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[E
     # untrained.
     segments = [_cut(s, 0, max(0, limit - s.fork)) for s in example.segments]
     return [Example(segments, example.columns, example.fields, example.inputs)], "truncated"
+
+
+def untrained_side(example: Example) -> str | None:
+    """Return which answer of a pair has no trained token, chosen or rejected; None if both have some."""
+    sides = zip(("chosen", "rejected"), example.segments[1:], strict=False)
+    return next((side for side, answer in sides if not answer.weights.any()), None)
 
 
 def _cut(s: Segment, start: int, end: int) -> Segment:

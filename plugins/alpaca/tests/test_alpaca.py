@@ -136,6 +136,13 @@ def test_a_custom_prompt_is_filled_in_and_braces_in_the_data_are_kept() -> None:
     assert texts(row | {"input": ""}, "user_defined", **own, **system)[0] == "<s>[S{0}] Q {input} {x} A:"
 
 
+def test_an_empty_system_format_writes_no_system_text() -> None:
+    row = {"instruction": "Q", "output": "A", "system": "S"}
+    own = {"format": "{instruction}:", "field_system": "system"}
+    assert texts(row, "user_defined", **own)[0] == "<s>SQ:"
+    assert texts(row, "user_defined", **own, system_format="")[0] == "<s>Q:"
+
+
 @pytest.mark.parametrize(
     ("type", "options", "expected"),
     [
@@ -147,6 +154,12 @@ def test_a_custom_prompt_is_filled_in_and_braces_in_the_data_are_kept() -> None:
         ("user_defined", {"format": "a", "system_format": "{instruction}"}, ["known: {system}"]),
         ("alpaca", {"format": "{instruction}"}, ["('datasets', 0, 'format') has no effect with type: alpaca"]),
         ("user_defined", {"format": "{instruction} {input}", "system_format": "{system}\n"}, []),
+        ("user_defined", {"format": "{instruction}", "system_format": ""}, []),
+        (
+            "user_defined",
+            {"format": "{instruction}", "system_format": "", "field_system": "system"},
+            ["field_system') has no effect: system_format does not have {system}"],
+        ),
     ],
 )
 def test_an_invalid_custom_prompt_is_refused(type: str, options: dict[str, Any], expected: list[str]) -> None:

@@ -79,6 +79,11 @@ def validate(run: Run) -> None:
                 problems += run.config.error((*path, key), message, help).problems
             elif why := why_invalid(template, known):
                 problems += run.config.error((*path, key), why, "write {{ and }} for braces").problems
+        if options.system_format is not None and "{system}" not in options.system_format:
+            for key in sorted(options.model_fields_set & {"field_system", "system_prompt"}):
+                message = "has no effect: system_format does not have {system}"
+                help = 'for example, write system_format: "{system}\\n"'
+                problems += run.config.error((*path, key), message, help).problems
     if problems:
         raise ConfigError(problems)
 

@@ -113,7 +113,8 @@ def format_of(type: str, options: AlpacaDataset) -> Format:
     if type == USER_DEFINED:
         turn = options.format or ""
         no_input = turn if options.no_input_format is None else options.no_input_format
-        form = Format(Style(turn, no_input, options.system_format or "{system}"))
+        system = "{system}" if options.system_format is None else options.system_format
+        form = Format(Style(turn, no_input, system))
     else:
         form = FORMATS[type]
     columns = {part: getattr(options, f"field_{part}") for part in Columns._fields}

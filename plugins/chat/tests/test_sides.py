@@ -323,3 +323,14 @@ def test_real_conversations_are_prompts_up_to_the_last_question(real: Any, make_
     for record, example in zip(records, make_bench(tokenizer=tokenizer, kind="prompt").examples(*records), strict=True):
         expected = tokenizer.apply_chat_template(record["messages"][:-1], add_generation_prompt=True, return_dict=False)
         assert example.segments[0].tokens.tolist() == expected
+
+
+def test_a_prompt_next_to_the_messages_of_a_prompt_row_is_reported_unless_it_is_the_same(make_bench: Any) -> None:
+    from tunesmith_chat import build_dataset
+
+    bench = make_bench(kind="prompt")
+    spec = bench.run.config.entries[0]
+    rows = [Row({"messages": [USER], "prompt": prompt}, f"f:{prompt}") for prompt in ("Hi", "Oh", [USER])]
+    examples = list(build_dataset(bench.run, spec, rows))
+    assert [example.fields["prompt"] for example in examples] == ["Hi", "Oh", [USER]]
+    assert [row.notices for row in rows] == [[], [rows[1].notices[0]], []] and "'prompt'" in rows[1].notices[0]

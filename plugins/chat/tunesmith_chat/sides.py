@@ -38,6 +38,11 @@ def _same(some: list[Message], others: list[Message]) -> bool:
     ]
 
 
+def contains(messages: list[Message], part: list[Message]) -> bool:
+    """Return True if a part follows somewhere in a list of messages."""
+    return any(_same(messages[start : start + len(part)], part) for start in range(len(messages) - len(part) + 1))
+
+
 class RowReader(Protocol):
     """A reader of rows of one kind. field: the column to name in errors that belong to no other column."""
 
@@ -127,7 +132,7 @@ class _AnswerReader:
         for any other prompt that is not a part of the conversation, because it would be lost.
         """
         size = len(prompt)
-        if any(_same(answer[start : start + size], prompt) for start in range(len(answer) - size + 1)):
+        if contains(answer, prompt):
             return answer
         for common in range(min(size, len(answer)), 0, -1):
             if _same(prompt[-common:], answer[:common]):
@@ -237,9 +242,19 @@ class Prompts:
         chat = self._answers.reader.conversation(row, column, self._answers.with_system(row, messages[: last + 1]))
         used = {column, self._answers.reader.field_system, self._answers.reader.field_tools}
         fields = {key: row[key] for key in row if key not in used}
+        if column != PROMPT and isinstance(fields.get(PROMPT), str | list) and not self._has(row, messages):
+            row.notice(f"column {PROMPT!r} is not read as the prompt, because {column} is; rewards get it")
         for key, value in fields.items():
             try:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
                 raise row.error(key, f"can't be passed to rewards: {error}", "columns must be JSON values") from error
         return [chat], {"fields": fields}
+
+    def _has(self, row: Row, messages: list[Message]) -> bool:
+        """Return True if the messages contain those of the column `prompt`."""
+        value = row[PROMPT]
+        prompt = (
+            self._answers.reader.messages(row, PROMPT, value)[0] if isinstance(value, list) else _asked(row, PROMPT)
+        )
+        return contains(messages, prompt)

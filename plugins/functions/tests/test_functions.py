@@ -51,7 +51,9 @@ NOT_CALLABLE = 3
 
 
 def config(folder: Path, function: str, code: str = CODE, **keys: Any) -> Path:
+    folder.mkdir(exist_ok=True)
     (folder / "ownrows.py").write_text(code, encoding="utf-8")
+    (folder / "texts.py").write_text(TEXTS, encoding="utf-8")
     tiny.write_rows(folder / "data.jsonl", ROWS)
     entry = {k: keys.pop(k) for k in ("arguments", "function_sha256") if k in keys}
     return tiny.write_config(
@@ -178,3 +180,51 @@ def test_prepared_data_is_rebuilt_if_the_file_changes(tmp_path: Path) -> None:
     path = config(tmp_path, "./ownrows.py:plain", CODE.replace('+ " "', '+ ": "'), **prepared)
     run: Any = prepare(tiny.start(path))
     assert not run.data.cached and run.tokenizer.decode(run.data.train[0].segments[0].tokens) == "the old stone: "
+
+
+def test_a_prompt_that_is_returned_for_a_text_is_context(tmp_path: Path) -> None:
+    path = config(tmp_path, "./ownrows.py:plain", plugins=[str(tmp_path / "texts.py")], rl="texts")
+    assert shown(path) == EXPECTED["plain"]
+
+
+TEXTS = """
+from tunesmith import Method, Plugin, hookimpl
+plugin = Plugin(answers={"rl": ("texts",)}, method=Method(rows=("text",)))
+@hookimpl
+def compute_loss(run, out, batch):
+    return {}
+"""
+
+
+def test_a_margin_may_be_none_and_a_key_that_is_not_read_is_counted(tmp_path: Path) -> None:
+    code = """
+def choice(row):
+    return {"prompt": row["q"], "chosen": row["a"], "rejected": "no", "margin": None, "system": "Rhyme."}
+"""
+    run = prepare(tiny.start(config(tmp_path, "./ownrows.py:choice", code, rl="dpo")))
+    assert run.data.train[0].columns == {}
+    (note,) = (value for key, value in run.notes.items() if "returns 'system', which pair rows do not have" in key)
+    assert note.startswith("2 of 2 rows")
+
+
+def test_functions_within_if_and_try_and_under_other_statements_are_defined(tmp_path: Path) -> None:
+    code = """
+import sys
+if sys.version_info:
+    def one(row):
+        return {"completion": row["a"]}
+try:
+    import nothing_of_this_name
+except ImportError:
+    def two(row):
+        return {"completion": row["a"]}
+three, other = one, two
+four: object = one
+"""
+    for name in ("one", "two", "three", "four"):
+        assert shown(config(tmp_path / name, f"./ownrows.py:{name}", code))[0] == [(f"a bird{END}", 1)]
+
+
+def test_an_async_function_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one is an async function"):
+        tiny.start(config(tmp_path, "./ownrows.py:one", "async def one(row):\n    return None\n"))

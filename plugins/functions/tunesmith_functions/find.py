@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,13 +49,16 @@ def check(run: Run, spec: DatasetSpec, options: FunctionDataset) -> str:
         raise SafetyError(message, where=run.config.place(place), help=help, code="library-file")
     try:
         source = file.read_bytes()
-        names = set(top_level(ast.parse(source)))
+        module = ast.parse(source)
+        names = set(top_level(module.body))
     except OSError as error:
         help = f"write a path relative to the folder of the YAML, {run.config.base}"
         raise run.config.error(place, f"can't be read: {error}", help) from error
     except (SyntaxError, ValueError) as error:
         raise run.config.error(place, f"{file.name} is not valid Python: {error}") from error
-    if name not in names:
+    if name not in names and any(isinstance(n, ast.AsyncFunctionDef) and n.name == name for n in ast.walk(module)):
+        raise run.config.error(place, f"{name} is an async function, which can't build rows", f"write def {name}(row)")
+    if name not in names and "*" not in names:
         close = nearest(name, names)
         help = f"did you mean {close!r}?" if close else f"it defines: {', '.join(sorted(names)[:8]) or 'nothing'}"
         raise run.config.error(place, f"{file} does not define {name!r}", help)
@@ -74,13 +77,20 @@ def file_and_name(spec: DatasetSpec, base: Path) -> tuple[Path, str]:
     return (base / path).resolve(), name
 
 
-def top_level(module: ast.Module) -> Iterator[str]:
-    """Yield the names that top-level statements of a module define or import."""
-    for node in module.body:
+def top_level(statements: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yield the names that top-level statements of a module define or import, also within if, try and with."""
+    for node in statements:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign):
-            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+            parts = [part for target in node.targets for part in ast.walk(target)]
+            yield from (part.id for part in parts if isinstance(part, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            handlers = [line for handler in getattr(node, "handlers", ()) for line in handler.body]
+            others = [*getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+            yield from top_level([*node.body, *handlers, *others])
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
 

@@ -20,6 +20,14 @@ from typing import Any
 from tunesmith import DataError, Example, Piece, Row
 from tunesmith.files.row import flaw
 
+KEYS = {
+    "conversation": {"prompt", "completion"},
+    "text": {"prompt", "completion"},
+    "pair": {"prompt", "chosen", "rejected", "margin"},
+    "labelled": {"prompt", "completion", "label"},
+}
+"""Row kind -> the keys of a mapping that are read. Those of other kinds are all read or refused."""
+
 
 @dataclass
 class Shaped:
@@ -40,14 +48,18 @@ def shape(value: Any, row: Row, kind: str) -> Shaped:
     if isinstance(value, list | tuple):
         return Shaped([_piece(piece, row) for piece in value])
     if isinstance(value, Mapping):
-        return _of_mapping(Row(value, row.where), kind)
+        return _of_mapping(Row(value, row.where), row, kind)
     help = "return an Example, a mapping of texts, a list of (text, trained), or None"
     raise DataError(f"the function returned {type(value).__name__}", where=row.where, code="row", help=help)
 
 
-def _of_mapping(result: Row, kind: str) -> Shaped:
-    prompt = [Piece.prompt(result.require("prompt"))] if kind != "text" and result.get("prompt") is not None else []
+def _of_mapping(result: Row, row: Row, kind: str) -> Shaped:
+    for key in result.keys() - KEYS.get(kind, result.keys()):
+        row.notice(f"the function returns {key!r}, which {kind} rows do not have")
+    prompt = [Piece.prompt(result.require("prompt"))] if result.get("prompt") is not None else []
     if kind in ("conversation", "text"):
+        if kind == "text":  # a text may be split, so it has no prompt of its own
+            prompt = [piece._replace(branch=1) for piece in prompt]
         return Shaped([*prompt, Piece(result.require("completion"), why="completion"), Piece.end()])
     result.require("prompt")
     if kind == "prompt":
@@ -55,7 +67,7 @@ def _of_mapping(result: Row, kind: str) -> Shaped:
     if kind == "pair":
         chosen, rejected = result.require("chosen"), result.require("rejected")
         pieces = [Piece(chosen, why="chosen"), Piece.end(), Piece(rejected, why="rejected", branch=2)]
-        columns = {"margin": _number(result, "margin")} if "margin" in result else {}
+        columns = {"margin": _number(result, "margin")} if result.get("margin") is not None else {}
         return Shaped([*prompt, *pieces, Piece.end(branch=2)], columns)
     if kind == "labelled":
         label = {"label": float(result.require("label", bool))}

@@ -249,6 +249,15 @@ def test_no_row_ends_in_a_traceback(data: st.DataObject, case: tuple[str, dict[s
         assert example.segments[1].tokens[-1] == BYTES.eos_token_id
 
 
+def test_scores_of_a_table_are_written_without_its_padding() -> None:
+    padded = {**ACR, "scores": {**ACR["scores"], "humor": None}}
+    run: Any = SimpleNamespace(tokenizer=BYTES, settings=lambda model: InstructSettings())
+    spec: Any = SimpleNamespace(type="creative_acr.load_critique")
+    built = [build_dataset(run, spec, [Row(padded, "f[0]", is_table)]) for is_table in (True, False)]
+    answers = [BYTES.decode(next(iter(examples)).segments[1].tokens) for examples in built]
+    assert EVALUATION in answers[0] and "humor: null" in answers[1]
+
+
 def test_static_metadata_is_up_to_date() -> None:
     from tunesmith.plugins.metadata import describe
 

@@ -15,11 +15,6 @@ from tunesmith_lint.vocabulary import Vocabulary, strings
 ROLES = ("role", "from")
 CONTENTS = ("content", "value")
 """Default names for the speaker and the text of a message. message_property_mappings of an entry overrides them."""
-PROPERTIES = {
-    *ROLES, *CONTENTS, "name", "weight", "train", "loss", "tool_calls", "tool_call_id", "function_call", "thinking",
-    "reasoning", "reasoning_content", "refusal", "audio", "id",
-}  # fmt: skip
-"""Properties of messages in the formats in use."""
 
 
 class RowView:

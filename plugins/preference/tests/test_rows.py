@@ -34,6 +34,7 @@ def answers(*entries: Any) -> dict[str, Any]:
 BAD: list[tuple[str, str, dict[str, Any], str]] = [  # kind, type, row, message of the error
     ("pair", "passthrough", without(GOOD, "chosen"), "chosen: no such column; found: prompt, rejected"),
     ("pair", "passthrough", GOOD | {"chosen": None}, "chosen: must be a string, got null"),
+    ("pair", "chatml.ultra", {"prompt": "Oh?"} | LISTS, "chosen: begins with another message than the text of prompt"),
     ("pair", "passthrough", GOOD | {"rejected": 3}, "rejected: must be a string, got int"),
     (
         "pair",
