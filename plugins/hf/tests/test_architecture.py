@@ -23,6 +23,7 @@ from tunesmith.api import prepare
 from tunesmith.files.untrusted import TensorHeader
 
 UP = "model.layers.0.mlp.up_proj.weight"
+LAYERS = ["model.layers.0.a.weight", "model.layers.1.a.weight"]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_more_layers_or_another_width_in_the_config_are_found_by_check(folder: P
 
 
 def test_layers_that_the_headers_do_not_place_are_refused_when_the_model_is_loaded(folder: Path) -> None:
-    """The prefix is one that `check` does not know, so it sees the layers only when transformers has built the model."""
+    """`check` can't place them, because this config counts layers twice."""
     change_weights(
         folder,
         lambda w: w | {k.replace("layers.1", "layers.2"): v.clone() for k, v in w.items() if "layers.1" in k},
@@ -183,9 +184,9 @@ def test_headers_of_a_large_model_are_compared_in_milliseconds() -> None:
     [
         (
             {"num_hidden_layers": 1, "num_nextn_predict_layers": 1},
-            ["model.layers.0.a.weight", "model.layers.1.a.weight"],
+            LAYERS,
         ),
-        ({"num_hidden_layers": 4, "num_layers": 2}, ["model.layers.0.a.weight", "model.layers.1.a.weight"]),
+        ({"num_hidden_layers": 4, "num_layers": 2}, LAYERS),
         ({"num_hidden_layers": 1}, ["model.layers.0.a.weight", "visual.blocks.5.a.weight"]),
         ({"text_config": {"num_hidden_layers": 1}, "num_hidden_layers": 9}, ["model.language_model.layers.0.a.weight"]),
     ],

@@ -77,15 +77,13 @@ def _given(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
 
 def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     """Read a model of transformers from a folder; with `random`, only its config."""
-    options = source.options
+    options, where, name = source.options, run.config.place(spec.key), f"{where_key(spec)} {source.name}"
     kind = CLASSES[spec.exports]
     if spec.exports:
         options["num_labels"] = next(iter(spec.heads.values())).labels
     if not source.runs_code:
-        loaded.check_kind(source.folder, f"{where_key(spec)} {source.name}", run.config.place(spec.key))
-    config = loaded.read_config(
-        source.folder, f"{where_key(spec)} {source.name}", run.config.place(spec.key), **options
-    )
+        loaded.check_kind(source.folder, name, where)
+    config = loaded.read_config(source.folder, name, where, **options)
     options.pop("num_labels", None)
     config._attn_implementation = None  # let transformers choose: the file must not name an implementation
     options |= {"dtype": torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32}

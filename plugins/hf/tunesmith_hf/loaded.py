@@ -67,11 +67,9 @@ def unknown_value(folder: str, error: Exception) -> str | None:
         return None
     content = read_json(Path(folder) / "config.json")
     keys = [".".join(path) for path, value in leaves(content) if isinstance(value, str) and value == error.args[0]]
-    return (
-        f"{keys[0]} of config.json is {error.args[0]!r}, which transformers {__version__} does not know"
-        if keys
-        else None
-    )
+    if not keys:
+        return None
+    return f"{keys[0]} of config.json is {error.args[0]!r}, which transformers {__version__} does not know"
 
 
 def check(run: Run, spec: ModelSpec, model: nn.Module, report: dict[str, Any], name: str) -> None:

@@ -26,9 +26,7 @@ def tied(folder: Path, **keys: Any) -> Path:
 @pytest.mark.parametrize("targets", [["lm_head", "q_proj"], ["embed_tokens"], ".*(embed_tokens|q_proj)"])
 def test_an_update_of_one_of_two_tied_modules_is_refused(targets: Any, tmp_path: Path) -> None:
     run = prepare(tiny.start(tied(tmp_path, lora_target_modules=targets)))
-    with pytest.raises(
-        ConfigError, match="shares its weight with .*, so a merged model would apply the update to both"
-    ):
+    with pytest.raises(ConfigError, match=r"shares its weight with .*, so a merged model would"):
         build_policy(run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
 from torch import nn
 
-from tunesmith import Adapter, ModelError, Policy, Run
+from tunesmith import Adapter, ModelError, Policy, Run, write_card
 from tunesmith_lora import LoraSettings, options
 from tunesmith_lora.rows import trainable_rows
 from tunesmith_lora.saved import WEIGHTS
@@ -97,20 +98,18 @@ def check_tied(run: Run, wrapped: Any, settings: LoraSettings, inputs: str, head
     With peft's ensure_weight_tying, which a loaded adapter may have, the update is of both. A module of
     lora_modules_to_save gets a weight of its own, which is noted.
     """
-    model = wrapped.get_base_model()
+    model, config = wrapped.get_base_model(), wrapped.peft_config["default"]
     for name, other in ((inputs, head), (head, inputs)):
         module, word = model.get_submodule(name), name.rpartition(".")[2]
         if isinstance(module, ModulesToSaveWrapper):
             run.note("untied weights", f"{word} is trained with a weight of its own, apart from that of {other}")
-        elif isinstance(module, LoraLayer) and not getattr(
-            wrapped.peft_config["default"], "ensure_weight_tying", False
-        ):
-            shared = f"{word} shares its weight with {other}, so a merged model would apply the update to both"
+        elif isinstance(module, LoraLayer) and not getattr(config, "ensure_weight_tying", False):
+            problem = f"{word} shares its weight with {other}, so a merged model would apply the update to both"
             if settings.lora_model_dir:
-                run.warn("lora_model_dir", f"{shared}: use the adapter without merging it")
+                run.warn("lora_model_dir", f"{problem}: use the adapter without merging it")
                 continue
             help = f"leave {word} out, or train it completely: lora_modules_to_save: [{word}]"
-            raise run.config.error("lora_target_modules", f"does not work for {word}: {shared}", help)
+            raise run.config.error("lora_target_modules", f"does not work for {word}: {problem}", help)
 
 
 def load_adapter(run: Run, model: nn.Module, folder: str) -> Any:
@@ -192,6 +191,20 @@ def save(run: Run, policy: Policy, path: Path) -> None:
         tensors = {f"base_model.model.{name}": value for name, value in state.items()}
         # The default of save_embedding_layers, "auto", would ask the hub if the vocabulary has grown.
         wrapped.save_pretrained(path, state_dict=tensors, selected_adapters=["default"], save_embedding_layers=False)
+        config = wrapped.peft_config["default"]
+        libraries = ["peft", "transformers"]
+        write_card(run, path, f"a LoRA adapter of rank {config.r}", usage_of(run, policy.model), libraries)
+
+
+def usage_of(run: Run, model: nn.Module) -> str:
+    """Return the lines of Python that load the base model and the adapter."""
+    base = "BASE" if Path(run.core.base_model).exists() else run.core.base_model
+    name = type(model).__name__
+    return (
+        f"from peft import PeftModel\nfrom transformers import {name}\n\n"
+        f"base = {name}.from_pretrained({json.dumps(base)})\n"
+        'model = PeftModel.from_pretrained(base, "FOLDER")'
+    )
 
 
 @contextlib.contextmanager
