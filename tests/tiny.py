@@ -136,11 +136,13 @@ def weights(folder: Path) -> dict[str, Any]:
 
 def checkpoint_bytes(run: Any) -> Any:
     """Return the disk.CheckpointBytes of a started run, counted on its model without weights."""
+    from torch import nn
     from tunesmith_engine.checkpoint.disk import bytes_of
     from tunesmith_engine.model.build import abstract_models
 
     with abstract_models(run) as models:
-        return bytes_of(run, models["policy"].module, full_export=run.adapter is None)
+        policy = models["policy"]
+        return bytes_of(run, nn.ModuleList([policy.module, policy.heads]), full_export=run.adapter is None)
 
 
 def torchrun(processes: int, *configs: Path) -> None:

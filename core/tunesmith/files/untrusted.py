@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunesmith.errors import ModelError
 
@@ -18,6 +18,13 @@ BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 """Name of a type in safetensors -> bits of an element."""
+
+
+class TensorHeader(NamedTuple):
+    """The type of a tensor as safetensors names it, such as BF16, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def read_json(
@@ -64,8 +71,8 @@ def leaves(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield path, item
 
 
-def check_weights(path: Path, where: str | None = None, code: str = "weights") -> None:
-    """Raise ModelError for a .safetensors file whose header does not match its content.
+def check_weights(path: Path, where: str | None = None, code: str = "weights") -> dict[str, TensorHeader]:
+    """Return the header of a .safetensors file by name. Raise ModelError if it does not match the file's content.
 
     The file begins with the length of the header, 8 bytes in little-endian order. The header is JSON: for each tensor a
     type, a shape, and the span of its bytes. See https://huggingface.co/docs/safetensors.
@@ -96,6 +103,7 @@ def check_weights(path: Path, where: str | None = None, code: str = "weights") -
         position = end
     if position != size - length:
         raise damaged(f"its tensors take {position:,} bytes of {size - length:,}")
+    return {name: TensorHeader(str(entry["dtype"]), tuple(entry["shape"])) for name, entry in entries.items()}
 
 
 def _span(entry: dict[str, Any]) -> tuple[int, int]:

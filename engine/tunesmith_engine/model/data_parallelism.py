@@ -90,7 +90,12 @@ class DataParallelism(Parallelism):
         return dcp.StateDictOptions(full_state_dict=True, cpu_offload=self.world.size > 1, ignore_frozen_params=True)
 
     def model_state(self, module: Any) -> dict[str, Any]:
-        return dcp.get_model_state_dict(module, options=self._full())
+        """Return trained weights, each once, and buffers. torch keeps the second name of a weight that is tied."""
+        state = dcp.get_model_state_dict(module, options=self._full())
+        unwrapped = getattr(module, "module", module) if isinstance(module, DistributedDataParallel) else module
+        trained = {name for name, p in unwrapped.named_parameters() if p.requires_grad}
+        parameters = {name for name, _ in unwrapped.named_parameters(remove_duplicate=False)}
+        return {name: value for name, value in state.items() if name in trained or name not in parameters}
 
     def load_model_state(self, module: Any, state: dict[str, Any]) -> None:
         dcp.set_model_state_dict(module, state, options=dcp.StateDictOptions(full_state_dict=True, strict=False))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import distributed as dist
+from torch import nn
 
 from tunesmith.checks import obstacle
 from tunesmith.errors import EnvironmentProblem
@@ -97,12 +98,14 @@ def model(run: Run) -> Iterator[Finding]:
     """Build the patched model without weights, and check its parameters, attention, memory, and disk space."""
     with abstract_models(run) as models:
         language_model = models[POLICY]
-        module, attention = language_model.module, language_model.describe_attention()
+        module = nn.ModuleList([language_model.module, language_model.heads])
+        attention = language_model.describe_attention()
         chosen = {language_model.attention, language_model.forked_attention or language_model.attention}
         needed = disk.bytes_of(run, module, full_export=run.adapter is None)
         total, trained = count_parameters(module)
-        weights = sum(bytes_of(model.module) for model in models.values())
-        others = {name: bytes_of(model.module) for name, model in models.items() if name != POLICY}
+        sizes = {name: bytes_of(model.module) + bytes_of(model.heads) for name, model in models.items()}
+        weights = sum(sizes.values())
+        others = {name: number for name, number in sizes.items() if name != POLICY}
     yield Finding(
         "model", "ok", f"{total:,} parameters, {trained:,} of them trained; {size(weights - sum(others.values()))}"
     )

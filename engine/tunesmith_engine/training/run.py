@@ -100,7 +100,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
         rounds.generator.journal.clear()  # of an earlier run in this folder
     run.total_steps = count_steps(run, rounds)
     optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
-    needed = disk.bytes_of(run, policy.model, full_export=run.adapter is None)
+    needed = disk.bytes_of(run, policy.unwrapped, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)

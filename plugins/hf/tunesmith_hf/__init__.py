@@ -128,11 +128,17 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     """Write what is of transformers: the tokenizer and, unless an adapter is saved instead, the model."""
     from transformers import PreTrainedTokenizerBase
 
+    from tunesmith import write_card
+
     if run.adapter is None and run.hooks.loader_of(run.policy_spec) == "hf":
         names = _names(policy)
         state = {name: value for name, value in policy.state_dict().items() if name in names}
         if run.world.main:
             policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
+            usage = f"from transformers import AutoTokenizer, {type(policy.model).__name__}\n\n"
+            usage += f'model = {type(policy.model).__name__}.from_pretrained("FOLDER")\n'
+            usage += 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+            write_card(run, path, "all weights", usage, ["transformers"])
     if run.world.main and isinstance(run.tokenizer, PreTrainedTokenizerBase):
         run.tokenizer.save_pretrained(path)
 

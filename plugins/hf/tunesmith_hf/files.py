@@ -8,11 +8,11 @@ from pathlib import Path
 from tunesmith import ModelError, ModelSpec, Run, SafetyError
 from tunesmith.errors import errors_of, raise_together
 from tunesmith.files.paths import advice, is_hub_id, nearest
-from tunesmith.files.untrusted import read_json
 from tunesmith_hf import HFSettings
+from tunesmith_hf.architecture import check_config
 from tunesmith_hf.rows import check_entry
 from tunesmith_hf.scan import check_all_weights
-from tunesmith_hf.source import is_base, revision_of, scan_source, where_key
+from tunesmith_hf.source import end_is_named, is_base, revision_of, scan_source, where_key
 from tunesmith_hf.trust import check_place
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -46,7 +46,7 @@ def inspect_model(run: Run, settings: HFSettings, spec: ModelSpec) -> None:
     if not (folder / "config.json").is_file():
         message, help = f"{folder / 'config.json'} is missing", "name a folder that contains config.json"
         raise ModelError(message, where=where, help=help, code="model-config")
-    config = read_json(folder / "config.json", where)
+    config = check_config(folder, where, end_is_named(run, spec))
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and run.core.sequence_len > positions:
         run.warn("sequence_len", f"{run.core.sequence_len:,} is more than the model's {positions:,} positions")
@@ -64,7 +64,7 @@ def inspect_model(run: Run, settings: HFSettings, spec: ModelSpec) -> None:
             raise SafetyError(message, where=where, help=help, code="pickles")
         help = "write reinit_weights: true to train from scratch" if is_base(spec) else "name a folder with weights"
         raise ModelError(f"{folder} has no .safetensors weights", where=where, help=help, code="weights")
-    check_all_weights(folder, where)
+    check_all_weights(folder, config, where)
 
 
 def is_folder(run: Run, key: str, path: str, revision: str | None = None, where: str | None = None) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -49,6 +48,9 @@ def load(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
             what = spec.exports.replace("_", " ")
             message = f"{key} {source.name}: transformers has no {what} of this architecture"
             raise ModelError(message, where=where, help="use another model", code="architecture") from error
+        if reason := loaded.unknown_value(source.folder, error):
+            help = "copy the original config.json of the model again, or pip install -U transformers"
+            raise ModelError(f"{key} {source.name}: {reason}", where=where, help=help, code="model-config") from error
         help = "name a folder or a hub id that has config.json and .safetensors weights"
         raise unreadable(f"{key} {source.name}", error, where, help) from error
     if is_base(spec):
@@ -75,13 +77,13 @@ def _given(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
 
 def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     """Read a model of transformers from a folder; with `random`, only its config."""
-    options = source.options
+    options, where, name = source.options, run.config.place(spec.key), f"{where_key(spec)} {source.name}"
     kind = CLASSES[spec.exports]
     if spec.exports:
         options["num_labels"] = next(iter(spec.heads.values())).labels
     if not source.runs_code:
-        loaded.check_kind(source.folder, f"{where_key(spec)} {source.name}", run.config.place(spec.key))
-    config = AutoConfig.from_pretrained(source.folder, **options)
+        loaded.check_kind(source.folder, name, where)
+    config = loaded.read_config(source.folder, name, where, **options)
     options.pop("num_labels", None)
     config._attn_implementation = None  # let transformers choose: the file must not name an implementation
     options |= {"dtype": torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32}
@@ -94,7 +96,7 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
             options["quantization_config"] = dict(spec.quantization)
         with loaded.quiet_report():
             model, report = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options)
-        loaded.check(run, spec, report, source.name)
+        loaded.check(run, spec, model, report, source.name)
     model.config.name_or_path = model.name_or_path = source.name  # peft saves it in adapter_config.json
     return model
 

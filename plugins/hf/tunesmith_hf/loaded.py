@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import __version__
+from torch import nn
+from transformers import AutoConfig, __version__
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 from transformers.utils import logging
 
 from tunesmith import ModelError, ModelSpec, Run
-from tunesmith.files.untrusted import read_json
+from tunesmith.files.untrusted import leaves, read_json
 from tunesmith_hf.source import is_base, where_key
 
 NEW_HEADS = ("score.", "classifier.")
@@ -46,13 +47,40 @@ def check_kind(folder: str, name: str, where: str) -> None:
     raise ModelError(message, where=where, help=help, code="model-config")
 
 
-def check(run: Run, spec: ModelSpec, report: dict[str, Any], name: str) -> None:
-    """Raise ModelError for weights that are not in the files and would be random. Note unused weights."""
+def read_config(folder: str, name: str, where: str, **options: Any) -> Any:
+    """Return the config of transformers for a folder. Raise ModelError if transformers refuses a value of it."""
+    try:
+        return AutoConfig.from_pretrained(folder, **options)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # config.json is untrusted, and transformers may raise anything for it
+        reason = str(error).partition("ValueError: ")[2] or str(error)
+        reason = " ".join(line.strip() for line in reason.splitlines())[:300]
+        message = f"{name}: config.json does not fit its model_type: {reason}"
+        help = "copy the original config.json of the model again"
+        raise ModelError(message, where=where, help=help, code="model-config") from error
+
+
+def unknown_value(folder: str, error: Exception) -> str | None:
+    """Return the key and value of config.json that transformers did not find in one of its tables, if there is one."""
+    if not isinstance(error, KeyError) or len(error.args) != 1:
+        return None
+    content = read_json(Path(folder) / "config.json")
+    keys = [".".join(path) for path, value in leaves(content) if isinstance(value, str) and value == error.args[0]]
+    if not keys:
+        return None
+    return f"{keys[0]} of config.json is {error.args[0]!r}, which transformers {__version__} does not know"
+
+
+def check(run: Run, spec: ModelSpec, model: nn.Module, report: dict[str, Any], name: str) -> None:
+    """Raise ModelError for weights that the files and the model do not both have. Note other unused weights."""
     new = NEW_HEADS if spec.exports and is_base(spec) else ()
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(new))
     problems = [f"{len(missing)} weights are missing, the first is {missing[0]}"] if missing else []
     for key, in_files, in_model in sorted(report["mismatched_keys"], key=str)[:1]:
         problems.append(f"{key} has shape {list(in_files)} in the files and {list(in_model)} in the model")
+    if beyond := next(filter(None, (layer_beyond(model, key) for key in sorted(report["unexpected_keys"]))), None):
+        problems.append(f"the files have weights of {beyond}")
     if problems:
         where = run.config.place(spec.key)
         help = "copy the complete files of this config.json"
@@ -60,3 +88,18 @@ def check(run: Run, spec: ModelSpec, report: dict[str, Any], name: str) -> None:
         raise ModelError(f"{where_key(spec)} {name}: {'; '.join(problems)}", where=where, help=help, code="weights")
     if unused := sorted(report["unexpected_keys"]):
         run.note("unused weights", f"{len(unused)} in the files of {name} are not in the model, first {unused[0]}")
+
+
+def layer_beyond(model: nn.Module, key: str) -> str | None:
+    """Return the name of the layer that a weight belongs to if the model has fewer such layers, or None."""
+    parts = key.split(".")
+    for at, part in enumerate(parts):
+        if part.isdecimal():
+            place = ".".join(parts[:at])
+            try:
+                layers = model.get_submodule(place)
+            except AttributeError:
+                return None
+            if isinstance(layers, nn.ModuleList) and int(part) >= len(layers):
+                return f"{place}.{part}, and config.json describes {len(layers)} of these layers"
+    return None

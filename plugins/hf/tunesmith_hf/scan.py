@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import ModelError, SafetyError
-from tunesmith.files.untrusted import check_weights, leads_out, leaves, read_json
+from tunesmith.files.untrusted import TensorHeader, check_weights, leads_out, leaves, read_json
+from tunesmith_hf.architecture import check_headers
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FOLDERS = ("additional_chat_templates", "custom_generate")
 """Subfolders of a model that libraries read."""
 VOCABULARIES = {"tokenizer.json", "vocab.json"}
@@ -85,18 +86,35 @@ def _why_not_permitted(keys: tuple[str, ...], value: Any, code: dict[str, bytes]
     return None
 
 
-def check_all_weights(folder: Path, where: str) -> None:
-    """Raise ModelError for weight files that are missing, or whose headers do not match their content."""
-    for path in sorted({*folder.glob("*.safetensors"), *(folder / name for name in named_weights(folder, where))}):
-        check_weights(path, where)
+def check_all_weights(folder: Path, config: dict[str, Any], where: str) -> None:
+    """Raise ModelError for weight files that are missing or damaged, or whose headers contradict config.json."""
+    index = weight_map(folder, where)
+    weights: dict[str, TensorHeader] = {}
+    named = {folder / name for name in index.values()}
+    if not named and not config.get("transformers_weights") and not (folder / SINGLE).is_file():
+        message = f"{folder} has weights, but neither {SINGLE} nor {INDEX}, which lists the parts"
+        raise ModelError(message, where=where, help="fetch the missing file", code="weights")
+    headers = {path: check_weights(path, where) for path in sorted({*folder.glob("*.safetensors"), *named})}
+    for name, file in index.items():
+        if name not in headers[folder / file]:
+            message = f"{folder / INDEX} names {name} in {file}, which has no such tensor"
+            raise ModelError(message, where=where, help="fetch the index and the weights again", code="weights")
+    for path in named or {folder / SINGLE} & headers.keys():
+        weights |= headers[path]
+    check_headers(folder, config, weights, where)
+
+
+def weight_map(folder: Path, where: str) -> dict[str, str]:
+    """Return the file of each tensor of a sharded model, or nothing without an index. Raise ModelError."""
+    index = folder / INDEX
+    if not index.is_file():
+        return {}
+    names = read_json(index, where).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{index}: weight_map must map each tensor to a file name", where=where)
+    return names
 
 
 def named_weights(folder: Path, where: str) -> set[str]:
     """Return the files that the index of a sharded model lists, or none without an index. Raise ModelError."""
-    index = folder / INDEX
-    if not index.is_file():
-        return set()
-    names = read_json(index, where).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ModelError(f"{index}: weight_map must map each tensor to a file name", where=where)
-    return set(names.values())
+    return set(weight_map(folder, where).values())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tunesmith import EnvironmentProblem, ModelError, ModelSpec, Run, TunesmithError
 from tunesmith.redact import redact
 from tunesmith_hf import HFSettings
+from tunesmith_hf.architecture import check_config
 from tunesmith_hf.scan import check_all_weights, named_weights, scan
 from tunesmith_hf.trust import RemoteCode, advice, check_place, checked_code
 
@@ -56,16 +57,22 @@ def model_source(run: Run, settings: HFSettings, spec: ModelSpec, weights: bool)
     revision = trust.revision if trust else revision_of(spec, settings)
     folder = _folder(run, name, revision, where, code=trust is not None)
     code = scan_source(run, folder, trust, spec)
+    config = check_config(folder, where, end_is_named(run, spec)) if (folder / "config.json").is_file() else {}
     if weights:
         if not Path(name).is_dir():
             _download(name, folder.name, sorted(named_weights(folder, where)) or ["model.safetensors"], where)
-        check_all_weights(folder, where)
+        check_all_weights(folder, config, where)
     return _source(folder, name, code)
 
 
 def is_base(spec: ModelSpec) -> bool:
     """Return True for base_model: the policy and its reference."""
     return spec.name in ("policy", "reference")
+
+
+def end_is_named(run: Run, spec: ModelSpec) -> bool:
+    """Return True if the YAML names the end token of a model, which then replaces the one of its files."""
+    return is_base(spec) and run.core.special_tokens.eos_token is not None
 
 
 def where_key(spec: ModelSpec) -> str:

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from tunesmith import ModelError, ModelSpec, Run
 from tunesmith_hf import HFSettings
+from tunesmith_hf.loaded import read_config
 from tunesmith_hf.source import Source, tokenizer_source, unreadable, where_key
 from tunesmith_hf.vocabulary import change
 
@@ -31,6 +32,8 @@ def load(run: Run, settings: HFSettings) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # the files are untrusted, and the libraries may raise anything for them
+        if (Path(source.folder) / "config.json").is_file():  # transformers reads it first: is it the cause?
+            read_config(source.folder, f"{key} {path}", where, **source.options)
         help = "set tokenizer_config to another folder or hub id"
         raise unreadable(f"no tokenizer could be loaded from {path}", error, where, help, "tokenizer") from error
     if not tokenizer.is_fast:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
 from torch import nn
 
-from tunesmith import Adapter, ModelError, Policy, Run
+from tunesmith import Adapter, ModelError, Policy, Run, write_card
 from tunesmith_lora import LoraSettings, options
 from tunesmith_lora.rows import trainable_rows
 from tunesmith_lora.saved import WEIGHTS
@@ -30,14 +34,14 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     peft's wrapper is kept as an attribute. It switches the adapter off for the reference, and saves it.
     """
     wrapped: Any
+    tied = tied_modules(model)
     if settings.lora_model_dir:
         wrapped = load_adapter(run, model, settings.lora_model_dir)
     else:
         check_targets(run, model, settings)
         rows = trainable_rows(run, model, settings) or None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft uses a name that transformers deprecates
+            with quiet():
                 left_out = [] if settings.lora_target_modules else layers_without_adapter(model)
                 if left_out:
                     kinds = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
@@ -50,9 +54,12 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
                 raise
             help = list_linear_layers(model)
             raise run.config.error("lora_target_modules", "does not match any module", help) from error
+    if tied:
+        check_tied(run, wrapped, settings, *tied)
     reference = None
     if settings.lora_model_dir and run.needs.reference:
-        wrapped.load_adapter(settings.lora_model_dir, REFERENCE, is_trainable=False)
+        with quiet():
+            wrapped.load_adapter(settings.lora_model_dir, REFERENCE, is_trainable=False)
         reference = functools.partial(original_adapter, wrapped)
     run.adapter = Adapter("lora", wrapped.disable_adapter, reference, settings.lora_model_dir)
     unwrapped: nn.Module = wrapped.get_base_model()
@@ -61,12 +68,55 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     return unwrapped
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the warnings of peft within the block.
+
+    What they are about is checked here (missing keys, tied weights), expected (weights that `plan` does not read), or
+    not about the run (names that transformers deprecates).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # check_complete makes it an error
+        warnings.filterwarnings("ignore", "(?s).*copying from a non-meta parameter")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # see check_tied
+        yield
+
+
+def tied_modules(model: Any) -> tuple[str, str] | None:
+    """Return the names of the embeddings and the head if they share a weight, otherwise None."""
+    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not inputs.weight:
+        return None
+    names = {module: name for name, module in model.named_modules()}
+    return names[inputs], names[head]
+
+
+def check_tied(run: Run, wrapped: Any, settings: LoraSettings, inputs: str, head: str) -> None:
+    """Refuse an update of one of two modules that share a weight, because merging would apply it to both.
+
+    With peft's ensure_weight_tying, which a loaded adapter may have, the update is of both. A module of
+    lora_modules_to_save gets a weight of its own, which is noted.
+    """
+    model, config = wrapped.get_base_model(), wrapped.peft_config["default"]
+    for name, other in ((inputs, head), (head, inputs)):
+        module, word = model.get_submodule(name), name.rpartition(".")[2]
+        if isinstance(module, ModulesToSaveWrapper):
+            run.note("untied weights", f"{word} is trained with a weight of its own, apart from that of {other}")
+        elif isinstance(module, LoraLayer) and not getattr(config, "ensure_weight_tying", False):
+            problem = f"{word} shares its weight with {other}, so a merged model would apply the update to both"
+            if settings.lora_model_dir:
+                run.warn("lora_model_dir", f"{problem}: use the adapter without merging it")
+                continue
+            help = f"leave {word} out, or train it completely: lora_modules_to_save: [{word}]"
+            raise run.config.error("lora_target_modules", f"does not work for {word}: {problem}", help)
+
+
 def load_adapter(run: Run, model: nn.Module, folder: str) -> Any:
     """Return peft's wrapper of `model` with the adapter of a folder. Raise ModelError."""
     where = run.config.place("lora_model_dir")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Found missing adapter keys")  # check_complete makes it an error
+        with quiet():
             wrapped = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (ImportError, MemoryError):
         raise
@@ -79,9 +129,14 @@ def load_adapter(run: Run, model: nn.Module, folder: str) -> Any:
 
 
 def check_complete(wrapped: Any, folder: str, where: str) -> None:
-    """Raise ModelError if the file has other tensors than the adapter. Missing ones would stay random."""
+    """Raise ModelError if the file has other tensors than the adapter, which would stay random, or one with NaN."""
     with safe_open(Path(folder) / WEIGHTS, "pt") as file:
         in_file = set(file.keys())
+        for name in file.keys():  # noqa: SIM118
+            if not torch.isfinite(file.get_tensor(name)).all():
+                message = f"{name} of {Path(folder) / WEIGHTS} contains numbers that are not finite (NaN or infinite)"
+                help = "start from an earlier checkpoint of the adapter"
+                raise ModelError(message, where=where, help=help, code="adapter")
     in_model = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     missing, foreign = sorted(in_model - in_file), sorted(name for name in in_file - in_model if ".lora_" in name)
     if missing or foreign:
@@ -136,6 +191,20 @@ def save(run: Run, policy: Policy, path: Path) -> None:
         tensors = {f"base_model.model.{name}": value for name, value in state.items()}
         # The default of save_embedding_layers, "auto", would ask the hub if the vocabulary has grown.
         wrapped.save_pretrained(path, state_dict=tensors, selected_adapters=["default"], save_embedding_layers=False)
+        config = wrapped.peft_config["default"]
+        libraries = ["peft", "transformers"]
+        write_card(run, path, f"a LoRA adapter of rank {config.r}", usage_of(run, policy.model), libraries)
+
+
+def usage_of(run: Run, model: nn.Module) -> str:
+    """Return the lines of Python that load the base model and the adapter."""
+    base = "BASE" if Path(run.core.base_model).exists() else run.core.base_model
+    name = type(model).__name__
+    return (
+        f"from peft import PeftModel\nfrom transformers import {name}\n\n"
+        f"base = {name}.from_pretrained({json.dumps(base)})\n"
+        'model = PeftModel.from_pretrained(base, "FOLDER")'
+    )
 
 
 @contextlib.contextmanager
