@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tunesmith.printable import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -25,7 +27,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         advice = f"\n  help: {self.help}" if self.help else ""
-        return f"{place}error[{self.code}]: {self.message}{advice}"
+        return printable(f"{place}error[{self.code}]: {self.message}{advice}")
 
 
 class TunesmithError(Exception):
@@ -92,6 +94,13 @@ class NumericalError(TunesmithError):
 
     exit_code = 7
     code = "numbers"
+
+
+class ProcessLost(TunesmithError):
+    """A process of the run is gone, so the others can't continue."""
+
+    exit_code = 8
+    code = "process-lost"
 
 
 class SafetyError(TunesmithError):

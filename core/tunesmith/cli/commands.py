@@ -6,14 +6,16 @@ import dataclasses
 import importlib
 import json
 import re
+import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunesmith.errors import ConfigError, PluginError, TunesmithError
-from tunesmith.redact import clean, redact, redacted_output
+from tunesmith.errors import ConfigError, EnvironmentProblem, PluginError, TunesmithError
+from tunesmith.redact import clean, redact
+from tunesmith.streams import output_error, redacted_output
 
 if TYPE_CHECKING:
     from tunesmith.plugins.discovery import Candidate
@@ -62,10 +64,14 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            if (lost := output_error()) and ctx.invoked_subcommand != "train":  # the results of train are in a folder
+                raise EnvironmentProblem(f"the output could not be written: {lost}", code="disk", help="make room")
+            return result
         except TunesmithError as error:
             report(ctx, error)
-            ctx.exit(error.exit_code)
+            ctx.exit(error.exit_code or TunesmithError.exit_code)  # 0 would be success
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
@@ -159,5 +165,9 @@ def open_run(config: str, overrides: tuple[str, ...]) -> Run:
     """Load a config and return its run, after all checks."""
     from tunesmith.api import start
     from tunesmith.config.load import load_config
+    from tunesmith.plugins.implementation import ended, place
 
-    return start(load_config(config, pairs(overrides)))
+    try:
+        return start(load_config(config, pairs(overrides)))
+    except SystemExit as error:
+        raise PluginError(ended(error), where=place(error), code="hook-failed") from error

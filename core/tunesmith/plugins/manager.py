@@ -202,12 +202,9 @@ class Hooks(HookMethods):
 
 
 def _write_each(loggers: Sequence[Implementation], arguments: dict[str, Any]) -> None:
-    """Call loggers on their thread. SystemExit is a failure too: it would end only the thread, and silently."""
+    """Call loggers on their thread."""
     for one in loggers:
-        try:
-            one.call(arguments)
-        except SystemExit as error:
-            one.failed(error)
+        one.call(arguments)
 
 
 def _call(one: Implementation) -> Call:
