@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return output with the sequences escaped that no command prints, such as those that set a title or a clipboard."""
+    """Return output without the sequences that no command prints, such as those that set a clipboard."""
     return NOT_OURS.sub(_escaped, text)
 
 

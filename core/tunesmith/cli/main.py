@@ -54,7 +54,7 @@ def train(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
     outlive_output("the run continues; its numbers are in the files of output_dir")
     try:
         train_run(run)
-    except engine("training.loop").Interrupted as error:
+    except engine("runtime.signals").Interrupted as error:
         run.world.leave()
         ctx.exit(error.code)
     run.world.leave()

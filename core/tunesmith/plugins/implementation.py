@@ -214,11 +214,15 @@ def ended(error: SystemExit) -> str:
 def place(error: BaseException, plugin: LoadedPlugin | None = None) -> str:
     """Return file:line of a plugin's own code nearest to an error, or of the error itself."""
     frames = traceback.extract_tb(error.__traceback__)
-    file = str(getattr(plugin.module, "__file__", None)) if plugin else ""
-    home = str(Path(file).parent) if plugin and hasattr(plugin.module, "__path__") else file
-    own = [frame for frame in frames if plugin and frame.filename.startswith(home)]
+    own = [frame for frame in frames if plugin and is_own(frame.filename, plugin)]
     line = (own or frames)[-1]
     return f"{line.filename}:{line.lineno}"
+
+
+def is_own(file: str, plugin: LoadedPlugin) -> bool:
+    """Return True if a file of source code belongs to a plugin."""
+    home = str(getattr(plugin.module, "__file__", None))
+    return file.startswith(str(Path(home).parent) if hasattr(plugin.module, "__path__") else home)
 
 
 def warn(error: BaseException, plugin: LoadedPlugin, message: str) -> None:

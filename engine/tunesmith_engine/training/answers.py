@@ -79,9 +79,9 @@ def _rows_of_numbers(answer: Any, inner: Any) -> str | None:
         if isinstance(values, str | Mapping) or not hasattr(values, "__len__"):
             return f"{_type(values)} for a group, not a list of one value per completion"
         for value in values:
-            if isinstance(value, str | Mapping) or (value is not None and not hasattr(value, "__float__")):
-                if not hasattr(value, "__len__") or isinstance(value, str | Mapping):
-                    return f"{_type(value)} for a completion, not a number"
+            number = value is None or hasattr(value, "__float__") or hasattr(value, "__len__")  # or an array per token
+            if isinstance(value, str | Mapping) or not number:
+                return f"{_type(value)} for a completion, not a number"
     return None
 
 
@@ -95,7 +95,7 @@ def _measurements(answer: Any, inner: Any) -> str | None:
 
 
 def _terms(answer: Any, inner: Any) -> str | None:
-    """Check the terms of a loss: that each is a scalar, and that a wrapper keeps the gradients of those it was given."""
+    """Check that each term of a loss is a scalar, and that a wrapper keeps the gradients of those it was given."""
     if not isinstance(answer, Mapping):
         return f"{_type(answer)}, not a dict of Terms"
     for name, term in answer.items():
