@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunesmith.errors import ConfigError, EnvironmentProblem, PluginError, TunesmithError
+from tunesmith.printable import printable
 from tunesmith.redact import clean, redact
 from tunesmith.streams import output_error, redacted_output
 
@@ -112,7 +113,7 @@ def import_command(plugin: Candidate, name: str) -> click.Command:
 def report(ctx: click.Context, error: TunesmithError) -> None:
     """Print the problems of an error: as text to stderr or, with --format json, as JSON to stdout."""
     if ctx.params["traceback"]:
-        click.echo(redact(traceback.format_exc()), err=True)
+        click.echo(printable(redact(traceback.format_exc())), err=True)
     from tunesmith.cli.explain import command_for
 
     docs = command_for(problem.code for problem in error.problems)
