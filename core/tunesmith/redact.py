@@ -71,7 +71,8 @@ def settled(text: str, end: int) -> int:
     if values := _values():
         for form in _forms(values):
             longest = min(len(form) - 1, len(text))
-            part = next((n for n in range(longest, 0, -1) if text.endswith(form[:n])), 0)
+            ends = (n for n in range(longest, 0, -1) if form[n - 1] == text[-1] and text.endswith(form[:n]))
+            part = next(ends, 0)
             end = min(end, len(text) - part)
         for match in _any_of(values).finditer(text):
             end = match.start() if match.start() < end < match.end() else end

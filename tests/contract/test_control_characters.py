@@ -1,4 +1,4 @@
-"""Nothing that a file contains changes what a terminal shows: control characters are escaped wherever they are printed."""
+"""Nothing that a file contains changes what a terminal shows: control characters are escaped in all that is printed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ COMMANDS = {
 def test_no_command_prints_a_control_character_of_a_file(case: str, folder: Path, tmp_path: Path) -> None:
     bad = str(next(folder.glob("bad*")))
     overrides = [word.replace("BAD", bad) for word in COMMANDS[case]]
-    words = [case.split()[0], str(folder / "run.yaml"), *overrides, f"output_dir={tmp_path / 'out'}"]
+    words = [case.partition(" ")[0], str(folder / "run.yaml"), *overrides, f"output_dir={tmp_path / 'out'}"]
     output = CliRunner().invoke(main, words).output
     assert not RAW & set(output), [line for line in output.splitlines() if RAW & set(line)]
     assert "\\x1b" in output

@@ -230,7 +230,8 @@ def test_secret_is_redacted_in_every_written_form(monkeypatch: pytest.MonkeyPatc
     [
         "hf_datasets and sk-learn", "a task-oriented-model-of-ours-2024", "see https://host/path?page=2#part",
         "me@host.org", "step 3/10  loss 0.1234  lr 1.0e-04", "0123456789abcdef0123456789abcdef01234567",
-        "tokens=128 key=value", "token: the", "https://host/docs/hooks/intro.html", "the webhooks/ of a page", "/data/TOKENS/key.json", "Authorization",
+        "tokens=128 key=value", "token: the",
+        "https://host/docs/hooks/intro.html", "the webhooks/ of a page", "/data/TOKENS/key.json", "Authorization",
     ],
 )  # fmt: skip
 def test_harmless_text_is_unchanged(text: str) -> None:

@@ -151,7 +151,7 @@ class BatchKeys(Settings):
     """Passes over the data; may be a fraction."""
     max_steps: PositiveInt | None = None
     """Maximum number of optimizer steps."""
-    learning_rate: float = Field(2e-5, gt=0, le=1000)
+    learning_rate: float = Field(2e-5, gt=0, le=1e12)
     """Peak learning rate."""
     optimizer: str = "adamw_torch"
     """The optimizer. Values come from plugins."""

@@ -27,7 +27,13 @@ def take(run: Run) -> None:
     The system releases the lock of a process that is killed. Raises EnvironmentProblem on all processes if another run
     has the folder.
     """
-    problem = _take(run) if run.world.main else None
+    problem = None
+    if run.world.main:
+        try:
+            problem = _take(run)
+        except OSError as error:
+            help = "choose a place with room, and with write permission"
+            problem = (f"{run.output_dir} could not be locked: {error.strerror}", help)
     problem = run.world.gather(problem)[0]
     if problem is not None:
         message, help = problem

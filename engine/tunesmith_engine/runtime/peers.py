@@ -75,7 +75,7 @@ class Peers:
     def stop(self, failed: bool) -> None:
         """End the thread. The file of a process that failed stays, so that the others learn it."""
         self._ending.set()
-        self._thread.join()
+        self._thread.join(GRACE)  # a file system may hang
         self.failed = failed
         with contextlib.suppress(OSError):
             self._beat() if failed else self._file(self.rank).unlink(missing_ok=True)
