@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,41 +19,38 @@ from tunesmith.streams import Redacted
 
 EVIL = "\x1b[31mred\x1b[2J\x9b1A\u202eesrever\x07\rover"
 """Colors, a cleared screen, a cursor that moves up, a reversed direction, a bell, and the start of the line."""
+NAME = EVIL.replace("\r", "")
 RAW = set(EVIL) - set("[31mred2J1Aesreverover")
+
+
+COMMANDS: dict[str, dict[str, Any]] = {
+    "check": {"metric_for_best_model": f"eval_{EVIL}", "val_set_size": 1},
+    "check a file": {"datasets": [{"path": f"./{EVIL}.jsonl", "type": "chat_template"}]},
+    "doctor": {"lr_scheduler": EVIL},
+    "plan": {},
+    "lint": {},
+    "train": {"max_steps": 1, "datasets": [{"path": "BAD", "type": "chat_template"}]},
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder whose data and model have such names."""
     folder = tmp_path_factory.mktemp("control")
-    name = EVIL.replace("\r", "")
-    tiny.model_folder(folder / name)
-    tiny.write_rows(folder / f"{name}.jsonl", tiny.rows("conversation", 4))
-    (folder / f"bad{name}.jsonl").write_text(json.dumps({EVIL: 1}) + "\n")
-    data = [{"path": str(folder / f"{name}.jsonl"), "type": "chat_template"}]
-    tiny.write_config(folder, base_model=str(folder / name), datasets=data, max_steps=1, sequence_len=48)
+    tiny.model_folder(folder / NAME)
+    tiny.write_rows(folder / f"{NAME}.jsonl", tiny.rows("conversation", 4))
+    (folder / f"bad{NAME}.jsonl").write_text(json.dumps({EVIL: 1}) + "\n")
     return folder
-
-
-COMMANDS = {
-    "check": [f"metric_for_best_model={EVIL}"],
-    "check an unknown key": [f"{EVIL}=1"],
-    "check a missing file": [f"datasets.0.path=./{EVIL}.jsonl"],
-    "doctor": [],
-    "plan": [],
-    "preprocess": [],
-    "lint": [],
-    "train": [],
-    "train bad rows": ["datasets.0.path=BAD"],
-}
 
 
 @pytest.mark.parametrize("case", COMMANDS)
 def test_no_command_prints_a_control_character_of_a_file(case: str, folder: Path, tmp_path: Path) -> None:
-    bad = str(next(folder.glob("bad*")))
-    overrides = [word.replace("BAD", bad) for word in COMMANDS[case]]
-    words = [case.partition(" ")[0], str(folder / "run.yaml"), *overrides, f"output_dir={tmp_path / 'out'}"]
-    output = CliRunner().invoke(main, words).output
+    keys = json.loads(json.dumps(COMMANDS[case]).replace("BAD", json.dumps(str(folder / f"bad{NAME}.jsonl"))[1:-1]))
+    data = [{"path": str(folder / f"{NAME}.jsonl"), "type": "chat_template"}]
+    config = tiny.write_config(
+        tmp_path, **{"base_model": str(folder / NAME), "datasets": data, "sequence_len": 64, **keys}
+    )
+    output = CliRunner().invoke(main, [case.partition(" ")[0], str(config)]).output
     assert not RAW & set(output), [line for line in output.splitlines() if RAW & set(line)]
     assert "\\x1b" in output
 

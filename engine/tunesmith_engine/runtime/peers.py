@@ -119,7 +119,7 @@ class Peers:
 
     def _report(self, beat: Beat) -> None:
         text = f"rank {beat.rank} ({beat.process}) has not responded for {SILENCE * BEAT:.0f} seconds"
-        steps = f"it is in step {beat.step + 1}, and rank {self.rank} in step {self.run.step + 1}"
+        steps = f"its last sign was in step {beat.step + 1}, and rank {self.rank} is in step {self.run.step + 1}"
         help = f"continue it (kill -CONT {beat.process.pid}), or stop all; resume_from_checkpoint: auto resumes the run"
         print(f"warning: {text}; {steps}\n  help: {help}", file=sys.stderr, flush=True)
 
