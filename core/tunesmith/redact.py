@@ -42,6 +42,10 @@ UNFINISHED = re.compile(
     re.I,
 )
 """The end of a text that may be the first part of one of the shapes below."""
+STARTS = ("hf_", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-", "AKIA", "ASIA",
+          "AIza", "nvapi-", "npm_", "pypi-", "SG.", "eyJ", "-----BEGIN ")  # fmt: skip
+LAST_WORD = re.compile(r"(\b[A-Za-z][\w.-]{,10}|-[-A-Z]{,9} ?)\Z")
+"""The last word of a text. If it is the first part of one of STARTS, a token may follow."""
 OPEN_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?!.*-----END [A-Z ]*PRIVATE KEY-----)", re.S)
 SHAPES = [  # pattern -> replacement
     (re.compile(TOKENS), MASK),
@@ -68,17 +72,21 @@ def settled(text: str, end: int) -> int:
 
     The rest is the first part of a secret, or may be, depending on what follows.
     """
-    if values := _values():
-        for form in _forms(values):
-            longest = min(len(form) - 1, len(text))
-            ends = (n for n in range(longest, 0, -1) if form[n - 1] == text[-1] and text.endswith(form[:n]))
-            part = next(ends, 0)
-            end = min(end, len(text) - part)
-        for match in _any_of(values).finditer(text):
-            end = match.start() if match.start() < end < match.end() else end
-    for pattern in (OPEN_KEY, UNFINISHED) if end == len(text) else (OPEN_KEY,):
-        if match_open := pattern.search(text):
-            end = min(end, match_open.start())
+    values, patterns = _values(), [OPEN_KEY]
+    if end == len(text):  # in the middle of a line
+        patterns.append(UNFINISHED)
+        word = LAST_WORD.search(text)
+        if word and any(start.startswith(word[0]) for start in STARTS):
+            end = word.start()
+    for form in _forms(values):
+        longest = min(len(form) - 1, len(text))
+        ends = (n for n in range(longest, 0, -1) if form[n - 1] == text[-1] and text.endswith(form[:n]))
+        end = min(end, len(text) - next(ends, 0))
+    for pattern in patterns:
+        if match := pattern.search(text):
+            end = min(end, match.start())
+    for secret in _any_of(values).finditer(text) if values else ():
+        end = secret.start() if secret.start() < end < secret.end() else end
     return end
 
 

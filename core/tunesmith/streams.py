@@ -14,7 +14,7 @@ from tunesmith.printable import harmless
 from tunesmith.redact import redact, settled
 
 LONGEST = 100_000
-"""Characters that wait for the end of their line. More than that is no line, and no secret."""
+"""Characters that wait for the end of their line. More than that is neither a line nor a secret."""
 
 
 class Redacted:
@@ -22,7 +22,7 @@ class Redacted:
 
     A line is redacted as a whole, because a secret may come in several parts. `flush` writes the rest of a line as far
     as it can't be the first part of a secret. A stream that can't be written to, since its reader has ended or its disk
-    is full, is muted, and `lost` is the error: a run does not end because nobody reads its output.
+    is full, is muted, and `lost` is the error: the end of a reader does not end the run.
 
     Args:
         plain: the original stream.

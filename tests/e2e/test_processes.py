@@ -1,4 +1,4 @@
-"""No run ends without a word by what happens around it: lost output, signals, another run, a lost process."""
+"""No run ends silently by what happens around it: lost output, signals, another run, a lost process."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def is_ctrl_c() -> bool:
 
 
 def ended(error: SystemExit) -> str:
-    """Return a description of SystemExit, which is no result of a run."""
+    """Return a description of SystemExit, which a plugin can't use to end a run."""
     return f"SystemExit: sys.exit({error.code!r}) was called before the command was done"
 
 

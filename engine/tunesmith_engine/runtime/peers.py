@@ -1,7 +1,7 @@
 """Watch the other processes of a run: name the one that is gone, or that no longer responds.
 
 Each process writes a small file every few seconds, and reads those of the next process and of the main one. Without it,
-the others would wait in a collective operation, for hours and without a word.
+the others would wait in a collective operation, silently and for hours.
 """
 
 from __future__ import annotations
