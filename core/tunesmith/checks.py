@@ -11,6 +11,7 @@ from tunesmith.config.config import Wrong
 from tunesmith.config.secrets import is_secret, is_unexpanded
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError, PluginError, Problem
+from tunesmith.folders import check_output
 from tunesmith.run import Run
 from tunesmith.spelling import nearest
 
@@ -182,7 +183,13 @@ def _check_stream(run: Run, wrong: Wrong) -> None:
 
 
 def check_folders(run: Run) -> None:
-    """Raise EnvironmentProblem for a folder that could not be written to."""
+    """Raise an error for a folder that could not be written to, or whose files would be overwritten."""
+    with run.config.checking() as wrong:
+        for key in ("output_dir", "dataset_prepared_path"):
+            if "\0" in (getattr(run.core, key) or ""):
+                wrong(key, "contains a null character, which no path has", "write another folder")
+                return
+        check_output(run, wrong)
     problems = []
     for key in ("output_dir", "dataset_prepared_path"):
         path = getattr(run.core, key)

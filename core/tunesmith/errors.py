@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories that are escaped in messages: control and format characters, surrogates, separators of lines.
-They come from files that others wrote, and could move the cursor of a terminal or reverse the order of the text."""
+from tunesmith.printable import printable
 
 LONGEST = 2_000
 """Most characters of a message. A name or a value from a file may have a million."""
 
 
 def visible(text: str) -> str:
-    """Return a text in which invisible characters, except for the end of a line, are escaped: `\\x1b`.
-
-    The middle of a text of more than LONGEST characters is left out.
-    """
+    """Return a text with control characters escaped, without the middle of more than LONGEST characters."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 5 :]}"
-    if text.isascii() and text.replace("\n", "").isprintable():
-        return text
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in INVISIBLE and c != "\n" else c for c in text
-    )
+    return printable(text)
 
 
 @dataclass(frozen=True)
@@ -121,6 +111,13 @@ class NumericalError(TunesmithError):
 
     exit_code = 7
     code = "numbers"
+
+
+class ProcessLost(TunesmithError):
+    """A process of the run is gone, so the others can't continue."""
+
+    exit_code = 8
+    code = "process-lost"
 
 
 class SafetyError(TunesmithError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.errors import EnvironmentProblem, TunesmithError
+from tunesmith.printable import printable
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Finding:
     help: str | None = None
     exit_code: int = EnvironmentProblem.exit_code
 
+    def __post_init__(self) -> None:
+        for name in ("what", "detail", "help"):  # they may quote a file
+            text = getattr(self, name)
+            object.__setattr__(self, name, text and printable(text))
+
     @classmethod
     def of(cls, error: TunesmithError, what: str | None = None) -> list[Finding]:
         """Return one finding for each problem of an error, with its place. `what` is by default the error's code."""
@@ -38,7 +44,9 @@ class Finding:
         """Import a module, and return a finding that reports if that works."""
         try:
             importlib.import_module(name)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return cls(name, "problem", f"can't be imported: {type(error).__name__}: {error}", help)
         return cls(name, "ok", "can be imported")
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from tunesmith.config.config import Config, DatasetSpec
 from tunesmith.config.settings import CoreSettings
 from tunesmith.config.yamlfile import KeyPath
+from tunesmith.engine import engine
 from tunesmith.errors import PluginError
 from tunesmith.plugins import offers
+from tunesmith.plugins.implementation import BEFORE_THE_RUN
 from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
 from tunesmith.plugins.offers import Offer
@@ -21,6 +23,7 @@ from tunesmith.plugins.owned import Owned
 from tunesmith.plugins.patches import Patches
 from tunesmith.plugins.plugin import Method, Needs, Settings
 from tunesmith.plugins.rollout import Rollout
+from tunesmith.printable import printable
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +62,14 @@ class Adapter:
     disabled: Callable[[], AbstractContextManager[Any]]
     reference: Callable[[], AbstractContextManager[Any]] | None = None
     folder: str | None = None
+
+
+def why_wrong(hook: str, answer: Any, inner: Any) -> str | None:
+    """Describe an answer that a hook of the kernel does not allow; None if it does. Only the engine knows the types."""
+    if hook.removesuffix("[]") in BEFORE_THE_RUN:
+        return None
+    problem: str | None = engine("training.answers").why_wrong(hook, answer, inner)
+    return problem
 
 
 @dataclass(eq=False)
@@ -106,6 +117,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.patches.owner = self.hooks.current
+        self.hooks.trace.why_wrong = why_wrong
         self._owned = Owned(self.hooks.by_name)
 
     @property
@@ -195,7 +207,7 @@ class Run:
 
     def note(self, name: str, value: Any) -> None:
         """Add a line to the summary and to the notes in run.json."""
-        self.notes[name] = value
+        self.notes[printable(name)] = printable(value) if isinstance(value, str) else value
 
     def warn(self, key: str | KeyPath, message: str) -> None:
         """Note a likely mistake in the value of a key, with its place. `key` is "key" or ("group", "key")."""

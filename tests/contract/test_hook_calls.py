@@ -133,7 +133,7 @@ def test_build_dataset_calls_only_the_strategy_of_the_type(tmp_path: Path) -> No
         local_plugin(tmp_path, word, STRATEGY.format(word=word))
     text = "plugins: [./one.py, ./two.py]\ndatasets: [{path: x, type: two}, {path: x, type: one}]"
     config, hooks = load(tmp_path, BASE + text)
-    answers = [hooks.build_dataset(None, spec, ["row"]) for spec in config.datasets]  # type: ignore[arg-type,list-item]
+    answers = [list(hooks.build_dataset(None, spec, ["row"])) for spec in config.datasets]  # type: ignore[arg-type,list-item]
     assert answers == [["two", "two", "row"], ["one", "one", "row"]]  # type: ignore[comparison-overlap]
 
 

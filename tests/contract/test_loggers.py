@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunesmith_engine.training.loop import Interrupted
+from tunesmith_engine.runtime.signals import Interrupted
 
 from tests import tiny
 from tests.contract.fakes import end, error_of, fake_run, hooks_of, plugin_of
@@ -28,7 +28,7 @@ ACTS = "import os, signal\nfrom tunesmith import Plugin, hookimpl\nplugin = Plug
 ENDS = {
     "crash": ("raise RuntimeError('on purpose')", PluginError),
     "signal": ("os.kill(os.getpid(), signal.SIGTERM)", Interrupted),
-    "SystemExit": ("raise SystemExit(3)", SystemExit),
+    "SystemExit": ("raise SystemExit(3)", PluginError),
 }
 LOGGERS = {"use_tensorboard": True, "generate_samples": True, "generation_max_new_tokens": 2}
 

@@ -74,3 +74,18 @@ def test_an_error_in_close_hides_no_other_error(
         raise KeyError("the cause")
     assert run.notes["log"] == ["Third", "Second", "First"]
     assert "warning: plugin owner (dist-owner 4.5.6) failed in close() of Second" in capsys.readouterr().err
+
+
+def test_function_in_closing_belongs_to_the_plugin_that_added_it(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise ValueError("can't undo")
+
+    @hookimpl
+    def configure(run: Run) -> None:
+        run.closing.append(fails)
+
+    run = fake_run(tmp_path, plugin_of("mine", configure))
+    run.hooks.configure(run)
+    error = error_of(end, run)
+    message = "plugin mine (dist-mine 4.5.6) failed in a function in run.closing"
+    assert error.exit_code == 6 and message in str(error) and "ValueError: can't undo" in str(error)

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from tests import tiny
 from tunesmith.cli import main
-from tunesmith.redact import Redacted, clean, redact
+from tunesmith.redact import clean, redact
+from tunesmith.streams import Redacted
 
 VARIABLES = {
     "HF_TOKEN": "canary-of-the-hub-1f3a",
@@ -26,6 +27,11 @@ VARIABLES = {
     "DATABASE_PASSWORD": "canary of a d\u00e4tabase 5e1f",
     "MY_PRIVATE_KEY": "canary-line-one-6a\ncanary-line-two-6b",
     "SERVICE_CREDENTIAL": "canary-of-a-service-7c",
+    "TOKENS": "canary-of-two-13a,canary-of-two-13b",
+    "NPM_AUTH": "canary-of-packages-14",
+    "SSH_KEY": "canary-of-a-shell-15",
+    "ENCRYPTION_KEY": "canary-of-a-disk-16",
+    "TEAM_WEBHOOK_URL": "https://chat.example/in/canary-17",
 }
 """Secrets in environment variables, with quotes, spaces, non-ASCII letters and several lines."""
 SHAPES = {
@@ -34,11 +40,13 @@ SHAPES = {
     "a key of a service": "sk-canary-canary-canary-10f",
     "a password in an address": "canary-password-11",
     "a signature in a query": "canarysignature12",
+    "a webhook": "T0CANARY/B0CANARY/canarycanarycanary18",
 }
 """Secrets outside the environment, which are recognized by their form or their place."""
 SECRETS = [*VARIABLES.values(), *SHAPES.values()]
 FORMS = {form for s in SECRETS for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1], s.partition("\n")[0])}
 ADDRESS = f"https://me:{SHAPES['a password in an address']}@host/x?a=1&token={SHAPES['a signature in a query']}"
+HOOK = f"https://hooks.chat.example/services/{SHAPES['a webhook']}"
 SPEAKS = '''
 import os, sys, warnings
 from pydantic import Field
@@ -62,6 +70,9 @@ def configure(run):
     run.note("a note", ALL)
     print(ALL)
     print(ALL, file=sys.stderr)
+    for start in range(0, len(ALL), 5):  # a secret comes in several parts
+        print(ALL[start : start + 5], end="", flush=True)
+    print()
     warnings.warn(ALL)
 
 @hookimpl(wrapper=True)
@@ -74,7 +85,7 @@ def on_step(run, record):
     import time
     time.sleep(run.settings(S).wait)
     if run.settings(S).fail_at == record.step:
-        raise RuntimeError("could not reach " + {address!r} + " with " + ALL)
+        raise RuntimeError("could not reach " + {address!r} + " and " + {hook!r} + " with " + ALL)
 '''
 
 
@@ -85,7 +96,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, value)
     shapes = " ".join([*SHAPES.values()][:3])
     for name, best_effort in (("speaks", False), ("muted", True)):
-        planted = {"names": list(VARIABLES), "shapes": shapes, "address": ADDRESS, "token": shapes.split()[0]}
+        planted = {
+            "names": list(VARIABLES),
+            "shapes": shapes,
+            "address": ADDRESS,
+            "hook": HOOK,
+            "token": shapes.split()[0],
+        }
         source = SPEAKS.format(best_effort=best_effort, **planted)
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     model = tmp_path / VARIABLES["HF_TOKEN"] / "model"
@@ -212,14 +229,29 @@ def test_secret_is_redacted_in_every_written_form(monkeypatch: pytest.MonkeyPatc
     [
         "hf_datasets and sk-learn", "a task-oriented-model-of-ours-2024", "see https://host/path?page=2#part",
         "me@host.org", "step 3/10  loss 0.1234  lr 1.0e-04", "0123456789abcdef0123456789abcdef01234567",
-        "tokens=128 key=value", "token: the", "/data/TOKENS/key.json", "Authorization",
+        "tokens=128 key=value", "token: the",
+        "https://host/docs/hooks/intro.html", "the webhooks/ of a page", "/data/TOKENS/key.json", "Authorization",
     ],
 )  # fmt: skip
 def test_harmless_text_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
-@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "MAX_NEW_TOKENS_X", "AWS_TOKEN_FILE"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TOKENIZERS_PARALLELISM",
+        "HF_TOKEN_PATH",
+        "MAX_NEW_TOKENS_X",
+        "MAX_TOKENS",
+        "AWS_TOKEN_FILE",
+        "SSH_AUTH_SOCK",
+        "XAUTHORITY",
+        "KEYBOARD",
+        "SSH_KEY_PATH",
+        "GIT_AUTHOR_NAME",
+    ],
+)
 def test_harmless_variables_with_similar_names_are_unchanged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "a-long-harmless-value")
     assert redact("a-long-harmless-value") == "a-long-harmless-value"
@@ -244,6 +276,18 @@ def test_redacting_a_line_takes_less_than_a_millisecond() -> None:
     for _ in range(100):
         redact(line)
     assert (time.perf_counter() - start) / 100 < 1e-3
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://hooks.slack.com/services/T0AAAAAAA/B0AAAAAAA/abcdefghijklmnop", "https://discord.com/api/webhooks/1234567890/abcdefghijklmnopqrst",
+     "https://team.webhook.office.com/webhookb2/0123abcd-0123-0123-0123-0123456789ab", "https://hooks.zapier.com/hooks/catch/123456/abcdefghijklmnop1",
+     "https://api.telegram.org/bot123456789:abcdefghijklmnopqrstuvwxyz/send"],
+)  # fmt: skip
+def test_key_in_the_address_of_a_webhook_is_redacted(url: str) -> None:
+    text = redact(f"posting to {url} failed")
+    assert text.startswith("posting to https://") and text.endswith(" failed") and "***" in text
+    assert "abcdefghijklmnop" not in text and "0123456789ab" not in text
 
 
 def test_redacted_stream_behaves_like_the_original(capsys: pytest.CaptureFixture[str]) -> None:

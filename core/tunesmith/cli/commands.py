@@ -6,14 +6,17 @@ import dataclasses
 import importlib
 import json
 import re
+import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunesmith.errors import ConfigError, PluginError, TunesmithError
-from tunesmith.redact import clean, redact, redacted_output
+from tunesmith.errors import ConfigError, EnvironmentProblem, PluginError, TunesmithError
+from tunesmith.printable import printable
+from tunesmith.redact import clean, redact
+from tunesmith.streams import output_error, redacted_output
 
 if TYPE_CHECKING:
     from tunesmith.plugins.discovery import Candidate
@@ -62,10 +65,14 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            if (lost := output_error()) and ctx.invoked_subcommand != "train":  # the results of train are in a folder
+                raise EnvironmentProblem(f"the output could not be written: {lost}", code="disk", help="make room")
+            return result
         except TunesmithError as error:
             report(ctx, error)
-            ctx.exit(error.exit_code)
+            ctx.exit(error.exit_code or TunesmithError.exit_code)  # 0 would be success
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
@@ -106,7 +113,7 @@ def import_command(plugin: Candidate, name: str) -> click.Command:
 def report(ctx: click.Context, error: TunesmithError) -> None:
     """Print the problems of an error: as text to stderr or, with --format json, as JSON to stdout."""
     if ctx.params["traceback"]:
-        click.echo(redact(traceback.format_exc()), err=True)
+        click.echo(printable(redact(traceback.format_exc())), err=True)
     from tunesmith.cli.explain import command_for
 
     docs = command_for(problem.code for problem in error.problems)
@@ -159,5 +166,9 @@ def open_run(config: str, overrides: tuple[str, ...], check_rows: bool = True) -
     """Load a config and return its run, after all checks. check_rows: check the first row of each local dataset."""
     from tunesmith.api import start
     from tunesmith.config.load import load_config
+    from tunesmith.plugins.implementation import ended, place
 
-    return start(load_config(config, pairs(overrides)), check_rows=check_rows)
+    try:
+        return start(load_config(config, pairs(overrides)), check_rows=check_rows)
+    except SystemExit as error:
+        raise PluginError(ended(error), where=place(error), code="hook-failed") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import click
 
 from tunesmith.cli.commands import OVERRIDES, Commands, json_option, open_run, pairs, show, with_config
 from tunesmith.errors import ConfigError, TunesmithError
+from tunesmith.streams import outlive_output
 
 if TYPE_CHECKING:
     from tunesmith.cli.shown import ShownExample
@@ -43,18 +43,20 @@ def main(traceback: bool, format: str) -> None:
 
 @main.command(context_settings=OVERRIDES)
 @with_config
-def train(config: str, overrides: tuple[str, ...]) -> None:
+@click.pass_context
+def train(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
     """Train a model on all GPUs of this machine."""
     run = open_run(config, overrides)
     from tunesmith.api import train as train_run
     from tunesmith.engine import engine
 
     engine("runtime.launch").relaunch(run)
+    outlive_output("the run continues; its numbers are in the files of output_dir")
     try:
         train_run(run)
-    except engine("training.loop").Interrupted as error:
+    except engine("runtime.signals").Interrupted as error:
         run.world.leave()
-        sys.exit(error.code)
+        ctx.exit(error.code)
     run.world.leave()
 
 

@@ -153,7 +153,7 @@ class BatchKeys(Settings):
     """Passes over the data; may be a fraction."""
     max_steps: PositiveInt | None = None
     """Maximum number of optimizer steps."""
-    learning_rate: PositiveFloat = 2e-5
+    learning_rate: float = Field(2e-5, gt=0, le=1e12)
     """Peak learning rate."""
     optimizer: str = "adamw_torch"
     """The optimizer. Values come from plugins."""
@@ -164,7 +164,7 @@ class BatchKeys(Settings):
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
     """Reaction to a loss or gradient that is not finite, which never reaches the weights: stop with an error, skip the
     update, or go back to the newest checkpoint and leave out the rows of the step. More than 3 in a row always stop."""
-    seed: NonNegativeInt = 42
+    seed: int = Field(42, ge=0, lt=2**63)
     """Seed of initial weights, data order, dropout and sampling."""
 
 

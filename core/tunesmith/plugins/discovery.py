@@ -67,7 +67,9 @@ class Candidate:
         try:
             content = f"sha256:{hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]}" if self.path else None
             module = _import_file(self.path) if self.path else importlib.import_module(self.target)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit: an import can't end the command as if it were done
             raise PluginError(
                 f"plugin {self} can't be imported: {type(error).__name__}: {error}",
                 where=_origin(error),

@@ -93,7 +93,7 @@ class Hook(ABC):
     def wrapped(self, proceed: Callable[[], Any], arguments: Arguments) -> Any:
         """Return the answer of `proceed` after each wrapper has seen it; the first in call order is the outermost."""
         for one in reversed(self.wrappers):
-            proceed = partial(one.around, arguments, proceed)
+            proceed = partial(one.around, arguments, proceed, isinstance(self, All))
         return proceed()
 
 
@@ -148,7 +148,7 @@ class Keyed(Hook):
 class Chain(Hook):
     def call(self, key: str = "", /, **arguments: Any) -> Any:
         for one in self.answers:
-            arguments[key] = one.require(arguments)
+            arguments[key] = one.require(arguments, arguments[key])
         return arguments[key]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.dispatch import ARITIES, Chain, Keyed, keys_of
 from tunesmith.plugins.hook_methods import HookMethods
 from tunesmith.plugins.hookspecs import HOOKS
-from tunesmith.plugins.implementation import Implementation, Trace, current
+from tunesmith.plugins.implementation import Implementation, Trace, current, ended, is_own, place
 from tunesmith.plugins.log_queue import LogQueue
 from tunesmith.plugins.plugin import Head, Method, implemented_hooks
 from tunesmith.spelling import nearest
@@ -108,6 +109,14 @@ class Hooks(HookMethods):
     def current(self) -> str:
         """Return the name of the plugin whose hook is running, or "the core"."""
         return current.get()
+
+    def blame(self, error: BaseException) -> PluginError:
+        """Return the error for a SystemExit, or its like, outside of a hook: by the plugin whose code raised it."""
+        cause = ended(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        owner = next((p for file in reversed(files) for p in self.plugins if is_own(file, p)), None)
+        subject = f"plugin {owner}" if owner else "the run"
+        return PluginError(f"{subject} failed: {cause}", where=place(error, owner), code="hook-failed")
 
     @property
     def method_plugin(self) -> LoadedPlugin:
@@ -202,12 +211,9 @@ class Hooks(HookMethods):
 
 
 def _write_each(loggers: Sequence[Implementation], arguments: dict[str, Any]) -> None:
-    """Call loggers on their thread. SystemExit is a failure too: it would end only the thread, and silently."""
+    """Call loggers on their thread."""
     for one in loggers:
-        try:
-            one.call(arguments)
-        except SystemExit as error:
-            one.failed(error)
+        one.call(arguments)
 
 
 def _call(one: Implementation) -> Call:

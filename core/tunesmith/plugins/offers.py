@@ -41,7 +41,9 @@ class Offer:
             raise PluginError(message, help="offer a function of your own package", code="plugin-shape")
         try:
             return getattr(importlib.import_module(module) if module else loaded.module, name)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             message = f"{subject} can't be imported: {type(error).__name__}: {error}"
             help = f"fix or uninstall {self.plugin.distribution}"
             raise PluginError(message, help=help, code="plugin-import") from error

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from tunesmith.errors import PluginError, TunesmithError
 from tunesmith.plugins.discovery import LoadedPlugin
-from tunesmith.plugins.implementation import current, place
+from tunesmith.plugins.implementation import current, is_ctrl_c, place
+from tunesmith.printable import printable
 from tunesmith.redact import redact
 
 T = TypeVar("T")
@@ -18,20 +19,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Close:
-    """A call of an object's `close`, in the name of the plugin that created the object."""
+    """A function to call at the end of a run, in the name of the plugin that added it.
 
-    owned: Any
+    owned: the object that it closes, if there is one.
+    """
+
+    function: Callable[[], Any]
     owner: str
+    owned: Any = None
 
     def __call__(self) -> None:
         token = current.set(self.owner)
         try:
-            self.owned.close()
+            self.function()
         finally:
             current.reset(token)
 
     def __str__(self) -> str:
-        return f"close() of {type(self.owned).__name__}"
+        if self.owned is not None:
+            return f"close() of {type(self.owned).__name__}"
+        return f"a function in run.closing ({getattr(self.function, '__qualname__', self.function)})"
+
+
+class Closing(list[Callable[[], Any]]):
+    """The functions to call at the end of a run. Each belongs to the plugin whose hook appends it."""
+
+    def append(self, function: Callable[[], Any]) -> None:
+        super().append(function if isinstance(function, Close) else Close(function, current.get()))
 
 
 class Owned:
@@ -44,7 +58,7 @@ class Owned:
     def __init__(self, plugins: dict[str, LoadedPlugin]):
         self.plugins = plugins
         self.objects: dict[Any, Any] = {}
-        self.closing: list[Callable[[], Any]] = []
+        self.closing = Closing()
         self._locks: dict[Any, threading.RLock] = {}
 
     def get(self, cls: Callable[[Any], T], run: Any) -> T:
@@ -53,7 +67,7 @@ class Owned:
             if cls not in self.objects:
                 owned = self.objects[cls] = cls(run)
                 if hasattr(owned, "close"):
-                    self.closing.append(Close(owned, current.get()))
+                    self.closing.append(Close(owned.close, current.get(), owned))
             return self.objects[cls]  # type: ignore[no-any-return]
 
     def close(self, failure: BaseException | None) -> None:
@@ -65,7 +79,7 @@ class Owned:
         first: BaseException | None = None
         while self.closing:
             function = self.closing.pop()
-            if isinstance(function, Close):
+            if isinstance(function, Close) and function.owned is not None:
                 self.objects = {cls: owned for cls, owned in self.objects.items() if owned is not function.owned}
             try:
                 function()
@@ -73,10 +87,10 @@ class Owned:
                 plugin = self.plugins.get(getattr(function, "owner", ""))
                 subject = f"plugin {plugin}" if plugin else "a plugin"
                 message = f"{subject} failed in {function}: {type(error).__name__}: {error}"
-                where = place(error, plugin) if plugin else "the end of the run"
+                where = place(error, plugin)
                 if failure is not None or first is not None or (plugin and plugin.declaration.best_effort):
-                    print(redact(f"{where}: warning: {message}"), file=sys.stderr)
-                elif isinstance(error, TunesmithError) or not isinstance(error, Exception):
+                    print(printable(redact(f"{where}: warning: {message}")), file=sys.stderr)
+                elif isinstance(error, TunesmithError) or (isinstance(error, KeyboardInterrupt) and is_ctrl_c()):
                     first = error
                 else:
                     first = PluginError(message, where=where, code="hook-failed")

@@ -18,6 +18,7 @@ from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.files.row import Row, Source
 from tunesmith.files.unread import Watched, note_unread, watched
 from tunesmith.plugins.discovery import core_version
+from tunesmith.printable import printable
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
 from tunesmith_engine.batch.media import NO_MEDIA, describe
@@ -74,7 +75,7 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
         (held if spec.group == "test_datasets" else train).extend(examples)
         if not entry_counts.kept:
             raise _nothing_left(run, spec, entry_counts)
-        counts[f"{spec.group}[{spec.index}] {spec.settings.path}"] = entry_counts
+        counts[printable(f"{spec.group}[{spec.index}] {spec.settings.path}")] = entry_counts
     if run.core.val_set_size:
         # Rows are drawn, not examples: pieces of a split row, which may repeat each other, stay on one side.
         rows = list(dict.fromkeys(e.origin for e in train))

@@ -56,9 +56,9 @@ class Reading:
             for row in self.rows:
                 last = row.where
                 yield row
-        except (TunesmithError, GeneratorExit):
+        except (TunesmithError, GeneratorExit, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             path, after = self.spec.settings.path, f"after {last}" if last else "from the start"
             message = f"{path} can't be read {after}: {type(error).__name__}: {error}"
             raise DataError(message, where=self.spec.where, code="unreadable") from error

@@ -151,7 +151,8 @@ def _work(share: Share, run: Run, spec: DatasetSpec, rows: Iterable[Row], folder
         notes = {name: value for name, value in run.notes.items() if before.get(name) != value}
         report: dict[str, Any] = {"counts": numbers, "first": first, "notes": notes}
         report |= {"suspicious": counts.suspicious, "notices": counts.notices}
-    except errors.TunesmithError as error:
+    except (errors.TunesmithError, SystemExit) as failure:
+        error = run.hooks.blame(failure) if isinstance(failure, SystemExit) else failure
         report = {"error": type(error).__name__, "problems": [asdict(problem) for problem in error.problems]}
     (folder / f"report-{share.index}.json").write_text(json.dumps(report, default=str), encoding="utf-8")
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import EnvironmentProblem
+from tunesmith.errors import EnvironmentProblem, TunesmithError
 from tunesmith.files.record import last_record
 from tunesmith.plugins.discovery import core_version
 from tunesmith.redact import clean, redact
@@ -41,6 +41,13 @@ class RunRecord:
         with contextlib.suppress(OSError, EnvironmentProblem):  # the disk may be what failed; report the first error
             (self.run.output_dir / name).write_text(redact(traceback.format_exc()), encoding="utf-8")
             if self.begun:  # before that, run.json may belong to a run that this one was not allowed to resume
+                self.write("failed")
+
+    def lost(self, error: TunesmithError) -> None:
+        """Write the error by which another process ends this one at once, on a thread of its own."""
+        if self.run.world.main:
+            (self.run.output_dir / "crash.txt").write_text(redact(f"{error}\n"), encoding="utf-8")
+            if self.begun:
                 self.write("failed")
 
     def write(self, status: str) -> None:

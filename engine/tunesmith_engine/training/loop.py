@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,18 +15,11 @@ from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.terms import StepRecord, Term
 from tunesmith_engine.checkpoint.save import name_kept, save
 from tunesmith_engine.data.batches import build_batches, micro_batches
+from tunesmith_engine.runtime.signals import Interrupted, Signals
 from tunesmith_engine.training import nonfinite
 from tunesmith_engine.training.evaluation import check_declared, evaluate
 from tunesmith_engine.training.result import History
 from tunesmith_engine.training.state import TrainState
-
-
-class Interrupted(Exception):
-    """SIGTERM or SIGINT arrived and a checkpoint was saved. `code` is the exit code of the process."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
 
 
 class Loop:
@@ -39,7 +29,8 @@ class Loop:
         self.state = state
         self.run, self.policy = state.run, state.policy
         self.parameters = [p for p in state.policy.unwrapped.parameters() if p.requires_grad]
-        self.interrupt: int | None = None
+        self.current = self.run.step + 1  # the step that is taken or saved
+        self.signals = Signals(lambda: f"step {self.current}", self.run.world.main)
         self.idle = 0  # steps in a row without a gradient
         self.history = History()
         self._seconds, self._counted = 0.0, state.tokens  # time and tokens since the last line of the log
@@ -67,6 +58,9 @@ class Loop:
                 loss = combine(terms, totals, batch, sums)
                 if batch.dummy:  # a zero that depends on every parameter, whatever the method returned
                     loss = out.zero()
+                elif not loss.requires_grad:
+                    message = f"plugin {run.hooks.method_plugin} returned terms without a gradient from compute_loss"
+                    raise PluginError(message, help="compute them from `out`, without detach() and item()")
                 losses.append(loss.detach())
                 parallelism.backward(loss)
         norm = parallelism.clip(self.parameters, run.core.max_grad_norm)
@@ -138,6 +132,7 @@ class Loop:
         evaluates = (run.data is not None and run.data.eval is not None) or run.hooks.has("evaluate")
         self._counted = state.tokens
         while run.step < state.total_steps and not run.stopped:
+            self.current = run.step + 1
             record = self.step()
             with self.keeping():
                 self.idle = nonfinite.count_idle(run, self.idle, record.metrics["grad_norm"])
@@ -186,43 +181,18 @@ class Loop:
 
     # signals
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Finish the step, save and leave on SIGTERM or SIGINT; leave at once on a second signal.
-
-        Only the main thread of a process can handle signals; in other threads they keep their meaning.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(number: int, frame: Any) -> None:
-            if self.interrupt is not None:
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            self.interrupt = number
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def signalled(self) -> int | None:
         """Return the signal that any process received; the same on all of them."""
-        return self.run.world.maximum(self.interrupt or 0) or None
+        return self.run.world.maximum(self.signals.number or 0) or None
 
 
 def combine(terms: dict[str, Term], totals: dict[str, float], batch: Batch, sums: dict[str, Tensor]) -> Tensor:
     """Return the loss of a micro-batch: the sum of its terms, each divided by its count in the whole step.
 
-    Adds to `sums`: "loss", the metrics, and each trained term by name if there are several. Raises PluginError if no
-    term is trained on, or if a count is unknown.
+    Adds to `sums`: "loss", the metrics, and each trained term by name if there are several. Raises PluginError
+    if a count is unknown.
     """
     trained = [name for name, term in terms.items() if not term.metric]
-    if not trained:
-        raise PluginError("compute_loss returned no term to train on; all are metrics")
     losses = []
     for name, term in terms.items():
         if isinstance(term.count, str) and term.count not in totals:

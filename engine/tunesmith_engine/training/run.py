@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.checks import holds_out
-from tunesmith.errors import ConfigError, TunesmithError
+from tunesmith.errors import ConfigError, EnvironmentProblem, TunesmithError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk, resume
 from tunesmith_engine.checkpoint.save import check_exported, export, is_exported, name_kept, numbered
@@ -18,12 +18,15 @@ from tunesmith_engine.model.reference import precompute
 from tunesmith_engine.rounds.build import build_rounds, count_steps
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.streamed import StreamedRounds
+from tunesmith_engine.runtime import lock
 from tunesmith_engine.runtime.atomic import clearing, flush, move, read_again, tidy, writing
 from tunesmith_engine.runtime.memory_used import Watch
+from tunesmith_engine.runtime.peers import watching
 from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
+from tunesmith_engine.runtime.signals import Interrupted
 from tunesmith_engine.training.evaluation import check_metric, evaluate
-from tunesmith_engine.training.loop import Interrupted, Loop
+from tunesmith_engine.training.loop import Loop
 from tunesmith_engine.training.result import Result
 from tunesmith_engine.training.state import TrainState, load_weights
 
@@ -31,31 +34,38 @@ from tunesmith_engine.training.state import TrainState, load_weights
 def train(run: Run) -> Result:
     """Run everything from rows to the final model; see `tunesmith.api.train` for the errors it raises."""
     with run.alive():
+        make_folder(run)
+        lock.take(run)
         folder = resume.choose(run)
         run.world.barrier()  # no process creates files before all have looked
-        make_folder(run)
         record = RunRecord(run)
         try:
-            state = begin(run, folder)
-            loop = Loop(state)
-            record.memory = Watch(run.device, state.policy.model)
-            record.write("running")
-            check_metric(run, state.policy, state.rounds)
-            with loop.listening(), run.hooks.logging(run):
-                run.hooks.on_start(run, state.policy)
-                if folder is not None and folder.parent.samefile(run.output_dir) and not is_exported(folder):
-                    export(run, state.policy, folder)  # failed, or was killed
-                loop.fit()
-            finish(state)
+            with watching(run, record.lost):
+                state = begin(run, folder)
+                loop = Loop(state)
+                record.memory = Watch(run.device, state.policy.model)
+                record.write("running")
+                check_metric(run, state.policy, state.rounds)
+                with loop.signals.listening(), run.hooks.logging(run):
+                    run.hooks.on_start(run, state.policy)
+                    if folder is not None and folder.parent.samefile(run.output_dir) and not is_exported(folder):
+                        export(run, state.policy, folder)  # failed, or was killed
+                    loop.fit()
+                finish(state)
         except Interrupted as error:
             run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto resumes here")
             run.hooks.on_end(run, state.policy)
             record.write("interrupted")
             raise
-        except Exception:
-            record.crashed()
+        except KeyboardInterrupt:
+            record.write("interrupted") if record.begun else None
             raise
+        except BaseException as error:
+            record.crashed()
+            if isinstance(error, Exception):
+                raise
+            raise run.hooks.blame(error) from error  # SystemExit(0) must not end the process as if the run were done
         record.write("done")
     best = run.output_dir / f"checkpoint-{state.best.step}"
     kept = best if state.best.step is not None and best.is_dir() else None
@@ -78,10 +88,13 @@ def evaluate_only(run: Run) -> dict[str, float]:
 
 
 def make_folder(run: Run) -> None:
-    """Create output_dir. Raises EnvironmentProblem if the disk refuses it."""
-    help = "choose a place with room, and with write permission"
-    with writing(f"output_dir {run.output_dir}", run.output_dir, help, run.config.place("output_dir")):
+    """Create output_dir. Raises EnvironmentProblem if that is not possible."""
+    try:
         run.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"output_dir {run.output_dir} could not be created: {error.strerror}"
+        help = "choose a place with room, and with write permission"
+        raise EnvironmentProblem(message, where=run.config.place("output_dir"), help=help, code="disk") from error
 
 
 def begin(run: Run, folder: Path | None) -> TrainState:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from tunesmith.printable import printable
 from tunesmith.redact import redact
 
 if TYPE_CHECKING:
@@ -96,5 +97,5 @@ class Display:
 
     def print(self, text: str) -> None:
         """Print text, with secrets replaced, above the bar if there is one."""
-        self.console.print(redact(text), markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(redact(text)), markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()  # so that `tail -f` on a log file shows each step at once

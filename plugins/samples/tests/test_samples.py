@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tunesmith_samples
 from rich.console import Console
+from tunesmith_samples.lines import read, rewind
 from tunesmith_samples.table import pairs, show
 
 from tests import tiny
@@ -193,3 +194,11 @@ def test_a_model_with_a_score_head_is_refused(tmp_path: Path) -> None:
         ConfigError, match="generate_samples has no effect: a model with a score head does not generate text"
     ):
         tiny.start(path)
+
+
+def test_sample_with_a_damaged_step_is_dropped(tmp_path: Path) -> None:
+    sample = {"when": "during", "step": 1, "prompt": "a", "completion": "b"}
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(sample | {"step": step}) + "\n" for step in (1, "2", None, [3], {})))
+    rewind(path, 5)
+    assert read(path) == [sample]

@@ -27,7 +27,7 @@ def read(path: Path) -> list[dict[str, Any]]:
             sample = json.loads(line)
         except ValueError:  # incomplete because of an interruption
             continue
-        if isinstance(sample, dict) and sample.keys() >= KEYS:
+        if isinstance(sample, dict) and sample.keys() >= KEYS and isinstance(sample["step"], int | float):
             samples.append(sample)
     return samples
 

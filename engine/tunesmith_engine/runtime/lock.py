@@ -1,0 +1,97 @@
+"""Let only one run at a time write to an output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from tunesmith.errors import EnvironmentProblem
+from tunesmith.run import Run
+from tunesmith_engine.runtime.process import Process
+
+NAME = ".lock"
+ATTEMPTS = 50
+PAUSE = 0.1
+"""Seconds between attempts, while another process is taking or releasing the lock."""
+
+
+def take(run: Run) -> None:
+    """Lock output_dir until the run ends. Call it on all processes, which share the lock of the main one.
+
+    The system releases the lock of a process that is killed. Raises EnvironmentProblem on all processes if another run
+    has the folder.
+    """
+    problem = None
+    if run.world.main:
+        try:
+            problem = _take(run)
+        except OSError as error:
+            help = "choose a place with room, and with write permission"
+            problem = (f"{run.output_dir} could not be locked: {error.strerror}", help)
+    problem = run.world.gather(problem)[0]
+    if problem is not None:
+        message, help = problem
+        raise EnvironmentProblem(message, where=run.config.place("output_dir"), help=help, code="in-use")
+
+
+def _take(run: Run) -> tuple[str, str] | None:
+    """Lock output_dir, and release it when the run ends. Return message and help if that is not possible."""
+    path = run.output_dir / NAME
+    for _ in range(ATTEMPTS):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        holder = _holder(handle)
+        if _lock(handle, holder) and _is_at(path, handle):
+            content = json.dumps(asdict(Process.this())).encode()
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, content, 0)
+            run.closing.append(partial(_release, path, handle))
+            return None
+        if holder is not None and not holder.ended and _is_at(path, handle):
+            os.close(handle)
+            message = f"{run.output_dir} is in use by another run, {holder}"
+            return message, f"wait for it, choose another output_dir, or delete {path} if that run is gone"
+        if holder is not None and holder.ended and _is_at(path, handle):
+            path.unlink(missing_ok=True)  # a child of the run that was killed has the lock, and will end soon
+        os.close(handle)
+        time.sleep(PAUSE)
+    return f"{run.output_dir} is in use by another run", f"wait for it, or delete {path} if it is gone"
+
+
+def _lock(handle: int, holder: Process | None) -> bool:
+    """Lock a file, and return True if that worked. A file system without locks leaves the decision to its content."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return holder is None or holder.ended
+    return True
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Return True if an open file is still the one of the path: not deleted by the run that had the lock."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(handle: int) -> Process | None:
+    try:
+        return Process(**json.loads(os.pread(handle, 4096, 0)))
+    except (ValueError, TypeError):  # empty: just created, or being written
+        return None
+
+
+def _release(path: Path, handle: int) -> None:
+    with contextlib.suppress(OSError):
+        if _is_at(path, handle):
+            path.unlink()
+        fcntl.flock(handle, fcntl.LOCK_UN)  # also for children that inherited the file
+    os.close(handle)
