@@ -24,7 +24,7 @@ GROUPS = {
         "tunesmith_engine.batch.media",
     ),
     "Batches and terms": ("tunesmith_engine.batch",),
-    "Models": ("tunesmith_engine.model",),
+    "Models": ("tunesmith_engine.model", "tunesmith_engine.checkpoint"),
     "Rounds": ("tunesmith_engine.rounds",),
     "Processes": ("tunesmith_engine.runtime",),
     "Runs from Python": ("tunesmith.api", "tunesmith.config"),
