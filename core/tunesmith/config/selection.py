@@ -11,7 +11,7 @@ from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
 from tunesmith.files.paths import FILE, HUB, ending_of, is_common, is_library_file, source_of
-from tunesmith.plugins.discovery import Candidate, catalogue, defaults
+from tunesmith.plugins.discovery import Candidate, catalogue, defaults, refused_values
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.models import FOLDER, model_kinds
 from tunesmith.spelling import nearest
@@ -162,12 +162,11 @@ class Selector:
 
     def by_value(self, key: str, value: str, path: KeyPath, named: dict[str, Candidate]) -> None:
         """Activate the plugin that answers the value of a selector, such as `adapter: lora`."""
-
-        def values(info: dict[str, Any]) -> list[str]:
-            return info["answers"].get(key, [])  # type: ignore[no-any-return]
-
-        owners = [c for c in self.available.values() if value in values(c.info)]
-        self._take(owners, values, f"{key}: {value}", value, path, named)
+        owners = [c for c in self.available.values() if value in c.info["answers"].get(key, [])]
+        if not owners and (row := refused_values(key).get(value.lower().replace("-", "_"))):
+            self.problem(f"no plugin answers {key}: {value}: {row['reason']}", path, row["write"], "unknown-value")
+            return
+        self._take(owners, lambda info: info["answers"].get(key, []), f"{key}: {value}", value, path, named)
 
     def by_scheme(self, model: str, named: dict[str, Candidate]) -> None:
         """Activate the plugin that loads models from `scheme://...`."""

@@ -169,6 +169,18 @@ class ExampleStore(Sequence[Example]):
         media = from_arrays(self.arrays, index)
         return Example(segments, columns, self.fields[index] if self.fields else {}, inputs, (entry, row), media)
 
+    def last_tokens(self) -> set[int]:
+        """Return the last tokens of all segments after a prompt; for an empty one, that of the prompt."""
+        starts, parent = self._segment, self.arrays["parent"]
+        empty = np.diff(starts) == 0
+        after = np.ones(len(parent), np.bool_)
+        after[self._example[:-1]] = False  # the prompts
+        tokens = set(np.unique(self.arrays["tokens"][starts[1:][after & ~empty] - 1]).tolist())
+        for e in np.unique(np.searchsorted(self._example, np.flatnonzero(after & empty), "right") - 1).tolist():
+            example = self[e]
+            tokens |= {int(p[-1]) for i in range(1, len(example.segments)) if len(p := example.path_tokens(i))}
+        return tokens
+
     def _read_segment(self, s: int) -> Segment:
         a, b = int(self._segment[s]), int(self._segment[s + 1])
         columns: dict[str, Any] = {name: array[s] for name, array in self._of_sequences.items()}

@@ -104,7 +104,8 @@ class DataParallelism(Parallelism):
         return dcp.get_optimizer_state_dict(module, optimizer, options=self._full())
 
     def load_optimizer_state(self, module: Any, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        options = dcp.StateDictOptions(full_state_dict=True)
+        # Without state (SGD without momentum), torch has no tensor to take the device of a full state from.
+        options = dcp.StateDictOptions(full_state_dict=bool(state.get("state")))
         dcp.set_optimizer_state_dict(module, optimizer, state, options=options)
 
 

@@ -67,6 +67,8 @@ class LanguageModel(ABC):
     """False if all prompts of a decoder must have the same length."""
     end_tokens: frozenset[int] = frozenset()
     """Ids that end a completion, in addition to the tokenizer's end token."""
+    positions: int | None = None
+    """The longest sequence that a model with a table of positions can read; None if there is no table."""
     classifier: str | None = None
     """The head that the module brings itself, as a classifier: `scores` applies it."""
 

@@ -75,6 +75,11 @@ class PolicyGenerator(Generator):
         for request in requests:
             if problem := why_invalid(request):
                 raise PluginError(f"a request has {problem}")
+            most, length = self.policy.language_model.positions, len(request.prompt) + request.max_new_tokens
+            if most is not None and length > most:
+                message = f"a prompt of {len(request.prompt):,} tokens and up to {request.max_new_tokens:,} new ones"
+                help = "ask for fewer new tokens, or shorten the prompts"
+                raise PluginError(f"{message} are more than the {most:,} positions of the model", help=help)
         accepted = {next(self._handles): request for request in requests}
         self._requests |= accepted
         self._finished |= {handle: {} for handle in accepted}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 from tunesmith import ModelSpec, Run
-
-SAMPLED = 256
-"""Number of examples whose last tokens are checked."""
 
 
 def describe(run: Run, model: Any, spec: ModelSpec) -> None:
@@ -41,8 +37,7 @@ def set_pad_token(run: Run, model: Any) -> None:
 
 
 def last_tokens(run: Run) -> set[int]:
-    """Return the tokens at which a sample of training examples is scored; the end token if they are streamed."""
+    """Return the tokens at which the training examples are scored; the end token if they are streamed."""
     if run.data is None or run.data.train is None:
         return {run.tokenizer.eos_token_id}
-    examples = islice(run.data.train, SAMPLED)
-    return {example.path_tokens(i)[-1] for example in examples for i in range(1, len(example.segments))}
+    return run.data.train.last_tokens()

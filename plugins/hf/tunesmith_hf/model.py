@@ -29,6 +29,15 @@ from tunesmith_hf.source import is_base, where_key
 
 FACTORS = ("logit_scale", "lm_head_multiplier", "logits_scaling")  # Cohere; Falcon H1; Granite and HyperCLOVA
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma; RecurrentGemma; xLSTM
+TABLES = ("wpe", "embed_positions", "position_embeddings")  # GPT-2 and its relatives; OPT and XGLM; BERT's relatives
+
+
+def positions_of(model: nn.Module, config: Any) -> int | None:
+    """Return the number of positions of a model that has a table of them, or None if it computes them."""
+    tables = (m for name, m in model.named_modules() if name.rpartition(".")[2] in TABLES)
+    return (
+        getattr(config, "max_position_embeddings", None) if any(isinstance(t, nn.Embedding) for t in tables) else None
+    )
 
 
 class HFLanguageModel(LanguageModel):
@@ -40,6 +49,7 @@ class HFLanguageModel(LanguageModel):
         super().__init__(model, rows, getattr(self.config, "hidden_size", None))
         self.run = run
         self.spec = spec
+        self.positions = positions_of(model, self.config)
         self.names = frozenset(model.state_dict())
         """Parameters and buffers of the architecture, without what plugins add."""
         if spec.exports:
@@ -104,6 +114,16 @@ class HFLanguageModel(LanguageModel):
         message = f"{unsupported.reason}, which attn_implementation: {self.attention} does not support"
         raise ModelError(message, where=where, code="architecture", help=help)
 
+    def check_length(self, batch: Batch) -> None:
+        """Raise ModelError for a sequence that is longer than the model's table of positions."""
+        if self.positions is None or self.run.abstract:
+            return
+        length = int(batch.position_ids.max()) + 1
+        if length > self.positions:
+            message = f"a sequence has {length:,} tokens, but the model has {self.positions:,} positions"
+            where, help = self.run.config.place("sequence_len"), f"write sequence_len: {self.positions}"
+            raise ModelError(message, where=where, help=help, code="positions")
+
     @contextlib.contextmanager
     def attending(self, name: str) -> Iterator[None]:
         """Compute attention with the named implementation within the block."""
@@ -118,6 +138,7 @@ class HFLanguageModel(LanguageModel):
             self.module.set_attn_implementation(before)  # type: ignore[operator]
 
     def hidden(self, batch: Batch, layers: Sequence[int], router: bool) -> Hidden:
+        self.check_length(batch)
         extra: dict[str, Any] = {"position_ids": batch.position_ids}
         ids, name = batch.input_ids, attention.NAME
         lines = padded.lines(batch.tree_mask) if self.attention == "padded" else None

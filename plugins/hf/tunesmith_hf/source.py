@@ -18,6 +18,9 @@ from tunesmith_hf.trust import RemoteCode, advice, check_place, checked_code
 TEXTS = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 """Files of a hub model that are downloaded before its weights. Pickles are never downloaded."""
 
+CODE = ("modeling_*.py", "configuration_*.py", "tokenization_*.py", "custom_generate/*.py")
+"""Files that usually have a model's own code. Other scripts in the folder are nothing that a library would run."""
+
 
 class Folders:
     """The folders of a run's hub models by id and revision, so that tokenizer and model are of one commit if a
@@ -105,8 +108,8 @@ def scan_source(run: Run, folder: Path, trust: RemoteCode | None, spec: ModelSpe
         return None
     if trust is None:
         scan(folder, where, f"{advice(spec.path)}; or remove it from the file", None)
-        if files := sorted(path.name for pattern in ("*.py", "custom_generate/*.py") for path in folder.glob(pattern)):
-            run.note("code in base_model", f"not run: {', '.join(files)}")
+        if files := sorted(path.name for pattern in CODE for path in folder.glob(pattern)):
+            run.note("code in base_model", f"not run, transformers has its own: {', '.join(files)}")
         return None
     place = run.config.place(("trust_remote_code", "sha256"))
     code = checked_code(folder, trust, place)
