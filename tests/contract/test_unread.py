@@ -100,8 +100,8 @@ def test_rows_of_csv_parquet_workers_and_streams_are_counted(tmp_path: Path, mod
         (lines, {"dataset_prepared_path": str(tmp_path / "prepared")}),
         (lines, {"dataset_prepared_path": str(tmp_path / "prepared")}),  # from the cache
     ):
-        found = [value for key, value in notes(tmp_path, model, file, "alpaca", **keys).items() if "'system'" in key]
-        assert [value.partition(",")[0] for value in found] == ["2 of 4 rows"], (file, keys)
+        values = [value for key, value in notes(tmp_path, model, file, "alpaca", **keys).items() if "'system'" in key]
+        assert [value.partition(",")[0] for value in values] == ["2 of 4 rows"], (file, keys)
     result = tiny.train(
         tiny.write_config(
             tmp_path, base_model=str(model), streaming=True, max_steps=1, streaming_multipack_buffer_size=8,

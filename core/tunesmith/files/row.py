@@ -40,7 +40,7 @@ class Row(dict[str, Any]):
         self.notices: list[str] = []
 
     def notice(self, text: str) -> None:
-        """Report something about the row that is no error. Rows with the same text are counted together."""
+        """Report something about the row without refusing it. Rows with the same text are counted together."""
         if text not in self.notices:
             self.notices.append(text)
 

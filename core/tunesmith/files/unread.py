@@ -7,13 +7,11 @@ from typing import Any
 
 from tunesmith.files.row import Row
 
-COLUMNS = frozenset(
-    {
-        "system", "system_prompt", "history", "context", "input", "tools", "functions", "documents",
-        "chat_template_kwargs", "margin", "weight", "weights", "loss", "loss_weight", "loss_mask", "train", "image",
-        "images", "video", "videos", "audio", "audios", "thinking", "reasoning", "reasoning_content",
-    }
-)  # fmt: skip
+_COLUMNS = (
+    "system system_prompt history context input tools functions documents chat_template_kwargs margin weight weights "
+    "loss loss_weight loss_mask train image images video videos audio audios thinking reasoning reasoning_content"
+)
+COLUMNS = frozenset(_COLUMNS.split())
 """Columns that change what a row means. A row is trained without them if its type does not read them."""
 
 MARKS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "loss_mask", "mask", "masked")
@@ -27,7 +25,7 @@ PROPERTIES = frozenset(
 
 
 class Watched(Row):
-    """A row that records which of its columns are read. Asking if it has a column, or for all names, is no reading."""
+    """A row that records which of its columns are read. Asking if it has a column, or for all names, does not count."""
 
     __slots__ = ("columns_read",)
 

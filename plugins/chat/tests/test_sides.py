@@ -186,41 +186,6 @@ def test_whole_conversations_must_begin_with_a_named_messages_column(make_bench:
         bench.examples({**SHAPES["whole conversations"], "asked": [{**USER, "content": "Oh"}]})
 
 
-SYSTEM = {"role": "system", "content": "Answer in rhyme."}
-WHOLE = SHAPES["whole conversations"]
-
-
-@pytest.mark.parametrize("key", [{}, {"field_messages": "asked"}])
-@pytest.mark.parametrize("earlier", [[SYSTEM], [SYSTEM, {**USER, "content": "Oh"}, {**GOOD, "content": "Yes"}]])
-def test_messages_of_the_prompt_before_whole_conversations_are_kept(
-    make_bench: Any, key: dict[str, str], earlier: list[Any]
-) -> None:
-    column = key.get("field_messages", "prompt")
-    (example,) = make_bench(kind="pair", **key).examples({**WHOLE, column: [*earlier, USER]})
-    (same,) = make_bench(kind="pair").examples({"messages": [*earlier, USER], "chosen": GOOD, "rejected": BAD})
-    assert [s.tokens.tolist() for s in example.segments] == [s.tokens.tolist() for s in same.segments]
-    (labeled,) = make_bench(kind="labelled", **key).examples(
-        {column: [*earlier, USER], "completion": [USER, GOOD], "label": True}
-    )
-    assert labeled.segments[0].tokens.tolist() == example.segments[0].tokens.tolist()
-
-
-@pytest.mark.parametrize("prompt", ["Oh", [SYSTEM], [SYSTEM, {**USER, "content": "Oh"}], [USER, SYSTEM]])
-def test_a_prompt_that_whole_conversations_do_not_contain_is_an_error_with_its_row(
-    make_bench: Any, prompt: Any
-) -> None:
-    fine = {**WHOLE, "prompt": [USER]}
-    with pytest.raises(DataError, match=r"chats.jsonl:2: .*chosen: is a whole conversation, but does not begin with"):
-        make_bench(kind="pair").examples(fine, {**WHOLE, "prompt": prompt})
-
-
-def test_the_rated_conversation_next_to_a_pair_is_not_its_prompt(make_bench: Any) -> None:
-    rated = {**GOOD, "content": "third"}
-    for messages in ([USER, GOOD], [USER, rated]):
-        (example,) = make_bench(kind="pair").examples({**WHOLE, "messages": messages})
-        assert shown(make_bench(), example)[0] == ASKED
-
-
 def test_an_answer_without_end_token_is_refused(make_bench: Any) -> None:
     template = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ '<|im_end|>' if m.role == 'user' }}{% endfor %}"
     bench = make_bench(template + "{{ 'assistant:' if add_generation_prompt }}", kind="pair")
@@ -323,14 +288,3 @@ def test_real_conversations_are_prompts_up_to_the_last_question(real: Any, make_
     for record, example in zip(records, make_bench(tokenizer=tokenizer, kind="prompt").examples(*records), strict=True):
         expected = tokenizer.apply_chat_template(record["messages"][:-1], add_generation_prompt=True, return_dict=False)
         assert example.segments[0].tokens.tolist() == expected
-
-
-def test_a_prompt_next_to_the_messages_of_a_prompt_row_is_reported_unless_it_is_the_same(make_bench: Any) -> None:
-    from tunesmith_chat import build_dataset
-
-    bench = make_bench(kind="prompt")
-    spec = bench.run.config.entries[0]
-    rows = [Row({"messages": [USER], "prompt": prompt}, f"f:{prompt}") for prompt in ("Hi", "Oh", [USER])]
-    examples = list(build_dataset(bench.run, spec, rows))
-    assert [example.fields["prompt"] for example in examples] == ["Hi", "Oh", [USER]]
-    assert [row.notices for row in rows] == [[], [rows[1].notices[0]], []] and "'prompt'" in rows[1].notices[0]

@@ -17,7 +17,7 @@ def read_calls(row: Row, place: str, calls: Any) -> list[Any]:
     """Return tool calls whose arguments are mappings. Arguments may also be the JSON text of a mapping.
 
     Templates write arguments as JSON, so that text would be encoded twice. Raise DataError, with the place, for calls
-    that are no list of mappings with a name and arguments.
+    that are not a list of mappings with a name and arguments.
     """
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise row.error(place, "must be a list of tool calls", _SHAPE)

@@ -138,7 +138,7 @@ class _AnswerReader:
             if _same(prompt[-common:], answer[:common]):
                 return [*prompt[:-common], *answer]
         if name == self.reader.field and not self.explicit:  # for example the conversation that was rated
-            row.notice(f"column {name!r} is not read: it is no part of {column}")
+            row.notice(f"column {name!r} is not read: {column} does not contain it")
             return answer
         help = f"write the answer alone in {column}, or remove the column {name}"
         problem = f"is a whole conversation, but does not begin with {name} or with the end of it"
