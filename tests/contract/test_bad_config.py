@@ -49,8 +49,8 @@ TEXT = {
     "UTF-16": Case(GOOD.encode("utf-16"), 2, "is not UTF-8: byte 0", "save the file as UTF-8", "run.yaml:1:1"),
     "Latin-1 in a later line": Case(b"seed: 3\noutput_dir: gr\xfcn\n", 2, "byte 22", "as UTF-8", "run.yaml:2:15"),
     "control character": Case("seed: 3\nrl: @\x07\n", 2, "U+0007 is not allowed", "as UTF-8"),
-    "unclosed bracket": plus("plugins: @[earlystop\nseed: 1\n", "by line 4"),
-    "unclosed quote": plus("seed: 1\noutput_dir: @'x\n", "unexpected end of stream"),
+    "unclosed bracket": plus("plugins: @[earlystop\nseed: 1\n", "by line 4", "close the"),
+    "unclosed quote": plus("seed: 1\noutput_dir: @'x\n", "unexpected end of stream", "close the"),
     "list at the top": Case("@- a\n", 2, "the top level must be a mapping"),
     "duplicate key": plus("seed: 1\n@seed: 2\n", "duplicate key 'seed'; first at run.yaml:3:1", "keep one"),
     "tag": Case("base_model: @!!python/object/apply:os.system [echo]\n", 9, "python/object/apply"),
@@ -96,7 +96,7 @@ VALUES = {
     "misspelled choice": plus("device: @cpuu\n", "must be 'auto', 'cpu' or 'cuda'", "'cpu'"),
     "number for a string": plus("output_dir: @3\n", "must be a string, got 3", 'write "3", in quotes'),
     "string for a list": plus("adapter: lora\nlora_modules_to_save: @head\n", "must be a list", "write [head]"),
-    "string for a group": plus("fsdp_config: @full\n", "must be a group of keys"),
+    "string for a group": plus("fsdp_config: @full\n", "must be a group of keys", "keys of the group: reshard"),
     **{
         f"{key} of {bad}": plus(f"{key}: @{bad}\n", f"{key} must be")
         for key in ("learning_rate", "micro_batch_size", "max_steps", "num_epochs", "gradient_accumulation_steps")
@@ -212,8 +212,8 @@ WARNINGS = {  # text -> part of the warning, and a secret that may not be printe
     "learning_rate: @100\n": ("learning_rate: 100 is far above", None),
     "max_steps: 10\nsave_steps: @20\n": ("save_steps: 20 is more than the 10 steps of training", None),
     "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last step is evaluated", None),
-    "output_dir: @${HOME}/out\n": ("environment variables and ~ are not expanded", None),
-    "output_dir: @~/out\n": ("environment variables and ~ are not expanded", None),
+    "generate_samples: true\nsample_prompts: [@'${HOME}/out']\n": ("environment variables and ~ are not", None),
+    "generate_samples: true\nsample_prompts: [@'~/out']\n": ("environment variables and ~ are not", None),
     "output_dir: @./hf_abcdefghijklmnopqrst\n": ("looks like a secret", "hf_abcdefghijklmnopqrst"),
     "generate_samples: true\nsample_prompts: [Hello, @sk-abcdefghijklmnopqrst]\n": ("sample_prompts.1: ", "sk-abcdef"),
     f"plugins: [./login.py]\nwandb_login: @{HEX}\n": ("as an environment variable", HEX),

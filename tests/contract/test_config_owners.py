@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.fakes import BASE, DATA, error_of, load, local_plugin, problems_of, write
-from tunesmith.config import keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
 
@@ -42,14 +41,6 @@ def test_setting_without_effect_says_how_to_select_its_plugin(line: str, tmp_pat
     [(where, problem)] = problems_of(error_of(load_config, path), path)
     assert (where, problem.code) == ("2:1", "orphaned-key")
     assert SELECTS[line] in str(problem.help)
-
-
-@pytest.mark.parametrize("key", keys.refused())
-def test_refused_key_has_a_reason_and_advice(key: str, tmp_path: Path) -> None:
-    [problem] = error_of(load, tmp_path, f"{BASE}{key}: 1\n").problems
-    entry = keys.refused()[key]
-    assert (problem.code, problem.help) == ("refused-key", entry["write"])
-    assert entry["reason"] in problem.message
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 4300, "engine": 5300, "testing": 1450}
+CODE_LINES = {"core": 4500, "engine": 5300, "testing": 1450}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
-and the lives of plugins; the engine by rounds (0.7k), generation (0.6k), heads, parallelism and the rehearsal.
+and the lives of plugins, and of what other tools call a key (0.2k); the engine by rounds (0.7k), generation (0.6k), heads, parallelism and the rehearsal.
 tunesmith.testing is counted apart from the core.
 """
 PYPROJECT_LINES = 25
