@@ -17,8 +17,8 @@ CODE_LINES = {"core": 4500, "engine": 5300, "testing": 1450}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
-and the lives of plugins, and of what other tools call a key (0.2k); the engine by rounds (0.7k), generation (0.6k), heads, parallelism and the rehearsal.
-tunesmith.testing is counted apart from the core.
+the lives of plugins, and what to write instead of the keys of other tools (0.2k); the engine by rounds (0.7k),
+generation (0.6k), heads, parallelism and the rehearsal. tunesmith.testing is counted apart from the core.
 """
 PYPROJECT_LINES = 25
 TESTING = CORE / "testing"

@@ -43,9 +43,18 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
 
 
 def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
-    """Return a problem for every key that nothing would read, with what to write instead."""
+    """Return a problem for every key that nothing would read, with what to write instead.
+
+    Keys of other tools that may stay are taken out of the document's values.
+    """
     checker = _Checker(document, available, selection)
-    return [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
+    problems = [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
+    for *above, key in checker.without_effect:
+        group: Any = document.values
+        for part in above:
+            group = group[part]
+        del group[key]
+    return problems
 
 
 class _Checker:
@@ -56,6 +65,7 @@ class _Checker:
         self.entries = selection.entries
         self.off = selection.off
         self.unanswered = selection.unanswered
+        self.without_effect: list[KeyPath] = []
 
     def top(self) -> Iterator[Problem]:
         core = core_schema()["properties"]
@@ -170,7 +180,9 @@ class _Checker:
         if is_secret(path, value):
             help = "drop it: a secret belongs in an environment variable"
         elif entry := foreign.find_key(path):
-            if not entry.allows(value):
+            if entry.allows(value):
+                self.without_effect.append(path)
+            else:
                 yield entry.problem(name, value, where)
             return
         elif home := self.home(path):
