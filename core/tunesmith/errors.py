@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that are escaped in messages: control and format characters, surrogates, separators of lines.
+They come from files that others wrote, and could move the cursor of a terminal or reverse the order of the text."""
+
+LONGEST = 2_000
+"""Most characters of a message. A name or a value from a file may have a million."""
+
+
+def visible(text: str) -> str:
+    """Return a text in which invisible characters, except for the end of a line, are escaped: `\\x1b`.
+
+    The middle of a text of more than LONGEST characters is left out.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 5 :]}"
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in INVISIBLE and c != "\n" else c for c in text
+    )
 
 
 @dataclass(frozen=True)
@@ -15,12 +37,19 @@ class Problem:
         where: "file:line:column", "file:line", "command line (key)" or another name of a place.
         code: a stable name of the kind of problem, for `tunesmith explain`.
         help: what to write instead.
+
+    Invisible characters in them are escaped, and the middle of very long ones is left out.
     """
 
     message: str
     where: str | None = None
     code: str = "error"
     help: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("message", "where", "help"):
+            if text := getattr(self, name):
+                object.__setattr__(self, name, visible(text))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

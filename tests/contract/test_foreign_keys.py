@@ -114,7 +114,7 @@ def test_key_that_exists_elsewhere_gets_no_suggestion(tmp_path: Path) -> None:
 
 def test_unknown_adapter_is_reported_alone(tmp_path: Path) -> None:
     """The keys of adapters have no owner only because no plugin answers the value."""
-    lines = "adapter: qlora\nlora_r: 8\nlora_alpha: 16\nlora_dropout: 0.1\nlora_target_linear: true\nlora_modules_to_save: [x]"
+    lines = "adapter: qlora\nlora_r: 8\nlora_alpha: 16\nlora_dropout: 0.1\nlora_target_linear: true\n"
     [problem] = error_of(load, tmp_path, BASE + lines).problems
     assert problem.message == "no plugin answers adapter: qlora" and "write adapter: lora" in str(problem.help)
 

@@ -93,8 +93,9 @@ def _problem(items: list[Any], document: Document, path: KeyPath, options: list[
     if items[0]["type"] == "missing":
         return Problem(f"{name} is missing", document.where(path), "missing-key", f"write {path[-1]}: ...")
     value, where = items[0]["input"], document.where(path, value=True)
-    if items[0]["type"] == "unexpanded":
-        return unexpanded_problem(name, items[0]["ctx"]["variable"], where)
+    for item in items:
+        if item["type"] == "unexpanded":
+            return unexpanded_problem(name, item["ctx"]["variable"], where)
     hide = isinstance(value, dict | list) or is_secret(path, value)
     actual = "" if hide else f", got {_written(value)}"
     if value is True and where.startswith("command line"):  # `--key` without a value sets true
