@@ -98,7 +98,7 @@ NAMES = [
     "-lora",
     "-hf",
 ]
-OTHERS = [
+OTHERS: list[Any] = [
     None,
     True,
     False,
@@ -136,7 +136,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
             group = group[part]
         how = draw(st.sampled_from(["value", "value", "value", "rename", "add", "nest", "delete"]))
         if how == "value":
-            group[last] = draw(VALUES)
+            group[last] = copy.deepcopy(draw(VALUES))
         elif how == "nest":
             group[last] = draw(st.sampled_from([[group[last]], {"inner": group[last]}]))
         elif isinstance(group, list) or (how == "delete" and len(group) > 1):
@@ -145,7 +145,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
             letters = draw(st.integers(0, max(len(str(last)) - 1, 0)))
             wrong = str(last)[:letters] + str(last)[letters + 1 :]
             name = draw(st.sampled_from([wrong, *KEY_TEXTS]) | st.sampled_from(FOREIGN))
-            group[name] = draw(VALUES) if how == "add" else group.pop(last)
+            group[name] = copy.deepcopy(draw(VALUES)) if how == "add" else group.pop(last)
     return config
 
 
