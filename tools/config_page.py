@@ -19,8 +19,10 @@ CONFIG_HEAD = """
 This page lists every key of the core and of the plugins in this repository. `tunesmith config-schema` prints the same
 for all installed plugins as a JSON schema, for editors.
 
-`null` means that a key is not set. If a key belongs to a plugin that nothing selects, it is an error, and the message
-names what would select the plugin.
+`null` means that a key is not set. In a path, `~` and `$NAME` are errors: a config has the same meaning everywhere.
+Top-level keys that begin with `x-` or `_` hold YAML anchors, and are ignored. If a key belongs to a plugin that nothing
+selects, it is an error, and the message names what would select the plugin.
+[keys-from-elsewhere.md](keys-from-elsewhere.md) lists keys of other tools.
 
 The column *on resume* shows if the value may differ from the checkpoint that a run resumes from:
 

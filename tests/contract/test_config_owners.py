@@ -95,6 +95,13 @@ def test_rows_of_a_kind_that_the_method_cannot_use_are_an_error(tmp_path: Path) 
     assert "conversation" in problem.message and "pair" in problem.message
 
 
+def test_unknown_key_may_belong_to_a_plugin_that_is_missing(tmp_path: Path) -> None:
+    error = error_of(load, tmp_path, BASE + DATA + "plugins: [./missing.py]\nzzz_every: 3\n")
+    assert [(p.code, p.help) for p in error.problems if p.code != "plugin-missing"] == [
+        ("unknown-key", "if it is a key of a plugin that can't be used, fix the plugin first")
+    ]
+
+
 # conflicting keys
 
 CONFLICTS = {

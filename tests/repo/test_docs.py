@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.repo.source import ROOT, plugin_metadata, short, toml, tree, words
+from tests.repo.source import ROOT, plugin_metadata, python_files, short, toml, tree, words
 from tunesmith import errors, load_config
 from tunesmith.config import foreign, keys
 from tunesmith.plugins.hookspecs import HOOKS
@@ -189,6 +189,21 @@ def test_unknown_key_in_a_yaml_block_is_an_error(tmp_path: Path) -> None:
     page, block = yaml_blocks()[0]
     with pytest.raises(errors.ConfigError):
         test_yaml_block_with_a_base_model_is_a_valid_config(page, block + "no_such_key: 1\n", tmp_path)
+
+
+def test_every_page_that_a_message_names_exists() -> None:
+    """Help lines, `tunesmith explain` and docstrings name pages, some with an anchor."""
+    sources = [*python_files("core", "engine", "plugins"), *ROOT.glob("core/tunesmith/data/**/*.toml")]
+    sources += ROOT.glob("plugins/*/tunesmith_*/errors.toml")
+    names = {
+        (short(path), page, anchor)
+        for path in sources
+        for page, anchor in re.findall(r"docs/([\w/-]+\.md)(?:#([\w.-]+))?", path.read_text("utf-8"))
+    }
+    assert len(names) >= 10
+    for source, page, anchor in names:
+        assert (DOCS / page).is_file(), f"{source}: docs/{page}"
+        assert not anchor or anchor in anchors(DOCS / page), f"{source}: docs/{page}#{anchor}"
 
 
 # handwritten pages

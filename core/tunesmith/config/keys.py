@@ -66,6 +66,7 @@ class _Checker:
         self.off = selection.off
         self.unanswered = selection.unanswered
         self.without_effect: list[KeyPath] = []
+        self.lost_plugins = any(p.code.startswith("plugin-") for p in selection.problems)
 
     def top(self) -> Iterator[Problem]:
         core = core_schema()["properties"]
@@ -191,6 +192,8 @@ class _Checker:
             help = f"write x-{key} or _{key}: a key that only holds an anchor begins with x- or _"
         elif key not in foreign.all_names() and (close := nearest(key, known)):
             help = f"did you mean {close!r}?"
+        elif self.lost_plugins and len(path) == 1:
+            help = "if it is a key of a plugin that can't be used, fix the plugin first"
         yield Problem(message, where, "unknown-key", help)
 
     def home(self, path: KeyPath) -> str | None:
@@ -286,6 +289,7 @@ def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
         "type": "object",
         "properties": dict(sorted(properties.items())),
         "required": core_schema()["required"],
+        "patternProperties": {f"^({'|'.join(HOLDERS)})": {}},
         "additionalProperties": False,
         "$defs": definitions,
     }
