@@ -133,8 +133,8 @@ class Selector:
             help = f'pip install "tunesmith[{name}]"'
             self.problem(f"plugin {name!r} is not installed", path, help, "plugin-missing")
         else:
-            close = nearest(name, set(self.available) | set(catalogue()))
-            help = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
+            known = {*self.available, *catalogue()}
+            help = advice_for(path, name) or suggestion(name, known, "`tunesmith plugins`")
             self.problem(f"unknown plugin {name!r}", path, help, "plugin-unknown")
 
     def refuse_unexpanded(self, value: str, path: KeyPath) -> bool:
