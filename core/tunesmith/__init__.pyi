@@ -78,6 +78,7 @@ from tunesmith.plugins.plugin import (
     hookimpl as hookimpl,
 )
 from tunesmith.plugins.rollout import Rollout as Rollout
+from tunesmith.plugins.values import PathText as PathText
 from tunesmith.run import Adapter as Adapter, Run as Run
 
 __version__: str

@@ -210,9 +210,14 @@ class Run:
         self.notes[printable(name)] = printable(value) if isinstance(value, str) else value
 
     def warn(self, key: str | KeyPath, message: str) -> None:
-        """Note a likely mistake in the value of a key, with its place. `key` is "key" or ("group", "key")."""
-        name = key if isinstance(key, str) else ".".join(map(str, key))
-        self.note(f"{self.config.place(key)}: {name}", message)
+        """Note a likely mistake in the value of a key, with its place. `key` is "key" or ("group", "key").
+
+        A key that the YAML does not contain has no line in it.
+        """
+        path, document = (key,) if isinstance(key, str) else key, self.config.document
+        name = ".".join(map(str, path))
+        written = path[:1] in document.keys
+        self.note(f"{self.config.place(key)}: {name}" if written else f"{document.name}: {name} (default)", message)
 
     def stop(self, reason: str) -> None:
         """End training after this step, as if it were the last. If called again, the first reason is kept."""

@@ -49,8 +49,19 @@ TEXT = {
     "UTF-16": Case(GOOD.encode("utf-16"), 2, "is not UTF-8: byte 0", "save the file as UTF-8", "run.yaml:1:1"),
     "Latin-1 in a later line": Case(b"seed: 3\noutput_dir: gr\xfcn\n", 2, "byte 22", "as UTF-8", "run.yaml:2:15"),
     "control character": Case("seed: 3\nrl: @\x07\n", 2, "U+0007 is not allowed", "as UTF-8"),
-    "unclosed bracket": plus("plugins: @[earlystop\nseed: 1\n", "by line 4"),
-    "unclosed quote": plus("seed: 1\noutput_dir: @'x\n", "unexpected end of stream"),
+    "tab": Case(BASE + "datasets:\n@\t- path: x\n", 2, "a tab is not allowed", "indent with spaces"),
+    "key indented too far": Case(
+        BASE + "datasets:\n  - path: x\n      type@: y\n", 2, "indented further than", "in the same column"
+    ),
+    "key indented too little": Case(
+        BASE + "datasets:\n  - path: x\n   @type: y\n", 2, "did not find expected", "in the same column"
+    ),
+    "colon in a value": plus("output_dir: a@: b\n", "a value contains ': '", "in quotes"),
+    "pattern without quotes": plus("data: *@.jsonl\n", "alias", "in quotes"),
+    "backtick": plus("output_dir: @`x`\n", "cannot start any token: '`'", "in quotes"),
+    "backslash in double quotes": plus('output_dir: "a@\\q"\n', "unknown escape character", "single quotes"),
+    "unclosed bracket": plus("plugins: @[earlystop\nseed: 1\n", "by line 4", "close the"),
+    "unclosed quote": plus("seed: 1\noutput_dir: @'x\n", "unexpected end of stream", "close the"),
     "list at the top": Case("@- a\n", 2, "the top level must be a mapping"),
     "duplicate key": plus("seed: 1\n@seed: 2\n", "duplicate key 'seed'; first at run.yaml:3:1", "keep one"),
     "tag": Case("base_model: @!!python/object/apply:os.system [echo]\n", 9, "python/object/apply"),
@@ -79,6 +90,9 @@ KEYS = {
     "quantized base": plus(
         "@load_in_4bit: true\n", "load_in_4bit is not supported", "adapter: lora on the bfloat16 model"
     ),
+    "holder of an anchor": plus(
+        "@defaults: &d {type: completion}\n", "unknown key: defaults", "write x-defaults or _defaults"
+    ),
     "no effect": plus("@lora_r: 8\n", "belongs to lora (tunesmith-lora ", "write adapter: lora"),
     "a secret": plus("@hf_token: hf_abcdefghijklmnopqrst\n", "unknown key: hf_token", "environment variable"),
     "plugin misspelled": plus("plugins: [@earlystopp]\n", "unknown plugin 'earlystopp'", "'earlystop'", exit_code=6),
@@ -96,7 +110,16 @@ VALUES = {
     "misspelled choice": plus("device: @cpuu\n", "must be 'auto', 'cpu' or 'cuda'", "'cpu'"),
     "number for a string": plus("output_dir: @3\n", "must be a string, got 3", 'write "3", in quotes'),
     "string for a list": plus("adapter: lora\nlora_modules_to_save: @head\n", "must be a list", "write [head]"),
-    "string for a group": plus("fsdp_config: @full\n", "must be a group of keys"),
+    "path for the datasets": Case(
+        BASE + "datasets: @./data.jsonl\n", 2, "datasets must be a list", "[{path: ./data.jsonl, type: chat_template}]"
+    ),
+    "path for an entry": Case(
+        BASE + "datasets: [@./data.jsonl]\n", 2, "must be a group of keys", "{path: ./data.jsonl, type: chat_template}"
+    ),
+    "mapping for the datasets": Case(
+        BASE + "datasets:\n  @path: a/b\n  type: completion\n", 2, "datasets must be a list", 'the entry with "- "'
+    ),
+    "string for a group": plus("fsdp_config: @full\n", "must be a group of keys", "keys of the group: reshard"),
     **{
         f"{key} of {bad}": plus(f"{key}: @{bad}\n", f"{key} must be")
         for key in ("learning_rate", "micro_batch_size", "max_steps", "num_epochs", "gradient_accumulation_steps")
@@ -162,6 +185,10 @@ OVERRIDES = {
     "index beyond the list": override(
         "datasets.3.type=x", message="datasets has no element 3", help=None, place="command line (datasets.3.type)"
     ),
+    "brackets": override(
+        "datasets[0].path=x", message="unknown key: datasets[0].path", help="write datasets.0.path=x",
+        place="command line (datasets[0].path)",
+    ),
     "misspelled": override("--sede", "3", message="unknown key: sede", help="'seed'", place="command line (sede)"),
     "tag": override("seed=!x 1", message="the tag", help=None, place="command line (seed):1:1", exit_code=9),
 }  # fmt: skip
@@ -212,8 +239,8 @@ WARNINGS = {  # text -> part of the warning, and a secret that may not be printe
     "learning_rate: @100\n": ("learning_rate: 100 is far above", None),
     "max_steps: 10\nsave_steps: @20\n": ("save_steps: 20 is more than the 10 steps of training", None),
     "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last step is evaluated", None),
-    "output_dir: @${HOME}/out\n": ("environment variables and ~ are not expanded", None),
-    "output_dir: @~/out\n": ("environment variables and ~ are not expanded", None),
+    "generate_samples: true\nsample_prompts: [@'${HOME}/out']\n": ("environment variables and ~ are not", None),
+    "generate_samples: true\nsample_prompts: [@'~/out']\n": ("environment variables and ~ are not", None),
     "output_dir: @./hf_abcdefghijklmnopqrst\n": ("looks like a secret", "hf_abcdefghijklmnopqrst"),
     "generate_samples: true\nsample_prompts: [Hello, @sk-abcdefghijklmnopqrst]\n": ("sample_prompts.1: ", "sk-abcdef"),
     f"plugins: [./login.py]\nwandb_login: @{HEX}\n": ("as an environment variable", HEX),
@@ -242,6 +269,15 @@ def test_valid_config_has_no_warning_and_1e_minus_4_is_a_number(tmp_path: Path) 
     (tmp_path / "run.yaml").write_text(GOOD + "learning_rate: 1e-4\n")
     result = tunesmith("check", "run.yaml")
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_keys_that_only_hold_anchors_are_allowed(tmp_path: Path) -> None:
+    text = f"x-entry: &entry {{type: completion}}\n_rows: &rows nobody/rows\n{BASE}"
+    (tmp_path / "run.yaml").write_text(text + "datasets: [{<<: *entry, path: *rows}]\n")
+    result = tunesmith("check", "run.yaml")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (tmp_path / "run.yaml").write_text(GOOD + "_seed: 3\n")
+    assert "unknown key: _seed" in tunesmith("check", "run.yaml").stderr
 
 
 def test_secret_of_a_wrong_type_is_not_printed(tmp_path: Path) -> None:

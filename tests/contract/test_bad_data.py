@@ -64,7 +64,7 @@ PATHS = {
     "not a hub id": file("data/txt", "data/txt: no such file or folder", "files in data: chat.jsonl, text.jsonl"),
     "file name instead of a hub id": file("text.csv", "no such file", "files in the working folder: "),
     "pattern": file("'data/*.jsonl'", "no such file or folder", "the pattern in data_files"),
-    "home": file("~/text.jsonl", "no such file", "~ and environment variables are not expanded"),
+    "home": file("~/text.jsonl", "contains ~, which is not expanded", "the complete path", 2),
     "empty folder": file("none", "has no .json, .jsonl, .ndjson", "it contains .keep", files={"none/.keep": ""}),
     "folder called csv": file("a.csv", "a.csv has no .json", "it contains part", files={"a.csv/part": "text\na\n"}),
     "misspelled file of a folder": file(
@@ -94,7 +94,7 @@ PATHS = {
         "s3://bucket/a.jsonl", "read with s3fs, which is not installed", 'pip install "tunesmith[s3]"', 5
     ),
     "unknown scheme": file(
-        "gopher://a/b.jsonl", "no plugin answers a path of kind 'gopher'", "known: ", 2, place="run.yaml:7:5"
+        "gopher://a/b.jsonl", "no plugin answers a path of kind 'gopher'", "lists all", 2, place="run.yaml:7:5"
     ),
     "name too long": file("data/" + "a" * 300, "File name too long", None),  # type: ignore[arg-type]
 }  # fmt: skip

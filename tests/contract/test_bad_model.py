@@ -244,7 +244,6 @@ PATHS = {  # base_model -> parts of the message and of the advice
     "modles/old/tiny": ("no such folder", "did you mean models/old/tiny?"),
     "/nowhere/at/all": ("no such folder", "folders in /: "),
     "data/text.jsonl": ("is a file, not a folder", "name the folder that contains config.json"),
-    "${HOME}/model": ("no such folder", "~ and environment variables are not expanded"),
     "m" * 300: ("File name too long", None),
 }
 
@@ -253,6 +252,11 @@ PATHS = {  # base_model -> parts of the message and of the advice
 def test_misspelled_path_is_not_treated_as_a_hub_id(path: str, project: Path) -> None:
     message, help = PATHS[path]
     judge(Case(f"base_model: {path}\n{BASE}{TEXT}", 4, message, help, "run.yaml:1:13"), project)
+
+
+def test_variable_in_the_path_of_a_model_is_not_expanded(project: Path) -> None:
+    message = "base_model contains ${HOME}, which is not expanded"
+    judge(Case(f"base_model: @${{HOME}}/model\n{BASE}{TEXT}", 2, message, "the complete path"), project)
 
 
 @pytest.mark.parametrize("keys", ["base_model: modles/tiny", "base_model: models/tniy\nrevision_of_model: main"])

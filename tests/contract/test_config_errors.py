@@ -26,7 +26,6 @@ micro_batch_size: @1,000
 num_epochs: @5%
 sample_packing: @yes
 device: @gpu
-@lora_r: 8
 @lora_alfa: 3
 @adapter: lroa
 @optimizer: adamw_torhc
@@ -60,7 +59,6 @@ EXPECTED = [  # in the order of MISTAKES: code, part of the message, part of the
     ("wrong-type", "num_epochs must be a number", None),
     ("wrong-type", "sample_packing must be a boolean", None),
     ("wrong-type", "device must be 'auto', 'cpu' or 'cuda'", None),
-    ("orphaned-key", "lora_r belongs to lora (tunesmith-lora ", "write adapter: lora"),
     ("unknown-key", "lora_alfa", "did you mean 'lora_alpha'?"),
     ("unknown-value", "adapter: lroa", "did you mean 'lora'?"),
     ("unknown-value", "optimizer: adamw_torhc", "did you mean 'adamw_torch'?"),

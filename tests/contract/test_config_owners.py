@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.fakes import BASE, DATA, error_of, load, local_plugin, problems_of, write
-from tunesmith.config import keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
 
@@ -42,14 +41,6 @@ def test_setting_without_effect_says_how_to_select_its_plugin(line: str, tmp_pat
     [(where, problem)] = problems_of(error_of(load_config, path), path)
     assert (where, problem.code) == ("2:1", "orphaned-key")
     assert SELECTS[line] in str(problem.help)
-
-
-@pytest.mark.parametrize("key", keys.refused())
-def test_refused_key_has_a_reason_and_advice(key: str, tmp_path: Path) -> None:
-    [problem] = error_of(load, tmp_path, f"{BASE}{key}: 1\n").problems
-    entry = keys.refused()[key]
-    assert (problem.code, problem.help) == ("refused-key", entry["write"])
-    assert entry["reason"] in problem.message
 
 
 @pytest.mark.parametrize(
@@ -102,6 +93,13 @@ def test_rows_of_a_kind_that_the_method_cannot_use_are_an_error(tmp_path: Path) 
     [(where, problem)] = problems_of(error_of(load_config, path), path)
     assert (where, problem.code) == ("5:11", "row-kind")
     assert "conversation" in problem.message and "pair" in problem.message
+
+
+def test_unknown_key_may_belong_to_a_plugin_that_is_missing(tmp_path: Path) -> None:
+    error = error_of(load, tmp_path, BASE + DATA + "plugins: [./missing.py]\nzzz_every: 3\n")
+    assert [(p.code, p.help) for p in error.problems if p.code != "plugin-missing"] == [
+        ("unknown-key", "if it is a key of a plugin that can't be used, fix the plugin first")
+    ]
 
 
 # conflicting keys

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import strategies as st
 
 from tests.contract.fakes import BASE, error_of, load, problems_of, write
-from tunesmith.config import keys
+from tunesmith.config import foreign, keys
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
 
@@ -119,7 +119,7 @@ def test_misspellings_of_all_installed_keys_are_reported_and_95_percent_correcte
     wrong: dict[str, dict[str, set[str]]] = {group: {} for group in valid_keys}
     for group, names in valid_keys.items():
         for key in names:
-            for word in every_misspelling(key) - valid_somewhere - set(keys.refused()) - {"", "y", "n"}:
+            for word in every_misspelling(key) - valid_somewhere - foreign.all_names() - {"", "y", "n"}:
                 wrong[group].setdefault(word, set()).add(key)
     owners = sorted({owner for owner, _, _ in groups()} - {""})
     text = f"{BASE}plugins: [{', '.join(owners)}]\n" + "".join(f"{word}: 1\n" for word in wrong[""])

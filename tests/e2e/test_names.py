@@ -89,6 +89,95 @@ def test_names_lists_the_keys_that_take_names() -> None:
     assert expected | {("datasets", "type"), ("datasets", "path"), ("datasets", "chat_template")} <= set(names())
 
 
+METHODS: dict[str, dict[str, Any]] = {
+    "pair": {"rl": "dpo"},
+    "labelled": {"rl": "kto"},
+    "stepwise": {"process_reward_model": True},
+}
+"""Kind of row -> the keys that select a method which trains on it, if it is not the default method."""
+
+
+def owned_names() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (plugin, key=value, config that selects the plugin) for each key that takes a name, also inside groups."""
+    entry: dict[str, Any] = {"path": "./data.jsonl", "type": "completion"}
+    base = {"base_model": "nobody/nothing", "output_dir": "out"}
+    for name, candidate in installed().items():
+        info, selector = candidate.info, dict[str, Any]()
+        for key, values in info["answers"].items():
+            selector[key] = values[0]
+        selector |= {switch: True if "boolean" in str(info["schema"]["properties"][switch]) else 3
+                     for switch in info["switches"][:1]}  # fmt: skip
+        for key in texts_in(info["schema"], info["schema"]):
+            yield name, key, {**base, "plugins": [name], "datasets": [entry], **selector}
+        for kind, types in info["strategies"].items():
+            selected = {**entry, "type": types[0]}
+            for key in texts_in(info["dataset_schema"], info["dataset_schema"]):
+                yield name, f"datasets.0.{key}", {**base, **METHODS.get(kind, {}), "datasets": [selected]}
+
+
+def texts_in(root: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
+    """Yield `key=value` for the keys of a schema that take texts, with the name of a function as the value."""
+    for key, sub in schema.get("properties", {}).items():
+        for option in sub.get("anyOf", [sub]):
+            if group := option.get("$ref", "").rpartition("/")[2]:
+                yield from (f"{key}.{inner}" for inner in texts_in(root, root["$defs"][group]))
+            elif option.get("type") == "string" and "enum" not in option:
+                yield f"{key}={MODULE}.sub:run"
+            elif option.get("type") == "array" and "string" in str(option):
+                yield f"{key}=[{MODULE}.sub:run]"
+
+
+@pytest.mark.parametrize("plugin", sorted({plugin for plugin, _, _ in owned_names()}))
+def test_no_override_of_an_active_plugin_imports_the_module_it_names(
+    plugin: str, project: tuple[Path, Canary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin is selected, so that its own checks see the value, which is on the command line."""
+    folder, canary = project
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for name, override, config in owned_names():
+        if name == plugin:
+            Path("owned.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+            with contextlib.suppress(TunesmithError):
+                start(load_config("owned.yaml", [override]))
+            assert not canary.dropped, f"{override} ran code"
+    assert not {name for name in sys.modules if name.startswith(MODULE)}
+
+
+def test_owned_names_lists_the_losses_templates_and_adapters() -> None:
+    listed = {(plugin, override.partition("=")[0]) for plugin, override, _ in owned_names()}
+    assert {
+        ("dpo", "dpo_loss_type"), ("chat", "chat_template_jinja"), ("lora", "lora_model_dir"),
+        ("chat", "datasets.0.chat_template"), ("dedup", "dataset_decontamination.files"),
+        ("hf", "trust_remote_code.name"), ("functions", "datasets.0.function_sha256"),
+    } <= listed  # fmt: skip
+
+
+FILES = {  # a file with code where another kind of file belongs: in a key, or on the command line
+    "base_model": "./canary_module", "tokenizer_config": "./canary_module", "resume_from_checkpoint": "./canary_module",
+    "dataset_prepared_path": "./canary_module", "datasets.0.path": "./canary_module/sub.py",
+    "test_datasets": "[{path: ./canary_module/sub.py, type: completion}]",
+    "pretraining_dataset": "[{path: ./canary_module, type: pretrain}]", "datasets.0.data_files": "sub.py",
+    "plugins": "[canary_module, canary_module.sub]", "datasets.0.type": "./canary_module:run",
+    "special_tokens.pad_token": "!!python/name:canary_module.run", "optimizer": "!!python/object/apply:os.system [id]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", FILES)
+def test_a_file_or_folder_with_code_is_never_imported(
+    key: str, project: tuple[Path, Canary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, canary = project
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    values = {"base_model": "nobody/nothing", "output_dir": "out", "max_steps": 3}
+    entry = {"path": "./data.jsonl", "type": "completion"}
+    Path("files.yaml").write_text(yaml.safe_dump(values | {"datasets": [entry]}), encoding="utf-8")
+    with contextlib.suppress(TunesmithError):
+        start(load_config("files.yaml", [f"{key}={FILES[key]}"]))
+    assert not canary.dropped and not {name for name in sys.modules if name.startswith(MODULE)}
+
+
 REFUSED = {
     "subprocess:run": "write type: ./subprocess.py:run",
     "os.system": "write type: ./os.py:system",

@@ -61,6 +61,7 @@ def test_nonfinite_step_stops_before_the_update_with_its_place(fault: str, tmp_p
     text = str(error.value)
     assert error.value.exit_code == 7 and "step 4: " in text and "on_nonfinite" in text
     assert ("data.jsonl:" in text) == ("gradient" not in fault)  # a gradient cannot be traced to its rows
+    assert ("look at these rows" in text) == ("data.jsonl:" in text)
     if "activation" in fault:
         assert "first in the output of model.layers.1.mlp.down_proj" in text
     if "gradient" in fault:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.repo.source import ROOT, plugin_metadata, short, toml, tree, words
+from tests.repo.source import ROOT, plugin_metadata, python_files, short, toml, tree, words
 from tunesmith import errors, load_config
-from tunesmith.config import keys
+from tunesmith.config import foreign, keys
 from tunesmith.plugins.hookspecs import HOOKS
 
 DOCS = ROOT / "docs"
@@ -87,13 +87,13 @@ def test_reference_lists_every_key_of_the_core_and_of_the_plugins() -> None:
     schemas = [keys.core_schema(), keys.dataset_schema()]
     schemas += [info[field] for info in plugin_metadata().values() for field in ("schema", "dataset_schema")]
     declared = [key for schema in schemas for key in nested(schema, schema)]
-    listed = re.findall(r"^\| `([\w.]+)` \|", text("config.md"), re.M)
+    listed = re.findall(r"^\| <a id=.*?\[`([\w.]+)`\]", text("config.md"), re.M)
     assert sorted(listed) == sorted(declared)
     assert {"sequence_len", "fsdp_config.offload_params", "lora_r"} <= set(listed)
 
 
 def test_every_key_has_a_description() -> None:
-    empty = re.findall(r"^\| (`[\w.]+`) \|.*\|  \|$", text("config.md"), re.M)
+    empty = re.findall(r"^\| (<a .*?) \|.*\|  \|$", text("config.md"), re.M)
     assert not empty, ", ".join(empty)
 
 
@@ -107,22 +107,32 @@ def test_every_extra_has_a_section() -> None:
     assert "`tunesmith[all]`" in text("plugins.md") and "`tunesmith[dev]`" in text("plugins.md")
 
 
-def test_popular_keys_of_other_frameworks_are_supported_or_refused_with_advice() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", text("keys-from-elsewhere.md"), re.M)
-    assert len(rows) >= 50
-    owned = set(keys.core_schema()["properties"])
-    owned |= {key for info in plugin_metadata().values() for key in info["schema"].get("properties", {})}
-    for key, owner in rows:
-        assert (owner == "not supported") == (key not in owned), key
-        assert key in owned or keys.refused()[key]["write"]
+def test_every_key_has_an_anchor_of_its_own() -> None:
+    ids = re.findall(r'<a id="([^"]+)"></a>', text("config.md"))
+    assert len(ids) == len(set(ids)) == len(re.findall(r"^\| <a ", text("config.md"), re.M))
+    assert {"sequence_len", "fsdp_config.offload_params", "datasets.path", "dpo.rl_beta", "kto.rl_beta"} <= set(ids)
+
+
+def test_no_line_of_the_reference_is_a_wall_of_names() -> None:
+    long = [line for line in text("config.md").splitlines() if not line.startswith("| ") and len(line) > 120]
+    assert not long, "\n".join(long)
+
+
+def test_keys_of_other_tools_are_all_listed_with_advice() -> None:
+    page = text("keys-from-elsewhere.md")
+    for name, key in foreign.foreign_keys().items():
+        assert f"| `{name}` | {f'`{key.alias}`' if key.alias else key.write.replace('|', chr(92) + '|')} |" in page
+    assert len(re.findall(r"^\| \[`\w+`\]\(config.md#", page, re.M)) >= 30  # the most used keys, which exist here
 
 
 # links and blocks
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page: its headings in lower case, without punctuation, with hyphens for spaces."""
-    return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings(page)}
+    """Return the anchors of a page: those that it sets, and its headings in lower case with hyphens for spaces."""
+    return set(re.findall(r'<a id="([^"]+)">', page.read_text("utf-8"))) | {
+        re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings(page)
+    }
 
 
 @pytest.mark.parametrize("page", LINKED, ids=short)
@@ -179,6 +189,21 @@ def test_unknown_key_in_a_yaml_block_is_an_error(tmp_path: Path) -> None:
     page, block = yaml_blocks()[0]
     with pytest.raises(errors.ConfigError):
         test_yaml_block_with_a_base_model_is_a_valid_config(page, block + "no_such_key: 1\n", tmp_path)
+
+
+def test_every_page_that_a_message_names_exists() -> None:
+    """Help lines, `tunesmith explain` and docstrings name pages, some with an anchor."""
+    sources = [*python_files("core", "engine", "plugins"), *ROOT.glob("core/tunesmith/data/**/*.toml")]
+    sources += ROOT.glob("plugins/*/tunesmith_*/errors.toml")
+    names = {
+        (short(path), page, anchor)
+        for path in sources
+        for page, anchor in re.findall(r"docs/([\w/-]+\.md)(?:#([\w.-]+))?", path.read_text("utf-8"))
+    }
+    assert len(names) >= 10
+    for source, page, anchor in names:
+        assert (DOCS / page).is_file(), f"{source}: docs/{page}"
+        assert not anchor or anchor in anchors(DOCS / page), f"{source}: docs/{page}#{anchor}"
 
 
 # handwritten pages

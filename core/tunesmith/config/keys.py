@@ -6,16 +6,21 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunesmith.config import foreign
 from tunesmith.config.datasets import DATASET_KEYS, types_of
+from tunesmith.config.endings import is_ending
 from tunesmith.config.secrets import is_secret
-from tunesmith.config.selection import SELECTORS, Selection, is_ending
+from tunesmith.config.selection import SELECTORS, Selection
 from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import Problem
 from tunesmith.files.paths import FILE, HUB
-from tunesmith.plugins.discovery import Candidate, catalogue, data_file
+from tunesmith.plugins.discovery import Candidate, catalogue
 from tunesmith.plugins.metadata import shape
 from tunesmith.spelling import nearest
+
+HOLDERS = ("x-", "_")
+"""Beginnings of top-level keys that only hold YAML anchors, for `*aliases` further down."""
 
 
 @functools.cache
@@ -28,11 +33,6 @@ def dataset_schema() -> dict[str, Any]:
     return DatasetSettings.model_json_schema()
 
 
-def refused() -> dict[str, dict[str, str]]:
-    """Return the keys of other tools that are not supported: the reason, and what to write instead."""
-    return data_file("refused.json")  # type: ignore[no-any-return]
-
-
 def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str]]:
     """Return the installed plugins that own each key; `field` is "schema" or "dataset_schema"."""
     names: dict[str, list[str]] = {}
@@ -43,9 +43,18 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
 
 
 def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
-    """Return a problem for every key that nothing would read, with what to write instead."""
+    """Return a problem for every key that nothing would read, with what to write instead.
+
+    Keys of other tools that may stay are taken out of the document's values.
+    """
     checker = _Checker(document, available, selection)
-    return [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
+    problems = [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
+    for *above, key in checker.without_effect:
+        group: Any = document.values
+        for part in above:
+            group = group[part]
+        del group[key]
+    return problems
 
 
 class _Checker:
@@ -55,6 +64,9 @@ class _Checker:
         self.active = selection.active
         self.entries = selection.entries
         self.off = selection.off
+        self.unanswered = selection.unanswered
+        self.without_effect: list[KeyPath] = []
+        self.lost_plugins = any(p.code.startswith("plugin-") for p in selection.problems)
 
     def top(self) -> Iterator[Problem]:
         core = core_schema()["properties"]
@@ -68,8 +80,19 @@ class _Checker:
                 yield from self.below(schema, schema["properties"][key], value, (key,))
             elif key in owned and (value is None or self.switched_off(owned[key][0])):
                 continue
-            else:
-                yield self.lost((key,), set(core), owned, "schema")
+            elif not self.holds_anchors(key, value) and not self.follows(owned.get(key, [])):
+                yield from self.lost((key,), set(core), owned, "schema")
+
+    def holds_anchors(self, key: str, value: Any) -> bool:
+        """Return True for `x-...` and `_...`, unless it is a plain value without an anchor, which nothing could use."""
+        return key.startswith(HOLDERS) and (isinstance(value, dict | list) or (key,) in self.document.anchored)
+
+    def follows(self, owners: list[str]) -> bool:
+        """Return True if a key has no owner only because no plugin answers the value of a selector.
+
+        With `adapter: qlora`, the keys of adapters would all be reported, and the cause would drown among them.
+        """
+        return bool(owners) and all(self.unanswered & set(self.available[owner].info["answers"]) for owner in owners)
 
     def idle(self) -> Iterator[Problem]:
         """Yield a problem for each plugin in `plugins:` whose own switches leave it without effect."""
@@ -115,7 +138,7 @@ class _Checker:
                     if key in options:
                         yield from self.below(schema, options[key], value, path)
                     else:
-                        yield self.unknown(path, set(options), f"known: {', '.join(options)}")
+                        yield from self.unknown(path, set(options), f"known: {', '.join(options)}")
                 options = {}
             for key, value in entry.values.items():
                 path = (*entry.path, key)
@@ -124,10 +147,10 @@ class _Checker:
                 elif key in options:
                     yield from self.below(schema, options[key], value, path)
                 elif entry.strategy or key not in owned:
-                    yield self.lost(path, {*core, *options}, owned, "dataset_schema")
+                    yield from self.lost(path, {*core, *options}, owned, "dataset_schema")
 
-    def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Problem:
-        """Return the problem of a key that no active plugin owns."""
+    def lost(self, path: KeyPath, core: set[str], owned: dict[str, list[str]], field: str) -> Iterator[Problem]:
+        """Yield the problem of a key that no active plugin owns."""
         key, where = str(path[-1]), self.document.where(path)
         name = ".".join(map(str, path))
         if key in owned:
@@ -135,31 +158,43 @@ class _Checker:
             names = " and ".join(map(str, plugins))
             message = f"{name} belongs to {names}, which {'are' if len(plugins) > 1 else 'is'} not selected"
             ways = [selects(plugin.info).removesuffix(DROP).removeprefix("write ") for plugin in plugins]
-            return Problem(message, where, "orphaned-key", f"write {' or '.join(ways)}{DROP}")
-        if key in refused() and len(path) == 1:
-            entry = refused()[key]
-            return Problem(f"{name} is not supported: {entry['reason']}", where, "refused-key", entry["write"])
+            yield Problem(message, where, "orphaned-key", f"write {' or '.join(ways)}{DROP}")
+            return
         for extra, info in catalogue().items():
             if key in info[field] and extra not in self.available:
                 message = f"{name} belongs to the plugin {extra!r}, which is not installed"
-                return Problem(message, where, "ownerless-key", f'pip install "tunesmith[{extra}]"')
-        known = core | set(owned) | (set(refused()) if len(path) == 1 else set())
-        return self.unknown(path, known, "`tunesmith config-schema` lists all keys")
+                yield Problem(message, where, "ownerless-key", f'pip install "tunesmith[{extra}]"')
+                return
+        yield from self.unknown(path, core | set(owned), "`tunesmith config-schema` lists all keys")
 
-    def unknown(self, path: KeyPath, known: set[str], otherwise: str) -> Problem:
-        """Return the problem of an unknown key; `otherwise` is the help if no spelling is close."""
+    def unknown(self, path: KeyPath, known: set[str], otherwise: str) -> Iterator[Problem]:
+        """Yield the problem of an unknown key; `otherwise` is the help if no spelling is close.
+
+        A key that exists elsewhere, in another group, another type or another tool, is not a misspelling: it gets no
+        suggestion.
+        """
         key, where, name = str(path[-1]), self.document.where(path), ".".join(map(str, path))
         value: Any = self.document.values
         for part in path:
             value = value[part]
+        message, help = f"unknown key: {name}", otherwise
         if is_secret(path, value):
             help = "drop it: a secret belongs in an environment variable"
+        elif entry := foreign.find_key(path):
+            if entry.allows(value):
+                self.without_effect.append(path)
+            else:
+                yield entry.problem(name, value, where)
+            return
         elif home := self.home(path):
-            return Problem(f"misplaced key: {name}", where, "unknown-key", f"it belongs {home}")
-        else:
-            close = nearest(key, known)
-            help = f"did you mean {close!r}?" if close else otherwise
-        return Problem(f"unknown key: {name}", where, "unknown-key", help)
+            message, help = f"misplaced key: {name}", f"it belongs {home}"
+        elif path in self.document.anchored:
+            help = f"write x-{key} or _{key}: a key that only holds an anchor begins with x- or _"
+        elif key not in foreign.all_names() and (close := nearest(key, known)):
+            help = f"did you mean {close!r}?"
+        elif self.lost_plugins and len(path) == 1:
+            help = "if it is a key of a plugin that can't be used, fix the plugin first"
+        yield Problem(message, where, "unknown-key", help)
 
     def home(self, path: KeyPath) -> str | None:
         """Return where a key belongs, if it exists at another depth of the YAML."""
@@ -185,7 +220,7 @@ class _Checker:
                 if key in known:
                     yield from self.below(root, known[key], item, (*path, key))
                 else:
-                    yield self.unknown((*path, key), set(known), f"known: {', '.join(known)}")
+                    yield from self.unknown((*path, key), set(known), f"known: {', '.join(known)}")
         elif isinstance(value, list):
             items = next((option["items"] for option in options if isinstance(option.get("items"), dict)), None)
             for index, item in enumerate(value if items else []):
@@ -254,6 +289,7 @@ def json_schema(available: Mapping[str, Candidate]) -> dict[str, Any]:
         "type": "object",
         "properties": dict(sorted(properties.items())),
         "required": core_schema()["required"],
+        "patternProperties": {f"^({'|'.join(HOLDERS)})": {}},
         "additionalProperties": False,
         "$defs": definitions,
     }

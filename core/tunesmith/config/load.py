@@ -119,7 +119,7 @@ def _settings(
     try:
         return model.model_validate(own_values)
     except ValidationError as error:
-        problems += type_errors.problems(error, document, path)
+        problems += type_errors.problems(error, document, path, model.model_json_schema())
         return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.redact import redact
 
 WANDB_KEY = re.compile(r"\b[0-9a-f]{40}\b")
-UNEXPANDED = re.compile(r"\$\{\w+\}|^~(/|$)")
+UNEXPANDED = re.compile(r"\$\{\w+\}|^(~|\$[A-Za-z_]\w*)(/|$)")
 
 
 def is_secret(path: Sequence[str | int], value: Any) -> bool:
@@ -23,5 +23,8 @@ def is_secret(path: Sequence[str | int], value: Any) -> bool:
 
 
 def is_unexpanded(value: Any) -> bool:
-    """Return True if a value contains `${NAME}` or begins with `~`; neither is expanded in a config."""
+    """Return True if a text that need not be a path looks like one that a shell would expand.
+
+    Keys that are always paths refuse it; see files/paths.py::unexpanded.
+    """
     return isinstance(value, str) and bool(UNEXPANDED.search(value))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
+from tunesmith.config.endings import ending_readers, is_ending
+from tunesmith.config.foreign import advice_for
+from tunesmith.config.type_errors import unexpanded_problem
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
-from tunesmith.files.paths import FILE, HUB, ending_of, is_common, is_library_file, source_of
-from tunesmith.plugins.discovery import Candidate, catalogue, defaults, refused_values
+from tunesmith.files.paths import FILE, HUB, ending_of, is_common, is_library_file, source_of, unexpanded
+from tunesmith.plugins.discovery import Candidate, catalogue, defaults
 from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.models import FOLDER, model_kinds
-from tunesmith.spelling import nearest
+from tunesmith.spelling import nearest, suggestion
 
 SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
 """Keys whose value selects the plugin that answers it."""
 OF_DATA = ("type: ", "path: ")
+LISTED = {"type": "for conversations write chat_template, for texts completion; docs/formats.md"}
+"""Key -> what lists its values."""
 
 
 @dataclass
@@ -37,6 +42,8 @@ class Selection:
     """The default plugins that `plugins: [-name]` switches off."""
     available: dict[str, Candidate] = field(default_factory=dict)
     """The installed plugins, and the local plugins that the config names."""
+    unanswered: set[str] = field(default_factory=set)
+    """The selectors whose value no installed plugin answers."""
 
     def add(self, candidate: Candidate, by: str) -> None:
         self.active.setdefault(candidate.name, candidate)
@@ -50,29 +57,6 @@ class Selection:
     def full(self) -> dict[str, Candidate]:
         """Return the active plugins that take part in all hooks, by name."""
         return {name: candidate for name, candidate in self.active.items() if not self.data_only(name)}
-
-
-def is_ending(source: str) -> bool:
-    """Return True for a source that is the ending of a file, such as ".db"."""
-    return source.startswith(".")
-
-
-def ending_readers(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return ending -> the plugins that read local files with it, from the metadata of plugins by name."""
-    readers: dict[str, list[str]] = {}
-    for name, info in infos.items():
-        for ending in filter(is_ending, info["sources"]):
-            readers.setdefault(ending, []).append(name)
-    return readers
-
-
-def other_endings(available: Mapping[str, Candidate]) -> str:
-    """Return which other files plugins read, installed or not, as a part of a help line; "" if there are none."""
-    installed = ending_readers({c.name: c.info for c in available.values()})
-    parts = [f"{ending} (plugin {' or '.join(names)})" for ending, names in sorted(installed.items())]
-    extras = {ending: names for ending, names in ending_readers(catalogue()).items() if ending not in installed}
-    parts += [f'{ending} (pip install "tunesmith[{names[0]}]")' for ending, names in sorted(extras.items())]
-    return f"; other plugins read {', '.join(parts)}" if parts else ""
 
 
 class Selector:
@@ -128,6 +112,8 @@ class Selector:
 
     def by_name(self, name: str, path: KeyPath) -> None:
         """Activate an entry of `plugins:`, an installed plugin or a local file, or report why that is not possible."""
+        if self.refuse_unexpanded(name, path):
+            return
         if name.endswith(".py"):
             file = (self.base / name).resolve()
             if not file.is_file():
@@ -147,9 +133,17 @@ class Selector:
             help = f'pip install "tunesmith[{name}]"'
             self.problem(f"plugin {name!r} is not installed", path, help, "plugin-missing")
         else:
-            close = nearest(name, set(self.available) | set(catalogue()))
-            help = f"did you mean {close!r}?" if close else f"installed: {', '.join(self.available)}"
+            known = {*self.available, *catalogue()}
+            help = advice_for(path, name) or suggestion(name, known, "`tunesmith plugins`")
             self.problem(f"unknown plugin {name!r}", path, help, "plugin-unknown")
+
+    def refuse_unexpanded(self, value: str, path: KeyPath) -> bool:
+        """Report a path that only a shell would expand, and return True; return False for any other value."""
+        variable = unexpanded(value)
+        if variable:
+            name = ".".join(map(str, path))
+            self.result.problems.append(unexpanded_problem(name, variable, self.place_of(path)))
+        return variable is not None
 
     def activate(self, candidate: Candidate) -> None:
         """Activate a plugin that `plugins:` names. A plugin without static metadata is imported to get it."""
@@ -163,9 +157,6 @@ class Selector:
     def by_value(self, key: str, value: str, path: KeyPath, named: dict[str, Candidate]) -> None:
         """Activate the plugin that answers the value of a selector, such as `adapter: lora`."""
         owners = [c for c in self.available.values() if value in c.info["answers"].get(key, [])]
-        if not owners and (row := refused_values(key).get(value.lower().replace("-", "_"))):
-            self.problem(f"no plugin answers {key}: {value}: {row['reason']}", path, row["write"], "unknown-value")
-            return
         self._take(owners, lambda info: info["answers"].get(key, []), f"{key}: {value}", value, path, named)
 
     def by_scheme(self, model: str, named: dict[str, Candidate]) -> None:
@@ -179,10 +170,13 @@ class Selector:
         """Find the strategy and the reader of an entry. Validation reports values of a wrong type later."""
         if isinstance(value := entry.values.get("type"), str | dict):
             path = (*entry.path, "type")
+            if isinstance(value, str) and self.refuse_unexpanded(value, path):
+                return
             known = {name for candidate in self.available.values() for name in types_of(candidate.info)}
             entry.type = type_of(value, known)
             owners = strategies_for(entry.type, self.available.values(), kinds_of(self.result.full(), self.available))
-            if owners or not self._refuse_module(entry.type, known, path):
+            foreign = not owners and advice_for(path, entry.type)
+            if owners or foreign or not self._refuse_module(entry.type, known, path):
                 entry.strategy = self._take(owners, types_of, f"type: {entry.type}", entry.type, path, named)
         if isinstance(target := entry.values.get("path"), str):
             endings = ending_readers({**catalogue(), **{c.name: c.info for c in self.available.values()}})
@@ -247,9 +241,10 @@ class Selector:
             help = f'pip install "tunesmith[{extra}]"'
             self.problem(f"{subject} needs the plugin {extra!r}", path, help, "plugin-missing")
             return None
+        if path[0] in SELECTORS:
+            self.result.unanswered.add(str(path[0]))
         known = {v for c in self.available.values() for v in values_of(c.info)}
-        close = nearest(value, known)
-        help = f"did you mean {close!r}?" if close else f"known: {', '.join(sorted(known))}"
+        help = advice_for(path, value) or suggestion(value, known, LISTED.get(str(path[-1]), "`tunesmith plugins`"))
         self.problem(f"no plugin answers {subject}", path, help, "unknown-value")
         return None
 

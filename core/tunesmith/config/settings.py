@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from tunesmith.plugins.plugin import Settings
+from tunesmith.plugins.values import LARGEST_INTEGER, PathText
+
+Steps = Annotated[int, Field(gt=0, le=10**9)]
+"""A number of optimizer steps."""
+PerEpoch = Annotated[int, Field(gt=0, le=10**6)]
+"""How often something is done in an epoch."""
+Batch = Annotated[int, Field(gt=0, le=10**6)]
+"""A number of sequences, or of micro-batches, in a step."""
+Processes = Annotated[int, Field(gt=0, le=10**6)]
+"""A number of processes over all machines."""
 
 
 class DatasetSettings(Settings):
     """One entry of `datasets:`. The strategy named by its `type` adds keys of its own."""
 
-    path: str
+    path: PathText
     """A file, a folder of files, a folder saved by the datasets library, a URL (https://, s3://, gs://, ...), or the id
     of a dataset on the hub."""
     type: str | dict[str, Any]
@@ -24,9 +34,9 @@ class DatasetSettings(Settings):
     keep: list[str] = []
     """Columns whose values stay with the examples, as JSON values, for evaluations and rewards that read them in
     `example.fields`: [answer]. Every row must have them."""
-    shards: PositiveInt | None = None
+    shards: int | None = Field(None, gt=0, le=10**9)
     """Split the rows into this many equal parts and use one of them."""
-    shards_idx: NonNegativeInt = 0
+    shards_idx: int = Field(0, ge=0, lt=10**9)
     """The part to use: every `shards`-th row, starting with this one."""
     split: str = "train"
     """Split of a hub dataset, of a saved dataset, or of files that are named after splits; a single file is train. A
@@ -35,7 +45,7 @@ class DatasetSettings(Settings):
     """Subset (configuration) of a hub dataset."""
     revision: str | None = None
     """Revision of a hub dataset: a branch, tag or commit."""
-    data_files: list[str] | str | None = None
+    data_files: list[PathText] | PathText | None = None
     """Names or patterns (*.jsonl, **/*.csv) of files in the folder or hub dataset. Default: all files."""
     ds_type: Literal["json", "csv", "parquet", "arrow", "text"] | None = None
     """Format of the files, if their names do not show it; in a folder, the format to read."""
@@ -81,9 +91,9 @@ class FSDPConfig(Settings):
 class ModelKeys(Settings):
     """Keys for the model, the method, and the folder of the run."""
 
-    base_model: str
+    base_model: PathText
     """The model: a folder or a hub id."""
-    tokenizer_config: str | None = None
+    tokenizer_config: PathText | None = None
     """Folder or hub id of the tokenizer, if it is not the model's."""
     special_tokens: SpecialTokens = SpecialTokens()
     """Tokens with a role, where the tokenizer's files set none or another one."""
@@ -94,7 +104,7 @@ class ModelKeys(Settings):
     """The training method, if it is not supervised fine-tuning. Values come from plugins."""
     adapter: str | None = None
     """The adapter (lora, ...). Without one, all weights are trained. Values come from plugins."""
-    output_dir: str = "./outputs"
+    output_dir: PathText = "./outputs"
     """Folder of the run: final model, checkpoints, run.json, metrics.jsonl. Relative to the working folder."""
 
 
@@ -109,21 +119,21 @@ class DataKeys(Settings):
     """Data to evaluate on, never trained on. Entries as in datasets."""
     streaming: bool = False
     """Read, tokenize and pack `datasets:` during training instead of before it. Requires max_steps."""
-    mixing_temperature: PositiveFloat | None = None
+    mixing_temperature: float | None = Field(None, gt=0, le=10**6)
     """Mix entries in proportion to (number of rows) ** (1 / this): 1 keeps the proportions, higher values even them
     out. The length of the epoch does not change."""
     shuffle_merged_datasets: bool = True
     """Shuffle over all entries; false trains on one entry after the other, each shuffled."""
     curriculum_sampling: bool = False
     """Train in the order of the data, without shuffling."""
-    dataset_prepared_path: str | None = None
+    dataset_prepared_path: PathText | None = None
     """Folder for prepared data. A later run with the same data, tokenizer and options reads it from there."""
-    dataset_num_proc: PositiveInt = 1
+    dataset_num_proc: int = Field(1, gt=0, le=1024)
     """Processes that tokenize, with one thread each. A single process uses all threads of the tokenizer, and is as fast
     on up to a few cores."""
-    val_set_size: float = Field(0.0, ge=0)
+    val_set_size: float = Field(0.0, ge=0, le=10**9)
     """Rows of `datasets:` to hold out for evaluation: a share below 1 or a number, drawn by `seed`."""
-    sequence_len: PositiveInt = 2048
+    sequence_len: int = Field(2048, gt=0, le=10**8)
     """Longest sequence in tokens (prompt plus one completion), and the length of a pack."""
     excess_length_strategy: Literal["drop", "truncate", "raise", "split"] = "drop"
     """Handling of longer examples; split cuts them into several (texts and conversations only). If it is not set,
@@ -133,7 +143,7 @@ class DataKeys(Settings):
     examples do not attend to each other."""
     eval_sample_packing: bool | None = None
     """The same for evaluation. Default: as sample_packing."""
-    streaming_multipack_buffer_size: PositiveInt = 512
+    streaming_multipack_buffer_size: int = Field(512, gt=0, le=10**7)
     """Examples that a streamed dataset reads ahead in order to pack well."""
     precompute_ref_log_probs: bool = False
     """Compute the log-probabilities of the reference model once, before the first step, and keep them with the prepared
@@ -143,28 +153,28 @@ class DataKeys(Settings):
 class BatchKeys(Settings):
     """Keys for the size of an optimizer step and the length of training."""
 
-    micro_batch_size: PositiveInt = 1
+    micro_batch_size: Batch = 1
     """Packs (or examples, without packing) in one forward pass on one process."""
-    eval_batch_size: PositiveInt | None = None
+    eval_batch_size: Batch | None = None
     """The same for evaluation. Default: as micro_batch_size."""
-    gradient_accumulation_steps: PositiveInt = 1
+    gradient_accumulation_steps: Batch = 1
     """Micro-batches in one optimizer step on one process."""
-    num_epochs: PositiveFloat = 1.0
+    num_epochs: float = Field(1.0, gt=0, le=10**5)
     """Passes over the data; may be a fraction."""
-    max_steps: PositiveInt | None = None
+    max_steps: Steps | None = None
     """Maximum number of optimizer steps."""
-    learning_rate: float = Field(2e-5, gt=0, le=1e12)
+    learning_rate: float = Field(2e-5, gt=0, le=10**9)
     """Peak learning rate."""
     optimizer: str = "adamw_torch"
     """The optimizer. Values come from plugins."""
     lr_scheduler: str = "cosine"
     """The learning-rate schedule. Values come from plugins."""
-    max_grad_norm: float = Field(1.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0, le=1e12)
     """Scale gradients down to this norm; 0 disables clipping."""
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
     """Reaction to a loss or gradient that is not finite, which never reaches the weights: stop with an error, skip the
     update, or go back to the newest checkpoint and leave out the rows of the step. More than 3 in a row always stop."""
-    seed: int = Field(42, ge=0, lt=2**63)
+    seed: int = Field(42, ge=0, le=LARGEST_INTEGER)
     """Seed of initial weights, data order, dropout and sampling."""
 
 
@@ -191,27 +201,27 @@ class ParallelKeys(Settings):
     """Device to train on; auto uses a GPU if there is one."""
     fsdp_config: FSDPConfig | None = None
     """Shard the model over processes."""
-    dp_replicate_size: PositiveInt | None = None
+    dp_replicate_size: Processes | None = None
     """Replicas of a sharded model (HSDP): it is sharded within each group of dp_shard_size processes, and gradients are
     summed over the groups. Default: 1, or what dp_shard_size leaves."""
-    dp_shard_size: PositiveInt | None = None
+    dp_shard_size: Processes | None = None
     """Processes over which each replica is sharded. Default: all processes divided by dp_replicate_size."""
 
 
 class ScheduleKeys(Settings):
     """Keys for logging, evaluation, checkpoints and resuming."""
 
-    logging_steps: PositiveInt = 1
+    logging_steps: Steps = 1
     """Optimizer steps between lines of the log."""
-    save_steps: PositiveInt | None = None
+    save_steps: Steps | None = None
     """Optimizer steps between checkpoints."""
-    saves_per_epoch: PositiveInt | None = None
+    saves_per_epoch: PerEpoch | None = None
     """Checkpoints per epoch. Default: 1 if save_steps is not set."""
-    save_total_limit: PositiveInt | None = 4
+    save_total_limit: int | None = Field(4, gt=0, le=10**6)
     """Checkpoints to keep, always including the best one; null keeps all."""
-    eval_steps: PositiveInt | None = None
+    eval_steps: Steps | None = None
     """Optimizer steps between evaluations."""
-    evals_per_epoch: PositiveInt | None = None
+    evals_per_epoch: PerEpoch | None = None
     """Evaluations per epoch. Default: 1 if eval_steps is not set."""
     metric_for_best_model: str = "eval_loss"
     """Metric that decides which checkpoint is the best."""
@@ -219,7 +229,7 @@ class ScheduleKeys(Settings):
     """True if a greater metric_for_best_model is better."""
     load_best_model_at_end: bool = False
     """Save a checkpoint at each best evaluation, and use the best one as the final model."""
-    resume_from_checkpoint: str | None = None
+    resume_from_checkpoint: PathText | None = None
     """auto resumes from the newest complete checkpoint in output_dir, if there is one; or the path of a checkpoint."""
     accept_changes: list[str] = []
     """Keys, or `data`, `plugins`, `processes`, that may differ from those of the checkpoint that the run resumes."""

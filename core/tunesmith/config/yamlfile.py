@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tunesmith.config.yaml_errors import at, syntax_error
 from tunesmith.errors import ConfigError, Problem, SafetyError
 
 KeyPath = tuple[str | int, ...]
@@ -40,6 +41,8 @@ class Document:
     """Path of a key or list element -> its place."""
     places: dict[KeyPath, str] = field(default_factory=dict)
     """Path of a key or list element -> the place of its value."""
+    anchored: set[KeyPath] = field(default_factory=set)
+    """Paths of keys whose value has an anchor (`&name`) of its own."""
     has_lines: bool = True
     """False for a document that was not read from a file."""
 
@@ -65,6 +68,10 @@ class Document:
             message = f"{text!r} is not of the form key=value"
             raise ConfigError(message, where="command line", help=help, code="override")
         name = name.lstrip("-")
+        if re.search(r"\[\w+\]", name):
+            dotted = re.sub(r"\[(\w+)\]", r".\1", name)
+            message, help = f"unknown key: {name}", f"write {dotted}={value}"
+            raise ConfigError(message, where=f"command line ({name})", help=help, code="override")
         place = f"command line ({name})"
         node = _compose(value, place)
         if node is None:
@@ -127,11 +134,12 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
         message, help = f"is not UTF-8: byte {error.start}", "save the file as UTF-8"
         raise ConfigError(message, where=where, help=help, code="yaml-encoding") from None
     document = Document(name)
-    node = _compose(text, name)
+    anchors: set[int] = set()
+    node = _compose(text, name, anchors)
     if node is None:
         help = "docs/start.md shows a first config"
         raise ConfigError("the file is empty", where=f"{name}:1:1", help=help, code="yaml-empty")
-    values = _Builder(document).build(node, ())
+    values = _Builder(document, anchors).build(node, ())
     if not isinstance(values, dict):
         raise ConfigError("the top level must be a mapping (key: value)", where=f"{name}:1:1", code="yaml-syntax")
     document.values = values
@@ -140,31 +148,25 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     return document
 
 
-def _compose(text: str, name: str) -> Any:
-    """Return the tree of nodes of a YAML text, or None if it is empty."""
+def _compose(text: str, name: str, anchors: set[int] | None = None) -> Any:
+    """Return the tree of nodes of a YAML text, or None if it is empty; add the offsets of its anchors to `anchors`."""
     open_collections: list[Any] = []
     try:
         # Composing recurses on the C stack, so 200,000 brackets would end the process with a segmentation fault.
         # Parsing does not recurse: measure the depth on its events first.
         for event in yaml.parse(text, Loader=_Loader):
+            if anchors is not None and isinstance(event, yaml.NodeEvent) and event.anchor and event.start_mark:
+                anchors.add(event.start_mark.index)
             if isinstance(event, yaml.CollectionStartEvent):
                 open_collections.append(event)
             elif isinstance(event, yaml.CollectionEndEvent):
                 open_collections.pop()
             if len(open_collections) > MAX_DEPTH + 1:
-                where = _at(name, event.start_mark)
+                where = at(name, event.start_mark)
                 raise SafetyError(f"expands to more than {MAX_DEPTH} levels", where=where, code="yaml-bomb")
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        message, mark = f"{error.context or ''} {error.problem or ''}".strip(), error.problem_mark or error.context_mark
-        # The parser notices an unclosed quote or bracket lines later. Report the place where it was opened.
-        start = error.context_mark if "unexpected end" in (error.problem or "") else None
-        if "flow" in (error.context or "") and open_collections and open_collections[-1].flow_style:
-            start = open_collections[-1].start_mark
-        if start and mark:
-            message += f" by line {mark.line + 1}"
-        where = _at(name, start or mark) if start or mark else name
-        raise ConfigError(message, where=where, code="yaml-syntax") from None
+        raise syntax_error(error, text, name, open_collections) from None
     except yaml.reader.ReaderError as error:
         where = _at_byte(name, text.encode(), error.position)
         message = f"the character U+{error.character:04X} is not allowed"
@@ -178,19 +180,16 @@ def _at_byte(name: str, content: bytes, offset: int) -> str:
     return f"{name}:{line}:{column}"
 
 
-def _at(name: str, mark: Any) -> str:
-    return f"{name}:{mark.line + 1}:{mark.column + 1}"
-
-
 class _Builder:
     """Converts YAML nodes to values and records their places; rejects other tags, bombs and duplicate keys."""
 
-    def __init__(self, document: Document):
+    def __init__(self, document: Document, anchors: Collection[int] = ()):
         self.document = document
+        self.anchors = anchors
         self.nodes = 0
 
     def place(self, node: Any) -> str:
-        return _at(self.document.name, node.start_mark)
+        return at(self.document.name, node.start_mark)
 
     def build(self, node: Any, path: KeyPath) -> Any:
         self.nodes += 1  # an alias counts each time that it is used, so a bomb reaches the limit
@@ -234,6 +233,8 @@ class _Builder:
                 raise ConfigError([Problem(message, self.place(key_node), "duplicate-key", "keep one")])
             self.document.keys[(*path, key)] = self.place(key_node)
             self.document.places.pop((*path, key), None)
+            if value_node.start_mark.index in self.anchors and value_node.start_mark.index > key_node.start_mark.index:
+                self.document.anchored.add((*path, key))  # not an alias, whose node is further up
             values[key] = self.build(value_node, (*path, key))
         return {**merged, **values}
 

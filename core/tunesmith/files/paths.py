@@ -16,6 +16,14 @@ ENDINGS = {*COMMON, *COMPRESSIONS, ".xlsx", ".py", ".zip", ".tar"}
 """Endings of data files. A path with one of them is not a hub id."""
 FILE, HUB = "file", "hub"
 
+_UNEXPANDED = re.compile(r"^~[\w.-]*(?=/|$)|\$\{\w+\}|\$[A-Za-z_]\w*")
+
+
+def unexpanded(path: str) -> str | None:
+    """Return the first part of a path that only a shell expands: `~`, `~user`, `$NAME` or `${NAME}`; None if none."""
+    match = _UNEXPANDED.search(path)
+    return match[0] if match else None
+
 
 def source_of(path: str, revision: str | None = None, endings: Collection[str] = ()) -> str:
     """Return the kind of place that the path of a dataset names: file, hub, or the scheme of a URL in lower case.

@@ -264,11 +264,6 @@ def defaults() -> list[dict[str, str]]:
     return data_file("defaults.json")  # type: ignore[no-any-return]
 
 
-def refused_values(key: str) -> dict[str, dict[str, str]]:
-    """Return the values of a selector that only other tools have, with the reason and what to write."""
-    return data_file("refused_values.json").get(key, {})  # type: ignore[no-any-return]
-
-
 def data_file(name: str) -> Any:
     """Return the content of a JSON file in the core's data folder."""
     return json.loads(resources.files("tunesmith").joinpath("data", name).read_text("utf-8"))

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from tunesmith.errors import PluginError
 from tunesmith.plugins.rollout import Rollout
+from tunesmith.plugins.values import within_limits
 
 if TYPE_CHECKING:
     from tunesmith.run import Run
@@ -37,6 +38,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _within_limits(cls, value: Any) -> Any:
+        return within_limits(value)
 
 
 @dataclass(frozen=True)

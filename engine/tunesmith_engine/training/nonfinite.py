@@ -46,7 +46,8 @@ def react(state: TrainState, bad: Sequence[Batch], metrics: dict[str, Tensor | f
     state.optimizer.zero_grad(set_to_none=True)
     state.bad_steps += 1
     if reaction == "stop" or state.bad_steps > PATIENCE:
-        help = "look at these rows, lower learning_rate, or write on_nonfinite: skip"
+        rows = "look at these rows, " if "; rows " in message else ""
+        help = f"{rows}lower learning_rate, or write on_nonfinite: skip"
         raise NumericalError(message, code="not-finite", help=help)
     run.note(f"step {run.step + 1}: not finite, {'skipped' if reaction == 'skip' else 'rolled back'}", message)
     if reaction == "rollback":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
-from tunesmith import Plugin, Settings, hookimpl
+from tunesmith import PathText, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
     from tunesmith import Run, Source
@@ -30,7 +30,7 @@ class NearDeduplication(Settings):
 class Decontamination(Settings):
     """Evaluation data that training rows must not repeat."""
 
-    files: list[str] = Field(min_length=1)
+    files: list[PathText] = Field(min_length=1)
     """Files with evaluation rows, in any format that a dataset path accepts (JSON, parquet, ...). Paths are relative to
     the working directory."""
     ngram: PositiveInt = 13

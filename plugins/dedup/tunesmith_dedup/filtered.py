@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import ConfigError, Problem
-from tunesmith.config.selection import is_ending
+from tunesmith.config.endings import is_ending
 from tunesmith.config.settings import DatasetSettings
 from tunesmith.files.paths import FILE, advice
 from tunesmith_dedup import Decontamination, DedupSettings, NearDeduplication

@@ -6,7 +6,7 @@ import re
 from functools import partial
 
 from tunesmith import DataError, DatasetSpec, Run, SafetyError
-from tunesmith.config.selection import other_endings
+from tunesmith.config.endings import other_endings
 from tunesmith.errors import errors_of, raise_together
 from tunesmith.files.paths import FILE, advice
 from tunesmith.redact import redact

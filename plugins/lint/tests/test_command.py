@@ -64,7 +64,7 @@ def test_json_has_the_same_findings_and_statistics(tmp_path: Path, model: Path) 
     [finding] = report["findings"]
     assert finding.pop("help")
     assert finding == {"name": "duplicate", "severity": "warning", "entry": "datasets[0]", "count": 1, "rows": 9,
-                       "first": [f"{tmp_path / 'data.jsonl'}:9"], "said": None}  # fmt: skip
+                       "first": [f"{tmp_path / 'data.jsonl'}:9"], "message": None}  # fmt: skip
     [entry] = report["entries"]
     assert entry["rows"] == 9 and entry["labels"] == {"number": 9, "good": 5} and entry["answers"]["good"] > 0
     assert entry["lengths"]["least"] <= entry["lengths"]["50"] <= entry["lengths"]["most"] < 128

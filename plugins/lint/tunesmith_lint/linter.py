@@ -42,8 +42,7 @@ class Fault:
             self.first.append(where)
 
     def as_json(self) -> dict[str, Any]:
-        fields = asdict(self)
-        return fields | {"said": fields.pop("message")}  # the key that programs read
+        return asdict(self)
 
 
 @dataclass

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
-from tunesmith import Finding, Plugin, Settings, hookimpl
+from tunesmith import Finding, PathText, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LoraSettings(Settings):
     """Keys of LoRA, with the names that are usual for them."""
 
-    lora_r: PositiveInt = 16
+    lora_r: int = Field(16, gt=0, le=100_000)
     """Rank of the update."""
     lora_alpha: PositiveFloat = 32.0
     """Scale of the update, which is multiplied by lora_alpha / lora_r."""
@@ -35,7 +35,7 @@ class LoraSettings(Settings):
     """Modules that are trained completely and saved with the adapter, for example embed_tokens."""
     lora_trainable_tokens: list[str] = []
     """Tokens whose rows in the embeddings and the head are trained and saved with the adapter. Others stay frozen."""
-    lora_model_dir: str | None = None
+    lora_model_dir: PathText | None = None
     """Continue to train the adapter in this folder, with its own rank and targets."""
     peft_use_rslora: bool = False
     """Scale by lora_alpha / sqrt(lora_r) (arXiv 2312.03732)."""

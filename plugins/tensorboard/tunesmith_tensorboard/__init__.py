@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunesmith import Finding, Plugin, Settings, hookimpl
+from tunesmith import Finding, PathText, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ class TensorBoardSettings(Settings):
 
     use_tensorboard: bool = False
     """Write event files for TensorBoard."""
-    tensorboard_dir: str | None = None
+    tensorboard_dir: PathText | None = None
     """Folder of the event files. The default is output_dir/tensorboard."""
 
 
