@@ -23,7 +23,7 @@ from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
 from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
-from tunesmith_engine.data.suspicious import Suspicions, note_trained_on
+from tunesmith_engine.data.suspicious import Suspicions, has_equal_answers, note_trained_on
 
 
 def prepare(run: Run) -> Prepared:
@@ -232,12 +232,6 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     columns = {k: v[start:end] if np.ndim(v) else v for k, v in s.columns.items()}
     notes = [(min(stop, end) - start, why) for stop, why in s.notes if stop > start]
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
-
-
-def has_equal_answers(example: Example) -> bool:
-    """Return True if all completions of an example have the same tokens."""
-    first, *others = example.segments[1:]
-    return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
 
 
 def held_out(rows: int, size: float, seed: int) -> list[int]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from tunesmith.config.load import DatasetSpec
 from tunesmith.files.row import Row
 from tunesmith.files.turns import UNUSUAL, Turns
@@ -71,6 +73,12 @@ def strings(value: Any) -> Iterator[str]:
             stack += item.values()
         elif isinstance(item, list | tuple):
             stack += item
+
+
+def has_equal_answers(example: Example) -> bool:
+    """Return True if all completions of an example have the same tokens."""
+    first, *others = example.segments[1:]
+    return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
 
 
 def note_trained_on(run: Run, train: Sequence[Example], held: Sequence[Example]) -> None:
