@@ -191,14 +191,11 @@ def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
 
 
 def excess_strategy(run: Run, spec: DatasetSpec) -> str:
-    """Return the excess_length_strategy of an entry: as it is set, or for streams of texts split, otherwise drop.
-
-    Long texts are the rule in such streams: dropping them leaves next to nothing of books and web pages.
-    """
-    core = run.core
-    if "excess_length_strategy" not in core.model_fields_set and spec in run.config.streamed:
-        return "split" if spec.row_kind == "text" else core.excess_length_strategy
-    return core.excess_length_strategy
+    """Return the excess_length_strategy of an entry; by default split for streams of texts, in which most are long."""
+    by_default = "excess_length_strategy" not in run.core.model_fields_set
+    if by_default and spec.row_kind == "text" and spec in run.config.streamed:
+        return "split"
+    return run.core.excess_length_strategy
 
 
 def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:

@@ -35,7 +35,6 @@ class Suspicions:
         self.tokenizer = run.tokenizer
         self.special_ids = frozenset(getattr(self.tokenizer, "all_special_ids", ()))
         self.turns = Turns(spec.options) if spec.row_kind == "conversation" else None
-        self.answers = spec.row_kind != "stepwise"
         added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
         texts = {*getattr(self.tokenizer, "all_special_tokens", ()), *(str(token) for token in added if token.special)}
         ordered = sorted(texts - {""}, key=len, reverse=True)
@@ -52,7 +51,9 @@ class Suspicions:
 
     def of_example(self, example: Example) -> set[str]:
         """Return the reasons that the tokens show: an answer that consists of white space and end tokens."""
-        for segment in example.segments[1:] if self.answers else ():
+        for segment in example.segments[1:]:
+            if "score_at" in segment.columns:  # of steps, only the last token is scored
+                continue
             trained = segment.tokens[segment.weights != 0]
             if not 0 < len(trained) <= SHORT:
                 continue

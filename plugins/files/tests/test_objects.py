@@ -1,4 +1,4 @@
-"""JSON is read in either form, with the place of each mistake, and keys that stand twice are remembered."""
+"""JSON is read in either form, with the place of each mistake, and duplicate keys are remembered."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_array_after_blanks_is_an_array(blanks: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}\n{}", "[{},\n{}]"])
-def test_a_key_that_stands_twice_is_remembered_with_its_row(form: str) -> None:
+def test_a_duplicate_key_is_remembered_with_its_row(form: str) -> None:
     twice = '{"b": [{"c": 1, "d": 2, "c": 3}], "e": 1, "e": 2}'
     first, second = rows(form.replace("{}", twice, 1).replace("{}", '{"c": {"e": 1}, "e": 2}'))
     assert (first["b"][0]["c"], first.repeated, second.repeated) == (3, ("c", "e"), ())
