@@ -17,8 +17,7 @@ from tunesmith.run import Run
 
 SHAPES = {
     "pair": ({"chosen", "rejected"}, {"chosen_response", "rejected_response"}),
-    "labelled": ({"completion", "label"},),
-    "stepwise": ({"completions", "labels"},),
+    "labelled": ({"label"},),
 }
 """Row kind -> columns that show it."""
 
@@ -85,7 +84,7 @@ def with_hint(run: Run, spec: DatasetSpec, row: Row, problem: Problem) -> Proble
 
 
 def kind_of(row: Row) -> str | None:
-    """Return the row kind that the columns show: pair, labelled, stepwise or conversation. None if they show none."""
+    """Return the row kind that the columns show: pair, labelled or conversation. None if they show none."""
     for kind, shapes in SHAPES.items():
         if any(shape <= row.keys() for shape in shapes):
             return kind

@@ -16,8 +16,12 @@ SEGMENTS: list[dict[str, Any]] = [
 ]
 TOKENS: list[dict[str, Any]] = [{"input_ids": [5, 6, 7 + i], "labels": [-100, 6, 7 + i]} for i in range(12)]
 PROMPT = {"field_instruction": "instruction", "field_output": "output", "format": "{instruction}\n"}
+TALK = "Human: hello\n\nAssistant:"
+DIALOGUES = [{"text": f"{TALK} {t}", "chosen": f"{TALK} {t}", "rejected": f"{TALK} no {t}", "completion": f"{TALK} {t}",
+              "label": n % 2 == 0} for n, t in enumerate(TEXTS)]  # fmt: skip
 SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "alpaca": Setup(entries={"user_defined": {"type": PROMPT}}),
+    "chat": Setup(rows={"chat_template.dialogue": DIALOGUES}),
     "cce": Setup(no_run="its kernels need a GPU"),
     "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
     "functions": Setup(

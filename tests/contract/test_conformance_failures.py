@@ -130,6 +130,8 @@ ACROSS_THE_PACK = ADAPTER.replace(
 """,
 )
 TOKENS = "run.tokenizer(row.require('text')).input_ids"
+FIRST_ROW = STRATEGY.replace("{before}", "pass").replace("{body}", f"yield Example.text({TOKENS})")
+FIRST_ROW += "@hookimpl\ndef check_row(row):\n    {}\n"
 BAD: list[tuple[str, str, str]] = [
     ("declaration", 'plugin = Plugin(answers={"rl": ("x",)})', "answers rl.*compute_loss is not implemented"),
     ("declaration", 'plugin = Plugin(switches=("x",))', "switches names x"),
@@ -159,17 +161,8 @@ BAD: list[tuple[str, str, str]] = [
         STRATEGY.format(before="pass", body=f"yield Example.text({TOKENS} + [number])"),
         "row 3 gives another example",
     ),
-    (
-        "first_row_is_checked",
-        STRATEGY.format(before="pass", body=f"yield Example.text({TOKENS})")
-        + "@hookimpl\ndef check_row(row):\n    row.require('nothing')\n",
-        "check_row refuses a row that build_dataset accepts",
-    ),
-    (
-        "first_row_is_checked",
-        STRATEGY.format(before="pass", body=f"yield Example.text({TOKENS})") + "@hookimpl\ndef check_row(row): ...\n",
-        "check_row accepts a row without columns",
-    ),
+    ("first_row_is_checked", FIRST_ROW.format("row.require('nothing')"), "check_row refuses a row that build_dataset"),
+    ("first_row_is_checked", FIRST_ROW.format("..."), "check_row accepts a row without columns"),
     (
         "errors_of_rows",
         STRATEGY.format(before="pass", body="yield Example.text(run.tokenizer(row['text']).input_ids)"),

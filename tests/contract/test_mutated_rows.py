@@ -32,22 +32,22 @@ CHAT = [
     {"role": "assistant", "content": "2", "reasoning_content": "easy", "weight": 1},
 ]
 SHAPES: dict[str, tuple[str, dict[str, Any], Any, int]] = {  # type, keys, row, number of mutations
-    "conversation": ("chat_template", {}, {"messages": CHAT}, 40),
+    "conversation": ("chat_template", {}, {"messages": CHAT}, 25),
     "calls": ("chat_template", {}, {"tools": [TOOL], "messages": [
         *CHAT[1:2], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "2"},
-        *CHAT[2:]]}, 20),
+        *CHAT[2:]]}, 12),
     "pair": ("chat_template", {"rl": "dpo"}, {"prompt": CHAT[:2], "chosen": CHAT[2:], "rejected": [
-        {"role": "assistant", "content": "3"}], "margin": 1.0}, 20),
-    "labelled": ("chat_template", {"rl": "kto"}, {"prompt": "1 + 1?", "completion": "2", "label": True}, 10),
-    "dialogue": ("chat_template.dialogue", {}, {"text": "Human: 1 + 1?\n\nAssistant: 2"}, 10),
+        {"role": "assistant", "content": "3"}], "margin": 1.0}, 10),
+    "labelled": ("chat_template", {"rl": "kto"}, {"prompt": "1 + 1?", "completion": "2", "label": True}, 5),
+    "dialogue": ("chat_template.dialogue", {}, {"text": "Human: 1 + 1?\n\nAssistant: 2"}, 5),
     "turns": ("llama2_chat", {}, {"conversations": [
-        {"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]}, 15),
+        {"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]}, 20),
     "texts of pairs": ("passthrough", {"rl": "dpo"}, {"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}, 25),
     "ranked answers": ("zephyr.nectar", {"rl": "dpo"}, {"prompt": "1 + 1?", "answers": [
         {"rank": 1, "answer": "2"}, {"rank": 2, "answer": "3"}]}, 20),
     "text": ("completion", {}, {"text": "1 + 1 = 2"}, 15),
     "instruction": ("alpaca", {}, {"instruction": "add", "input": "1 + 1", "output": "2"}, 15),
-    "evaluation": ("context_qa", {}, {"context": "1 + 1 = 2", "question": "1 + 1?", "answer": "2"}, 15),
+    "evaluation": ("context_qa", {}, {"article": "1 + 1 = 2", "question": "1 + 1?", "answer": "2"}, 15),
     "segments": ("input_output", {}, {"segments": [
         {"label": False, "text": "1 + 1"}, {"label": True, "text": "2"}]}, 20),
     "tokens": ("tokenized", {}, {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "attention_mask": [1, 1, 1]}, 25),

@@ -74,7 +74,7 @@ def test_a_line_is_printed_while_a_row_takes_long(
 def rows_printed(capsys: pytest.CaptureFixture[str]) -> bool:
     text = capsys.readouterr().err
     assert not text or "preparing datasets[0] x.jsonl: 1 rows in 0 s" in text
-    return "last read: x.jsonl:1, which has 2 million characters" in text
+    return "last read: x.jsonl:1; x.jsonl:1 has 2 million characters" in text
 
 
 def test_a_weight_that_repeats_rows_too_often_is_refused_before_anything_is_read(tmp_path: Path) -> None:

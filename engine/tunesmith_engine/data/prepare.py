@@ -25,7 +25,7 @@ from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
 from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
-from tunesmith_engine.data.suspicious import Suspicions, note_trained_on
+from tunesmith_engine.data.suspicious import Suspicions, has_equal_answers, note_trained_on
 
 
 def prepare(run: Run) -> Prepared:
@@ -205,14 +205,11 @@ def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
 
 
 def excess_strategy(run: Run, spec: DatasetSpec) -> str:
-    """Return the excess_length_strategy of an entry: as it is set, or for streams of texts split, otherwise drop.
-
-    Long texts are the rule in such streams: dropping them leaves next to nothing of books and web pages.
-    """
-    core = run.core
-    if "excess_length_strategy" not in core.model_fields_set and spec in run.config.streamed:
-        return "split" if spec.row_kind == "text" else core.excess_length_strategy
-    return core.excess_length_strategy
+    """Return the excess_length_strategy of an entry; by default split for streams of texts, in which most are long."""
+    by_default = "excess_length_strategy" not in run.core.model_fields_set
+    if by_default and spec.row_kind == "text" and spec in run.config.streamed:
+        return "split"
+    return run.core.excess_length_strategy
 
 
 def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:
@@ -252,12 +249,6 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     columns = {k: v[start:end] if np.ndim(v) else v for k, v in s.columns.items()}
     notes = [(min(stop, end) - start, why) for stop, why in s.notes if stop > start]
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
-
-
-def has_equal_answers(example: Example) -> bool:
-    """Return True if all completions of an example have the same tokens."""
-    first, *others = example.segments[1:]
-    return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
 
 
 def held_out(rows: int, size: float, seed: int) -> list[int]:

@@ -24,22 +24,24 @@ class Progress:
     def __init__(self, name: str):
         self.name, self.read, self.started = name, 0, time.monotonic()
         self.row: Row | None = None
+        self.large = ""
+        """The last large row and its size."""
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield the rows, and count them."""
         for row in rows:
             self.read, self.row = self.read + 1, row
+            if (size := sum(map(len, strings(row)))) > LARGE:
+                self.large = f"; {row.where} has {size / 1e6:,.0f} million characters"
             yield row
 
     def line(self) -> str:
-        """Return the line to print: the number of rows, the time, and the last row, with its size if it is large."""
+        """Return the line to print: the number of rows, the time, the last row, and the last large one."""
         seconds, row = time.monotonic() - self.started, self.row
         text = f"preparing {self.name}: {self.read:,} rows in {seconds:.0f} s"
         if row is None:
             return text
-        size = sum(map(len, strings(row)))
-        large = f", which has {size / 1e6:,.0f} million characters" if size > LARGE else ""
-        return f"{text}; last read: {row.where}{large}"
+        return f"{text}; last read: {row.where}{self.large}"
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from tunesmith.config.config import DatasetSpec
 from tunesmith.files.row import Row
 from tunesmith.files.turns import UNUSUAL, Turns
@@ -33,7 +35,6 @@ class Suspicions:
         self.tokenizer = run.tokenizer
         self.special_ids = frozenset(getattr(self.tokenizer, "all_special_ids", ()))
         self.turns = Turns(spec.options) if spec.row_kind == "conversation" else None
-        self.answers = spec.row_kind != "stepwise"
         added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
         texts = {*getattr(self.tokenizer, "all_special_tokens", ()), *(str(token) for token in added if token.special)}
         ordered = sorted(texts - {""}, key=len, reverse=True)
@@ -50,7 +51,9 @@ class Suspicions:
 
     def of_example(self, example: Example) -> set[str]:
         """Return the reasons that the tokens show: an answer that consists of white space and end tokens."""
-        for segment in example.segments[1:] if self.answers else ():
+        for segment in example.segments[1:]:
+            if "score_at" in segment.columns:  # of steps, only the last token is scored
+                continue
             trained = segment.tokens[segment.weights != 0]
             if not 0 < len(trained) <= SHORT:
                 continue
@@ -71,6 +74,12 @@ def strings(value: Any) -> Iterator[str]:
             stack += item.values()
         elif isinstance(item, list | tuple):
             stack += item
+
+
+def has_equal_answers(example: Example) -> bool:
+    """Return True if all completions of an example have the same tokens."""
+    first, *others = example.segments[1:]
+    return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
 
 
 def note_trained_on(run: Run, train: Sequence[Example], held: Sequence[Example]) -> None:

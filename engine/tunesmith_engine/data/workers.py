@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from tunesmith.config.config import DatasetSpec
 from tunesmith.files.row import Row
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore
+from tunesmith_engine.data import progress
 from tunesmith_engine.data.cache import Counts
 from tunesmith_engine.data.prepare import examples_of
 
@@ -68,10 +70,14 @@ def examples_by(processes: int, run: Run, spec: DatasetSpec, rows: Iterable[Row]
 
 def _wait(block: Path, worker: Any) -> bool:
     """Wait until a block exists or its worker has ended. Return True if the block exists."""
+    shown = time.monotonic()
     while worker.is_alive():
         if block.exists():
             return True
         time.sleep(POLL)
+        if time.monotonic() - shown > progress.SECONDS:
+            shown = time.monotonic()
+            print(f"preparing: {int(block.name) * ROWS_PER_BLOCK:,} rows are done", file=sys.stderr, flush=True)
     return block.exists()
 
 

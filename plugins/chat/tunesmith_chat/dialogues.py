@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -24,8 +25,11 @@ def with_messages(row: Row, kind: str, options: ChatDataset) -> Row:
         changed = {column: messages_of(row, column, options) for column in columns[kind]}
     else:
         changed = {target: messages_of(row, source, options)}
-    kept = {key: value for key, value in row.items() if kind in columns or key != source}
-    return Row({**kept, **changed}, row.where, row.repeated)
+    result = copy.copy(row)  # with its place
+    if kind not in columns:
+        del result[source]
+    result.update(changed)
+    return result
 
 
 def messages_of(row: Row, column: str, options: ChatDataset) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def _row(record: Any, where: str, decoder: _Decoder) -> Row:
     if not isinstance(record, dict):
         message, help = f"a row must be a JSON object, got {type(record).__name__}", 'write {"text": "..."}'
         raise DataError(message, where=where, code="broken-json", help=help)
-    return Row(record, where, repeated)
+    return Row(record, where, repeated=repeated)
 
 
 def _parse(line: bytes, label: str, number: int, column: int, decoder: _Decoder) -> Any:

@@ -56,7 +56,7 @@ def test_every_rule_has_a_planted_fault() -> None:
     assert BAD.keys() | {"unknown-token", "too-many-refused", "duplicate-key"} == BY_NAME.keys()
 
 
-def test_a_key_that_stands_twice_in_a_message_is_found(tmp_path: Path, model: Path) -> None:
+def test_a_duplicate_key_in_a_message_is_found(tmp_path: Path, model: Path) -> None:
     path = config(tmp_path, model, Planted(CHATS, []))
     with (tmp_path / "data.jsonl").open("a") as file:
         file.write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from typing import Any
 
@@ -31,15 +32,16 @@ class Ledger:
         own = own if example.trained_tokens else example.segments
         self.rows.append(hash_of(b"".join(part for s in own for part in (s.tokens.data, b"|"))))
         self.prompts.append(prompt_hash(example))
-        file, _, line = where.rpartition(":")
+        mark = "#" if re.search(r"#\d+$", where) else ":"
+        file, _, line = where.rpartition(mark)
         has_line = line.isdecimal() and len(line) < 18
-        self.places[0].append(self.files.setdefault(file if has_line else where, len(self.files)))
+        self.places[0].append(self.files.setdefault(f"{file}{mark}" if has_line else where, len(self.files)))
         self.places[1].append(int(line) if has_line else -1)
 
     def place(self, index: int) -> str:
         file = list(self.files)[self.places[0][index]]
         line = self.places[1][index]
-        return f"{file}:{line}" if line >= 0 else file
+        return f"{file}{line}" if line >= 0 else file
 
     @property
     def held_out(self) -> Any:

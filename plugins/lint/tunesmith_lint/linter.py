@@ -71,7 +71,9 @@ def lint(run: Run, off: Collection[str] = (), streamed: int = 10_000) -> Report:
     faults, tallies = [], []
     for number, source in enumerate(sources_of(run, streamed)):
         entry = Entry(run, source.spec, vocabulary)
-        entry.read(source, ledger, number)
+        progress = engine("data.progress").Progress(entry.tally.name)
+        with progress.shown():
+            entry.read(Source(source.spec, progress.of(source.rows)), ledger, number)
         faults += entry.faults()
         tallies.append(entry.tally)
     faults += repeated_rows(ledger, tallies)
