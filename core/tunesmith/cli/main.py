@@ -46,6 +46,7 @@ def main(traceback: bool, format: str) -> None:
 def train(config: str, overrides: tuple[str, ...]) -> None:
     """Train a model on all GPUs of this machine."""
     run = open_run(config, overrides)
+    run.progress("importing torch")  # takes seconds, and nothing was printed yet
     from tunesmith.api import train as train_run
     from tunesmith.engine import engine
 

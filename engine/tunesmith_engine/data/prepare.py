@@ -33,7 +33,9 @@ def prepare(run: Run) -> Prepared:
         where = run.config.place(())
         raise ConfigError("there is nothing to train on", where=where, help="write datasets: ...", code="no-data")
     if run.tokenizer is None:
+        run.progress("loading the tokenizer")
         run.tokenizer = run.hooks.load_tokenizer(run)
+    run.progress("reading rows")
     raw = read_all(run)
     sources, raw_fingerprints = filtered(run, raw), fingerprints(raw)
     # Rows are hashed before and after filters: a filter's settings are in the makers, but what it reads is not.
@@ -66,7 +68,8 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
     counts: dict[str, Counts] = {}
     for source in sources:
         spec, entry_counts = source.spec, Counts()
-        examples = list(_with_equal_names(source, _examples(run, source, entry_counts), (train or held)[:1]))
+        built = _reporting(run, source, _examples(run, source, entry_counts))
+        examples = list(_with_equal_names(source, built, (train or held)[:1]))
         (held if spec.group == "test_datasets" else train).extend(examples)
         if not entry_counts.kept:
             raise _nothing_left(run, spec, entry_counts)
@@ -94,6 +97,15 @@ def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
     if processes == 1:
         return examples_of(run, source.spec, source.rows, counts)
     return workers.examples_by(processes, run, source.spec, source.rows, counts)
+
+
+def _reporting(run: Run, source: Source, examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the examples, and report how many of the rows they come from are done."""
+    phase, rows = f"tokenizing {source.spec.settings.path}", getattr(source.rows, "number", None)
+    run.progress(phase, 0, rows)
+    for example in examples:
+        run.progress(phase, example.origin[1] + 1, rows)
+        yield example
 
 
 def _with_equal_names(source: Source, examples: Iterable[Example], earlier: list[Example]) -> Iterator[Example]:

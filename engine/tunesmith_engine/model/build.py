@@ -50,6 +50,7 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     run.hooks.configure(run)
     seed_everything(run.core.seed)
     spec = completed(run, run.policy_spec)
+    run.progress(f"building {spec.path} without weights" if run.abstract else f"loading {spec.path}")
     policy = run.hooks.load_model(run, spec)
     heads.add(run, spec, policy)
     models = {POLICY: policy}
@@ -62,6 +63,7 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     if is_copied(run):  # known now, because an adapter is added as a patch
         models[REFERENCE] = given or load_again(run, policy)
     for name, spec in run.specs.items():
+        run.progress(f"loading {spec.path}")
         models[name] = load_apart(run, spec)
         heads.add(run, spec, models[name])
         if spec.shares_tokens:

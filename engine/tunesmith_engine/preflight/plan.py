@@ -51,6 +51,7 @@ def make_plan(run: Run) -> dict[str, Any]:
 def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:
     """Return the bytes at the peak of a step, and those that the last run of this config in output_dir measured."""
     memory: dict[str, Any]
+    run.progress("counting the memory of a step")
     try:
         memory = dict(peak_memory(run, rounds))
     except Exception as error:  # operations of a model or a method may depend on content, and fake tensors have none

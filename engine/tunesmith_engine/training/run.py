@@ -24,6 +24,7 @@ from tunesmith_engine.runtime.record import RunRecord
 from tunesmith_engine.runtime.rng import seed_everything
 from tunesmith_engine.training.evaluation import check_metric
 from tunesmith_engine.training.loop import Interrupted, Loop
+from tunesmith_engine.training.outline import memory_needed, outline
 from tunesmith_engine.training.state import TrainState
 
 
@@ -47,7 +48,7 @@ def train(run: Run) -> Result:
         try:
             state = begin(run, folder)
             loop = Loop(state)
-            record.memory = Watch(run.device, state.policy.model)
+            record.memory = run.memory_used = Watch(run.device, state.policy.model)
             record.write("running")
             check_metric(run, state.policy, state.rounds)
             with loop.listening(), run.hooks.logging(run):
@@ -86,6 +87,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     policy = build_policy(run)
     check_exported(run, policy)
     if run.core.precompute_ref_log_probs:
+        run.progress("computing log-probabilities of the reference")
         precompute(run, policy)
     rounds = build_rounds(run, policy)
     if isinstance(rounds, Rollouts) and run.core.resume_from_checkpoint is None and run.world.main:
@@ -97,8 +99,10 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     state = TrainState(run, policy, optimizer, scheduler, rounds, run.total_steps)
+    run.outline = outline(run, policy.model, rounds) | {"memory": memory_needed(run, policy.model, optimizer)}
     seed_everything(run.core.seed + run.world.data.rank)  # each process draws its own dropout
     if folder is not None:
+        run.progress(f"restoring {folder.name}")
         state.restore(folder)
         run.note("resumed from", folder.name)
         resume.abandon(run)
@@ -114,6 +118,7 @@ def finish(state: TrainState) -> None:
     if isinstance(state.rounds, StreamedRounds):
         for name, counts in state.rounds.counts.items():
             counts.report(run, name)
+    run.progress("saving the final model")
     save_final(run, state.policy)
     run.hooks.on_end(run, state.policy)
 

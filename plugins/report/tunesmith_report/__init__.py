@@ -23,10 +23,12 @@ plugin = Plugin(settings=ReportSettings, best_effort=True)
 @hookimpl(tryfirst=True)  # closed after the objects of other loggers: the page shows what they wrote
 def on_start(run: Run) -> None:
     """Create the writer, which writes the page at the end of the run, after run.json has its final status."""
-    from tunesmith_report.writer import Writer
+    from tunesmith_report.writer import NAME, Writer
 
-    if run.world.main and run.settings(ReportSettings).report:
-        run.owned(Writer)
+    if run.settings(ReportSettings).report:
+        run.outline["report"] = NAME  # for the summary
+        if run.world.main:
+            run.owned(Writer)
 
 
 @hookimpl(trylast=True)
