@@ -14,8 +14,9 @@ ORDER = {
         ("preflight",), ("training",), ("rounds",), ("checkpoint",), ("model",), ("data",), ("batch",), ("runtime",),
     ),
     "core": (
-        ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "resume_rules"), ("run",), ("config",),
-        ("plugins",), ("files",), ("engine", "finding"), ("redact", "spelling", "errors"),
+        ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "resume_rules", "next_command"),
+        ("run",), ("config",), ("plugins",), ("files",),
+        ("engine", "finding", "outline"), ("redact", "spelling", "errors"),
     ),
 }  # fmt: skip
 """The folders and single files of both packages, highest first. A file imports from its own level and those below."""

@@ -16,7 +16,7 @@ from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
 
 
-def outline(run: Run, model: nn.Module, rounds: Rounds) -> dict[str, Any]:
+def outline(run: Run, model: nn.Module, rounds: Rounds, steps: int) -> dict[str, Any]:
     """Return model, method, data and steps of a prepared run. Numbers that are not known in advance are None.
 
     tokens_per_step is the mean over an epoch, or the room of the packs of a step for a stream; None for an online
@@ -41,9 +41,9 @@ def outline(run: Run, model: nn.Module, rounds: Rounds) -> dict[str, Any]:
         "eval_examples": len(run.data.eval) if run.data.eval is not None else 0,
         "tokens": sum(c.tokens for c in counts),
         "trained_tokens": sum(c.trained_tokens for c in counts),
-        "steps": run.total_steps,
+        "steps": steps,
         "steps_per_epoch": steps_per_epoch,
-        "epochs": round(run.total_steps / steps_per_epoch, 4) if steps_per_epoch else None,
+        "epochs": round(steps / steps_per_epoch, 4) if steps_per_epoch else None,
         "packs_per_step": rounds.packs_per_step,
         "packed": core.sample_packing,
         "sequence_len": core.sequence_len,

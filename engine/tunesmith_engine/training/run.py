@@ -99,7 +99,8 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     state = TrainState(run, policy, optimizer, scheduler, rounds, run.total_steps)
-    run.outline = outline(run, policy.model, rounds) | {"memory": memory_needed(run, policy.model, optimizer)}
+    run.outline = outline(run, policy.unwrapped, rounds, run.total_steps)
+    run.outline["memory"] = memory_needed(run, policy.unwrapped, optimizer)
     seed_everything(run.core.seed + run.world.data.rank)  # each process draws its own dropout
     if folder is not None:
         run.progress(f"restoring {folder.name}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.finding import size
 from tunesmith.next_command import load_command, train_command
-from tunesmith_console.texts import duration
+from tunesmith.outline import duration
 
 if TYPE_CHECKING:
     from tunesmith import LogRecord, Run
