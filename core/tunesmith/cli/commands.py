@@ -27,7 +27,7 @@ Examples:
   tunesmith COMMAND --help
 
 \b
-Completion of commands and options, here for bash (zsh and fish have their own):
+Completion with the tab key in bash (for zsh and fish, see README.md):
   eval "$(_TUNESMITH_COMPLETE=bash_source tunesmith)"
 """
 TRAIN = """
@@ -162,7 +162,7 @@ def show(value: Any, as_json: bool, as_text: Callable[[], Any]) -> None:
 def with_config(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments of a command about a run: the YAML file, and overrides of its keys."""
     function = click.argument("overrides", nargs=-1, type=click.UNPROCESSED)(function)
-    return click.argument("config", metavar="RUN.YAML")(function)
+    return click.argument("config", metavar="RUN.YAML", type=click.Path())(function)
 
 
 def pairs(overrides: tuple[str, ...]) -> list[str]:
