@@ -60,8 +60,8 @@ def share(part: float, total: float) -> str:
 
 def duration(seconds: float) -> str:
     """Format seconds: 0.4 s, 41 s, 3 min 12 s, 2 h 5 min, 3 d 4 h."""
-    whole = round(seconds)
+    rounded = round(seconds)
     for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // below} {small}"
-    return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+        if rounded >= size:
+            return f"{rounded // size} {unit} {rounded % size // below} {small}"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{rounded} s"

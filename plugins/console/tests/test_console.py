@@ -137,7 +137,7 @@ def test_the_summary_has_time_speed_memory_the_last_and_the_best_evaluation(
     assert lines[0].startswith("  100 of 100 steps done in 0.")
     # 5,000 tokens in 5 seconds, and 5,000 in 2.5
     assert lines[0].endswith(" s, 1,333 tok/s, 52 MB at the peak")
-    assert lines[1] == "  loss 0.75, the mean of the last 1 steps"
+    assert lines[1] == "  loss 0.75, that of the last step"
     assert lines[2] == "  eval_loss 0.75 at step 100; the best was 0.5 at step 50"
     assert lines[3:] == ["  output: out", "  report: out/report.html"]
 

@@ -51,7 +51,10 @@ def closing(run: Run, measured: Measured, seconds: float, earlier: Mapping[str, 
     parts += [f"{size(peak)} at the peak" if peak else ""]
     lines = [f"{run.step} of {run.total_steps} steps done {', '.join(filter(None, parts))}"]
     if measured.loss:
-        lines.append(f"loss {measured.loss[0]:.4g}, the mean of the last {measured.loss[1]} steps")
+        loss, number = measured.loss
+        lines.append(
+            f"loss {loss:.4g}, {'that of the last step' if number == 1 else f'the mean of the last {number} steps'}"
+        )
     lines += _evaluations(run, measured)
     lines += [f"{name}: {value}" for name, value in run.notes.items() if earlier.get(name) != value]
     lines += [f"plugin {name} was muted: it failed in {failure}" for name, failure in run.hooks.muted.items()]

@@ -17,7 +17,10 @@ class ReportSettings(Settings):
     """Write report.html into output_dir when the run ends, for any reason, and from time to time before that."""
 
 
-plugin = Plugin(settings=ReportSettings, best_effort=True)
+HELP = "Write a page about the run in a folder, or one that compares several."
+plugin = Plugin(
+    settings=ReportSettings, best_effort=True, commands={"report": ("tunesmith_report.command:report", HELP)}
+)
 
 
 @hookimpl(tryfirst=True)  # closed after the objects of other loggers: the page shows what they wrote
