@@ -220,7 +220,8 @@ class Run:
         Call it as often as you like: within a phase, it is passed on about ten times a second.
 
         Args:
-            phase: what is being done, in a few words: "tokenizing rows".
+            phase: what is being done, in a few words: "tokenizing rows". "" ends the last phase, before something is
+                printed.
             done, total: how much of it is done, in any unit, as far as that is known.
         """
         # Before processes are started, only the launcher knows which one this is.

@@ -58,6 +58,7 @@ def prepare(run: Run) -> Prepared:
         run.data = build()
     for name, counts in run.data.counts.items():
         counts.report(run, name)
+    run.progress("")
     return run.data
 
 

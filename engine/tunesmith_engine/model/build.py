@@ -34,6 +34,7 @@ def build_policy(run: Run) -> Policy:
         model.module = run.parallelism.wrap(model.module, training=name == POLICY)  # type: ignore[arg-type]
         if name in run.specs:
             run.note(f"model {name!r}", f"{run.specs[name].path}, frozen: {size(bytes_of(language_model.module))}")
+    run.progress("")
     return run.models[POLICY]
 
 

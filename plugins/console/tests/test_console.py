@@ -102,6 +102,7 @@ def test_a_terminal_shows_one_phase_at_a_time_and_erases_the_last_one() -> None:
     display = Display(fake_run(Path("out")), console, console)
     display.report("tokenizing rows", 512, 2178)
     display.report("loading " + "x" * 200, None, None)
+    display.report("", None, None)
     display.print("done")
     parts = file.getvalue().split("\r\x1b[2K")
     assert parts[1] == "tokenizing rows: 512 of 2,178" and len(parts[2]) == 79 and parts[3] == "done\n"

@@ -67,7 +67,9 @@ class Display:
         of = f" of {total:,}" if total else ""
         text = redact(f"{phase}: {done:,}{of}" if done else f"{phase} ...")
         with self.lock:
-            if self.bar:
+            if not phase:
+                self._end_phase()
+            elif self.bar:
                 self._draw(text)
             elif self.errors.is_terminal and not self.errors.is_dumb_terminal:
                 self.errors.file.write(f"\r\x1b[2K{text[: self.errors.width - 1]}")

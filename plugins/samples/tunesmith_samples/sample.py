@@ -96,6 +96,7 @@ def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: 
     ]
     run.progress("generating samples")
     completions = policy.generate(requests)
+    run.progress("")
     if not run.world.main:
         return []
     decode, markers = run.tokenizer.decode, markers_of(run.tokenizer)

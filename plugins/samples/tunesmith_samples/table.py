@@ -32,7 +32,9 @@ def show(samples: Iterable[dict[str, Any]], console: Console | None = None) -> N
     if not rows:
         return
     if console.is_terminal:
-        table = Table("prompt", "before", "after", title="samples", show_lines=True)
+        table = Table(title="samples", title_justify="left", show_lines=True)
+        for name in ("prompt", "before", "after"):
+            table.add_column(name, overflow="fold")  # a word may be long: an untrained model repeats itself
         for row in rows:
             table.add_row(*map(Text, row))  # Text, so that [brackets] are not parsed as markup
         console.print(table)

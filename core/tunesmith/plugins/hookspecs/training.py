@@ -85,7 +85,8 @@ def on_progress(run: Run, phase: str, done: int | None, total: int | None) -> No
 
     When: whenever the engine or a plugin calls `run.progress`, on the main process and its main thread, in every
     command that reads data or a model: first before torch is imported, so that neither `run.world` nor data exist yet.
-    A phase ends when the next one or a step begins. `done` and `total` are None if they are unknown. Answers: all.
+    A phase ends when the next one or a step begins, or with the phase "". `done` and `total` are None if they are
+    unknown. Answers: all.
 
     Example:
         @hookimpl
