@@ -60,6 +60,7 @@ def train(run: Run) -> Result:
         except Interrupted as error:
             run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto resumes here")
+            run.progress("")
             run.hooks.on_end(run, state.policy)
             record.write("interrupted")
             raise
@@ -121,6 +122,7 @@ def finish(state: TrainState) -> None:
             counts.report(run, name)
     run.progress("saving the final model")
     save_final(run, state.policy)
+    run.progress("")
     run.hooks.on_end(run, state.policy)
 
 

@@ -177,6 +177,18 @@ def test_a_terminal_gets_a_bar_with_numbers_and_evaluations_above_it() -> None:
     assert out.count("\x1b[?25l") == out.count("\x1b[?25h") == 1  # the cursor is visible again
 
 
+def test_an_interrupted_run_leaves_no_bar_above_what_plugins_print_at_its_end() -> None:
+    file, console = terminal()
+    this = fake_run(Path("out"), step=3, total_steps=20)
+    display = Display(this, console, console)
+    display.begin()
+    display.advance(StepRecord(4, 0.1))
+    this.interrupted = True
+    display.report("", None, None)
+    console.print("samples")
+    assert display.bar is None and "step 4/20" not in file.getvalue().rpartition("\x1b[2K")[2]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_an_evaluation_breaks_between_numbers(width: int) -> None:
     file, console = terminal(width)

@@ -66,7 +66,10 @@ class Display:
         """Show a phase: in the bar, on one line of a terminal that is overwritten, or as a plain line."""
         of = f" of {total:,}" if total else ""
         text = redact(f"{phase}: {done:,}{of}" if done else f"{phase} ...")
+        run = self.run
         with self.lock:
+            if run.interrupted or run.stopped or run.step >= run.total_steps > 0:
+                self.close()  # no step follows, and other plugins may print
             if not phase:
                 self._end_phase()
             elif self.bar:
