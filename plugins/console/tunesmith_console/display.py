@@ -144,7 +144,8 @@ class Display:
                     self._draw()
 
     def _draw(self, phase: str = "") -> None:
-        assert self.bar is not None
+        if self.bar is None:  # closed meanwhile, by the thread of the loggers
+            return
         if phase:
             self.bar.numbers = phase
         self.bar.width = self.console.width  # it may have changed
