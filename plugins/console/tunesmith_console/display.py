@@ -47,6 +47,7 @@ class Display:
         self.console = console or Console()
         self.errors = errors or Console(stderr=True)
         self.bar: Bar | None = None
+        self.draws = self.console.is_terminal and not self.console.is_dumb_terminal
         self.phase, self.phase_printed = "", 0.0
         self.line_open = False  # a phase is shown on a line of stderr that is not ended yet
         self.started: float | None = None
@@ -107,7 +108,7 @@ class Display:
             if self.run.step:
                 self.print(f"resuming after step {self.run.step}")
             self.started = self.last_step = time.monotonic()
-            if self.console.is_terminal and not self.console.is_dumb_terminal:
+            if self.draws:
                 self._start()
 
     def _start(self) -> None:
@@ -165,7 +166,7 @@ class Display:
                 self.bar.numbers = "  ".join(self._epoch(record) + [p for p in parts if "grad_norm" not in p])
                 peak = self.run.memory_used.peak if self.run.memory_used else None
                 self.bar.numbers += f"  {size(peak)}" if peak else ""
-            elif parts:
+            elif parts and not (self.draws and self.ended):  # the bar showed them, or the summary will
                 self.print(wrapped([f"step {record.step}/{self.run.total_steps}", *self._epoch(record), *parts], None))
             if record.evaluation:
                 values = [f"{name} {value:.4g}" for name, value in record.evaluation.items()]
