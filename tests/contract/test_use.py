@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def test_plan_opens_with_the_run_and_fits_80_columns(narrow: Path) -> None:
     assert names.index("memory") < names.index("disk") < names.index("time") < names.index("hooks")
     assert not too_wide(result.stdout) and "[]" not in result.stdout
     assert lines[-1] == "next: tunesmith train run.yaml"
-    planned = report_of(tunesmith("plan", "run.yaml", "--json"))
+    planned = json.loads(tunesmith("plan", "run.yaml", "--json").stdout)
     assert planned["next"] == "tunesmith train run.yaml" and planned["seconds"] is None
     assert planned["outline"]["parameters"] == planned["parameters"] and planned["disk"]["total"] > 0
 
@@ -132,6 +133,7 @@ def test_the_command_that_runs_a_model_fits_its_files(files: dict[str, str], tas
 
 
 OBSERVER = """
+import json
 import sys
 from tunesmith import Plugin, hookimpl
 plugin = Plugin()
