@@ -21,16 +21,22 @@ setup: $(STAMP)
 
 # Ours are reinstalled each time: uv would not notice that a tunesmith.json changed.
 $(STAMP): $(INPUTS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt $(addprefix --reinstall-package ,$(NAMES)) \
+	@echo "setup: creating $(VENV) with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@echo "setup: installing torch, Tunesmith, its plugins and the tools; the first time takes minutes"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(addprefix --reinstall-package ,$(NAMES)) \
 		torch==2.13.0 $(addprefix -e ./,$(DISTRIBUTIONS)) -e ".[dev]"
-	touch $@
+	@touch $@
+	@echo "setup: done; next: make quickstart, or $(BIN)/tunesmith --help"
 
 quickstart: export OMP_NUM_THREADS ?= 1
 quickstart: $(STAMP)
-	rm -rf outputs/quickstart
-	$(BIN)/tunesmith train examples/quickstart.yaml --output_dir outputs/quickstart
+	@rm -rf outputs/quickstart
+	@echo "quickstart: a tiny model learns to answer short questions, from random weights, on the CPU, in about a minute."
+	@echo "At the end, you see its answers before and after training, to questions that are not in its data."
+	@echo "$$ tunesmith train examples/quickstart.yaml"
+	@$(BIN)/tunesmith train examples/quickstart.yaml --output_dir outputs/quickstart
 
 # One thread per process: with more, two test workers slow each other down several times over.
 test: export OMP_NUM_THREADS ?= 1

@@ -23,6 +23,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  check_row           keyed   the first row of each local dataset
     |                        ... `check` and `hooks` end here
  diagnose            all     only in `doctor`: what the run needs on this machine
+ on_progress         all     from here on, whenever people wait: the phase, and how much of it is done
     |
  build_parallelism   one     processes and devices; the engine's own if no plugin answers
  load_tokenizer      one

@@ -16,7 +16,7 @@ PACKAGES = {"core": ROOT / "core/tunesmith", "engine": ROOT / "engine/tunesmith_
 PHASES = {
     "Check: YAML to config": ("validate", "inspect", "check_row", "diagnose"),
     "Prepare: rows to examples": (
-        "build_parallelism", "load_tokenizer", "load_rows", "filter_rows", "build_dataset",
+        "on_progress", "build_parallelism", "load_tokenizer", "load_rows", "filter_rows", "build_dataset",
     ),
     "Build: model to policy": (
         "configure", "load_model", "patch_model", "saved_parameters", "build_scorer", "build_generator",

@@ -68,7 +68,7 @@ from tunesmith.errors import (
 from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
 from tunesmith.plugins.dispatch import spec as spec
-from tunesmith.plugins.models import ModelSpec as ModelSpec
+from tunesmith.plugins.models import Adapter as Adapter, ModelSpec as ModelSpec
 from tunesmith.plugins.plugin import (
     Head as Head,
     Method as Method,
@@ -79,6 +79,6 @@ from tunesmith.plugins.plugin import (
 )
 from tunesmith.plugins.rollout import Rollout as Rollout
 from tunesmith.plugins.values import PathText as PathText
-from tunesmith.run import Adapter as Adapter, Run as Run
+from tunesmith.run import Run as Run
 
 __version__: str

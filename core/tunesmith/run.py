@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -17,7 +18,7 @@ from tunesmith.errors import PluginError
 from tunesmith.plugins import offers
 from tunesmith.plugins.implementation import BEFORE_THE_RUN
 from tunesmith.plugins.manager import Hooks
-from tunesmith.plugins.models import POLICY, REFERENCE, ModelSpec
+from tunesmith.plugins.models import POLICY, REFERENCE, Adapter, ModelSpec
 from tunesmith.plugins.offers import Offer
 from tunesmith.plugins.owned import Owned
 from tunesmith.plugins.patches import Patches
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
     from tunesmith_engine.data.cache import Prepared
     from tunesmith_engine.model.parallelism import Parallelism
     from tunesmith_engine.model.policy import Policy
+    from tunesmith_engine.runtime.memory_used import Watch
     from tunesmith_engine.runtime.world import World
 
-__all__ = ["Adapter", "DatasetSpec", "Run"]
+__all__ = ["DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
 Purpose = Literal["train", "eval"]
 T = TypeVar("T")
+PROGRESS = 0.1
+"""Least seconds between two reports of one phase."""
 
 
 class Stateful(Protocol):
@@ -44,24 +48,6 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter on the policy.
-
-    Args:
-        name: its name, for `plan`.
-        disabled: returns a context in which the adapter is switched off.
-        folder: the folder that it was loaded from, if training continues a saved adapter.
-        reference: returns a context in which the adapter has its initial weights, if training started from a saved
-            adapter. Default: the reference is the model with the adapter switched off.
-    """
-
-    name: str
-    disabled: Callable[[], AbstractContextManager[Any]]
-    reference: Callable[[], AbstractContextManager[Any]] | None = None
-    folder: str | None = None
 
 
 def why_wrong(hook: str, answer: Any, inner: Any) -> str | None:
@@ -113,7 +99,16 @@ class Run:
     """Registered states of plugins, which checkpoints contain."""
     used_offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
     """The offers of plugins that this run uses, by (kind, name)."""
+    outline: dict[str, Any] = field(default_factory=dict)
+    """What the run trains, as JSON values: model, method, data, steps, memory. It is set before on_start, and run.json
+    contains it. A plugin that writes a page about the run adds its name in output_dir as "report", in on_start."""
+    memory_used: Watch | None = None
+    """From on_start on: `memory_used.peak` is the peak memory of this process in bytes, or None if it is unknown."""
+    best: tuple[int, float] | None = None
+    """The step of the best evaluation so far, and its value of metric_for_best_model."""
     _parallelism: Parallelism | None = None
+    _phase: str = ""
+    _reported: float = 0.0
 
     def __post_init__(self) -> None:
         self.patches.owner = self.hooks.current
@@ -218,6 +213,24 @@ class Run:
         name = ".".join(map(str, path))
         written = path[:1] in document.keys
         self.note(f"{self.config.place(key)}: {name}" if written else f"{document.name}: {name} (default)", message)
+
+    def progress(self, phase: str, done: int | None = None, total: int | None = None) -> None:
+        """Report what the run is doing to the on_progress hooks, on the main process; other processes do nothing.
+
+        Call it as often as you like: within a phase, it is passed on about ten times a second.
+
+        Args:
+            phase: what is being done, in a few words: "tokenizing rows". "" ends the last phase, before something is
+                printed.
+            done, total: how much of it is done, in any unit, as far as that is known.
+        """
+        # Before processes are started, only the launcher knows which one this is.
+        main = self.world.main if self._parallelism else os.environ.get("RANK", "0") == "0"
+        now, again = time.monotonic(), phase == self._phase
+        if not main or (again and (done is None or (done != total and now - self._reported < PROGRESS))):
+            return
+        self._phase, self._reported = phase, now
+        self.hooks.on_progress(self, phase, done, total)
 
     def stop(self, reason: str) -> None:
         """End training after this step, as if it were the last. If called again, the first reason is kept."""

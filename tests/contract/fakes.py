@@ -195,8 +195,8 @@ def fake_run(
 ) -> Run:
     """Return a run with an output folder, plugins and one class of settings, but without a config file."""
     config = SimpleNamespace(
-        core=SimpleNamespace(output_dir=str(folder)),
-        document=SimpleNamespace(name="run.yaml", values={"seed": 7}, where=lambda path: "run.yaml:3:1"),
+        core=SimpleNamespace(output_dir=str(folder), metric_for_best_model="eval_loss"),
+        document=SimpleNamespace(name="run.yaml", values={"seed": 7}, keys={}, where=lambda path: "run.yaml:3:1"),
         settings=lambda model: model(**settings),
     )
     run = Run(config, hooks_of(*plugins))  # type: ignore[arg-type]

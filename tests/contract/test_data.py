@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunesmith_engine.batch.packing import efficiency, pack
-from tunesmith_engine.data.prepare import fit
+from tunesmith_engine.data.lengths import fit
 from tunesmith_engine.rounds.stored import StoredRounds
 from tunesmith_engine.rounds.streamed import StreamedRounds
 

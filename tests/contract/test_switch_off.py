@@ -75,7 +75,7 @@ def test_a_plugin_that_a_dataset_needs_is_not_switched_off(tmp_path: Path) -> No
 def test_hooks_shows_what_is_switched_off(tmp_path: Path) -> None:
     path = str(write(tmp_path, BASE + DATA + "plugins: [-console]\n"))
     shown = CliRunner().invoke(main, ["hooks", path]).output
-    assert shown.count("console (switched off)") == 4
+    assert shown.count("console (switched off)") == 5
     rows = {row["hook"]: row for row in json.loads(CliRunner().invoke(main, ["hooks", path, "--json"]).output)}
     assert rows["write_log"]["off"] == ["console"] and rows["compute_loss"]["off"] == []
     assert "console" not in [call["plugin"] for call in rows["write_log"]["calls"]]

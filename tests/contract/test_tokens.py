@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from tunesmith_engine.data.prepare import fit
+from tunesmith_engine.data.lengths import fit
 
 from tests import tiny
 from tests.contract.test_trees import trees

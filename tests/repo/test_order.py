@@ -15,8 +15,8 @@ ORDER = {
     ),
     "core": (
         ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "first_rows", "resume_rules"),
-        ("folders",), ("run",), ("config",), ("plugins",), ("files",), ("engine", "finding", "streams"),
-        ("redact", "spelling", "errors", "printable"),
+        ("next_command", "folders"), ("run",), ("config",), ("plugins",), ("files",),
+        ("engine", "finding", "outline", "streams"), ("redact", "spelling", "errors", "printable"),
     ),
 }  # fmt: skip
 """The folders and single files of both packages, highest first. A file imports from its own level and those below."""

@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     from tunesmith.plugins.discovery import Candidate
     from tunesmith.run import Run
 
+EXAMPLES = """
+\b
+Examples:
+  tunesmith check run.yaml
+  tunesmith train run.yaml --learning_rate 1e-4
+  tunesmith COMMAND --help
+
+\b
+Completion with the tab key in bash (for zsh and fish, see README.md):
+  eval "$(_TUNESMITH_COMPLETE=bash_source tunesmith)"
+"""
+TRAIN = """
+\b
+Examples:
+  tunesmith train run.yaml --learning_rate 1e-4 --output_dir outputs/second
+  tunesmith train run.yaml resume_from_checkpoint=auto
+"""
 OVERRIDES = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 """Settings of a command that takes overrides: `--key value` reaches it as arguments."""
 
@@ -58,6 +75,15 @@ class Commands(click.Group):
         close = nearest(name, known)
         help = f'pip install "tunesmith[{extra}]"' if extra else f"Did you mean {close!r}?" if close else ""
         return f"No such command {name!r}. {help}".rstrip()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command with the first sentence of its help, wrapped; click cuts it at the end of a line."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, command.get_short_help_str(1000)) for name, command in commands if command and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def main(self, *arguments: Any, **named: Any) -> Any:
         with redacted_output():
@@ -143,7 +169,7 @@ def show(value: Any, as_json: bool, as_text: Callable[[], Any]) -> None:
 def with_config(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments of a command about a run: the YAML file, and overrides of its keys."""
     function = click.argument("overrides", nargs=-1, type=click.UNPROCESSED)(function)
-    return click.argument("config", metavar="RUN.YAML")(function)
+    return click.argument("config", metavar="RUN.YAML", type=click.Path())(function)
 
 
 def pairs(overrides: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunesmith.cli.commands import OVERRIDES, Commands, json_option, open_run, pairs, show, with_config
+from tunesmith.cli.commands import EXAMPLES, OVERRIDES, TRAIN, Commands, json_option, open_run, pairs, show, with_config
 from tunesmith.errors import ConfigError, TunesmithError
 from tunesmith.streams import outlive_output
 
@@ -28,7 +28,7 @@ def show_version(ctx: click.Context, _: click.Parameter, requested: bool) -> Non
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
 )
@@ -41,12 +41,17 @@ def main(traceback: bool, format: str) -> None:
     """
 
 
-@main.command(context_settings=OVERRIDES)
+@main.command(context_settings=OVERRIDES, epilog=TRAIN)
 @with_config
 @click.pass_context
 def train(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
-    """Train a model on all GPUs of this machine."""
+    """Train a model on all GPUs of this machine.
+
+    An override replaces a key of RUN.YAML: key=value or --key value. After an interruption,
+    resume_from_checkpoint=auto continues from the last checkpoint.
+    """
     run = open_run(config, overrides)
+    run.progress("importing torch")  # takes seconds, and nothing was printed yet
     from tunesmith.api import train as train_run
     from tunesmith.engine import engine
 
@@ -99,10 +104,11 @@ def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from tunesmith.api import plan as make_plan
     from tunesmith.api import prepare
-    from tunesmith.cli.show import show_plan
+    from tunesmith.cli.show_plan import show_plan
 
     report = make_plan(prepare(open_run(config, overrides)))
-    show(report, as_json, lambda: show_plan(report))
+    report["next"] = shlex.join(["tunesmith", "train", config, *overrides])
+    show(report, as_json, lambda: show_plan(report, config))
 
 
 @main.command(context_settings=OVERRIDES)
@@ -113,13 +119,17 @@ def check(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     run = open_run(config, overrides)
     names = [p.name for p in run.hooks.plugins]
     warnings = [f"{name}: {value}" for name, value in run.notes.items()]
+    command = shlex.join(["tunesmith", "plan", config, *overrides])
 
     def as_text() -> None:
         for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
-        click.echo(f"{config}: no problems found; active plugins: {', '.join(names)}")
+        number = f", {len(warnings)} warning{'' if len(warnings) == 1 else 's'}" if warnings else ""
+        click.echo(f"{config}: no problems found{number}; active plugins: {', '.join(names)}")
+        click.echo(f"next: {command}")
 
-    show({"exit_code": 0, "problems": [], "warnings": warnings, "plugins": names}, as_json, as_text)
+    result = {"exit_code": 0, "problems": [], "warnings": warnings, "plugins": names, "next": command}
+    show(result, as_json, as_text)
 
 
 @main.command(context_settings=OVERRIDES)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tunesmith.files.record import last_record
-from tunesmith.finding import Finding, size
+from tunesmith.finding import Finding
 from tunesmith.redact import redact
 from tunesmith.run import Run
 
@@ -35,36 +36,6 @@ def show_data(run: Run) -> None:
 def numbers(counts: dict[str, Any]) -> str:
     """Return the counts that are not zero as text, such as "40 rows, 17 truncated"."""
     return ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in counts.items() if isinstance(v, int) and v)
-
-
-def show_plan(plan: dict[str, Any]) -> None:
-    """Print a plan: the plugins of each stage, the data, steps and parameters, memory, and notes."""
-    console = Console(width=WIDE)
-    table = Table("hook", "plugin", "version", "where", title="Stages", title_justify="left", box=None, pad_edge=False)
-    for row in plan["stages"]:
-        wraps = " (wraps)" if row["wrapper"] else ""
-        table.add_row(row["hook"], row["plugin"] + wraps, row["version"], row["location"])
-    console.print(table)
-    for name, counts in plan["data"].items():
-        console.print(f"{name}: {numbers(counts)}")
-    for key, value in plan.items():
-        if key not in ("stages", "data", "memory", "notes"):
-            formatted = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-            console.print(f"{key.replace('_', ' ')}: {formatted}")
-    show_memory(console, plan["memory"])
-    for name, value in plan["notes"].items():
-        console.print(f"{name}: {value}")
-
-
-def show_memory(console: Console, memory: dict[str, Any]) -> None:
-    """Print the expected peak memory of a step, and the memory that the last run took."""
-    if "not counted" in memory:
-        console.print(f"memory: not counted: {memory['not counted']}")
-    else:
-        parts = ", ".join(f"{k} {size(v)}" for k, v in memory.items() if k not in ("total", "tokens", "measured") and v)
-        console.print(f"memory at the peak of a step of {memory['tokens']:,} tokens: {size(memory['total'])} ({parts})")
-    if "measured" in memory:
-        console.print(f"memory that the last run took: {size(memory['measured'])}")
 
 
 def show_checks(rows: list[dict[str, Any]]) -> None:
@@ -123,29 +94,32 @@ def hook_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def show_hooks(rows: list[dict[str, Any]]) -> None:
-    """Print a table of hooks with their implementations, and the patches of the last run."""
-    console = Console(width=WIDE)
-    head = ("hook", "arity", "plugin", "distribution", "selected by", "seconds, last run", "where")
-    table = Table(*head, box=None, pad_edge=False)
+    """Print the hooks with their implementations, which hooks are not called, and the patches of the last run."""
+    width = Console().width
     for row in (row for row in rows if row["arity"]):
-        answers: list[tuple[Any, ...]] = []
-        for call in row["calls"]:
-            wraps = " (wraps)" if call["wrapper"] else ""
-            seconds = f"{call['seconds']:.3f}" if call["seconds"] is not None else ""
-            distribution, selected_by = f"{call['distribution']} {call['version']}", ", ".join(call["selected_by"])
-            answers.append((call["plugin"] + wraps, distribution, selected_by, seconds, call["location"]))
-        answers += [(Text(f"{name} (switched off)", "dim"), "", "", "", "") for name in row["off"]]
         nobody = "the engine" if row["default"] else "no plugin"
-        for number, answer in enumerate(answers or [(Text(nobody, "dim"), "", "", "", "")]):
-            table.add_row(*((row["hook"], row["arity"]) if number == 0 else ("", "")), *answer)
-    console.print(table)
+        answered = row["calls"] or row["off"]
+        click.echo(f"{row['hook']} ({row['arity']})" + ("" if answered else f": {nobody}"))
+        column = max((len(_plugin_of(call)) for call in row["calls"]), default=0)
+        for call in row["calls"]:
+            seconds = "" if call["seconds"] is None else f", {call['seconds']:.3f} s in the last run"
+            selected = "".join(f", {reason}" for reason in call["selected_by"])
+            line = f"  {_plugin_of(call):<{column}}  {call['distribution']} {call['version']}{selected}{seconds}"
+            one = len(line) + 2 + len(call["location"]) <= width
+            click.echo(f"{line}{'  ' if one else chr(10) + ' ' * (column + 4)}{call['location']}")
+        for name in row["off"]:
+            click.echo(f"  {name} (switched off)")
     for row in rows:
         for call in row["idle"]:
             if "declared_by" in call:
-                line = f"{row['hook']} of {call['plugin']} is not called: the plugin that declares it is not active"
-                console.print(Text(f"{line}: {call['declared_by']}"))
-                continue
-            why = f"only {', '.join(call['selected_by'])} selected the plugin; write plugins: [{call['plugin']}]"
-            console.print(Text(f"{row['hook']} of {call['plugin']} is not called: {why}"))
+                why = f"the plugin that declares it is not active: {call['declared_by']}"
+            else:
+                selected = ", ".join(call["selected_by"])
+                why = f"only {selected} selected the plugin; write plugins: [{call['plugin']}]"
+            click.echo(f"{row['hook']} of {call['plugin']} is not called: {why}")
         for patch in row["patches"]:
-            console.print(f"patch of {patch['target']} by {patch['owner']}: applied to {patch['applied']}")
+            click.echo(f"patch of {patch['target']} by {patch['owner']}: applied to {patch['applied']}")
+
+
+def _plugin_of(call: dict[str, Any]) -> str:
+    return str(call["plugin"]) + (" (wraps)" if call["wrapper"] else "")

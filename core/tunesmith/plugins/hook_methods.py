@@ -132,6 +132,9 @@ class HookMethods(ABC):
     def build_scheduler(self, run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
         return self.hooks["build_scheduler"].call(run=run, optimizer=optimizer, total_steps=total_steps)  # type: ignore[no-any-return]
 
+    def on_progress(self, run: Run, phase: str, done: int | None, total: int | None) -> None:
+        self.hooks["on_progress"].call(run=run, phase=phase, done=done, total=total)
+
     def on_start(self, run: Run, policy: Policy) -> None:
         self.hooks["on_start"].call(run=run, policy=policy)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +48,24 @@ class ModelSpec:
     heads: Mapping[str, Head] = field(default_factory=dict)
     exports: Exports | None = None
     shares_tokens: bool = True
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on the policy.
+
+    Args:
+        name: its name, for `plan`.
+        disabled: returns a context in which the adapter is switched off.
+        folder: the folder that it was loaded from, if training continues a saved adapter.
+        reference: returns a context in which the adapter has its initial weights, if training started from a saved
+            adapter. Default: the reference is the model with the adapter switched off.
+    """
+
+    name: str
+    disabled: Callable[[], AbstractContextManager[Any]]
+    reference: Callable[[], AbstractContextManager[Any]] | None = None
+    folder: str | None = None
 
 
 def model_kinds(path: str, revision: str | None = None) -> list[str]:

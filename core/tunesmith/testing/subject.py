@@ -21,7 +21,9 @@ from tunesmith.testing.rows import KINDS, Records, rows, write_rows
 COMPANIONS = Path(__file__).with_name("companions")
 ROWS = 12
 """Rows of a run. Every optimizer step sees all of them, unless a check splits them."""
-OBSERVING = {"validate", "inspect", "check_row", "diagnose", "on_start", "on_step", "on_end", "write_log"}
+OBSERVING = {
+    "validate", "inspect", "check_row", "diagnose", "on_progress", "on_start", "on_step", "on_end", "write_log",
+}  # fmt: skip
 """Hooks of a plugin that changes nothing of a run."""
 
 

@@ -20,9 +20,10 @@ from tunesmith.files.unread import Watched, note_unread, watched
 from tunesmith.plugins.discovery import core_version
 from tunesmith.printable import printable
 from tunesmith.run import Run
-from tunesmith_engine.batch.examples import Example, ExampleStore, Segment
+from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
+from tunesmith_engine.data.lengths import excess_strategy, fit
 from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
 from tunesmith_engine.data.suspicious import Suspicions, has_equal_answers, note_trained_on
@@ -38,7 +39,9 @@ def prepare(run: Run) -> Prepared:
         where = run.config.place(())
         raise ConfigError("there is nothing to train on", where=where, help="write datasets: ...", code="no-data")
     if run.tokenizer is None:
+        run.progress("loading the tokenizer")
         run.tokenizer = run.hooks.load_tokenizer(run)
+    run.progress("reading rows")
     raw = read_all(run)
     sources, raw_fingerprints = filtered(run, raw), fingerprints(raw)
     # Rows are hashed before and after filters: a filter's settings are in the makers, but what it reads is not.
@@ -61,6 +64,7 @@ def prepare(run: Run) -> Prepared:
         run.data = build()
     for name, counts in run.data.counts.items():
         counts.report(run, name)
+    run.progress("")
     return run.data
 
 
@@ -71,7 +75,8 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
     counts: dict[str, Counts] = {}
     for source in sources:
         spec, entry_counts = source.spec, Counts()
-        examples = list(_with_equal_names(source, _examples(run, source, entry_counts), (train or held)[:1]))
+        built = _reporting(run, source, _examples(run, source, entry_counts))
+        examples = list(_with_equal_names(source, built, (train or held)[:1]))
         (held if spec.group == "test_datasets" else train).extend(examples)
         if not entry_counts.kept:
             raise _nothing_left(run, spec, entry_counts)
@@ -103,10 +108,19 @@ def _examples(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
 
 
 def _shown(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
-    """Yield the examples of an entry; the main process prints a line every few seconds."""
+    """Yield the examples of an entry; the main process prints a line if one row takes long."""
     progress = Progress(f"{source.spec.group}[{source.spec.index}] {source.spec.settings.path}")
-    with progress.shown() if run.world.main else contextlib.nullcontext():
+    with progress.shown(stuck=True) if run.world.main else contextlib.nullcontext():
         yield from examples_of(run, source.spec, progress.of(source.rows), counts)
+
+
+def _reporting(run: Run, source: Source, examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the examples, and report how many of the rows they come from are done."""
+    phase, rows = f"tokenizing {source.spec.settings.path}", getattr(source.rows, "number", None)
+    run.progress(phase, 0, rows)
+    for example in examples:
+        run.progress(phase, example.origin[1] + 1, rows)
+        yield example
 
 
 def _with_equal_names(source: Source, examples: Iterable[Example], earlier: list[Example]) -> Iterator[Example]:
@@ -204,51 +218,10 @@ def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
     return PluginError(message, where=spec.where, help=help)
 
 
-def excess_strategy(run: Run, spec: DatasetSpec) -> str:
-    """Return the excess_length_strategy of an entry; by default split for streams of texts, in which most are long."""
-    by_default = "excess_length_strategy" not in run.core.model_fields_set
-    if by_default and spec.row_kind == "text" and spec in run.config.streamed:
-        return "split"
-    return run.core.excess_length_strategy
-
-
-def fit(example: Example, limit: int, strategy: str, where: str) -> tuple[list[Example], str | None]:
-    """Bring an example within `limit` positions by an excess_length_strategy: drop, truncate, split or raise.
-
-    Returns its pieces and the outcome: too_long, truncated, split, or None if it already fits. Raises DataError at
-    `where` for a long example with `raise`, or one that can't be split.
-    """
-    if example.longest <= limit:
-        return [example], None
-    if strategy == "drop":
-        return [], "too_long"
-    if strategy == "raise":
-        message = f"{example.longest:,} tokens are more than sequence_len {limit:,}"
-        help = "write excess_length_strategy: drop, truncate or split"
-        raise DataError(message, where=where, code="too-long", help=help)
-    if strategy == "split":
-        if len(example.segments) > 2 or len(example.segments[0].tokens):
-            help = "split is for texts and conversations; write excess_length_strategy: truncate or drop"
-            raise DataError("a prompt with completions can't be split", where=where, code="too-long", help=help)
-        prompt, text = example.segments
-        pieces = [_cut(text, start, start + limit) for start in range(0, len(text.tokens), limit)]
-        return [Example([prompt, piece], example.columns, example.fields, example.inputs) for piece in pieces], "split"
-    # Each path is cut at the same position, so a long prompt leaves completions without tokens, and the row counts as
-    # untrained.
-    segments = [_cut(s, 0, max(0, limit - s.fork)) for s in example.segments]
-    return [Example(segments, example.columns, example.fields, example.inputs)], "truncated"
-
-
 def untrained_side(example: Example) -> str | None:
     """Return which answer of a pair has no trained token, chosen or rejected; None if both have some."""
     sides = zip(("chosen", "rejected"), example.segments[1:], strict=False)
     return next((side for side, answer in sides if not answer.weights.any()), None)
-
-
-def _cut(s: Segment, start: int, end: int) -> Segment:
-    columns = {k: v[start:end] if np.ndim(v) else v for k, v in s.columns.items()}
-    notes = [(min(stop, end) - start, why) for stop, why in s.notes if stop > start]
-    return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
 
 
 def held_out(rows: int, size: float, seed: int) -> list[int]:

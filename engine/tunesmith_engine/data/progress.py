@@ -44,15 +44,19 @@ class Progress:
         return f"{text}; last read: {row.where}{self.large}"
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """Print a line to stderr every SECONDS within the block.
+    def shown(self, stuck: bool = False) -> Iterator[None]:
+        """Print a line to stderr every SECONDS within the block; with `stuck`, only while no row is read.
 
         A thread prints, since one row of 60 MB takes a minute in the tokenizer, which releases the GIL.
         """
         done = threading.Event()
 
         def show() -> None:
+            before = -1
             while not done.wait(SECONDS):
+                before, moved = self.read, self.read != before
+                if stuck and moved:
+                    continue
                 print(redact(self.line()), file=sys.stderr, flush=True)
 
         thread = threading.Thread(target=show, daemon=True)

@@ -50,6 +50,11 @@ class Reading:
     def fingerprint(self) -> Any:
         return getattr(self.rows, "fingerprint", None)
 
+    @property
+    def number(self) -> int | None:
+        """The number of rows, if the reader knows it without building them."""
+        return getattr(self.rows, "number", None)
+
     def __iter__(self) -> Iterator[Row]:
         last = None
         try:

@@ -38,6 +38,7 @@ def build_policy(run: Run) -> Policy:
         model.module = run.parallelism.wrap(model.module, training=name == POLICY)  # type: ignore[arg-type]
         if name in run.specs:
             run.note(f"model {name!r}", f"{run.specs[name].path}, frozen: {size(bytes_of(language_model.module))}")
+    run.progress("")
     return run.models[POLICY]
 
 
@@ -70,6 +71,7 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     run.hooks.configure(run)
     seed_everything(run.core.seed)
     spec = completed(run, run.policy_spec)
+    run.progress(f"building {spec.path} without weights" if run.abstract else f"loading {spec.path}")
     policy = run.hooks.load_model(run, spec)
     heads.add(run, spec, policy)
     models = {POLICY: policy}
@@ -82,6 +84,7 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     if is_copied(run):  # known now, because an adapter is added as a patch
         models[REFERENCE] = given or load_again(run, policy)
     for name, spec in run.specs.items():
+        run.progress(f"loading {spec.path}")
         models[name] = load_apart(run, spec)
         heads.add(run, spec, models[name])
         if spec.shares_tokens:

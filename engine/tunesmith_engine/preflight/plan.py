@@ -14,6 +14,7 @@ from tunesmith.files.record import last_record
 from tunesmith.finding import size
 from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
+from tunesmith_engine.checkpoint import disk
 from tunesmith_engine.data.cache import Counts
 from tunesmith_engine.data.prepare import examples_of
 from tunesmith_engine.data.rows import Reading, rows_of
@@ -25,21 +26,22 @@ from tunesmith_engine.rounds.build import build_rounds, count_steps
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
+from tunesmith_engine.training.outline import outline
 
 SAMPLE = 100
 """Rows of each stream that the plan counts."""
 
 
 def make_plan(run: Run) -> Plan:
-    """Return the plan of a run as JSON values: stages, data, steps, packing, parameters, attention, memory.
+    """Return the plan of a run as JSON values: stages, data, steps, packing, parameters, attention, memory, disk, time.
 
     Stages have the plugin, its version and file:line. The run must be prepared.
     """
     assert run.data is not None
     core = run.core
-    model = _model(run)
     rounds = build_rounds(run)
     steps = count_steps(run, rounds)
+    model = _model(run, rounds, steps)
     plan: dict[str, Any] = {
         "stages": stages(run),
         "data": {name: asdict(counts) for name, counts in {**run.data.counts, **streams(run)}.items()},
@@ -55,7 +57,8 @@ def make_plan(run: Run) -> Plan:
         plan["rollout"] = rounds.plan(steps)
     elif isinstance(rounds, StoredRounds) and core.sample_packing:
         plan["packing_efficiency"] = round(rounds.efficiency(), 4)
-    return Plan(plan | model | {"memory": _memory(run, rounds), "notes": dict(run.notes)})
+    end = {"memory": _memory(run, rounds), "seconds": _seconds(run, steps), "notes": dict(run.notes)}
+    return Plan(plan | model | end)
 
 
 def streams(run: Run) -> dict[str, Counts]:
@@ -71,9 +74,19 @@ def streams(run: Run) -> dict[str, Counts]:
     return counts
 
 
+def _seconds(run: Run, steps: int) -> float | None:
+    """Return an estimate of the seconds of training, from the last run of this config in output_dir; None without."""
+    last = last_record(run.output_dir)
+    if last.get("config_fingerprint") != run.config.fingerprint or "resumed from" in (last.get("notes") or {}):
+        return None  # its seconds are not those of all its steps
+    done = last.get("step")
+    return round(last["seconds"] / done * steps, 1) if isinstance(done, int) and done else None
+
+
 def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:
     """Return the bytes at the peak of a step, and those that the last run of this config in output_dir measured."""
     memory: dict[str, Any]
+    run.progress("counting the memory of a step")
     try:
         memory = dict(peak_memory(run, rounds))
     except Exception as error:  # operations of a model or a method may depend on content, and fake tensors have none
@@ -85,15 +98,19 @@ def _memory(run: Run, rounds: Rounds) -> dict[str, Any]:
     return memory
 
 
-def _model(run: Run) -> dict[str, Any]:
-    """Return parameters, attention backend, reference and patches, from the model built without weights."""
+def _model(run: Run, rounds: Rounds, steps: int) -> dict[str, Any]:
+    """Return the outline, attention backend, reference, patches, and disk space, from the model without weights."""
     with abstract_models(run) as models:
         language_model = models[POLICY]
         others = {name: size(bytes_of(models[name].module)) for name in run.specs}
-        total, trained = count_parameters(nn.ModuleList([language_model.module, language_model.heads]))
+        module = nn.ModuleList([language_model.module, language_model.heads])
+        total, trained = count_parameters(module)
+        facts = outline(run, module, rounds, steps)
+        needed = disk.bytes_of(run, language_model.module, full_export=run.adapter is None)
         reference = describe(run, models)
         patches = run.patches.table()
     return {
+        "outline": facts,
         "parameters": total,
         "trained_parameters": trained,
         "attention": language_model.describe_attention(),
@@ -102,6 +119,7 @@ def _model(run: Run) -> dict[str, Any]:
         **({"other_models": others} if others else {}),
         "processes": run.world.describe(),
         "patches": patches,
+        "disk": {"total": needed.total, "parts": str(needed), "checkpoints": needed.number},
     }
 
 

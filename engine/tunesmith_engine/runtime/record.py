@@ -64,6 +64,7 @@ class RunRecord:
             "stopped": run.stopped,
             "started": self.started,
             "seconds": round(time.time() - self.started, 3),
+            "outline": run.outline,
             "peak_memory": self.memory.peak if self.memory else None,
             "config": run.config.resolved(),
             "config_fingerprint": run.config.fingerprint,

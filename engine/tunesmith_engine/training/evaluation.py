@@ -80,6 +80,7 @@ def average_terms(run: Run, policy: Policy, held: Sequence[Example], rounds: Rou
         examples, rollout = rounds.evaluate(examples)
     groups, number = _micro_batches(run, examples)
     for index in range(number):
+        run.progress("evaluating", index, number)
         batch = build_batches(run, groups[index : index + 1], 1, examples)[0]
         run.hooks.prepare_step(run, policy, [batch])
         for name, term in run.hooks.compute_loss(run, policy, policy(batch), batch).items():
@@ -169,4 +170,5 @@ class Best:
         better = self.value is None or (value > self.value if core.greater_is_better else value < self.value)
         if better:
             self.value, self.step = value, run.step
+            run.best = run.step, value
         return better

@@ -150,6 +150,7 @@ class Loop:
             stop = self.signalled()
             best = improved and core.load_best_model_at_end
             if stop or best or last or run.stopped or (save_every and run.step % save_every == 0):
+                run.progress("saving a checkpoint")
                 save(run, self.policy, state.trees, state.best.step)
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
             if stop:

@@ -27,6 +27,7 @@ from tunesmith_engine.runtime.rng import seed_everything
 from tunesmith_engine.runtime.signals import Interrupted
 from tunesmith_engine.training.evaluation import check_metric, evaluate
 from tunesmith_engine.training.loop import Loop
+from tunesmith_engine.training.outline import memory_needed, outline
 from tunesmith_engine.training.result import Result
 from tunesmith_engine.training.state import TrainState, load_weights
 
@@ -43,7 +44,7 @@ def train(run: Run) -> Result:
             with watching(run, record.lost):
                 state = begin(run, folder)
                 loop = Loop(state)
-                record.memory = Watch(run.device, state.policy.model)
+                record.memory = run.memory_used = Watch(run.device, state.policy.model)
                 record.write("running")
                 check_metric(run, state.policy, state.rounds)
                 with loop.signals.listening(), run.hooks.logging(run):
@@ -55,6 +56,7 @@ def train(run: Run) -> Result:
         except Interrupted as error:
             run.interrupted = True
             run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto resumes here")
+            run.progress("")
             run.hooks.on_end(run, state.policy)
             record.write("interrupted")
             raise
@@ -107,6 +109,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     policy = build_policy(run)
     check_exported(run, policy)
     if run.core.precompute_ref_log_probs:
+        run.progress("computing log-probabilities of the reference")
         precompute(run, policy)
     rounds = build_rounds(run, policy)
     if isinstance(rounds, Rollouts) and run.core.resume_from_checkpoint is None and run.world.main:
@@ -118,8 +121,11 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     state = TrainState(run, policy, optimizer, scheduler, rounds, run.total_steps)
+    run.outline = outline(run, policy.unwrapped, rounds, run.total_steps)
+    run.outline["memory"] = memory_needed(run, policy.unwrapped, optimizer)
     seed_everything(run.core.seed + run.world.data.rank)  # each process draws its own dropout
     if folder is not None:
+        run.progress(f"restoring {folder.name}")
         state.restore(folder)
         run.note("resumed from", folder.name)
         resume.abandon(run)
@@ -135,7 +141,9 @@ def finish(state: TrainState) -> None:
     if isinstance(state.rounds, StreamedRounds):
         for name, counts in state.rounds.counts.items():
             counts.report(run, name)
+    run.progress("saving the final model")
     save_final(run, state.policy)
+    run.progress("")
     run.hooks.on_end(run, state.policy)
 
 

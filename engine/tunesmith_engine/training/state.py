@@ -156,6 +156,7 @@ class TrainState:
         kept = not run.core.load_best_model_at_end or (run.output_dir / f"checkpoint-{step}").is_dir()
         if (metric, greater) == (run.core.metric_for_best_model, run.core.greater_is_better) and kept:
             self.best = Best(value, step)
+            run.best = (step, value) if step is not None and value is not None else None
         elif step is not None:
             run.note("best so far", f"discarded: {metric} of step {step} can't be compared, or its checkpoint is gone")
 

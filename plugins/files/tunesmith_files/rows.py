@@ -12,11 +12,14 @@ from tunesmith import DataError, Row
 from tunesmith_files import objects, separated, tables, texts
 from tunesmith_files.compression import DAMAGE_ERRORS, File, opened
 from tunesmith_files.kinds import compression_of, uncompressed
+from tunesmith_files.local import LocalFile
 from tunesmith_files.splits import Split
 
 Count = Callable[[File, str | None], int]
 COUNTS: dict[str, Count] = {"parquet": tables.parquet_count, "arrow": tables.arrow_count}
 """Kinds whose rows can be counted without building them."""
+LARGE = 1 << 29
+"""Bytes of JSON lines (512 MiB, about a second) from which lines are not counted for a display of progress."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,17 @@ class Data:
         return sum(1 for _ in self.rows())
 
     @property
+    def quick_count(self) -> int | None:
+        """The number of rows, if counting them takes a second at most; otherwise None."""
+        if self.kind in COUNTS and isinstance(self.file, LocalFile):
+            return self.count
+        lines = isinstance(self.file, LocalFile) and self.file.name.endswith(".jsonl")
+        if not lines or self.file.path.stat().st_size > LARGE:
+            return None
+        with self.file.path.open("rb") as stream:
+            return sum(not line.isspace() for line in stream)
+
+    @property
     def fingerprint(self) -> list[Any] | None:
         identity = self.file.identity()
         return None if identity is None else [identity, self.kind, self.unit if self.kind == "text" else self.delimiter]
@@ -95,6 +109,15 @@ class FileRows:
     def bounds(self) -> tuple[int, int | None]:
         """The first row, and the row after the last or None if it is open. Raise DataError for an empty slice."""
         return self.split.rows(sum(file.count for file in self.files) if self.split.counts else None)
+
+    @functools.cached_property
+    def number(self) -> int | None:
+        """The number of rows of local tables and JSON lines, for a display of progress; otherwise None."""
+        try:
+            numbers = [file.quick_count for file in self.files]
+        except Exception:  # a damaged file: reading it raises the error with its place
+            return None
+        return None if self.split.sliced or None in numbers else sum(number or 0 for number in numbers)
 
     def __iter__(self) -> Iterator[Row]:
         start, stop = self.bounds

@@ -59,6 +59,16 @@ def test_histograms_are_in_the_line_and_tables_in_a_file_of_their_own(tmp_path: 
     assert line == {"step": 1, "table": "answers", "rows": [{"prompt": "2 + 2", "reward": None}]}
 
 
+def test_a_table_with_a_file_of_its_own_is_not_repeated(tmp_path: Path) -> None:
+    this = run(tmp_path)
+    tunesmith_jsonl.on_start(this)
+    (tmp_path / "out/samples.jsonl").write_text("")
+    rows = [{"prompt": "2 + 2"}]
+    tunesmith_jsonl.write_log(this, record(1, tables={"samples": rows, "answers": rows, "metrics": rows}))
+    lines = (tmp_path / "out/tables.jsonl").read_text().splitlines()
+    assert [strict(line)["table"] for line in lines] == ["answers", "metrics"]
+
+
 @pytest.mark.parametrize("at_the_end", [False, True])
 def test_lines_that_the_disk_refuses_are_written_later_and_in_order(
     at_the_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,6 +41,9 @@ class Files:
         numbers = {name: _finite(value) for name, value in record.scalars().items()}
         self.metrics.add(numbers | ({"histograms": histograms} if histograms else {}))
         for name, rows in record.tables.items():
+            own = self.run.output_dir / f"{name}.jsonl"
+            if own.exists() and own not in (self.metrics.path, self.tables.path):
+                continue  # the plugin of the table keeps a file of its own, with more than the record has
             cells = [{column: _finite(cell) for column, cell in row.items()} for row in rows]
             self.tables.add({"step": record.step, "table": name, "rows": cells})
         self.close()

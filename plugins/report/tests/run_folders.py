@@ -22,6 +22,14 @@ RECORD: dict[str, Any] = {
     "patches": [{"target": "forward of every MLP", "owner": "tiles", "applied": 32}],
     "processes": "FSDP2, 8 x cuda, bfloat16", "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "notes": {"schedule": "stretched from 10 to 20 steps"}, "muted": {"board": "on_step: OSError: full"},
+    "peak_memory": 52_000_000,
+    "outline": {
+        "model": "some/model", "parameters": 984192, "trained_parameters": 9842, "method": "sft", "adapter": "lora",
+        "processes": "FSDP2, 8 x cuda, bfloat16", "rows": 100, "rows_kept": 96, "train_examples": 86,
+        "eval_examples": 10,
+        "tokens": 1000, "trained_tokens": 250, "steps": 20, "steps_per_epoch": 10, "epochs": 2.0, "packs_per_step": 8,
+        "packed": True, "sequence_len": 128, "tokens_per_step": 100,
+    },
     "hook_seconds": {"hf.load_model": 2.5, "hf.save_model": 0.067}, "hook_calls": {"hf.save_model": 7},
 }  # fmt: skip
 LINES = [{"step": s, "epoch": s / 10, "loss": 4 / s, "tokens": 100 * s, "tokens_per_second": 5e3} for s in range(1, 21)]

@@ -23,7 +23,9 @@ def test_the_page_of_a_finished_run_is_complete(tmp_path: Path) -> None:
         "hf tunesmith-hf 0.1.7", "load_model 2.5 s", "save_model 67 ms in 7 calls", "my-board 3 muted",
         "forward of every MLP tiles 32", "learning_rate 0.0001 line 7", "seed 42 command line",
         "Default values: 2 base_model some/model datasets - path: data.jsonl", "torch 2.13.0",
-        "config fingerprint c0ffee",
+        "config fingerprint c0ffee", "984k parameters, 9,842 trained (1 %)", "sft with a lora adapter",
+        "20 (2 epochs); each 8 packs, about 100 tokens", "packs of up to 128 tokens", "52 MB at the peak",
+        "best, at step 20 0.75", "2 plugins with 2.6 s in their hooks",
     ):  # fmt: skip
         assert part in result.text, part
     assert result.series("loss", "held") == {10: 1.25, 20: 0.75}

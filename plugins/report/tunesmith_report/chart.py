@@ -42,8 +42,13 @@ class Chart:
     averaged: bool = False
 
 
-def chart(metric: Metric, span: tuple[int, int], limit: int, ticks: int) -> Chart:
-    """Draw a metric over the steps in `span`, with about `limit` points per series and about `ticks` step labels."""
+def chart(
+    metric: Metric, span: tuple[int, int], limit: int, ticks: int, best: tuple[int, float] | None = None
+) -> Chart:
+    """Draw a metric over the steps in `span`, with about `limit` points per series and about `ticks` step labels.
+
+    best: step and value of the best evaluation, which is marked.
+    """
     candidates = (("train", "training", metric.train), ("held", "held out", metric.held))
     named = [(kind, label, series) for kind, label, series in candidates if series]
     values = [value for _, _, series in named for value in series.values]
@@ -53,6 +58,8 @@ def chart(metric: Metric, span: tuple[int, int], limit: int, ticks: int) -> Char
     if window:
         mean = thin(metric.train.steps, smooth(metric.train.values, window), limit)
         lines = [("raw", *lines[0][1:]), ("train", metric.train, *mean), *lines[1:]]
+    if best:
+        lines.append(("best", Series([best[0]], [best[1]]), [best[0]], [best[1]]))
     scales = [linear(values)] if values else []
     if values and min(values) > 0 and max(values) / min(values) >= LOG_FROM:
         scales.append(logarithmic(values))
@@ -62,9 +69,36 @@ def chart(metric: Metric, span: tuple[int, int], limit: int, ticks: int) -> Char
         [plot(scale, lines, span) for scale in scales],
         [(100 * x_of(tick, span) / WIDTH, step_label(tick)) for tick in step_ticks(*span, ticks)],
         {"span": list(span), "series": [readout(kind, label, *thinned[kind]) for kind, label, _ in named]},
-        [(kind, label, number(series.values[-1]) if series.values else "not finite") for kind, label, series in named],
+        [(kind, label, number(series.values[-1]) if series.values else "not finite") for kind, label, series in named]
+        + ([("best", f"best, at step {best[0]:,}", number(best[1]))] if best else []),
         "; ".join(describe(label, series) for _, label, series in named),
         bool(window),
+    )
+
+
+def overlay(title: str, runs: Sequence[tuple[str, str, Series]], limit: int, ticks: int) -> Chart:
+    """Draw the same metric of several runs over each other: (CSS class, name, series) of each; noisy ones averaged."""
+    shown = [run for run in runs if run[2].values]
+    steps = [step for _, _, series in shown for step in (series.steps[0], series.steps[-1])]
+    span = (min(steps), max(steps))
+    averages = [smooth(s.values, window) if (window := mean_window(s.values)) else s.values for _, _, s in shown]
+    lines = [
+        (kind, series, *thin(series.steps, values, limit))
+        for (kind, _, series), values in zip(shown, averages, strict=True)
+    ]
+    values = [value for average in averages for value in average]
+    scale = linear(values)
+    return Chart(
+        title,
+        title,
+        [plot(scale, lines, span)],
+        [(100 * x_of(tick, span) / WIDTH, step_label(tick)) for tick in step_ticks(*span, ticks)],
+        {
+            "span": list(span),
+            "series": [readout(line[0], run[1], *line[2:]) for line, run in zip(lines, shown, strict=True)],
+        },
+        [(kind, label, number(series.values[-1])) for kind, label, series in shown],
+        "; ".join(describe(label, series) for _, label, series in shown),
     )
 
 
@@ -149,7 +183,7 @@ def plot(scale: Scale, lines: Sequence[tuple[str, Series, list[int], list[float]
         points = [(x_of(s, span), HEIGHT * (1 - scale.position(v))) for s, v in zip(steps, values, strict=True)]
         breaks = {i for i in range(1, len(steps)) if has_missing(series.missing, steps[i - 1], steps[i])}
         result.lines.append((f"line {kind}", path(points, breaks)))
-        if kind == "held" or len(points) == 1:
+        if kind in ("held", "best") or len(points) == 1:
             result.lines.append((f"dots {kind}", "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)))
         if kind != "raw" and series.missing:
             shown, _ = thin(series.missing, [0.0] * len(series.missing), 200)

@@ -14,7 +14,7 @@ HEALTH = ("grad_norm", "learning_rate", "tokens_per_second")
 NO_CURVES = {"step", "epoch", "tokens"}
 HELD_OUT = "eval_"
 MAX_CURVES = 48  # on the page, without the loss and HEALTH
-NOISY_POINTS, NOISY_VARIATION = 150, 4.0
+NOISY_POINTS, NOISY_VARIATION = 16, 2.0
 """A mean is drawn over a curve with at least this many points and a total variation of more than this many times its
 range."""
 
@@ -97,11 +97,11 @@ def thin(steps: Sequence[int], values: Sequence[float], limit: int) -> tuple[lis
 
 
 def mean_window(values: Sequence[float]) -> int:
-    """Return the number of points to average, about a fortieth of them, or 0 if the curve is not noisy."""
+    """Return the number of points to average, a fortieth of them but five at least, or 0 if the curve is not noisy."""
     if len(values) < NOISY_POINTS:
         return 0
     variation = sum(abs(after - before) for before, after in pairwise(values))
-    return 2 * (len(values) // 80) + 1 if variation > NOISY_VARIATION * (max(values) - min(values)) else 0
+    return 2 * max(2, len(values) // 80) + 1 if variation > NOISY_VARIATION * (max(values) - min(values)) else 0
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 from tunesmith_report.curves import LOSS, Metric, Series
 from tunesmith_report.folder import Folder
 from tunesmith_report.formatting import duration, finite, number, percent, share, short
+from tunesmith_report.trained import best_of
 
 TUNESMITH_ERROR = re.compile(r"^tunesmith\.\w+\.\w+: ")
 STATES = {"done": "done", "interrupted": "interrupted", "failed": "failed", "running": "running"}
@@ -96,15 +97,11 @@ def _join(*parts: str) -> str:
 
 def _best(folder: Folder, metrics: dict[str, Metric]) -> list[Tile]:
     """Return a tile for `metric_for_best_model`, unless that is the evaluation loss."""
-    name = folder.config.get("metric_for_best_model")
-    if not isinstance(name, str) or name == "eval_loss" or name.removeprefix("eval_") not in metrics:
+    best = best_of(folder, metrics)
+    if best is None or best.metric == LOSS:
         return []
-    series = metrics[name.removeprefix("eval_")].held
-    if not series.values:
-        return []
-    best = (max if folder.config.get("greater_is_better") is True else min)(series.values)
-    where = f"best {number(best)} at step {series.steps[series.values.index(best)]:,}"
-    return [Tile(name.removeprefix("eval_").replace("_", " "), number(series.values[-1]), where)]
+    where = f"best {number(best.value)} at step {best.step:,}"
+    return [Tile(best.metric.replace("_", " "), number(metrics[best.metric].held.values[-1]), where)]
 
 
 def _trained(folder: Folder) -> str:

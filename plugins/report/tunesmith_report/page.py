@@ -19,7 +19,8 @@ from tunesmith_report.chart import Chart, chart
 from tunesmith_report.curves import LOSS, Metric, groups, metrics_of
 from tunesmith_report.folder import Folder, read
 from tunesmith_report.headline import elapsed, status_of, tiles
-from tunesmith_report.samples import pieces, samples_of
+from tunesmith_report.samples import samples_of
+from tunesmith_report.trained import best_of, commands, trained
 
 TEMPLATES = Path(__file__).with_name("templates")
 LARGE, SMALL = (800, 8), (300, 4)
@@ -38,6 +39,7 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
     metrics = metrics_of(folder.metrics)
     seconds = elapsed(folder, now)
     loss, others, left_out = charts(folder, metrics)
+    plugin_rows = tables.plugins(folder, seconds)
     samples, samples_left_out = samples_of(folder.samples)
     explicit, defaults = tables.settings(folder)
     status = status_of(folder)
@@ -59,7 +61,10 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
         datasets=tables.datasets(folder),
         warnings=tables.warnings(folder, metrics),
         notes=tables.notes(folder),
-        plugins=tables.plugins(folder, seconds),
+        plugins=plugin_rows,
+        plugin_seconds=sum(row.seconds for row in plugin_rows),
+        trained=trained(folder),
+        commands=commands(folder, path),
         patches=tables.patches(folder),
         explicit=explicit,
         defaults=defaults,
@@ -74,8 +79,13 @@ def charts(folder: Folder, metrics: dict[str, Metric]) -> tuple[list[Chart], lis
     steps = [line["step"] for line in folder.metrics]
     span = (min(steps), max(steps)) if steps else (0, 0)
     small, left_out = groups(metrics)
-    large = [chart(metrics[LOSS], span, *LARGE)] if LOSS in metrics else []
-    return large, [(heading, [chart(m, span, *SMALL) for m in members]) for heading, members in small], left_out
+    best = best_of(folder, metrics)
+    marks = {best.metric: (best.step, best.value)} if best else {}
+    large = [chart(metrics[LOSS], span, *LARGE, marks.get(LOSS))] if LOSS in metrics else []
+    groups_of_charts = [
+        (heading, [chart(m, span, *SMALL, marks.get(m.name)) for m in members]) for heading, members in small
+    ]
+    return large, groups_of_charts, left_out
 
 
 def facts(folder: Folder) -> list[tuple[str, str]]:
@@ -110,7 +120,6 @@ def environment() -> Environment:
         "duration": formatting.duration,
         "percent": formatting.percent,
         "share": formatting.share,
-        "pieces": pieces,
     }
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("style.css", "hover.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -44,13 +44,15 @@ def samples_of(lines: Iterable[dict[str, Any]]) -> tuple[list[Sample], int]:
     If a prompt occurs twice in a round, its two occurrences are followed from round to round as separate samples.
     """
     completions: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    texts: dict[str, str] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for line in lines:
         occurrence = seen[line["when"], line["prompt"]]
         seen[line["when"], line["prompt"]] += 1
         when = {"before": "before training", "after": "after training"}.get(line["when"], line["when"])
+        texts.setdefault(line["prompt"], plain(line))
         completions.setdefault((line["prompt"], occurrence), []).append((when, line["completion"]))
-    samples = [_sample(prompt, rounds) for (prompt, _), rounds in list(completions.items())[:PROMPTS]]
+    samples = [_sample(texts[prompt], rounds) for (prompt, _), rounds in list(completions.items())[:PROMPTS]]
     return samples, max(0, len(completions) - PROMPTS)
 
 
@@ -64,6 +66,7 @@ def _sample(prompt: str, rounds: list[tuple[str, str]]) -> Sample:
     return sample
 
 
-def pieces(text: str) -> list[tuple[bool, str]]:
-    """Split a text at the special tokens of chat templates. Return (True if special token, part) for each part."""
-    return [(bool(index % 2), part) for index, part in enumerate(SPECIAL.split(text)) if part]
+def plain(line: dict[str, Any]) -> str:
+    """Return the prompt of a sample as its plugin shows it; of an older file, without what looks like a marker."""
+    text = line.get("text")
+    return text if isinstance(text, str) else SPECIAL.sub("", line["prompt"])

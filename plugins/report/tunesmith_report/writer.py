@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.next_command import train_command
+
 if TYPE_CHECKING:
     from tunesmith import Run
 
@@ -64,5 +66,6 @@ def live_values(run: Run, over: bool) -> dict[str, Any]:
         "hook_calls": {f"{plugin}.{hook}": number for (plugin, hook), number in counts.items()},
         "method": next(call.plugin for call in run.hooks.calls("compute_loss") if not call.wrapper),
         "file": document.name,
+        "resume_command": train_command(document, resume_from_checkpoint="auto"),
         "written": {key: document.where((key,)) for key in document.values},
     }

@@ -11,6 +11,7 @@ import pytest
 from tests import tiny
 from tunesmith import ConfigError
 
+SHARED = {"when", "step", "prompt", "text", "completion"}
 KEYS: dict[str, Any] = {"generate_samples": True, "generation_max_new_tokens": 4, "num_generation_samples": 2}
 METHODS = ("dpo", "kto", "orpo", "simpo", "cpo")
 TEST_PAIRS = [("Where?", "here", "there"), ("Where?", "near", "far"), ("Who?", "me", "you"), ("Why?", "so", "not")]
@@ -46,7 +47,7 @@ def test_each_evaluation_has_a_completion_for_each_prompt_and_the_answers_of_its
     rounds = [("before", 0), ("step 2", 2), ("step 4", 4), ("after", 4)]
     assert [(line["when"], line["step"]) for line in lines] == [position for position in rounds for _ in range(2)]
     assert [line["prompt"] for line in lines] == ["Where?", "Who?"] * len(rounds)
-    answers = [{k: v for k, v in line.items() if k not in ("when", "step", "prompt", "completion")} for line in lines]
+    answers = [{k: v for k, v in line.items() if k not in SHARED} for line in lines]
     if rl == "kto":
         assert answers[:2] == [{"answer": "there", "label": False}, {"answer": "you", "label": False}]
     else:

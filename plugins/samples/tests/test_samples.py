@@ -13,6 +13,7 @@ import pytest
 import tunesmith_samples
 from rich.console import Console
 from tunesmith_samples.lines import read, rewind
+from tunesmith_samples.readable import readable
 from tunesmith_samples.table import pairs, show
 
 from tests import tiny
@@ -77,6 +78,7 @@ def run(folder: Path, step: int = 0, main: bool = True, data: Any = None, **sett
         output_dir=folder,
         notes=notes,
         note=notes.__setitem__,
+        progress=lambda phase: None,
     )
 
 
@@ -170,6 +172,42 @@ def test_a_terminal_gets_a_table_that_wraps_and_shows_markup_as_text() -> None:
     out = console.file.getvalue()
     assert all(word in out for word in ("prompt", "before", "after", "[bold]", "old", "new"))
     assert max(map(len, out.splitlines())) <= 60
+
+
+CHATML = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+PROMPTS = {
+    "chatml": (CHATML, {"<|im_start|>", "<|im_end|>"}, "system: Be kind.\nuser: Why?"),
+    "llama": (
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
+        "Why?",
+    ),
+    "gemma": ("<bos><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
+              {"<bos>", "<start_of_turn>", "<end_of_turn>"}, "Why?"),
+    "no markers": ("user\nWhy?\n", set(), "user\nWhy?\n"),
+    "none of the markers": ("### Instruction:\nWhy?", {"</s>"}, "### Instruction:\nWhy?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_prompt_is_shown_without_the_markers_of_its_template(name: str) -> None:
+    prompt, markers, expected = PROMPTS[name]
+    assert readable(prompt, markers) == expected
+
+
+def test_a_sample_takes_few_lines_whatever_its_line_breaks(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = {"prompt": "Write a poem.\n" * 45, "step": 0, "completion": "a\nb\n" + "word " * 500}
+    show([{**sample, "when": "before"}, {**sample, "when": "after"}])
+    out = capsys.readouterr().out
+    assert "Write a poem.\\nWrite" in out and "a\\nb\\nword" in out
+    assert len(out.splitlines()) < 30
+
+
+def test_a_long_prompt_is_cut_between_words(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = {"prompt": "<|im_start|>" + "context " * 200 + "Why?", "text": "context " * 200 + "Why?", "step": 0}
+    show([{**sample, "when": "after", "completion": "Because."}])
+    out = capsys.readouterr().out
+    assert "prompt  ... context" in out and "Why?" in out and "<|" not in out
 
 
 def test_settings_without_effect_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tunesmith_samples.lines import append
+from tunesmith_samples.readable import markers_of, readable
 
 if TYPE_CHECKING:
     from tunesmith import Example, Policy, Run, Segment
@@ -93,19 +94,23 @@ def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: 
         Request(q.prompt, settings.generation_max_new_tokens, sampling=sampling, seed=(run.core.seed, number))
         for number, q in enumerate(questions)
     ]
+    run.progress("generating samples")
     completions = policy.generate(requests)
+    run.progress("")
     if not run.world.main:
         return []
-    decode = run.tokenizer.decode
+    decode, markers = run.tokenizer.decode, markers_of(run.tokenizer)
+    prompts = [decode(question.prompt) for question in questions]
     lines = [
         {
             "when": when,
             "step": step,
-            "prompt": decode(question.prompt),
+            "prompt": prompt,
+            "text": readable(prompt, markers),
             "completion": decode(completion.tokens.tolist(), skip_special_tokens=True),
             **question.answers,
         }
-        for question, (completion,) in zip(questions, completions, strict=True)
+        for prompt, question, (completion,) in zip(prompts, questions, completions, strict=True)
     ]
     append(run.output_dir / PATH, lines)
     return lines

@@ -11,7 +11,8 @@ from typing import Any
 from tunesmith.plugins.hookspecs import data, model, rounds, setup, training
 
 ORDER = (
-    "validate", "inspect", "check_row", "diagnose", "build_parallelism", "load_tokenizer", "load_rows", "filter_rows",
+    "validate", "inspect", "check_row", "diagnose", "on_progress", "build_parallelism", "load_tokenizer", "load_rows",
+    "filter_rows",
     "build_dataset", "configure", "load_model", "patch_model", "saved_parameters", "build_scorer", "build_generator",
     "build_optimizer", "build_scheduler", "on_start", "rollout", "score_rewards", "compute_advantages", "prepare_step",
     "compute_loss", "evaluate", "on_step", "write_log", "save_model", "on_end",

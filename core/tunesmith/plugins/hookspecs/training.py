@@ -80,6 +80,22 @@ def build_scheduler(run: Run, optimizer: Optimizer, total_steps: int) -> LRSched
 
 
 @spec("all")
+def on_progress(run: Run, phase: str, done: int | None, total: int | None) -> None:
+    """Show what the run is doing while people wait: "tokenizing rows", 512 of 2,178. Measure and change nothing.
+
+    When: whenever the engine or a plugin calls `run.progress`, on the main process and its main thread, in every
+    command that reads data or a model: first before torch is imported, so that neither `run.world` nor data exist yet.
+    A phase ends when the next one or a step begins, or with the phase "". `done` and `total` are None if they are
+    unknown. Answers: all.
+
+    Example:
+        @hookimpl
+        def on_progress(phase, done, total):
+            print(phase, done, total, file=sys.stderr)
+    """
+
+
+@spec("all")
 def on_start(run: Run, policy: Policy) -> None:
     """Act at the start of training. Everything is loaded, and a checkpoint, if any, is restored up to `run.step`.
 

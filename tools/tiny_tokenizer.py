@@ -1,9 +1,9 @@
-"""Write tokenizer.json: a byte-level BPE tokenizer with 1,024 entries, trained on the data of the examples.
+"""Write tokenizer.json of examples/tiny: a byte-level BPE tokenizer with 1,024 entries, trained on the examples' data.
 
-    python examples/tiny/make.py [folder]
+    python tools/tiny_tokenizer.py [folder]
 
-The other files in this folder (config.json, tokenizer_config.json, chat_template.jinja) are written by hand. There are
-no weights; runs initialize them with `reinit_weights: true`.
+The other files in examples/tiny (config.json, tokenizer_config.json, chat_template.jinja) are written by hand. It
+has no weights; runs initialize them with `reinit_weights: true`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-HERE = Path(__file__).parent
+EXAMPLES = Path(__file__).parents[1] / "examples"
 ENTRIES = 1024  # must equal vocab_size in config.json
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Words and digits, each with the space before it. Digits are single tokens, so that all numbers are written alike.
@@ -23,7 +23,7 @@ PIECES = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
 
 
 def texts() -> Iterator[str]:
-    for path in sorted((HERE.parent / "data").glob("*.jsonl")):
+    for path in sorted((EXAMPLES / "data").glob("*.jsonl")):
         for line in path.read_text("utf-8").splitlines():
             row = json.loads(line)
             if "messages" in row:
@@ -53,7 +53,7 @@ def train() -> Tokenizer:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else EXAMPLES / "tiny"
     tokenizer = train()
     assert tokenizer.get_vocab_size() == ENTRIES, tokenizer.get_vocab_size()
     tokenizer.save(str(folder / "tokenizer.json"))
