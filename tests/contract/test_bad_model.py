@@ -2,9 +2,9 @@
 
 Some problems are tested elsewhere: files that need remote code (two cases here, the full list in tests/e2e and
 plugins/hf), gated and missing repositories of the hub (they need a network; `tunesmith doctor` distinguishes them),
-templates that are not prefix-stable (plugins/chat), NaN in weights, which stops the run at the first loss
-(tests/e2e/test_nonfinite.py), and merging. A tokenizer without a pad token is valid, because nothing is padded. A
-tokenizer whose end token is also its pad token is valid, too.
+templates that are not prefix-stable (plugins/chat), headers and weights that contradict config.json or are not finite
+(plugins/hf/tests/test_architecture.py), and merging (plugins/lora/tests/test_tied.py). A tokenizer
+without a pad token is valid, because nothing is padded. One whose end token is also its pad token is valid, too.
 """
 
 from __future__ import annotations
