@@ -157,7 +157,7 @@ MESSAGES = {
         lines({"conversations": []}), "chat_template", "data/bad.jsonl:1", "found: conversations", "name the column"
     ),
     "not a mapping": chat("messages[0]", "must be a mapping, got str", "{role: user, content: Hello}", "Hi"),
-    "content null": chat("messages[1].content", "is null", "message_property_mappings",
+    "content null": chat("messages[1].content", "is null", "tool_calls may have no text",
                          USER, ANSWER | {"content": None}),
     "content missing": chat("messages[0].content", "is missing; found: role, contnet", "message_property_mappings",
                             {"role": "user", "contnet": "Hi"}),
@@ -169,7 +169,7 @@ MESSAGES = {
     "call without a list": chat("messages[1].tool_calls", "must be a list of tool calls", "for example",
                                 USER, {"role": "assistant", "tool_calls": 3}),
     "arguments not JSON": chat(
-        "messages[1].tool_calls[0].function.arguments", "is not valid JSON", None,
+        "messages[1].tool_calls[0].function.arguments", "is not valid JSON", "a call without arguments has {}",
         USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]},
     ),
     "tools not JSON": chat("tools", "is not valid JSON", None, USER, ANSWER, tools="[x"),
