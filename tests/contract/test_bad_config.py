@@ -1,10 +1,10 @@
 """Every kind of bad config is reported once, with its place, what to write instead and the right exit code.
 
 There are no cases for features that do not exist: deprecated keys, includes, `${NAME}` as a reference to the
-environment, a global batch size, generation batches, masks that a template has to mark, quantized loading, and the disk
-space of checkpoints. `max_steps` and `num_epochs` may be combined: `max_steps` is a limit. Problems that need two devices
-are not tested here. test_bad_yaml.py and test_yaml.py have the errors of YAML syntax, and test_config_errors.py has a file
-with many mistakes at once.
+environment, a global batch size, generation batches, masks that a template has to mark, quantized loading, and the
+disk space of checkpoints. `max_steps` and `num_epochs` may be combined: `max_steps` is a limit. Problems that need two
+devices are not tested here. test_bad_yaml.py and test_yaml.py have the errors of YAML syntax, and
+test_config_errors.py has a file with many mistakes at once.
 """
 
 from __future__ import annotations
