@@ -1,9 +1,9 @@
 """Every kind of bad config is reported once, with its place, what to write instead and the right exit code.
 
 There are no cases for features that do not exist: deprecated keys, includes, `${NAME}` as a reference to the
-environment (it is a warning), a global batch size, generation batches, masks that a template has to mark, quantized
-loading, and the disk space of checkpoints. `max_steps` and `num_epochs` may be combined: `max_steps` is a limit.
-Problems that need two devices are not tested here. test_yaml.py has the errors of YAML syntax, and
+environment, a global batch size, generation batches, masks that a template has to mark, quantized loading, and the
+disk space of checkpoints. `max_steps` and `num_epochs` may be combined: `max_steps` is a limit. Problems that need two
+devices are not tested here. test_bad_yaml.py and test_yaml.py have the errors of YAML syntax, and
 test_config_errors.py has a file with many mistakes at once.
 """
 
@@ -29,7 +29,6 @@ plugin = Plugin(method=Method(rows=("pair",)))
 @hookimpl
 def compute_loss(): ...
 """
-LAUGHS = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True))
 DONE = {"out/run.json": '{"status": "done"}'}
 
 
@@ -43,32 +42,6 @@ def override(*arguments: str, message: str, help: str | None, place: str, exit_c
     return Case(GOOD, exit_code, message, help, place, arguments=arguments)
 
 
-TEXT = {
-    "empty": Case("@", 2, "is empty", "docs/start.md"),
-    "only comments": Case("@# a run to come\n", 2, "is empty", "docs/start.md"),
-    "UTF-16": Case(GOOD.encode("utf-16"), 2, "is not UTF-8: byte 0", "save the file as UTF-8", "run.yaml:1:1"),
-    "Latin-1 in a later line": Case(b"seed: 3\noutput_dir: gr\xfcn\n", 2, "byte 22", "as UTF-8", "run.yaml:2:15"),
-    "control character": Case("seed: 3\nrl: @\x07\n", 2, "U+0007 is not allowed", "as UTF-8"),
-    "tab": Case(BASE + "datasets:\n@\t- path: x\n", 2, "a tab is not allowed", "indent with spaces"),
-    "key indented too far": Case(
-        BASE + "datasets:\n  - path: x\n      type@: y\n", 2, "indented further than", "in the same column"
-    ),
-    "key indented too little": Case(
-        BASE + "datasets:\n  - path: x\n   @type: y\n", 2, "did not find expected", "in the same column"
-    ),
-    "colon in a value": plus("output_dir: a@: b\n", "a value contains ': '", "in quotes"),
-    "pattern without quotes": plus("data: *@.jsonl\n", "alias", "in quotes"),
-    "backtick": plus("output_dir: @`x`\n", "cannot start any token: '`'", "in quotes"),
-    "backslash in double quotes": plus('output_dir: "a@\\q"\n', "unknown escape character", "single quotes"),
-    "unclosed bracket": plus("plugins: @[earlystop\nseed: 1\n", "by line 4", "close the"),
-    "unclosed quote": plus("seed: 1\noutput_dir: @'x\n", "unexpected end of stream", "close the"),
-    "list at the top": Case("@- a\n", 2, "the top level must be a mapping"),
-    "duplicate key": plus("seed: 1\n@seed: 2\n", "duplicate key 'seed'; first at run.yaml:3:1", "keep one"),
-    "tag": Case("base_model: @!!python/object/apply:os.system [echo]\n", 9, "python/object/apply"),
-    "alias bomb": Case(f"a: &a [x, x, x, x, x, x, x, x, x, x]\n{LAUGHS}", 9, "10,000 values", None, "run.yaml:1:35"),
-    "deep nesting": Case(f"rl: {'[' * 70}{']' * 70}\n", 9, "64 levels", None, "run.yaml:1:69"),
-    "50 megabytes": Case(b"#" * 50_000_000, 9, "too large: 50,000,000 bytes", None, "run.yaml"),
-}
 KEYS = {
     "unknown": plus("@lerning_rate: 1\n", "unknown key: lerning_rate", "'learning_rate'"),
     "unknown key in a group": plus(
@@ -195,7 +168,7 @@ OVERRIDES = {
 CASES = {
     f"{group}: {name}": case
     for group, cases in {
-        "text": TEXT, "key": KEYS, "value": VALUES, "combination": COMBINATIONS, "folder": FOLDERS,
+        "key": KEYS, "value": VALUES, "combination": COMBINATIONS, "folder": FOLDERS,
         "command line": OVERRIDES,
     }.items()
     for name, case in cases.items()
@@ -269,15 +242,6 @@ def test_valid_config_has_no_warning_and_1e_minus_4_is_a_number(tmp_path: Path) 
     (tmp_path / "run.yaml").write_text(GOOD + "learning_rate: 1e-4\n")
     result = tunesmith("check", "run.yaml")
     assert (result.exit_code, result.stderr) == (0, "")
-
-
-def test_keys_that_only_hold_anchors_are_allowed(tmp_path: Path) -> None:
-    text = f"x-entry: &entry {{type: completion}}\n_rows: &rows nobody/rows\n{BASE}"
-    (tmp_path / "run.yaml").write_text(text + "datasets: [{<<: *entry, path: *rows}]\n")
-    result = tunesmith("check", "run.yaml")
-    assert (result.exit_code, result.stderr) == (0, "")
-    (tmp_path / "run.yaml").write_text(GOOD + "_seed: 3\n")
-    assert "unknown key: _seed" in tunesmith("check", "run.yaml").stderr
 
 
 def test_secret_of_a_wrong_type_is_not_printed(tmp_path: Path) -> None:

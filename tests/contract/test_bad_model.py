@@ -254,11 +254,6 @@ def test_misspelled_path_is_not_treated_as_a_hub_id(path: str, project: Path) ->
     judge(Case(f"base_model: {path}\n{BASE}{TEXT}", 4, message, help, "run.yaml:1:13"), project)
 
 
-def test_variable_in_the_path_of_a_model_is_not_expanded(project: Path) -> None:
-    message = "base_model contains ${HOME}, which is not expanded"
-    judge(Case(f"base_model: @${{HOME}}/model\n{BASE}{TEXT}", 2, message, "the complete path"), project)
-
-
 @pytest.mark.parametrize("keys", ["base_model: modles/tiny", "base_model: models/tniy\nrevision_of_model: main"])
 def test_possible_hub_id_similar_to_a_folder_is_a_warning(keys: str, project: Path) -> None:
     (project / "run.yaml").write_text(f"{keys}\n{BASE}{TEXT}")
