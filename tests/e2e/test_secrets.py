@@ -72,7 +72,7 @@ def configure(run):
     print(ALL, file=sys.stderr)
     for start in range(0, len(ALL), 5):  # a secret comes in several parts
         print(ALL[start : start + 5], end="", flush=True)
-    print()
+    print("")
     warnings.warn(ALL)
 
 @hookimpl(wrapper=True)

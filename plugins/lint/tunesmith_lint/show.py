@@ -39,7 +39,7 @@ def show_tally(console: Console, tally: Tally, limit: int) -> None:
     statistics = tally.statistics()
     title = f"{tally.name} {statistics['path']}: {statistics['rows']:,} rows, {statistics['tokens']:,} tokens, "
     title += f"{statistics['trained_tokens']:,} trained"
-    console.print(Text(title, "bold"), soft_wrap=True)
+    console.print(Text(printable(title), "bold"), soft_wrap=True)
     if tally.labels:
         console.print(Text(f"labels: {tally.labels:,}, {100 * tally.good / tally.labels:.0f} % good"))
     if tally.sides:
