@@ -13,6 +13,7 @@ from tunesmith.config.config import DatasetSpec
 from tunesmith.errors import DataError, Problem, TunesmithError, errors_of
 from tunesmith.files.paths import FILE
 from tunesmith.files.row import Row
+from tunesmith.files.unread import note_unread, watched
 from tunesmith.run import Run
 
 SHAPES = {
@@ -31,7 +32,8 @@ def check(run: Run) -> list[TunesmithError]:
 def check_entry(run: Run, spec: DatasetSpec) -> None:
     """Raise DataError if the first row of an entry can't be read, or if its strategy refuses the row.
 
-    A filter may drop the row, so with one the refusal is only a warning.
+    A filter may drop the row, so with one the refusal is only a warning. What the strategy does not read of the row is
+    noted until preparing counts it for all rows.
     """
     row = first_row(run, spec)
     if row is None:
@@ -40,13 +42,22 @@ def check_entry(run: Run, spec: DatasetSpec) -> None:
         for column in spec.settings.keep:
             row.json_value(column)
         if run.hooks.answers("check_row", spec.strategy):
+            row = watched(row, spec.settings.keep)
             run.hooks.check_row(run, spec, row)
+            note_unread(row)
+            if row.notices:
+                run.note(note_of(spec), f"{row.where}: {'; '.join(row.notices)}")
     except DataError as error:
         problems = [with_hint(run, spec, row, problem) for problem in error.problems]
         if not run.hooks.has("filter_rows"):
             raise DataError(problems) from error
         for problem in problems:
             run.warn((spec.group, spec.index, "path"), f"{problem} (unless a filter drops the row)")
+
+
+def note_of(spec: DatasetSpec) -> str:
+    """Return the name of the note about the first row of an entry."""
+    return f"first row of {spec.group}[{spec.index}] {spec.settings.path}"
 
 
 def first_row(run: Run, spec: DatasetSpec) -> Row | None:

@@ -85,6 +85,25 @@ def test_what_nothing_reads_is_counted_with_its_first_row(
     assert list(lines.values()) == [f"2 of 4 rows, first: {file}:2, {file}:4"]
 
 
+ONLY_RENDERED = ("messages: property 'name', which", "messages: reasoning after")
+"""Beginnings of lines that need a chat template: `check` does not render."""
+
+
+@pytest.mark.parametrize(("rl", "type", "row", "line"), CASES, ids=[f"{c[0]}-{c[1]}-{c[3][-22:]}" for c in CASES])
+def test_check_reports_what_nothing_reads_of_the_first_row(
+    rl: str | None, type: str, row: dict[str, Any], line: str, tmp_path: Path
+) -> None:
+    """It reports no more than preparing would: a row without it has no note."""
+    file = tiny.write_rows(tmp_path / "data.jsonl", [row])
+    entry = {"path": str(file), "type": type}
+    method = {"process_reward_model": True} if rl == "prm" else {"rl": rl}
+    config = tiny.write_config(tmp_path, base_model="nobody/nothing", datasets=[entry], **method)
+    note = tiny.start(config).notes.get(f"first row of datasets[0] {file}", "")
+    assert line.startswith(ONLY_RENDERED) or (note.startswith(f"{file}:1: ") and line in note)
+    tiny.write_rows(file, [plain(row)])
+    assert f"first row of datasets[0] {file}" not in tiny.start(config).notes
+
+
 def test_rows_of_csv_parquet_workers_and_streams_are_counted(tmp_path: Path, model: Path) -> None:
     records = [{**ALPACA, "system": "Rhyme." if i % 2 else None} for i in range(4)]
     with (tmp_path / "data.csv").open("w", newline="") as out:

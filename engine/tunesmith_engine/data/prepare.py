@@ -17,6 +17,7 @@ from tunesmith.config.config import DatasetSpec, digest
 from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.files.row import Row, Source
 from tunesmith.files.unread import Watched, note_unread, watched
+from tunesmith.first_rows import note_of
 from tunesmith.plugins.discovery import core_version
 from tunesmith.printable import printable
 from tunesmith.run import Run
@@ -62,6 +63,8 @@ def prepare(run: Run) -> Prepared:
         run.data = shared(run, fingerprint, build)
     else:
         run.data = build()
+    for spec in run.config.entries:
+        run.notes.pop(note_of(spec), None)  # the counts say the same of all rows
     for name, counts in run.data.counts.items():
         counts.report(run, name)
     run.progress("")
