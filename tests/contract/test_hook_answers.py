@@ -32,7 +32,7 @@ DECLARATION: dict[str, dict[str, Any]] = {
     "score_rewards": {"offers": {"rewards": {"mine": None}}},
 }
 UNUSED = {
-    "validate", "inspect", "diagnose", "configure", "save_model", "prepare_step", "on_start", "on_step", "write_log",
+    "validate", "inspect", "check_row", "diagnose", "on_progress", "configure", "save_model", "prepare_step", "on_start", "on_step", "write_log",
     "on_end",
 }  # fmt: skip
 """Hooks without an answer. That of diagnose is checked by `doctor`."""
@@ -245,3 +245,24 @@ def test_method_without_a_gradient_is_named(folder: Path, tmp_path: Path) -> Non
         main, ["train", str(folder / "run.yaml"), "plugins=[./constant.py]", f"output_dir={tmp_path / 'out'}"]
     )
     assert result.exit_code == 6 and "plugin constant (./constant.py local) returned terms without" in result.output
+
+
+STEPS = """
+import torch
+from tunesmith import Plugin, hookimpl
+plugin = Plugin(answers={"optimizer": ("odd",)})
+class Odd(torch.optim.SGD):
+    def step(self, closure=None):
+        raise KeyError("on purpose")
+@hookimpl
+def build_optimizer(model):
+    return Odd(model.parameters(), lr=0.1)
+"""
+
+
+def test_object_of_a_plugin_that_fails_outside_of_a_hook_names_the_plugin(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(STEPS)
+    path = tiny.sft_config(tmp_path, number=4, plugins=[str(tmp_path / "odd.py")], optimizer="odd", max_steps=1)
+    error = error_of(tiny.train, path)
+    assert error.exit_code == 6 and "plugin odd" in str(error) and "KeyError: 'on purpose'" in str(error)
+    assert str(error.problems[0].where) == f"{tmp_path / 'odd.py'}:7"

@@ -81,6 +81,14 @@ def test_a_function_scores_as_a_hook_does(tmp_path: Path) -> None:
     assert [line["loss"] for line in tiny.metrics(tmp_path / "function")] == [line["loss"] for line in by_hook]
 
 
+@pytest.mark.parametrize("scores", ["1 / 0", "3.5", "['high'] * len(completion_ids)"])
+def test_a_reward_function_that_fails_is_named_with_its_place(scores: str, tmp_path: Path) -> None:
+    source = FUNCTION.replace("return [sum(token % 2 for token in tokens) / len(tokens) for tokens in completion_ids]",
+                              f"return {scores}")  # fmt: skip
+    error = error_of(tiny.train, run_config(tmp_path, source, max_steps=1))
+    assert error.exit_code == 6 and "reward 'odd_tokens' failed" in str(error)
+
+
 @pytest.mark.parametrize("dead", ["redraw", "drop", "keep"])
 def test_every_sequence_is_trained_dropped_or_redrawn(dead: str, tmp_path: Path) -> None:
     plugin = (PLUGINS / "groups.py").read_text().replace('dead_groups="redraw"', f'dead_groups="{dead}"')

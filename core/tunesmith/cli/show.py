@@ -22,15 +22,14 @@ WIDE = 1000
 def show_data(run: Run) -> None:
     """Print what happened to the rows of each dataset, and the notes of the run."""
     assert run.data is not None
-    console = Console(width=WIDE)
     for name, counts in run.data.counts.items():
-        console.print(f"{name}: {numbers(vars(counts))}")
+        click.echo(f"{name}: {numbers(vars(counts))}")
     train = f"{len(run.data.train):,}" if run.data.train is not None else "streamed"
     held_out = len(run.data.eval) if run.data.eval is not None else 0
     source = "from the cache" if run.data.cached else "newly tokenized"
-    console.print(f"train {train}, held out {held_out:,}; {source}")
+    click.echo(f"train {train}, held out {held_out:,}; {source}")
     for name, value in run.notes.items():
-        console.print(f"{name}: {value}")
+        click.echo(redact(f"{name}: {value}"))
 
 
 def numbers(counts: dict[str, Any]) -> str:

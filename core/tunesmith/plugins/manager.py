@@ -110,11 +110,15 @@ class Hooks(HookMethods):
         """Return the name of the plugin whose hook is running, or "the core"."""
         return current.get()
 
-    def blame(self, error: BaseException) -> PluginError:
-        """Return the error for a SystemExit, or its like, outside of a hook: by the plugin whose code raised it."""
-        cause = ended(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    def owner_of(self, error: BaseException) -> LoadedPlugin | None:
+        """Return the active plugin whose code an error passed through last, if there is one."""
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        owner = next((p for file in reversed(files) for p in self.plugins if is_own(file, p)), None)
+        return next((p for file in reversed(files) for p in self.plugins if is_own(file, p)), None)
+
+    def blame(self, error: BaseException) -> PluginError:
+        """Return the error for a failure outside of a hook, by the plugin whose code raised it: an optimizer's step."""
+        cause = ended(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        owner = self.owner_of(error)
         subject = f"plugin {owner}" if owner else "the run"
         return PluginError(f"{subject} failed: {cause}", where=place(error, owner), code="hook-failed")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.errors import PluginError
+from tunesmith.errors import PluginError, TunesmithError
+from tunesmith.plugins.implementation import place
 from tunesmith.plugins.rollout import Rollout
 from tunesmith.run import Run
 from tunesmith_engine.rounds.groups import Group
@@ -71,12 +72,18 @@ def _by_function(run: Run, name: str, function: Callable[..., Any], groups: Sequ
     parameters = inspect.signature(function).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         columns = {column: values for column, values in columns.items() if column in parameters}
-    values = list(function(**columns)) if own else []
+    try:
+        values = list(map(_plain, function(**columns))) if own else []
+    except TunesmithError:
+        raise
+    except Exception as error:
+        message = f"reward {name!r} failed: {type(error).__name__}: {error}"
+        raise PluginError(message, where=place(error), code="hook-failed") from error
     number = sum(len(group.completions) for group in own)
     if len(values) != number:
         raise PluginError(f"reward {name!r} returned {len(values)} scores for {number} completions")
     scores = iter(values)
-    own_scores = [[_plain(next(scores)) for _ in group.completions] for group in own]
+    own_scores = [[next(scores) for _ in group.completions] for group in own]
     shares = run.world.gather(own_scores, axis="data")
     return [shares[i % data.size][i // data.size] for i in range(len(groups))]
 

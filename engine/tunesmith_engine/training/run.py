@@ -65,9 +65,12 @@ def train(run: Run) -> Result:
             raise
         except BaseException as error:
             record.crashed()
-            if isinstance(error, Exception):
+            # SystemExit(0) must not end the process as if the run were done. What a plugin's object raises outside of a
+            # hook, such as an optimizer's step, is the plugin's; except for memory, which may run out anywhere.
+            ours = isinstance(error, TunesmithError | MemoryError | torch.OutOfMemoryError)
+            if isinstance(error, Exception) and (ours or run.hooks.owner_of(error) is None):
                 raise
-            raise run.hooks.blame(error) from error  # SystemExit(0) must not end the process as if the run were done
+            raise run.hooks.blame(error) from error
         record.write("done")
     best = run.output_dir / f"checkpoint-{state.best.step}"
     kept = best if state.best.step is not None and best.is_dir() else None
