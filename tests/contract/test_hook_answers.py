@@ -32,7 +32,8 @@ DECLARATION: dict[str, dict[str, Any]] = {
     "score_rewards": {"offers": {"rewards": {"mine": None}}},
 }
 UNUSED = {
-    "validate", "inspect", "check_row", "diagnose", "on_progress", "configure", "save_model", "prepare_step", "on_start", "on_step", "write_log",
+    "validate", "inspect", "check_row", "diagnose", "on_progress", "configure", "save_model",
+    "prepare_step", "on_start", "on_step", "write_log",
     "on_end",
 }  # fmt: skip
 """Hooks without an answer. That of diagnose is checked by `doctor`."""
