@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.repo.source import words
 from tunesmith.testing import Setup, rows
 from tunesmith.testing.conformance import conformance
 
+pytestmark = pytest.mark.slow
+"""Fifty plugins take minutes. To check one: pytest tests/contract/test_conformance.py -k NAME."""
 TEXTS = [row["text"] for row in rows("text", 12)]
 FUNCTION = f"{Path(__file__).with_name('row_function.py')}:text"
 SEGMENTS: list[dict[str, Any]] = [

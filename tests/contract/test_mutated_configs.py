@@ -21,6 +21,7 @@ from tunesmith.config.foreign import foreign_keys, foreign_values
 from tunesmith.config.load import load_config
 from tunesmith.errors import LONGEST, TunesmithError, visible
 
+pytestmark = pytest.mark.slow
 CANARY = "canary_of_configs"
 MODEL = {"base_model": "nobody/nothing", "output_dir": "out", "learning_rate": 1e-4, "sequence_len": 512}
 CONFIGS: dict[str, dict[str, Any]] = {

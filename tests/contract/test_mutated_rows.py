@@ -24,6 +24,7 @@ from tunesmith.config.load import load_config
 from tunesmith.errors import TunesmithError
 from tunesmith.run import Run
 
+pytestmark = pytest.mark.slow
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 CHAT = [
@@ -155,7 +156,6 @@ def test_a_mutated_row_is_trained_or_refused_with_an_error_of_the_data(shape: st
     each()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_hundreds_of_mutated_rows(shape: str, tmp_path: Path) -> None:
     type, keys, good, _ = SHAPES[shape]

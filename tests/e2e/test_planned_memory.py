@@ -14,6 +14,7 @@ import pytest
 from tests import tiny
 from tunesmith.api import plan, prepare
 
+pytestmark = pytest.mark.slow
 BAND = (0.75, 1.35)
 """Predicted over measured. The C library's heap differs by some percent from run to run."""
 SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "vocab_size": 8000, "head_dim": 32}

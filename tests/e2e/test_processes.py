@@ -146,6 +146,7 @@ def test_second_ctrl_c_stops_at_once_and_says_so(folder: Path, tmp_path: Path) -
 # two runs in one folder
 
 
+@pytest.mark.slow
 def test_second_run_in_a_folder_is_refused_until_the_first_is_gone(folder: Path, tmp_path: Path) -> None:
     out, waits = tmp_path / "out", f"def on_step(run):\n    while not os.path.exists({str(tmp_path / 'go')!r}): pass"
     first = Child(words(folder, out, waits, "save_steps=1"), opened(tmp_path / "one.txt"), opened(tmp_path / "one.err"))
@@ -162,6 +163,7 @@ def test_second_run_in_a_folder_is_refused_until_the_first_is_gone(folder: Path,
     assert status(out) == "done" and not (out / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_lock_of_a_killed_run_is_taken_over_although_its_child_lives(folder: Path, tmp_path: Path) -> None:
     """A child inherits the lock, such as a process that tokenizes."""
     out = tmp_path / "out"
