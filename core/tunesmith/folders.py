@@ -64,10 +64,13 @@ def data(run: Run) -> Iterator[tuple[Path, bool]]:
     """Yield the folder of each local dataset, and True if all of the folder is data."""
     for folder in {spec.settings.path for spec in run.config.entries}:
         path = Path(folder)
-        if path.is_dir():
-            yield path.resolve(), True
-        elif path.is_file():
-            yield path.resolve().parent, False
+        try:
+            if path.is_dir():
+                yield path.resolve(), True
+            elif path.is_file():
+                yield path.resolve().parent, False
+        except (OSError, ValueError):  # no path, which the plugin that reads it reports
+            continue
 
 
 def unclaimed(folder: Path) -> list[str]:
@@ -82,7 +85,9 @@ def _relation(out: Path, folder: Path) -> str | None:
         return "is the folder of"
     if out.is_relative_to(folder):
         return "is inside the folder of"
-    return "contains the folder of" if folder.is_relative_to(out) else None
+    # A folder with a name of its own inside output_dir stays as it is.
+    inside = folder.is_relative_to(out) and OF_A_RUN.fullmatch(folder.relative_to(out).parts[0])
+    return "contains the folder of" if inside else None
 
 
 def _texts(path: KeyPath, node: object) -> Iterator[tuple[KeyPath, str]]:

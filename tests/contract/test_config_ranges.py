@@ -140,7 +140,7 @@ def test_prices_and_templates_are_not_variables() -> None:
 
 def test_hot_learning_rate_is_noted_once_for_every_command(tmp_path: Path) -> None:
     """`check` and the lines that train prints before its first step come from the same notes."""
-    run = start(load(tmp_path, BASE + DATA + "learning_rate: 50\n"))
+    run = start(load(tmp_path, BASE + DATA + "learning_rate: 50\n")[0])
     assert {name.rpartition(": ")[2]: text for name, text in run.notes.items()} == {
         "learning_rate": "50 is far above the usual range, 1e-5 to 1e-3"
     }
@@ -148,7 +148,7 @@ def test_hot_learning_rate_is_noted_once_for_every_command(tmp_path: Path) -> No
 
 
 def test_warning_about_a_default_has_no_line_of_the_file(tmp_path: Path) -> None:
-    run = start(load(tmp_path, BASE + DATA))
+    run = start(load(tmp_path, BASE + DATA)[0])
     run.warn("learning_rate", "is odd")
     run.warn(("special_tokens", "pad_token"), "is odd")
     assert list(run.notes) == [

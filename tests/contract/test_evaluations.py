@@ -129,7 +129,7 @@ def test_term_that_no_plugin_declares_is_known_before_the_first_step(tmp_path: P
     [
         ("{}", "declares the metric 'measured', and no evaluation returned it"),
         ("{'measured': 1.0, 'other': 2.0}", "returned 'other', which no plugin declares"),
-        ("{'measured': 'much'}", "must return a dict of numbers"),
+        ("{'measured': 'much'}", "not a number from evaluate"),
         ("1 / 0", "ZeroDivisionError"),
     ],
 )

@@ -193,8 +193,8 @@ def outcome_of(file: Path) -> int:
         assert error.exit_code != 1, error
         assert any(re.search(r":\d+:\d+$", str(p.where)) for p in error.problems), error
         for problem in error.problems:
-            text = f"{problem.where}{problem.message}{problem.help}"
-            assert visible(text) == text and "a bug of Tunesmith" not in text, repr(problem)
+            for text in map(str, (problem.where, problem.message, problem.help)):
+                assert visible(text) == text and "a bug of Tunesmith" not in text, repr(problem)
             assert max(map(len, (problem.message, str(problem.help)))) <= LONGEST, problem
         return error.exit_code
     return 0

@@ -192,10 +192,10 @@ def test_wrapper_owns_its_patches(tmp_path: Path) -> None:
         return tokenizer
     """
     local_plugin(tmp_path, "wraps", source)
-    local_plugin(tmp_path, "token", "plugin = Plugin()\n@hookimpl\ndef load_tokenizer():\n    return 'tokenizer'\n")
+    local_plugin(tmp_path, "token", "plugin = Plugin()\n@hookimpl\ndef load_tokenizer():\n    return dict\n")
     run = Run(*load(tmp_path, BASE + "plugins: [./wraps.py, ./token.py]"))
     with run.alive():
-        assert run.hooks.load_tokenizer(run) == "tokenizer"
+        assert run.hooks.load_tokenizer(run) is dict
         assert [p.owner for p in run.patches.entries] == ["wraps"]
 
 

@@ -39,7 +39,7 @@ def test_the_plugins_of_these_tests_have_at_most_40_lines() -> None:
 
 
 def test_a_hook_that_one_plugin_declares_is_answered_by_another(tmp_path: Path) -> None:
-    run = Run(*load(tmp_path, BOTH + "first_text: good morning"))
+    run = Run(*load(tmp_path, BOTH + f"first_text: good morning\noutput_dir: {tmp_path}/out"))
     run.hooks.on_start(run, None)  # type: ignore[arg-type]
     assert run.notes == {"tool": "GOOD "}
     assert run.hooks.ask("tool_notes", run=run) == ["shouts"]

@@ -53,7 +53,7 @@ def test_traceback_option_and_json_format(failing: Path, monkeypatch: pytest.Mon
 
 
 def test_unexpected_error_is_reported_as_unexpected(failing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesmith.api.start", lambda config: 1 / 0)
+    monkeypatch.setattr("tunesmith.api.start", lambda config, **given: 1 / 0)
     result = CliRunner().invoke(main, ["check", str(failing)])
     assert result.exit_code == 1 and "error[unexpected]: ZeroDivisionError" in result.output
 

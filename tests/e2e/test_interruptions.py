@@ -153,7 +153,7 @@ def test_data_error_is_reported_and_the_stream_resumes_at_its_place(
         "class Breaking:\n    def __init__(self, rows): self.rows = rows\n"
         "    def __iter__(self):\n        global passes\n        passes += 1\n"
         "        for number, row in enumerate(self.rows):\n"
-        "            if passes == 2 and number == 3: raise OSError(5, 'the disk went away')\n            yield row\n"
+        "            if passes == 3 and number == 3: raise OSError(5, 'the disk went away')\n            yield row\n"
         "@hookimpl\ndef load_rows(run, spec):\n    return Breaking(rows_of(run, spec))\n"
     )
     (tmp_path / "cut/mine.py").write_text(HEAD.replace("Plugin()", "Plugin(sources=['file'])") + breaks)

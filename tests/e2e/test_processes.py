@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -237,7 +238,7 @@ def overwriting(folder: Path, name: str) -> list[str]:
     return {
         "its model": [f"output_dir={model}"],
         "a folder in its model": [f"output_dir={model}/tuned"],
-        "the folder above its model": [f"output_dir={folder}"],
+        "the run of its checkpoint": [f"output_dir={folder / 'run'}", f"base_model={folder / 'run/checkpoint-7'}"],
         "its data": [f"output_dir={folder / 'rows'}", f"datasets.0.path={folder / 'rows'}"],
         "a folder in its data": [f"output_dir={folder / 'rows/out'}", f"datasets.0.path={folder / 'rows'}"],
         "the folder of its file": [f"output_dir={folder / 'rows'}", f"datasets.0.path={folder / 'rows' / data.name}"],
@@ -252,7 +253,7 @@ def overwriting(folder: Path, name: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["its model", "a folder in its model", "the folder above its model", "its data", "a folder in its data",
+    ["its model", "a folder in its model", "the run of its checkpoint", "its data", "a folder in its data",
      "the folder of its file", "its adapter", "its tokenizer", "its prepared data", "prepared data in its model",
      "a model of no run", "a link to its model"],
 )  # fmt: skip
@@ -264,10 +265,16 @@ def test_folder_that_the_run_would_overwrite_is_refused(name: str, folder: Path)
     if not (folder / "tokenizer").exists():
         tiny.tokenizer().save_pretrained(folder / "tokenizer")
         (folder / "link").symlink_to(folder / "model-llama")
+        shutil.copytree(folder / "model-llama", folder / "run/checkpoint-7")
     result = CliRunner().invoke(main, ["check", str(folder / "run.yaml"), *overwriting(folder, name)])
     assert result.exit_code == 2, result.output
     key = "dataset_prepared_path" if name.startswith("prepared") else "output_dir"
     assert f"command line ({key}): error[config]: {key} " in result.output
+
+
+def test_a_model_may_be_in_a_folder_of_its_own_inside_output_dir(folder: Path) -> None:
+    result = CliRunner().invoke(main, ["check", str(folder / "run.yaml"), f"output_dir={folder}"])
+    assert "contains the folder of" not in result.output
 
 
 def test_folder_with_other_files_is_used(folder: Path, tmp_path: Path) -> None:
@@ -285,7 +292,7 @@ def test_place_that_takes_no_folder_is_an_error_of_the_machine(folder: Path) -> 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('output_dir: "a\\0b"', "null character"),
+        ('output_dir: "a\\0b"', "U+0000"),
         ("seed: 99999999999999999999999999", "seed"),
         ("learning_rate: 1.0e+38", "learning_rate"),
     ],

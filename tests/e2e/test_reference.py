@@ -94,8 +94,8 @@ def test_log_probabilities_are_reused_for_the_same_model_and_rows(tmp_path: Path
     tiny.train(config(tmp_path, "seed", adapter="lora", seed=8, val_set_size=0, eval_steps=None, **KEEP))
     assert note(tmp_path / "seed").startswith("from "), "the initial weights of the adapter have no effect"
     tiny.model_folder(tmp_path / "other", "llama", num_hidden_layers=1)
-    tiny.train(config(tmp_path, "model", base_model=str(tmp_path / "other"), **KEEP))
-    assert "computed in" in note(tmp_path / "model")
+    tiny.train(config(tmp_path, "another", base_model=str(tmp_path / "other"), **KEEP))
+    assert "computed in" in note(tmp_path / "another")
 
 
 def test_damaged_log_probabilities_are_recomputed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from tunesmith.cli.show import numbers
 from tunesmith.finding import size
 from tunesmith.outline import duration, lines, share
+from tunesmith.printable import printable
 from tunesmith.redact import redact
 
 UNBROKEN: Any = {"break_long_words": False, "break_on_hyphens": False}  # so that a path can be copied
@@ -37,7 +38,7 @@ def show_plan(plan: dict[str, Any], config: str) -> None:
 
 def show_table(rows: Iterable[tuple[str, str]], width: int, indent: str = "") -> None:
     """Print rows of a name and a text, which is wrapped next to its name."""
-    rows = [(name, redact(text)) for name, text in rows]
+    rows = [(name, printable(redact(text))) for name, text in rows]
     column = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         empty = " " * (len(indent) + column + 2)
@@ -50,7 +51,7 @@ def show_section(title: str, rows: Iterable[tuple[str, str]], width: int) -> Non
     for number, (name, text) in enumerate(rows):
         if number == 0:
             click.echo(title)
-        line = redact(f"{name}: {text}")
+        line = printable(redact(f"{name}: {text}"))
         click.echo(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ", **UNBROKEN))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from importlib import metadata
 from itertools import islice
@@ -78,8 +78,9 @@ def _build(run: Run, sources: list[Source], fingerprint: str) -> Prepared:
     counts: dict[str, Counts] = {}
     for source in sources:
         spec, entry_counts = source.spec, Counts()
-        built = _reporting(run, source, _examples(run, source, entry_counts))
-        examples = list(_with_equal_names(source, built, (train or held)[:1]))
+        # Closed at once if a row is refused: a traceback would keep it, and the thread that watches for slow rows.
+        with contextlib.closing(_reporting(run, source, _examples(run, source, entry_counts))) as built:
+            examples = list(_with_equal_names(source, built, (train or held)[:1]))
         (held if spec.group == "test_datasets" else train).extend(examples)
         if not entry_counts.kept:
             raise _nothing_left(run, spec, entry_counts)
@@ -117,7 +118,7 @@ def _shown(run: Run, source: Source, counts: Counts) -> Iterator[Example]:
         yield from examples_of(run, source.spec, progress.of(source.rows), counts)
 
 
-def _reporting(run: Run, source: Source, examples: Iterable[Example]) -> Iterator[Example]:
+def _reporting(run: Run, source: Source, examples: Iterable[Example]) -> Generator[Example]:
     """Yield the examples, and report how many of the rows they come from are done."""
     phase, rows = f"tokenizing {source.spec.settings.path}", getattr(source.rows, "number", None)
     run.progress(phase, 0, rows)

@@ -67,7 +67,7 @@ class Display:
     def report(self, phase: str, done: int | None, total: int | None) -> None:
         """Show a phase: in the bar, on one line of a terminal that is overwritten, or as a plain line."""
         of = f" of {total:,}" if total else ""
-        text = redact(f"{phase}: {done:,}{of}" if done else f"{phase} ...")
+        text = printable(redact(f"{phase}: {done:,}{of}" if done else f"{phase} ..."))
         run = self.run
         with self.lock:
             if run.interrupted or run.stopped or run.step >= run.total_steps > 0:
