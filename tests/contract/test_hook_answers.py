@@ -27,6 +27,7 @@ DECLARATION: dict[str, dict[str, Any]] = {
     "compute_loss": {"method": Method(rows=("text",))},
     "load_rows": {"sources": ("s3",)},
     "build_dataset": {"strategies": {"text": ("mine",)}},
+    "check_row": {"strategies": {"text": ("mine",)}},
     "load_model": {"models": ("mine",)},
     "build_generator": {"offers": {"generators": {"mine": None}}},
     "score_rewards": {"offers": {"rewards": {"mine": None}}},
