@@ -83,7 +83,7 @@ EXITS: dict[str, tuple[str, str, int, str]] = {  # command, YAML, exit code, reg
     "data file of a folder missing": ("check", data("files/empty"), 3, r"run.yaml:4:11: .*no-file.*files/empty "),
     "broken JSON": ("preprocess", data("files/data/bad.jsonl"), 3, r"files/data/bad.jsonl:3:13: error\[broken-json\]"),
     "not an object": (
-        "preprocess", data("files/data/list.json"), 3, r"files/data/list.json\[1\]: error\[broken-json\]"
+        "preprocess", data("files/data/list.json"), 3, r"files/data/list.json#2: error\[broken-json\]"
     ),
     "model missing": ("check", "base_model: ./files/modle", 4, r"run.yaml:1:13: .*no such folder\n.*model"),
     "no config.json": ("check", "base_model: ./files/empty", 4, r"run.yaml:1:13: .*config.json is missing"),

@@ -64,6 +64,7 @@ def test_reference_is_the_policy_before_the_first_step(tmp_path: Path) -> None:
     assert abs(second["loss"] - math.log(2)) > 1e-5
 
 
+@pytest.mark.slow
 def test_two_sharded_processes_equal_one_process(tmp_path: Path) -> None:
     """FSDP2 with 2 processes and half the accumulation uses the same examples, so loss and norm are the same."""
     sharded = []

@@ -109,6 +109,7 @@ def test_every_sequence_is_trained_dropped_or_redrawn(dead: str, tmp_path: Path)
         assert last["frac_reward_zero_std"] < 0.5
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Each generates its share; then packs are balanced, so that losses do not depend on the number of processes."""
     path = run_config(tmp_path, save_steps=None)

@@ -38,6 +38,7 @@ def assert_same_weights(folder: Path, other: Path) -> None:
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_zero1_of_a_plugin_equals_ddp_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert len(ZERO1.read_text().splitlines()) <= 40
     zero1 = {"plugins": [str(ZERO1)], "resume_from_checkpoint": "auto"}

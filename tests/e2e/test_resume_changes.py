@@ -142,6 +142,7 @@ def test_accept_changes_takes_only_acceptable_names(folder: Path) -> None:
         tiny.start(folder / "run.yaml", "accept_changes=[sequence_len]")
 
 
+@pytest.mark.slow
 def test_one_process_resumes_a_run_of_two_processes(tmp_path: Path) -> None:
     """Without dropout the weights equal those of a run on one process, except for rounding."""
     keys = KEYS | {"lr_scheduler": "constant", "val_set_size": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -18,6 +19,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_two_processes_resume_bit_for_bit(tmp_path: Path) -> None:
     """The test compares six steps in one launch with three steps in each of two launches."""
     uninterrupted, first, second = [], [], []

@@ -175,12 +175,14 @@ def test_no_command_prints_or_writes_a_secret(case: str, project: Path, monkeypa
         assert "***" in (project.parent / "out/crash.txt").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_failing_process_prints_no_secret(project: Path) -> None:
     code, printed = in_process(project.parent, "--traceback", "train", "run.yaml", "fail_at=1")
     assert code == 6 and printed.count("***") > 20, printed
     assert not leaks(project.parent, printed)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_run_writes_no_secret(project: Path) -> None:
     command = [sys.executable, "-m", "tunesmith", "train", "run.yaml", "max_steps=40", "wait=0.2"]
     process = subprocess.Popen(

@@ -29,6 +29,7 @@ def build_dataset(run, rows):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True])
 def test_row_is_tokenized_once_for_all_processes(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUNTED", str(tmp_path / "counted.txt"))

@@ -6,24 +6,23 @@ import contextlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tunesmith.config.config import DatasetSpec, digest
+from tunesmith.config.config import DatasetSpec
 from tunesmith.errors import ConfigError, DataError, PluginError
 from tunesmith.files.row import Row, Source
 from tunesmith.files.unread import Watched, note_unread, watched
 from tunesmith.first_rows import note_of
-from tunesmith.plugins.discovery import core_version
 from tunesmith.printable import printable
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
+from tunesmith_engine.data.fingerprint import fingerprint as make_fingerprint
 from tunesmith_engine.data.lengths import excess_strategy, fit
 from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
@@ -46,7 +45,7 @@ def prepare(run: Run) -> Prepared:
     raw = read_all(run)
     sources, raw_fingerprints = filtered(run, raw), fingerprints(raw)
     # Rows are hashed before and after filters: a filter's settings are in the makers, but what it reads is not.
-    fingerprint = _fingerprint(run, [raw_fingerprints, fingerprints(sources)])
+    fingerprint = make_fingerprint(run, [raw_fingerprints, fingerprints(sources)])
     # 20 hex digits are 80 bits: two of a million folders share a name with a probability below 1e-12.
     folder = Path(core.dataset_prepared_path) / fingerprint[:20] if core.dataset_prepared_path and sources else None
     if folder and None in raw_fingerprints:
@@ -175,19 +174,12 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
         where, kept, suspicious, notices, row = ahead.popleft()
         if row is not None:
             note_unread(row)
-        if example.media:
-            raise DataError(describe(example.media), where=where, code="row", help=NO_MEDIA)
+        _check(spec, example, kept, where)
         counts.rows += 1
         for text in notices:
             counts.notice(text, where)
-        if both := sorted(column for column in kept if example.fields.get(column, kept[column]) != kept[column]):
-            message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
-            raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
         example.fields = {**example.fields, **kept}
         is_pair = spec.row_kind == "pair"
-        if is_pair and example.trained_tokens and (side := untrained_side(example)):
-            help = "drop the row, or fix what masks all tokens of the answer"
-            raise DataError(f"the {side} answer has no trained token", where=where, code="row", help=help)
         pieces, outcome = fit(example, run.core.sequence_len, excess_strategy(run, spec), where)
         # An example of a prompt alone has no trained tokens yet: its completions are generated in a round.
         is_prompt = len(example.segments) == 1
@@ -214,6 +206,18 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
                 yield piece
     if ahead:
         raise _not_one_each(spec, f"yields no example for {ahead[0][0]}")
+
+
+def _check(spec: DatasetSpec, example: Example, kept: dict[str, Any], where: str) -> None:
+    """Raise DataError for an example with media, without trained tokens in one answer, or with another field `kept`."""
+    if example.media:
+        raise DataError(describe(example.media), where=where, code="row", help=NO_MEDIA)
+    if both := sorted(column for column in kept if example.fields.get(column, kept[column]) != kept[column]):
+        message = f"{both[0]}: {spec.strategy} sets a field of this name to another value than the column's"
+        raise DataError(message, where=where, code="row", help=f"remove {both[0]} from keep")
+    if spec.row_kind == "pair" and example.trained_tokens and (side := untrained_side(example)):
+        help = "drop the row, or fix what masks all tokens of the answer"
+        raise DataError(f"the {side} answer has no trained token", where=where, code="row", help=help)
 
 
 def _not_one_each(spec: DatasetSpec, problem: str) -> PluginError:
@@ -250,47 +254,3 @@ def _nothing_left(run: Run, spec: DatasetSpec, counts: Counts) -> DataError:
         code="nothing-trained",
         help=help,
     )
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Return a hash of everything that a tokenizer does: vocabulary, rules, special tokens, template."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else repr(tokenizer)
-    special = {k: str(v) for k, v in sorted(getattr(tokenizer, "special_tokens_map", {}).items())}
-    return digest([rules, special, getattr(tokenizer, "chat_template", None)])
-
-
-def _fingerprint(run: Run, rows: list[Any]) -> str:
-    """Return a hash of everything that prepared data depends on, and of nothing else.
-
-    Settings of training (weights, temperature, packing) are not in it. The seed is only if it draws a held-out split.
-    """
-    core, config = run.core, run.config
-    hooks = ("load_rows", "filter_rows", "load_tokenizer", "build_dataset")
-    makers = sorted({call.plugin for hook in hooks for call in run.hooks.calls(hook)})  # wrappers are among them
-    parts: dict[str, Any] = {
-        "versions": [core_version(), metadata.version("tunesmith-engine")],
-        "makers": [_maker(run, name) for name in makers],
-        "tokenizer": tokenizer_fingerprint(run.tokenizer),
-        "lengths": [core.sequence_len, core.excess_length_strategy],
-        "split": [core.val_set_size, core.seed] if core.val_set_size else None,
-        "rows": rows,
-        "strategies": [
-            [s.group, s.strategy, s.row_kind, s.settings.type, s.settings.keep, _values(s.options)]
-            for s in config.entries
-        ],
-    }
-    if config.streamed:
-        parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.streamed]
-        parts["buffer"] = core.streaming_multipack_buffer_size
-    return digest(parts)
-
-
-def _maker(run: Run, name: str) -> list[Any]:
-    """Return what identifies a plugin that takes part in preparing: its version (local: its content) and settings."""
-    plugin = run.hooks.by_name[name]
-    return [name, plugin.distribution, plugin.content or plugin.version, _values(run.config.plugins.get(name))]
-
-
-def _values(settings: Any) -> Any:
-    return settings.model_dump(mode="json") if settings is not None else None
