@@ -34,9 +34,9 @@ def choose(run: Run) -> Path | None:
         return newest(run)
     if why := why_invalid(Path(choice)):
         inside = numbered(Path(choice))
-        help = f"name a checkpoint in this folder, such as {inside[-1][1]}" if inside else None
+        hint = f"name a checkpoint in this folder, such as {inside[-1][1]}" if inside else None
         where = run.config.document.where(("resume_from_checkpoint",))
-        raise ModelError(f"checkpoint {choice} {why}", where=where, help=help)
+        raise ModelError(f"checkpoint {choice} {why}", where=where, help=hint)
     return Path(choice)
 
 
