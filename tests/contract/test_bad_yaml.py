@@ -25,6 +25,8 @@ TEXT = {
     "Latin-1 in a later line": Case(b"seed: 3\noutput_dir: gr\xfcn\n", 2, "byte 22", "as UTF-8", "run.yaml:2:15"),
     "control character": Case("seed: 3\nrl: @\x07\n", 2, "U+0007 is not allowed", "as UTF-8"),
     "tab": Case(BASE + "datasets:\n@\t- path: x\n", 2, "a tab is not allowed", "indent with spaces"),
+    "tab before a key": Case("base_model: x\n@\tseed: 1\n", 2, "a tab is not allowed", "indent with spaces"),
+    "no space after a colon": Case("base_model:x\nseed@: 1\n", 2, "'base_model:x', has no space", "write 'key: value'"),
     "key indented too far": Case(
         BASE + "datasets:\n  - path: x\n      type@: y\n", 2, "indented further than", "in the same column"
     ),

@@ -52,3 +52,13 @@ def test_plan_and_doctor_name_both_backends(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(attention, "choose", lambda *args, **named: attention.Choice(plain="slices", forked="flex"))
     (finding,) = (f for f in doctor.model(run) if f.what == "attention")
     assert (finding.status, finding.detail) == ("problem", "flex does not run on this device")
+
+
+def test_max_steps_beyond_the_default_epoch_is_noted(tmp_path: Path) -> None:
+    planned = plan(prepare(tiny.start(tiny.sft_config(tmp_path, max_steps=5000))))
+    assert "to go on, set num_epochs" in str(planned["notes"])
+
+
+def test_adapter_on_random_weights_is_noted(tmp_path: Path) -> None:
+    planned = plan(prepare(tiny.start(tiny.sft_config(tmp_path, adapter="lora"), "reinit_weights=true")))
+    assert "are not saved" in str(planned["notes"])

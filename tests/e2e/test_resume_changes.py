@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from tests import tiny
-from tunesmith import ConfigError
+from tunesmith import ConfigError, ModelError
 
 KEYS: dict[str, Any] = {
     "num_epochs": 20, "save_steps": 2, "resume_from_checkpoint": "auto", "warmup_steps": 0, "val_set_size": 4,
@@ -171,3 +171,13 @@ def test_resume_rules_name_only_existing_keys() -> None:
         own = set(declaration.settings.model_fields) if declaration.settings else set()
         assert set(declaration.on_resume) <= own, candidate.name
         assert dataclasses.is_dataclass(declaration)
+
+
+def test_shorter_run_says_that_the_schedule_was_shortened(folder: Path) -> None:
+    resume(folder, "max_steps=3", f"resume_from_checkpoint={folder}/out/checkpoint-2")
+    assert notes(folder)["schedule"] == "shortened from 4 to 3 steps"
+
+
+def test_output_folder_in_place_of_a_checkpoint_suggests_the_newest_in_it(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no readable manifest\n.*such as .*/out/checkpoint-4"):
+        resume(folder, f"resume_from_checkpoint={folder}/out")

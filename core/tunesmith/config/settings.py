@@ -162,7 +162,7 @@ class BatchKeys(Settings):
     num_epochs: float = Field(1.0, gt=0, le=10**5)
     """Passes over the data; may be a fraction."""
     max_steps: Steps | None = None
-    """Maximum number of optimizer steps."""
+    """Maximum number of optimizer steps. Training ends earlier if num_epochs ends it."""
     learning_rate: float = Field(2e-5, gt=0, le=10**9)
     """Peak learning rate."""
     optimizer: str = "adamw_torch"

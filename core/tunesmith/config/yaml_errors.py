@@ -46,6 +46,8 @@ def _advice(message: str, lines: list[str], mark: Any) -> tuple[str, str | None]
     """Return the message and the help of a common mistake at a mark."""
     line = lines[mark.line] if mark.line < len(lines) else ""
     before, character = line[: mark.column], line[mark.column : mark.column + 1]
+    if "found a tab character" in message:
+        return "a tab is not allowed as indentation", "indent with spaces"
     if "cannot start any token" in message:
         if character == "\t":
             return "a tab is not allowed as indentation", "indent with spaces"
@@ -53,6 +55,9 @@ def _advice(message: str, lines: list[str], mark: Any) -> tuple[str, str | None]
     if "mapping values are not allowed" in message:
         if re.search(r":\s", before):
             return "a value contains ': ', which begins another key", f"{QUOTE}, or begin a new line"
+        above = lines[mark.line - 1].strip() if mark.line else ""
+        if above and not before.startswith((" ", "-")) and re.match(r"[\w.]+:\S", above):
+            return f"the line above, {above!r}, has no space after the colon", "write 'key: value'"
         return "the key is indented further than the line above allows", SAME_COLUMN
     if re.search("did not find expected (key|'-' indicator)", message) or "could not find expected ':'" in message:
         return message, SAME_COLUMN

@@ -45,7 +45,8 @@ class CheckpointBytes:
         return (self.number or 1) * self.checkpoint + self.final
 
     def __str__(self) -> str:
-        checkpoints = "each checkpoint" if self.number is None else f"{self.number} checkpoints of"
+        number = "1 checkpoint" if self.number == 1 else f"{self.number} checkpoints"
+        checkpoints = "each checkpoint" if self.number is None else f"{number} of"
         return f"{checkpoints} {size(self.checkpoint)} and a final model of {size(self.final)}"
 
 

@@ -33,7 +33,10 @@ def choose(run: Run) -> Path | None:
     if choice == "auto":
         return newest(run)
     if why := why_invalid(Path(choice)):
-        raise ModelError(f"checkpoint {choice} {why}", where=run.config.document.where(("resume_from_checkpoint",)))
+        inside = numbered(Path(choice))
+        hint = f"name a checkpoint in this folder, such as {inside[-1][1]}" if inside else None
+        where = run.config.document.where(("resume_from_checkpoint",))
+        raise ModelError(f"checkpoint {choice} {why}", where=where, help=hint)
     return Path(choice)
 
 

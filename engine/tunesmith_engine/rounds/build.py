@@ -32,12 +32,17 @@ def build_rounds(run: Run, policy: Policy | None = None) -> Rounds:
 def count_steps(run: Run, rounds: Rounds) -> int:
     """Return the optimizer steps of the full run: num_epochs of data, at most max_steps.
 
-    Notes settings of intervals (such as save_steps) that are longer than the run.
+    Notes settings of intervals (such as save_steps) that are longer than the run, and max_steps if the default of
+    num_epochs ends the run earlier.
     """
     if rounds.per_epoch is None:
         assert run.core.max_steps is not None  # checked by the core for streams
         return run.core.max_steps
     steps = math.ceil(rounds.per_epoch * rounds.steps * run.core.num_epochs)
-    steps = min(steps, run.core.max_steps or steps)
+    limit = run.core.max_steps or steps
+    if limit > steps and "num_epochs" not in run.config.document.values:
+        message = f"{limit:,} is more than the {steps:,} steps of 1 epoch, where the run ends; to go on, set num_epochs"
+        run.warn("max_steps", message)
+    steps = min(steps, limit)
     warn_of_intervals(run, steps)
     return steps

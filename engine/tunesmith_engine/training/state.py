@@ -143,7 +143,8 @@ class TrainState:
 
     def _stretch(self, before: int) -> None:
         """Set this step's learning rate from a schedule whose length differs from that in the checkpoint."""
-        self.run.note("schedule", f"stretched from {before} to {self.total_steps} steps")
+        change = "stretched" if self.total_steps > before else "shortened"
+        self.run.note("schedule", f"{change} from {before} to {self.total_steps} steps")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch expects get_lr to be called by step() only
             rates = self.scheduler.get_lr()

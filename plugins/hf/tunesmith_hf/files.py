@@ -55,6 +55,9 @@ def inspect_model(run: Run, settings: HFSettings, spec: ModelSpec) -> None:
         help = "use the bfloat16 model that they were quantized from"
         raise ModelError(message, where=where, help=help, code="quantized")
     if settings.reinit_weights and is_base(spec):
+        if run.core.adapter is not None:
+            message = "the random weights are not saved with the adapter, so transformers can't load the result"
+            run.warn("reinit_weights", message)
         return
     if not list(folder.glob("*.safetensors")):
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
