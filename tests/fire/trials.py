@@ -15,6 +15,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -195,7 +196,7 @@ class Trials:
         output, problems = self.output(), self.why_unsound()
         if code not in (0, 5):
             problems.append(f"ended with {code}: {output[-600:]}")
-        if code == 5 and not ("could not be written" in output and "help:" in output):
+        if code == 5 and not (re.search("could not be (written|created)", output) and "help:" in output):
             problems.append(f"the error has no advice: {output[-300:]}")
         if "Traceback" in output:
             problems.append("the output has a traceback")

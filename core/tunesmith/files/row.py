@@ -32,7 +32,7 @@ class Row(dict[str, Any]):
 
     __slots__ = ("notices", "padded", "repeated", "where")
 
-    def __init__(self, record: Mapping[str, Any], where: str, repeated: tuple[str, ...] = (), padded: bool = False):
+    def __init__(self, record: Mapping[str, Any], where: str, *, repeated: tuple[str, ...] = (), padded: bool = False):
         super().__init__(record)
         self.where = where
         self.repeated = repeated

@@ -40,7 +40,7 @@ def built(bench: Any, records: list[dict[str, Any]], padded: bool) -> tuple[list
     """Return tokens and weights of each row, and its notices."""
     if padded:
         records = pa.Table.from_pylist(records).to_pylist()
-    rows = [Row(record, f"f[{i}]", padded) for i, record in enumerate(records)]
+    rows = [Row(record, f"f[{i}]", padded=padded) for i, record in enumerate(records)]
     examples = list(build_dataset(bench.run, bench.run.config.entries[0], rows))
     texts = [[(s.tokens.tolist(), s.weights.tolist()) for s in example.segments] for example in examples]
     return texts, [row.notices for row in rows]

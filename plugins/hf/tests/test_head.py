@@ -20,7 +20,7 @@ SIZES = {
 }  # fmt: skip
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("Llama", {}),
-    "multiplied": ("Cohere", {"logit_scale": 0.3}),
+    "multiplied": ("Cohere", {"logit_scale": 0.3, "eos_token_id": 2}),
     "divided": ("Granite", {"logits_scaling": 6.0}),
     "capped": ("Gemma2", {"final_logit_softcapping": 2.0, "sliding_window": 8}),
     "bias": ("Phi", {"partial_rotary_factor": 0.5}),

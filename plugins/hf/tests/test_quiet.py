@@ -25,7 +25,8 @@ def test_plan_of_a_saved_adapter_prints_no_warning_of_a_library(tmp_path: Path) 
     tiny.train(tiny.sft_config(tmp_path, adapter="lora", max_steps=1, number=4))
     config = tmp_path / "model-llama/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"bos_token_id": 9999}))
-    keys = {"lora_model_dir": str(tmp_path / "out"), "output_dir": str(tmp_path / "next")}
+    keys: dict[str, Any] = {"lora_model_dir": str(tmp_path / "out"), "output_dir": str(tmp_path / "next")}
+    keys["plugins"] = ["-console"]  # which prints phases to stderr
     done = command("plan", str(tiny.sft_config(tmp_path, adapter="lora", max_steps=1, number=4, **keys)))
     assert done.returncode == 0 and done.stderr == "", done.stderr
 

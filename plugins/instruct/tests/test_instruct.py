@@ -253,7 +253,7 @@ def test_scores_of_a_table_are_written_without_its_padding() -> None:
     padded = {**ACR, "scores": {**ACR["scores"], "humor": None}}
     run: Any = SimpleNamespace(tokenizer=BYTES, settings=lambda model: InstructSettings())
     spec: Any = SimpleNamespace(type="creative_acr.load_critique")
-    built = [build_dataset(run, spec, [Row(padded, "f[0]", is_table)]) for is_table in (True, False)]
+    built = [build_dataset(run, spec, [Row(padded, "f[0]", padded=is_table)]) for is_table in (True, False)]
     answers = [BYTES.decode(next(iter(examples)).segments[1].tokens) for examples in built]
     assert EVALUATION in answers[0] and "humor: null" in answers[1]
 
