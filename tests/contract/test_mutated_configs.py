@@ -191,7 +191,7 @@ def outcome_of(file: Path) -> int:
         start(load_config(str(file)))
     except TunesmithError as error:
         assert error.exit_code != 1, error
-        assert any(re.search(r":\d+:\d+$", str(p.where)) for p in error.problems), error
+        assert any(re.search(r":\d+(:\d+)?$", str(p.where)) for p in error.problems), error
         for problem in error.problems:
             for text in map(str, (problem.where, problem.message, problem.help)):
                 assert visible(text) == text and "a bug of Tunesmith" not in text, repr(problem)
