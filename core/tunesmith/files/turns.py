@@ -30,6 +30,7 @@ class Turns:
         self.roles = {name: role for role, names in aliases.items() for name in names}
         self.call_keys = (*CALLS, mappings.get("tool_calls", CALLS[0]))
         self.trains_users = "user" in getattr(options, "roles_to_train", ())
+        self._by_roles: dict[tuple[str, ...], set[str]] = {}
 
     def conversations(self, row: Row) -> Iterator[list[Mapping[str, Any]]]:
         """Yield the columns of a row that are lists of messages."""
@@ -42,18 +43,28 @@ class Turns:
         """Return what is unusual in the conversations of a row, as names of UNUSUAL."""
         names: set[str] = set()
         for messages in self.conversations(row):
-            roles = [self._role(message) for message in messages]
-            turns = [role for role in roles if role not in ("system", "developer")]
-            names |= {"answers-in-a-row"} if ("assistant", "assistant") in pairwise(turns) else set()
-            names |= {"begins-with-answer"} if turns[:1] == ["assistant"] else set()
-            names |= {"ends-unanswered"} if turns[-1:] == ["user"] and not self.trains_users else set()
-            called = False
-            for role, message in zip(roles, messages, strict=True):
-                if role == "tool" and not called:
-                    names.add("tool-without-call")
-                elif role != "tool":
-                    called = role == "call" or any(message.get(key) for key in self.call_keys) or _writes_call(message)
+            roles = tuple([self._role(message) for message in messages])
+            if roles not in self._by_roles:  # most conversations have one of a few shapes
+                self._by_roles[roles] = self._unusual_roles(roles)
+            names |= self._by_roles[roles]
+            if "tool" in roles and self._has_result_without_call(roles, messages):
+                names.add("tool-without-call")
         return names
+
+    def _unusual_roles(self, roles: tuple[str, ...]) -> set[str]:
+        turns = [role for role in roles if role not in ("system", "developer")]
+        names = {"answers-in-a-row"} if ("assistant", "assistant") in pairwise(turns) else set()
+        names |= {"begins-with-answer"} if turns[:1] == ["assistant"] else set()
+        return names | ({"ends-unanswered"} if turns[-1:] == ["user"] and not self.trains_users else set())
+
+    def _has_result_without_call(self, roles: tuple[str, ...], messages: list[Mapping[str, Any]]) -> bool:
+        called = False
+        for role, message in zip(roles, messages, strict=True):
+            if role == "tool" and not called:
+                return True
+            if role != "tool":
+                called = role == "call" or any(message.get(key) for key in self.call_keys) or _writes_call(message)
+        return False
 
     def _role(self, message: Mapping[str, Any]) -> str:
         role = next((message[key] for key in self.role_keys if key in message), None)
