@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.training.result import Result
 
 Source: TypeAlias = "str | Path | Mapping[str, Any] | Config | Run"
-"""What every stage takes: a YAML file, a mapping with its content, a loaded config, or a started run."""
+"""The first argument of every stage: a YAML file, a mapping with its content, a loaded config, or a started run."""
 ONLY = "rows"
 """The name of rows that are given without one."""
 
@@ -127,8 +127,8 @@ def verify(source: Source, **given: Any) -> list[dict[str, Any]]:
 def evaluate(source: Source, **given: Any) -> dict[str, float]:
     """Return what an evaluation of the model measures on held-out rows, without training: {"eval_loss": ...}.
 
-    The model is base_model, with the weights of the checkpoint in resume_from_checkpoint, if there is one. Nothing is
-    written. The arguments are those of `start`. Raises ConfigError if nothing is evaluated.
+    The model is base_model, with the weights of the checkpoint in resume_from_checkpoint, if there is one. No file
+    of a run is written. The arguments are those of `start`. Raises ConfigError if nothing is evaluated.
     """
     return engine("training.run").evaluate_only(start(source, **given))  # type: ignore[no-any-return]
 

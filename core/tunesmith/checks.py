@@ -185,10 +185,6 @@ def _check_stream(run: Run, wrong: Wrong) -> None:
 def check_folders(run: Run) -> None:
     """Raise an error for a folder that could not be written to, or whose files would be overwritten."""
     with run.config.checking() as wrong:
-        for key in ("output_dir", "dataset_prepared_path"):
-            if "\0" in (getattr(run.core, key) or ""):
-                wrong(key, "contains a null character, which no path has", "write another folder")
-                return
         check_output(run, wrong)
     problems = []
     for key in ("output_dir", "dataset_prepared_path"):

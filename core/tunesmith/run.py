@@ -102,7 +102,7 @@ class Run:
     used_offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
     """The offers of plugins that this run uses, by (kind, name)."""
     outline: dict[str, Any] = field(default_factory=dict)
-    """What the run trains, as JSON values: model, method, data, steps, memory. It is set before on_start, and run.json
+    """A summary of the run, as JSON values: model, method, data, steps, memory. It is set before on_start, and run.json
     contains it. A plugin that writes a page about the run adds its name in output_dir as "report", in on_start."""
     memory_used: Watch | None = None
     """From on_start on: `memory_used.peak` is the peak memory of this process in bytes, or None if it is unknown."""

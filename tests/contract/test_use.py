@@ -1,4 +1,4 @@
-"""What commands print fits a terminal of 80 columns, says what to type next, and reports what people wait for."""
+"""The output of commands fits 80 columns, reports progress, and names the next command."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Config:
     loaded: list[LoadedPlugin] = field(default_factory=list)
     """The active plugins, in the order of `plugins:` and then of their names."""
     origin: Origin | None = None
-    """What load_config was called with, to load the config again with other values."""
+    """The arguments of load_config, to load the config again with other values."""
     datasets: list[DatasetSpec] = field(default_factory=list)
     """Entries to prepare before training, and to train on."""
     streamed: list[DatasetSpec] = field(default_factory=list)

@@ -42,8 +42,5 @@ def plain(value: Any, path: KeyPath, document: Document) -> Any:
                 raise ConfigError(f"the key {key!r:.80} is not a string", where=place, code="wrong-type")
         return {key: plain(item, (*path, key), document) for key, item in value.items()}
     message = f"can't have a value of the type {type(value).__name__}"
-    help = (
-        "a config has strings, numbers, booleans, None, paths, lists and mappings; pass a model, a tokenizer or rows "
-    )
-    help += "as an argument: train(config, model=...)"
+    help = "pass a model, a tokenizer or rows as an argument of its own: train(config, model=...)"
     raise ConfigError(message, where=place, help=help, code="wrong-type")

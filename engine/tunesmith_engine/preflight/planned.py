@@ -9,7 +9,7 @@ from tunesmith.finding import size
 
 
 class Plan(dict[str, Any]):
-    """What a run will do, as a dict of JSON values: data, steps, parameters, memory, the plugins of each stage."""
+    """The plan of a run, a dict of JSON values: data, steps, parameters, memory, and the plugins of each stage."""
 
     def summary(self) -> dict[str, str]:
         """Return the main lines of the plan by name."""

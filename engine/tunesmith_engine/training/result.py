@@ -11,13 +11,10 @@ from typing import Any, overload
 from torch import nn
 
 from tunesmith.errors import PluginError
-from tunesmith.run import Run
 from tunesmith_engine.batch.terms import LogRecord
+from tunesmith_engine.data.prompts import Messages, prompt_tokens
 from tunesmith_engine.model.generation import Request, Sampling
 from tunesmith_engine.model.policy import Policy
-
-Messages = Sequence[Mapping[str, Any]]
-"""A conversation: its messages, such as {"role": "user", "content": "..."}."""
 
 
 class History(Sequence[dict[str, float]]):
@@ -135,16 +132,3 @@ class Result:
         ]
         answers = texts if n > 1 else [one for (one,) in texts]
         return answers[0] if alone else answers
-
-
-def prompt_tokens(run: Run, prompt: str | Messages) -> list[int]:
-    """Return the token ids of a prompt: rendered with the chat template up to the answer, or as a plain text."""
-    tokenizer = run.tokenizer
-    if not getattr(tokenizer, "chat_template", None):
-        if not isinstance(prompt, str):
-            raise PluginError("messages need a chat template, and the tokenizer has none", help="pass a text")
-        return list(tokenizer(prompt).input_ids) or [tokenizer.eos_token_id]
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    variables = run.config.document.values.get("chat_template_kwargs") or {}
-    options: dict[str, Any] = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
-    return list(tokenizer.apply_chat_template(turns, **(variables | options)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured:
-    """What the logged steps and evaluations of this process add up to.
+    """Totals over the logged steps and evaluations of this process.
 
     loss: the last mean, and the number of steps it is over. tokens: of the steps whose time is known.
     """

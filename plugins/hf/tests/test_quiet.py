@@ -1,4 +1,4 @@
-"""What libraries warn about themselves does not reach the user, and files that nothing runs are not reported."""
+"""Warnings that libraries give about themselves are hidden, and files that nothing runs are not reported."""
 
 from __future__ import annotations
 

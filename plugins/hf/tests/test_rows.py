@@ -84,7 +84,7 @@ class ConnectError(Exception):
         (RuntimeError("Dataset scripts are no longer supported, but found x.py"), SafetyError, "no longer supported"),
     ],
 )
-def test_errors_of_the_hub_are_told_apart(
+def test_each_error_of_the_hub_has_its_own_message(
     error: Exception, kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dataset whose name contains "script" is not taken for one with a script."""

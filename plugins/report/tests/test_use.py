@@ -1,4 +1,4 @@
-"""What people do with a page: continue from it, compare runs on one, read samples as texts."""
+"""The report names the commands to continue with, compares runs on one page, and shows samples as texts."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 ROLES = {"system", "developer", "user", "human", "assistant", "model", "gpt", "bot", "tool", "observation", "ipython"}
-"""What templates write between markers, or in the line after one, to name the speaker of a turn."""
+"""The names of speakers that templates write between markers, or on the line after one."""
 
 
 def markers_of(tokenizer: Any) -> set[str]:

@@ -31,7 +31,9 @@ def questions_of(run: Run, settings: SampleSettings) -> list[Question]:
     Prompts taken from examples are distinct and not empty.
     """
     if settings.sample_prompts:
-        return [Question(_tokens(run, text), {}) for text in settings.sample_prompts]
+        from tunesmith import prompt_tokens
+
+        return [Question(prompt_tokens(run, text), {}) for text in settings.sample_prompts]
     for examples in (run.data.eval, run.data.train) if run.data else ():
         by_prompt: dict[tuple[int, ...], Example] = {}
         for example in itertools.islice(examples or (), SEARCHED):
@@ -60,22 +62,6 @@ def _answer_text(run: Run, segment: Segment) -> str:
     trained = np.flatnonzero(segment.weights)
     first = trained[0] if len(trained) else len(segment.tokens)
     return str(run.tokenizer.decode(segment.tokens[first:].tolist(), skip_special_tokens=True))
-
-
-def _tokens(run: Run, text: str) -> list[int]:
-    """Tokenize a prompt. With a chat template, it is a user turn rendered with the variables of training."""
-    if not getattr(run.tokenizer, "chat_template", None):
-        return list(run.tokenizer(text).input_ids) or [run.tokenizer.eos_token_id]  # as a text of training starts
-    turns = [{"role": "user", "content": text}]
-    options: dict[str, Any] = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
-    return list(run.tokenizer.apply_chat_template(turns, **(variables(run) | options)))
-
-
-def variables(run: Run) -> dict[str, Any]:
-    """Return the chat_template_kwargs of the YAML, updated with those of the first entry, as for its rows."""
-    top_level = run.config.document.values.get("chat_template_kwargs") or {}
-    entries = run.config.entries
-    return {**top_level, **(getattr(entries[0].options, "chat_template_kwargs", {}) if entries else {})}
 
 
 def sample(run: Run, policy: Policy, settings: SampleSettings, when: str, step: int) -> list[dict[str, Any]]:
