@@ -14,7 +14,7 @@ NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart test test-slow test-gpu plugin records lint metadata bench fire wheels wheels-check install-check docs
+.PHONY: setup quickstart test test-slow test-gpu fuzz plugin records lint metadata bench fire wheels wheels-check install-check docs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -47,6 +47,11 @@ test: $(STAMP)
 test-slow: export OMP_NUM_THREADS ?= 1
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not gpu"
+
+# Mutated configs and rows that no run before has seen; the tests take the same ones each time.
+fuzz: export OMP_NUM_THREADS ?= 1
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile fuzz tests/contract/test_mutated_configs.py tests/contract/test_mutated_rows.py
 
 # Compare the reference runs with those of a base commit, bit for bit: about 3 minutes.
 BASE ?= 3472fd8

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.startup import nopickle
@@ -22,6 +23,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(  # for the processes that tests star
     filter(None, [str(Path(nopickle.__file__).parent), os.environ.get("PYTHONPATH")])
 )
 nopickle.install()
+# The same examples in every run, so that a failure is about the change. `make fuzz` draws new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
 )
 """Control characters except tab and newline, marks that reorder or hide text, and halves of surrogate pairs."""
 NOT_OURS = re.compile(r"(?!\x1b\[[0-9;?]*[A-Za-z]|[\r\x07\b])[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -69,7 +69,7 @@ def test_good_config_is_accepted(tmp_path: Path) -> None:
 def test_misspelled_key_is_reported_at_its_place_with_the_right_key(tmp_path: Path) -> None:
     outcomes: list[tuple[str, str, bool]] = []
 
-    @hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=150, deadline=None, database=None)
     @hypothesis.given(
         st.sampled_from(list(paths(GOOD))), st.sampled_from(["delete", "double", "swap"]), st.integers(0, 30)
     )

@@ -121,7 +121,7 @@ def test_random_values_of_a_wrong_type_are_errors(tmp_path: Path) -> None:
     scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
     anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner))
 
-    @hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=200, deadline=None, database=None)
     @hypothesis.given(st.sampled_from(KEYS), anything)
     def replace(key: Key, value: Any) -> None:
         kind = next(k for k, python in KINDS.items() if type(value) is python)

@@ -172,7 +172,7 @@ def test_200_mutated_configs_are_accepted_or_refused_with_a_place(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     outcomes: list[int] = []
 
-    @hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=200, deadline=None, database=None)
     @hypothesis.given(mutated())
     def judge(config: dict[str, Any]) -> None:
         file = write(folder, "")

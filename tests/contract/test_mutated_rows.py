@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def judge(run: Run, good: Any, row: Any) -> None:
     if error is not None:
         assert error.exit_code == 3, error
         text = str(error)
-        assert all(c.isprintable() or c == "\n" for c in text), ascii(text)
+        assert not [c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}], ascii(text)
         assert len(text) < 5000, "an error repeats the row"
 
 
@@ -147,7 +148,7 @@ def test_a_mutated_row_is_trained_or_refused_with_an_error_of_the_data(shape: st
     type, keys, good, number = SHAPES[shape]
     run = run_of(tmp_path, type, good, keys)
 
-    @settings(max_examples=number, deadline=None, derandomize=True, database=None,
+    @settings(max_examples=number, deadline=None, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(st.data())
     def each(data: Any) -> None:

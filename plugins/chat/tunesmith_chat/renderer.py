@@ -158,7 +158,7 @@ class Renderer:
             ((line, message),) = answer
             if isinstance(line, bool):
                 return line, frozenset(map(str, message))
-            raise BadTemplate(f"is not valid Jinja: line {int(line)}: {_printable(message)}")
+            raise BadTemplate(f"is not valid Jinja: line {int(line)}: {_shortened(message)}")
         except (TypeError, ValueError):
             raise ChildDied("returns a malformed answer") from None
 
@@ -204,7 +204,7 @@ class Renderer:
                 where, field, *_ = pending.popleft()
                 if isinstance(answer, Refusal):
                     problem, help, code = answer
-                    raise _row_error(where, field, _printable(problem), help and _printable(help), code)
+                    raise _row_error(where, field, _shortened(problem), help and _shortened(help), code)
                 rendered.append(answer)
             yield rendered
 
@@ -235,8 +235,7 @@ def _batch(jobs: Sequence[Job]) -> _Batch:
     return _Batch(jobs, f'["find",[{bodies}]]', max(messages for *_, messages in jobs))
 
 
-def _printable(message: object) -> str:
-    """Return a template's message cut short, with control characters escaped so that it can't steer a terminal."""
+def _shortened(message: object) -> str:
+    """Return a template's message without what exceeds its longest length."""
     text = str(message)
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
