@@ -25,7 +25,7 @@ $(STAMP): $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	@echo "setup: installing torch, Tunesmith, its plugins and the tools; the first time takes minutes"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(addprefix --reinstall-package ,$(NAMES)) \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt $(addprefix --reinstall-package ,$(NAMES)) \
 		torch==2.13.0 $(addprefix -e ./,$(DISTRIBUTIONS)) -e ".[dev]"
 	@touch $@
 	@echo "setup: done; next: make quickstart, or $(BIN)/tunesmith --help"
