@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from config_page import type_of
@@ -10,11 +12,20 @@ from pieces import metadata, page, table
 from tunesmith.config import foreign, keys
 
 HEAD = """
-This page lists keys of other tools, and what to write instead. A key that is not supported is an error with the advice
-in its row; it is never ignored. Where the row says "may stay", the key may have these values, because they describe
-what happens anyway. A key without a value (`null`) may always stay.
+This page lists the keys and values of other tools. A config of Axolotl can be used as it is: `tunesmith check` accepts
+its keys, and prints one block that says what each of them is here. `tunesmith migrate` rewrites the file.
+
+A key is one of the following.
+
+- **same as**: a key here has the same meaning under another name.
+- **accepted**: it changes nothing here, or other keys express it, which are then set. A key that the config sets itself
+  keeps its value.
+- **speed**: it changes only the speed or the memory. The result is the same without it.
+- **refused**: it is an error, with the advice in its row. Where the row says "may stay", the key may have these values,
+  because they describe what happens anyway. A key without a value (`null`) may always stay.
 """
 VALUES_HEAD = "These values belong to keys that exist here under the same name:"
+UNUSED_HEAD = "Axolotl accepts these keys in configs in which nothing reads them. They get a note:"
 
 # The keys that configs of Axolotl use most, most used first: those in at least 35 of its 250 example files.
 MOST_USED = """
@@ -43,11 +54,30 @@ def supported_row(key: str) -> list[str]:
 
 def foreign_row(name: str, key: foreign.ForeignKey) -> list[str]:
     """Return the row of a key that does not exist here."""
-    stays = f" May stay: {', '.join(f'`{foreign.as_text(value)}`' for value in key.default)}." if key.default else ""
     if key.alias:
-        return [f"`{name}`", f"`{key.alias}`", f"The same with another name.{stays}"]
-    values = "".join(f" `{value}`: {advice}." for value, advice in key.values.items())
-    return [f"`{name}`", key.write, f"{key.reason[0].upper()}{key.reason[1:]}.{values}{stays}"]
+        return [f"`{name}`", "same as", f"`{key.alias}`"]
+    values = [f"`{value}`: {advice_text(advice)}" for value, advice in key.values.items()]
+    stays = [f"may stay: {', '.join(f'`{foreign.as_text(value)}`' for value in key.default)}"] if key.default else []
+    if key.reason:
+        return [f"`{name}`", "refused", "; ".join([f"{key.reason}: {key.write}", *values, *stays])]
+    sets = [f"sets {setting(key.set)}"] if key.set else []
+    text = "; ".join([*sets, key.note or key.speed, *values])
+    return [f"`{name}`", "speed" if key.speed else "accepted", text]
+
+
+def advice_text(advice: str | Mapping[str, Any]) -> str:
+    """Return what to write instead of a value, or what happens if it is accepted."""
+    if isinstance(advice, str):
+        return advice
+    action = foreign.Action(**advice)
+    becomes = [] if action.to is foreign.DROP else [f"becomes `{foreign.as_text(action.to)}`"]
+    sets = [f"sets {setting(action.set)}"] if action.set else []
+    return "; ".join([*becomes, *sets, *filter(None, [action.note])]) or "accepted"
+
+
+def setting(keys: Mapping[str, Any]) -> str:
+    """Return the keys that are set, with their values."""
+    return ", ".join(f"`{key.lstrip('/')}: {json.dumps(value)}`".replace('"', "") for key, value in keys.items())
 
 
 def elsewhere_page() -> str:
@@ -61,9 +91,14 @@ def elsewhere_page() -> str:
     tools = dict.fromkeys(key.tool for key in foreign.foreign_keys().values())
     for tool in tools:
         rows = {name: key for name, key in foreign.foreign_keys().items() if key.tool == tool}
-        parts += [f"## {tool}", table(["key", "write", "why"], [foreign_row(*row) for row in sorted(rows.items())])]
+        lines = [foreign_row(*row) for row in sorted(rows.items())]
+        parts += [f"## {tool}", table(["key", "", "what it is here"], lines)]
     advice = {key: values for key, values in foreign.foreign_values().items() if values}
-    rows = [[f"`{key}: {value}`", text] for key, values in advice.items() for value, text in sorted(values.items())]
-    parts += ["## Values", VALUES_HEAD, table(["value", "advice"], rows)]
+    rows = [
+        [f"`{key}: {value}`", advice_text(values[value])] for key, values in advice.items() for value in sorted(values)
+    ]
+    parts += ["## Values", VALUES_HEAD, table(["value", "what it is here"], rows)]
+    unused = [[f"`{key}`", entry["note"]] for key, entry in foreign.unused_keys().items()]
+    parts += ["## Unused keys", UNUSED_HEAD, table(["key", "note"], unused)]
     end = "Any other unknown key is an error too, with the nearest spelling. [config.md](config.md) lists all keys."
     return page("Keys from elsewhere", HEAD, *parts, end)

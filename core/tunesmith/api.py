@@ -13,7 +13,7 @@ needs only the core. The other stages are in the engine, a separate distribution
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,7 +22,7 @@ from tunesmith import checks, first_rows, resume_rules
 from tunesmith.config.config import Config
 from tunesmith.config.load import load_config
 from tunesmith.engine import engine
-from tunesmith.errors import TunesmithError, errors_of, raise_together
+from tunesmith.errors import ConfigError, TunesmithError, errors_of, raise_together
 from tunesmith.run import Run
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | Path | Mapping[str, Any] | Config | Run"
 """The first argument of every stage: a YAML file, a mapping with its content, a loaded config, or a started run."""
+OTHER_TOOLS = "keys of other tools"
+"""The name of the note about config.translated."""
 ONLY = "rows"
 """The name of rows that are given without one."""
 
@@ -72,17 +74,31 @@ def start(
     run = Run(config.copy(), config.hooks(), tokenizer=tokenizer, given_model=model, given_rows=dict(rows))
     raise_together(faults(run, check_rows))
     checks.warn(run)
+    if translated := config.translated:
+        run.note(OTHER_TOOLS, f"{len(translated)} accepted; `tunesmith check` lists them")
     return run
 
 
 def _load(source: str | Path | Mapping[str, Any] | Config, keys: dict[str, Any]) -> Config:
     """Load a config, or a loaded config again with other keys."""
     if not isinstance(source, Config):
-        return load_config(source, **keys)
+        return load(source, **keys)
     if not keys:
         return source
     assert source.origin is not None
-    return load_config(source.origin.source, source.origin.overrides, **{**source.origin.keys, **keys})
+    return load(source.origin.source, source.origin.overrides, **{**source.origin.keys, **keys})
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), /, **keys: Any) -> Config:
+    """Return the result of load_config. Its error about keys that nothing reads gets the problems of all checks too."""
+    try:
+        return load_config(source, overrides, **keys)
+    except ConfigError as error:
+        if error.config is None:
+            raise
+        rest = Run(error.config, error.config.hooks())
+        raise_together([error, *faults(rest, check_rows=False)])
+        raise
 
 
 def faults(run: Run, check_rows: bool = True) -> list[TunesmithError]:

@@ -18,8 +18,8 @@ from tunesmith.spelling import nearest
 NEED_HELD_OUT = {"eval_batch_size", "eval_sample_packing"}
 """Keys of the evaluation of held-out examples."""
 CHOOSE_BEST = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"}
-NEED_EVALUATION = {"eval_steps", "evals_per_epoch"} | CHOOSE_BEST
-"""Keys of any evaluation: of held-out examples, or by a plugin."""
+INTERVALS = {"eval_steps", "evals_per_epoch"}
+"""Keys of the interval of any evaluation: of held-out examples, or by a plugin."""
 ROWS = "rows://"
 """The scheme of the paths of entries whose rows are Python values: `path: rows://train`."""
 HOT = 1.0
@@ -44,7 +44,7 @@ def check_keys(run: Run) -> None:
             wrong("val_set_size", "must be a share below 1 or a whole number of rows", "write 0.05, or 100")
         if not holds_out(run):
             evaluated = run.hooks.has("evaluate")
-            for key in sorted((NEED_HELD_OUT | (set() if evaluated else NEED_EVALUATION)) & _written(run)):
+            for key in sorted((set() if evaluated else CHOOSE_BEST) & _written(run)):
                 wrong(key, "needs held-out data", "write val_set_size: 0.05, or test_datasets: ...")
         if not core.metric_for_best_model.startswith("eval_"):
             message = f"is {core.metric_for_best_model!r}, but the names of evaluation metrics begin with eval_"
@@ -224,6 +224,12 @@ def check_resume(run: Run) -> None:
 def warn(run: Run) -> None:
     """Note values that are allowed and most likely a mistake."""
     core = run.core
+    if not holds_out(run):
+        intervals = set() if run.hooks.has("evaluate") else INTERVALS
+        if idle := sorted((NEED_HELD_OUT | intervals) & _written(run)):
+            others = f", as {'has' if len(idle) == 2 else 'have'} {', '.join(idle[1:])}" if idle[1:] else ""
+            help = "write val_set_size: 0.05, or test_datasets: ..."
+            run.warn(idle[0], f"has no effect without held-out data{others}: {help}")
     if core.learning_rate > HOT:
         run.warn("learning_rate", f"{core.learning_rate:g} is far above the usual range, 1e-5 to 1e-3")
     if core.max_steps is not None:

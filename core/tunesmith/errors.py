@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from tunesmith.printable import printable
 
@@ -72,10 +73,15 @@ class TunesmithError(Exception):
 
 
 class ConfigError(TunesmithError):
-    """The YAML or the command line is invalid."""
+    """The YAML or the command line is invalid.
+
+    `config` is the Config without the keys that the error is about, if nothing reads these keys. Then it can be checked
+    further, to report all problems together.
+    """
 
     exit_code = 2
     code = "config"
+    config: Any = None
 
 
 class DataError(TunesmithError):

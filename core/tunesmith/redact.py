@@ -15,13 +15,14 @@ from typing import Any
 from urllib.parse import quote
 
 NAMES = re.compile(
-    r"(TOKEN|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASES?|MYSQL_PWD|CREDENTIALS?|API_?KEY|ACCESS_?KEY|SECRET_?KEY"
+    r"(?!PWD$)(TOKEN|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASES?|MYSQL_PWD|CREDENTIALS?|API_?KEY|ACCESS_?KEY|SECRET_?KEY"
     r"|PRIVATE_?KEY|AUTHORIZATION|(^|_)(KEYS?|AUTH|PASS|PWD)(?=_?\d*$)|(?<!MAX_)(?<!NEW_)TOKENS(?=_?\d*$)|KEYS(?=_?\d*$))"
     r"(?![A-Za-z])(?!.*_(PATH|FILE|DIR|URL)$)|WEBHOOKS?(_UR[LI]S?)?$",
     re.I,
 )
 """Names of environment variables whose value is a secret, such as OPENAI_API_KEY, NPM_AUTH or TEAM_WEBHOOK_URL.
-TOKENIZERS_PARALLELISM, MAX_NEW_TOKENS and SSH_AUTH_SOCK are not, and HF_TOKEN_PATH contains a path."""
+TOKENIZERS_PARALLELISM, MAX_NEW_TOKENS and SSH_AUTH_SOCK are not, and HF_TOKEN_PATH contains a path, and
+PWD the working folder."""
 SHORTEST = 8
 """Shortest value of an environment variable that is redacted. A shorter one, such as "test", occurs in normal text."""
 MASK = "***"

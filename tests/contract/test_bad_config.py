@@ -96,7 +96,7 @@ VALUES = {
     **{
         f"{key} of {bad}": plus(f"{key}: @{bad}\n", f"{key} must be")
         for key in ("learning_rate", "micro_batch_size", "max_steps", "num_epochs", "gradient_accumulation_steps")
-        for bad in (0, -1)
+        for bad in (0, -2)
     },
     "rank of 0": plus("adapter: lora\nlora_r: @0\n", "lora_r must be greater than 0"),
     "not a number": plus("learning_rate: @.nan\n", "must be a finite number"),
@@ -112,7 +112,6 @@ COMBINATIONS = {
         "save_steps: @3\nsaves_per_epoch: 1\n", "saves_per_epoch set the same thing", "keep one of them"
     ),
     "warm-up too long": plus("max_steps: 10\nwarmup_steps: @11\n", "longer than training", "write at most 10"),
-    "evaluation without data": plus("eval_steps: @3\n", "needs held-out data", "val_set_size"),
     "best model without data": plus("load_best_model_at_end: @true\n", "needs held-out data", "val_set_size"),
     "training metric as best": plus(
         "val_set_size: 0.1\nmetric_for_best_model: @loss\n", "begin with eval_", "write eval_loss"
@@ -211,6 +210,7 @@ HEX = "0123456789abcdef0123456789abcdef01234567"
 WARNINGS = {  # text -> part of the warning, and a secret that may not be printed
     "learning_rate: @100\n": ("learning_rate: 100 is far above", None),
     "max_steps: 10\nsave_steps: @20\n": ("save_steps: 20 is more than the 10 steps of training", None),
+    "eval_batch_size: @3\neval_steps: 3\n": ("no effect without held-out data, as has eval_steps: write val_set", None),
     "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last step is evaluated", None),
     "generate_samples: true\nsample_prompts: [@'${HOME}/out']\n": ("environment variables and ~ are not", None),
     "generate_samples: true\nsample_prompts: [@'~/out']\n": ("environment variables and ~ are not", None),

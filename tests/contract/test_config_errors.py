@@ -34,7 +34,7 @@ fsdp_config: {@offload_parms: true, state_dict_type: @SHARDED}
 gradient_checkpointing_kwargs:
   @use_reentrnt: false
 special_tokens: {eos_token: @3, @eos: x}
-@wandb_project: x
+@layer_offloading: x
 max_grad_norm: @-1
 datasets:
   - path: a.jsonl
@@ -68,7 +68,7 @@ EXPECTED = [  # in the order of MISTAKES: code, part of the message, part of the
     ("unknown-key", "gradient_checkpointing_kwargs.use_reentrnt", "did you mean 'use_reentrant'?"),
     ("wrong-type", "special_tokens.eos_token must be a string, got 3", None),
     ("unknown-key", "special_tokens.eos", "eos_token"),
-    ("refused-key", "wandb_project is not supported", "drop it"),
+    ("refused-key", "layer_offloading is not supported", "drop it"),
     ("wrong-type", "max_grad_norm must be greater than or equal to 0", None),
     ("unknown-key", "datasets.0.feild_messages", "did you mean 'field_messages'?"),
     ("orphaned-key", "datasets.0.field_instruction belongs to alpaca (tunesmith-alpaca ", "type: alpaca"),
@@ -137,7 +137,7 @@ def test_check_of_mistakes_is_fast_and_imports_no_torch(tmp_path: Path) -> None:
 # types
 
 TYPES = [
-    *((key, bad) for key in ("micro_batch_size", "sequence_len", "max_steps") for bad in (0, -1, 1.5, "1,000", [])),
+    *((key, bad) for key in ("micro_batch_size", "sequence_len", "max_steps") for bad in (0, -2, 1.5, "1,000", [])),
     *((key, bad) for key in ("learning_rate", "num_epochs") for bad in (0, -1e-4, "5%", math.nan, math.inf, "fast")),
     *((key, bad) for key in ("sample_packing", "gradient_checkpointing") for bad in ("yes", "on", 1, 0, "true")),
     ("seed", -1), ("seed", "x"), ("max_grad_norm", math.nan), ("val_set_size", -0.1), ("val_set_size", math.inf),

@@ -31,7 +31,7 @@ SELECTS = {  # a key of a plugin that is not selected -> what selects it
     "early_stopping_threshold: 0.1": "early_stopping_patience: ...",
     "tensorboard_dir: x": "use_tensorboard: true",
     "train_on_inputs: true": "type: alpaca in datasets",
-    "chat_template: jinja": "type: chat_template in datasets",
+    "default_system_message: x": "type: chat_template in datasets",
 }
 
 
@@ -106,7 +106,7 @@ def test_unknown_key_may_belong_to_a_plugin_that_is_missing(tmp_path: Path) -> N
 
 CONFLICTS = {
     "save_steps: 3\nsaves_per_epoch: 1": ["save_steps"],
-    "eval_steps: 3\nevals_per_epoch: 1": ["eval_steps", "eval_steps", "evals_per_epoch"],
+    "eval_steps: 3\nevals_per_epoch: 1": ["eval_steps"],
     "load_best_model_at_end: true": ["load_best_model_at_end"],
     "val_set_size: 0.1\nmetric_for_best_model: loss": ["metric_for_best_model"],
     "pretraining_dataset: [{path: x}]\nval_set_size: 0.1": ["pretraining_dataset", "val_set_size"],

@@ -239,21 +239,10 @@ def test_harmless_text_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "TOKENIZERS_PARALLELISM",
-        "HF_TOKEN_PATH",
-        "MAX_NEW_TOKENS_X",
-        "MAX_TOKENS",
-        "AWS_TOKEN_FILE",
-        "SSH_AUTH_SOCK",
-        "XAUTHORITY",
-        "KEYBOARD",
-        "SSH_KEY_PATH",
-        "GIT_AUTHOR_NAME",
-    ],
-)
+@pytest.mark.parametrize("name", [
+    "TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "MAX_NEW_TOKENS_X", "MAX_TOKENS", "AWS_TOKEN_FILE", "PWD",
+    "SSH_AUTH_SOCK", "XAUTHORITY", "KEYBOARD", "SSH_KEY_PATH", "GIT_AUTHOR_NAME",
+])  # fmt: skip
 def test_harmless_variables_with_similar_names_are_unchanged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "a-long-harmless-value")
     assert redact("a-long-harmless-value") == "a-long-harmless-value"

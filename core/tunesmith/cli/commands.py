@@ -190,11 +190,10 @@ def pairs(overrides: tuple[str, ...]) -> list[str]:
 
 def open_run(config: str, overrides: tuple[str, ...], check_rows: bool = True) -> Run:
     """Load a config and return its run, after all checks. check_rows: check the first row of each local dataset."""
-    from tunesmith.api import start
-    from tunesmith.config.load import load_config
+    from tunesmith.api import load, start
     from tunesmith.plugins.implementation import ended, place
 
     try:
-        return start(load_config(config, pairs(overrides)), check_rows=check_rows)
+        return start(load(config, pairs(overrides)), check_rows=check_rows)
     except SystemExit as error:
         raise PluginError(ended(error), where=place(error), code="hook-failed") from error

@@ -17,8 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tunesmith import checks
-from tunesmith.api import faults
-from tunesmith.config.load import load_config
+from tunesmith.api import faults, load
 from tunesmith.engine import engine
 from tunesmith.errors import DataError, PluginError, SafetyError, TunesmithError
 from tunesmith.finding import Finding
@@ -35,7 +34,7 @@ def diagnose(config: str, overrides: Sequence[str] = ()) -> list[Finding]:
     for another reason.
     """
     try:
-        loaded = load_config(config, overrides)
+        loaded = load(config, overrides)
     except TunesmithError as error:
         findings = Finding.of(error)
         if not install_command(findings):

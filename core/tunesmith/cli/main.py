@@ -116,12 +116,18 @@ def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def check(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check a config and its files, without importing torch. It takes a second or two."""
+    from tunesmith.api import OTHER_TOOLS
+    from tunesmith.cli.accepted import accepted_lines
+
     run = open_run(config, overrides)
     names = [p.name for p in run.hooks.plugins]
-    warnings = [f"{name}: {value}" for name, value in run.notes.items()]
+    translated = run.config.translated
+    warnings = [f"{name}: {value}" for name, value in run.notes.items() if name != OTHER_TOOLS]
     command = shlex.join(["tunesmith", "plan", config, *overrides])
 
     def as_text() -> None:
+        if translated:
+            click.echo("\n".join(accepted_lines(translated)))
         for warning in warnings:
             click.echo(f"warning: {warning}", err=True)
         number = f", {len(warnings)} warning{'' if len(warnings) == 1 else 's'}" if warnings else ""
@@ -129,6 +135,7 @@ def check(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"next: {command}")
 
     result = {"exit_code": 0, "problems": [], "warnings": warnings, "plugins": names, "next": command}
+    result["accepted"] = [dataclasses.asdict(one) for one in translated]
     show(result, as_json, as_text)
 
 

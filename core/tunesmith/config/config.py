@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from tunesmith.config.selection import Selection
 from tunesmith.config.settings import CoreSettings, DatasetSettings
+from tunesmith.config.translation import Translated
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import ConfigError, Problem
 from tunesmith.plugins import discovery
@@ -83,6 +84,8 @@ class Config:
     """The active plugins, in the order of `plugins:` and then of their names."""
     origin: Origin | None = None
     """The arguments of load_config, to load the config again with other values."""
+    translated: list[Translated] = field(default_factory=list)
+    """The keys and values of other tools that were accepted, with what they are here."""
     datasets: list[DatasetSpec] = field(default_factory=list)
     """Entries to prepare before training, and to train on."""
     streamed: list[DatasetSpec] = field(default_factory=list)

@@ -1,7 +1,10 @@
-"""Look up keys and values of other tools: what to write here instead. One file per tool in data/foreign/.
+"""Describe the keys and values of other tools: what they are here, or what to write instead.
 
-A key in these files never gets a spelling suggestion. `peft_init_lora_weights` is close to `reinit_weights`, which
-trains from random weights. A key that an extra would bring is not listed here: the catalogue names the extra.
+data/foreign/ has one file per tool. Each key is one of: the same setting under another name (`alias`), a setting that
+other keys express (`set`), a key that changes nothing (`note`), a key that changes only the speed (`speed`), or a key
+that is refused (`reason` and `write`). config/translation.py applies the accepted ones to a config; the others are
+problems. A listed key never gets a spelling suggestion. `peft_init_lora_weights` is close to `reinit_weights`, which
+trains from random weights. A key that an extra would bring is not listed: the catalogue names the extra.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import resources
 from typing import Any
 
@@ -21,38 +25,71 @@ TOOLS = ("axolotl", "transformers", "llamafactory", "unsloth", "torchtune", "pef
 """Names of the data files. If several tools have a key, the first file decides what to write."""
 LISTS = ("pretraining_dataset", "test_datasets")
 """Lists whose entries have the keys of `datasets:`, under which the data files list them."""
+DROP = object()
+"""The value of an action that takes a value out of the config, instead of writing another one."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do with a key, or with one of its values, that is accepted.
+
+    Args:
+        to: the value to write instead. DROP takes the key, or the element of a list, out of the config.
+        set: further keys to set, relative to the group of the key, or to the top level with a `/` before the name. A
+            key that the config sets itself keeps its value, unless that is false or null.
+        note: what the user should know.
+        speed: True if only the speed, or the memory, differs from that in the other tool.
+    """
+
+    to: Any = DROP
+    set: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    speed: bool = False
 
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """A key of another tool that does not exist here. It has an alias, or a reason and what to write instead.
+    """A key of another tool that does not exist here.
 
     Args:
         tool: the tool that has it.
-        alias: the key here with the same meaning and the same values.
-        reason: why it does not exist here.
+        alias: the key here with the same meaning and the same values. Dots separate the groups that contain it.
+        set: the keys that express any of its values except false and null.
+        note: why it changes nothing here.
+        speed: what happens instead, if it changes only the speed or the memory.
+        reason: why it is refused.
         write: what to write instead, whatever its value is.
-        values: what to write instead of some of its values.
+        values: what to write instead of some of its values; or, as a mapping, the action for the value.
         default: the values that ask for what happens here anyway, so that the key may stay.
+        follows: the selector that the key belongs to. The key is not reported if no plugin answers its value.
     """
 
     tool: str
     alias: str = ""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    speed: str = ""
     reason: str = ""
     write: str = ""
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     default: tuple[Any, ...] = ()
+    follows: str = ""
 
-    def allows(self, value: Any) -> bool:
-        """Return True if the key may stay with this value: null, or what happens anyway."""
-        return value is None or any(type(value) is type(one) and value == one for one in self.default)
+    def action(self, value: Any) -> Action | None:
+        """Return the action for a value; None if the key is an alias, or is refused with this value."""
+        listed = _listed(self.values, value)
+        if isinstance(listed, Mapping):
+            return Action(**listed)
+        accepted = listed is None and bool(self.note or self.speed)
+        stays = any(type(value) is type(one) and value == one for one in self.default)
+        if value is None or stays or (accepted and value is False):
+            return Action()
+        return Action(set=self.set, note=self.note or self.speed, speed=bool(self.speed)) if accepted else None
 
     def problem(self, name: str, value: Any, where: str) -> Problem:
-        """Return the problem of a key with a value that asks for something."""
-        if self.alias:
-            message = f"{name} is a key of {self.tool}; here it is {self.alias}"
-            return Problem(message, where, "foreign-key", f"write {self.alias}: {as_text(value)}")
-        help = self.values.get(as_text(value), self.write)
+        """Return the problem of a key that is refused with a value."""
+        advice = _listed(self.values, value)
+        help = advice if isinstance(advice, str) else self.write
         return Problem(f"{name} is not supported: {self.reason}", where, "refused-key", help)
 
 
@@ -69,25 +106,45 @@ def foreign_keys() -> dict[str, ForeignKey]:
 
 
 @functools.cache
-def foreign_values() -> dict[str, dict[str, str]]:
-    """Return key -> value of another tool -> what to write instead, for keys that exist here."""
-    values: dict[str, dict[str, str]] = {}
+def foreign_values() -> dict[str, dict[str, str | Mapping[str, Any]]]:
+    """Return key -> value of another tool -> what to write instead, or the action, for keys that exist here."""
+    values: dict[str, dict[str, str | Mapping[str, Any]]] = {}
     for content in _files():
         for key, advice in content.get("values", {}).items():
             values[key] = {**advice, **values.get(key, {})}
     return values
 
 
+@functools.cache
+def unused_keys() -> dict[str, dict[str, Any]]:
+    """Return the keys that other tools accept where nothing reads them: key -> its note, and the values, if not any."""
+    return {key: entry for content in _files() for key, entry in content.get("unused", {}).items()}
+
+
 def find_key(path: KeyPath) -> ForeignKey | None:
     """Return the key of another tool at a path in the YAML, or None."""
-    return foreign_keys().get(_name(path))
+    return foreign_keys().get(name_of(path))
 
 
 def advice_for(path: KeyPath, value: Any) -> str | None:
     """Return what to write instead of a value that another tool has for a key; None if it is not known."""
-    advice = foreign_values().get(_name(path), {})
+    advice = _listed(foreign_values().get(name_of(path), {}), value)
+    return advice if isinstance(advice, str) else None
+
+
+def action_for(path: KeyPath, value: Any) -> Action | None:
+    """Return the action for a value of another tool that is accepted for a key of this one, or None."""
+    action = _listed(foreign_values().get(name_of(path), {}), value)
+    return Action(**action) if isinstance(action, Mapping) else None
+
+
+def _listed(values: Mapping[str, str | Mapping[str, Any]], value: Any) -> str | Mapping[str, Any] | None:
+    """Return the entry for a value. An entry may be a pattern: `kernels-community/*`."""
     text = as_text(value)
-    return advice.get(text) or advice.get(text.lower().replace("-", "_"))
+    for name in (text, text.lower().replace("-", "_")):
+        if name in values:
+            return values[name]
+    return next((entry for name, entry in values.items() if name.endswith("*") and fnmatchcase(text, name)), None)
 
 
 @functools.cache
@@ -101,7 +158,7 @@ def _files() -> list[dict[str, Any]]:
     return [tomllib.loads(folder.joinpath(f"{tool}.toml").read_text("utf-8")) for tool in TOOLS]
 
 
-def _name(path: KeyPath) -> str:
+def name_of(path: KeyPath) -> str:
     """Return a path as the data files write it: without positions in lists, and `datasets` for each dataset list."""
     names = [part for part in path if isinstance(part, str)]
     if names and names[0] in LISTS:
@@ -111,7 +168,7 @@ def _name(path: KeyPath) -> str:
 
 def as_text(value: Any) -> str:
     """Return a value as it is written in YAML; "..." for a group, a list or a long text."""
-    if isinstance(value, str) and len(value) <= 60 and value.isprintable():
+    if isinstance(value, str) and len(value) <= 200 and value.isprintable():
         return value
     is_number = isinstance(value, int | float) and -1e30 < value < 1e30  # also without nan and infinity
     return json.dumps(value) if is_number else "..."

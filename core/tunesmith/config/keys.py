@@ -12,6 +12,7 @@ from tunesmith.config.endings import is_ending
 from tunesmith.config.secrets import is_secret
 from tunesmith.config.selection import SELECTORS, Selection
 from tunesmith.config.settings import CoreSettings, DatasetSettings
+from tunesmith.config.translation import Translated
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import Problem
 from tunesmith.files.paths import FILE, HUB
@@ -19,6 +20,8 @@ from tunesmith.plugins.discovery import Candidate, catalogue
 from tunesmith.plugins.metadata import shape
 from tunesmith.spelling import nearest
 
+UNREAD = {"unknown-key", "refused-key", "foreign-key", "orphaned-key", "ownerless-key"}
+"""Codes of problems with a key that nothing reads. The config without these keys can be used."""
 HOLDERS = ("x-", "_")
 """Beginnings of top-level keys that only hold YAML anchors, for `*aliases` further down."""
 
@@ -42,19 +45,15 @@ def owners(available: Mapping[str, Candidate], field: str) -> dict[str, list[str
     return names
 
 
-def check(document: Document, available: dict[str, Candidate], selection: Selection) -> list[Problem]:
+def check(
+    document: Document, available: dict[str, Candidate], selection: Selection
+) -> tuple[list[Problem], list[Translated]]:
     """Return a problem for every key that nothing would read, with what to write instead.
 
-    Keys of other tools that may stay are taken out of the document's values.
+    Some keys of plugins that are not selected are accepted, as other tools accept them; each gets a note.
     """
     checker = _Checker(document, available, selection)
-    problems = [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()]
-    for *above, key in checker.without_effect:
-        group: Any = document.values
-        for part in above:
-            group = group[part]
-        del group[key]
-    return problems
+    return [*checker.top(), *checker.datasets(), *checker.idle(), *checker.shared()], checker.unused
 
 
 class _Checker:
@@ -65,7 +64,7 @@ class _Checker:
         self.entries = selection.entries
         self.off = selection.off
         self.unanswered = selection.unanswered
-        self.without_effect: list[KeyPath] = []
+        self.unused: list[Translated] = []
         self.lost_plugins = any(p.code.startswith("plugin-") for p in selection.problems)
 
     def top(self) -> Iterator[Problem]:
@@ -153,6 +152,11 @@ class _Checker:
         """Yield the problem of a key that no active plugin owns."""
         key, where = str(path[-1]), self.document.where(path)
         name = ".".join(map(str, path))
+        if len(path) == 1 and (unused := foreign.unused_keys().get(key)):
+            value = self.document.values[key]
+            if value in unused.get("values", [value]):
+                self.unused.append(Translated(name, where, "", "", unused["note"]))
+                return
         if key in owned:
             plugins = [self.available[owner] for owner in owned[key]]
             names = " and ".join(map(str, plugins))
@@ -181,9 +185,7 @@ class _Checker:
         if is_secret(path, value):
             help = "drop it: a secret belongs in an environment variable"
         elif entry := foreign.find_key(path):
-            if entry.allows(value):
-                self.without_effect.append(path)
-            else:
+            if entry.follows not in self.unanswered:
                 yield entry.problem(name, value, where)
             return
         elif home := self.home(path):

@@ -17,6 +17,7 @@ from tunesmith.config.config import Config, DatasetSpec, Origin, Wrong
 from tunesmith.config.datasets import DATASET_KEYS, Entry, entries_of
 from tunesmith.config.selection import Selection, Selector
 from tunesmith.config.settings import CoreSettings, DatasetSettings
+from tunesmith.config.translation import translate
 from tunesmith.config.values import NAME, document_of, plain
 from tunesmith.config.yamlfile import Document, KeyPath, read
 from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError
@@ -49,11 +50,13 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     for key, value in keys.items():
         document.assign(key, partial(plain, value, (key,), Document(NAME)), f"{NAME} ({key})")
     available = discovery.installed()
+    translated, problems = translate(document, available)
     # The selectors with a default take part in the selection, so that a config without `optimizer:` gets its plugin.
     selectors = {key: CoreSettings.model_fields[key].default for key in ("optimizer", "lr_scheduler")}
     values = {**selectors, **{key: value for key, value in document.values.items() if value is not None}}
     selection = Selector(available, base, document.where).select(values, entries_of(document))
-    problems = [*selection.problems, *known_keys.check(document, available, selection)]
+    of_keys, unused = known_keys.check(document, available, selection)
+    problems += [*selection.problems, *of_keys]
     # A plugin that fails to load is one more problem. It hides no other one: its keys are known from its metadata.
     plugins: dict[str, LoadedPlugin] = {}
     for name, candidate in selection.active.items():
@@ -62,8 +65,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             plugins[name] = replace(candidate.load(), selected_by=selected_by, data_only=selection.data_only(name))
         except TunesmithError as error:
             problems += error.problems
-    config = _validate(document, base, plugins, selection, problems)
-    config.origin = Origin(source, tuple(overrides), keys)
+    config, unread = _validate(document, base, plugins, selection, problems)
+    config.origin, config.translated = Origin(source, tuple(overrides), keys), [*translated, *unused]
     hooks = config.hooks()  # checks the implementations of all plugins
     specs: dict[str, list[DatasetSpec]] = {key: [] for key in DATASET_KEYS}
     with config.checking() as wrong:
@@ -74,13 +77,19 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         config.streamed = specs["datasets"] or specs["pretraining_dataset"]
     else:
         config.datasets, config.streamed = specs["datasets"], specs["pretraining_dataset"]
+    if unread:
+        unread.config = config
+        raise unread
     return config
 
 
 def _validate(
     document: Document, base: Path, plugins: dict[str, LoadedPlugin], selection: Selection, problems: list[Problem]
-) -> Config:
-    """Validate the keys of the core and of each plugin. Raises an error with these and all earlier problems."""
+) -> tuple[Config, ConfigError | None]:
+    """Validate the keys of the core and of each plugin. Raises an error with these and all earlier problems.
+
+    If all problems are keys that nothing reads, return the error with the config instead of raising it.
+    """
     values = document.values
     core = _settings(CoreSettings, values, document, (), problems)
     settings_by_plugin: dict[str, Settings | None] = {}
@@ -103,9 +112,13 @@ def _validate(
         kind: type[TunesmithError] = PluginError if only_plugins else ConfigError
         if any(p.code in ("module-name", "library-file") for p in problems):
             kind = SafetyError
-        raise kind(sorted(dict.fromkeys(problems), key=_line_and_column))
-    core = cast(CoreSettings, core)
-    return Config(document, base, core, settings_by_plugin, selection, list(plugins.values()))
+        error = kind(sorted(dict.fromkeys(problems), key=_line_and_column))
+        parts = [core, *(settings_by_plugin[name] for name, one in plugins.items() if one.declaration.settings)]
+        complete = None not in [*parts, *(entry.settings for entry in selection.entries)]
+        if not isinstance(error, ConfigError) or not complete or any(p.code not in known_keys.UNREAD for p in problems):
+            raise error
+    config = Config(document, base, cast(CoreSettings, core), settings_by_plugin, selection, list(plugins.values()))
+    return config, error if problems else None
 
 
 def _settings(

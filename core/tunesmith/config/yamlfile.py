@@ -1,4 +1,4 @@
-"""Read YAML 1.2 and record the place of every key: `2e-4` is a number, `yes` is a string."""
+"""Read YAML 1.2 and record the place of every key: `2e-4` and `10_000` are numbers, `yes` is a string."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _PREFIX = "tag:yaml.org,2002:"
 _TAGS = {
     _PREFIX + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp", "value")
 }
-_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _CONSTANTS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 
@@ -107,6 +107,45 @@ class Document:
             for nested in [key for key in places if key[: len(path)] == path]:
                 del places[nested]
         self.keys[path] = self.places[path] = place
+
+    def remove(self, path: KeyPath) -> Any:
+        """Take a key or list element out of the values, and return its value. Later elements of a list move up."""
+        *above, last = path
+        target: Any = self.values
+        for part in above:
+            target = target[part]
+        value = target.pop(last)
+        self._move_places(path, None)
+        if isinstance(target, list):
+            for index in range(last, len(target)):
+                self._move_places((*above, index + 1), (*above, index))
+        return value
+
+    def move(self, path: KeyPath, to: KeyPath) -> None:
+        """Give a value another key, with the places of the old one. Groups above the new key are created."""
+        keys, places = self.keys.get(path), self.places.get(path)
+        self.put(to, self.remove(path), self.where(path))
+        for places_of, place in ((self.keys, keys), (self.places, places)):
+            if place is not None:
+                places_of[to] = place
+
+    def put(self, path: KeyPath, value: Any, place: str) -> None:
+        """Set a key to a value at a place of the file; groups above it are created, null counting as an empty one."""
+        target: Any = self.values
+        for depth, part in enumerate(path[:-1], 1):
+            if isinstance(target, dict) and target.get(part) is None:
+                target[part] = {}
+                self.keys.setdefault(path[:depth], place)
+            target = target[part]
+        target[path[-1]] = value
+        self.keys[path] = self.places[path] = place
+
+    def _move_places(self, path: KeyPath, to: KeyPath | None) -> None:
+        for places in (self.keys, self.places):
+            for nested in [key for key in places if key[: len(path)] == path]:
+                place = places.pop(nested)
+                if to is not None:
+                    places[(*to, *nested[len(path) :])] = place
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Document:

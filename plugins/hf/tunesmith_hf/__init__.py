@@ -36,6 +36,10 @@ class HFSettings(Settings):
     """Revision of base_model on the hub: a branch, tag or commit."""
     trust_remote_code: bool | RemoteCode = False
     """Code of base_model that may run, given as name, commit and hash. `true` alone is refused."""
+    model_type: str | None = None
+    """Class of the model, such as LlamaForCausalLM, to compare with config.json, which determines the class."""
+    tokenizer_type: str | None = None
+    """Class of the tokenizer, such as GPT2Tokenizer, to compare with tokenizer_config.json, which determines it."""
     tokens: list[str] = []
     """Tokens to add to the vocabulary. Tokens in special_tokens need not be listed here."""
     added_tokens_overrides: Annotated[dict[str, str], BeforeValidator(_string_keys)] = {}
@@ -52,7 +56,7 @@ plugin = Plugin(
     settings=HFSettings,
     sources=("hub",),
     models=("folder", "hub"),
-    on_resume={"trust_remote_code": "accept", "revision_of_model": "accept"},
+    on_resume=dict.fromkeys(("trust_remote_code", "revision_of_model", "model_type", "tokenizer_type"), "accept"),
 )
 
 

@@ -10,6 +10,7 @@ from tunesmith.errors import errors_of, raise_together
 from tunesmith.files.paths import advice, is_hub_id, nearest
 from tunesmith_hf import HFSettings
 from tunesmith_hf.architecture import check_config
+from tunesmith_hf.classes import check_model, check_tokenizer
 from tunesmith_hf.rows import check_entry
 from tunesmith_hf.scan import check_all_weights
 from tunesmith_hf.source import end_is_named, is_base, revision_of, scan_source, where_key
@@ -47,6 +48,9 @@ def inspect_model(run: Run, settings: HFSettings, spec: ModelSpec) -> None:
         message, help = f"{folder / 'config.json'} is missing", "name a folder that contains config.json"
         raise ModelError(message, where=where, help=help, code="model-config")
     config = check_config(folder, where, end_is_named(run, spec))
+    if is_base(spec):
+        check_model(run, settings, config)
+        check_tokenizer(run, settings, Path(run.core.tokenizer_path))
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and run.core.sequence_len > positions:
         run.warn("sequence_len", f"{run.core.sequence_len:,} is more than the model's {positions:,} positions")
