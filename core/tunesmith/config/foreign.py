@@ -22,7 +22,7 @@ from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import Problem
 
 TOOLS = ("axolotl", "transformers", "llamafactory", "unsloth", "torchtune", "peft")
-"""Names of the data files. If several tools have a key, the first file decides what to write."""
+"""Names of the data files."""
 LISTS = ("pretraining_dataset", "test_datasets")
 """Lists whose entries have the keys of `datasets:`, under which the data files list them."""
 DROP = object()
@@ -94,10 +94,13 @@ class ForeignKey:
 
 
 @functools.cache
-def foreign_keys() -> dict[str, ForeignKey]:
-    """Return the keys of other tools by name; those in a group or in an entry of datasets: as `group.key`."""
+def foreign_keys(tool: str = TOOLS[0]) -> dict[str, ForeignKey]:
+    """Return the keys of other tools by name; those in a group or in an entry of datasets: as `group.key`.
+
+    If several tools have a key, it is the one of `tool`, or else of the first file.
+    """
     keys: dict[str, ForeignKey] = {}
-    for content in _files():
+    for content in _files(tool):
         for entry in content["keys"]:
             options = {name: value for name, value in entry.items() if name not in ("names", "default")}
             key = ForeignKey(content["tool"], default=tuple(entry.get("default", ())), **options)
@@ -106,10 +109,10 @@ def foreign_keys() -> dict[str, ForeignKey]:
 
 
 @functools.cache
-def foreign_values() -> dict[str, dict[str, str | Mapping[str, Any]]]:
+def foreign_values(tool: str = TOOLS[0]) -> dict[str, dict[str, str | Mapping[str, Any]]]:
     """Return key -> value of another tool -> what to write instead, or the action, for keys that exist here."""
     values: dict[str, dict[str, str | Mapping[str, Any]]] = {}
-    for content in _files():
+    for content in _files(tool):
         for key, advice in content.get("values", {}).items():
             values[key] = {**advice, **values.get(key, {})}
     return values
@@ -121,9 +124,9 @@ def unused_keys() -> dict[str, dict[str, Any]]:
     return {key: entry for content in _files() for key, entry in content.get("unused", {}).items()}
 
 
-def find_key(path: KeyPath) -> ForeignKey | None:
+def find_key(path: KeyPath, tool: str = TOOLS[0]) -> ForeignKey | None:
     """Return the key of another tool at a path in the YAML, or None."""
-    return foreign_keys().get(name_of(path))
+    return foreign_keys(tool).get(name_of(path))
 
 
 def advice_for(path: KeyPath, value: Any) -> str | None:
@@ -132,9 +135,9 @@ def advice_for(path: KeyPath, value: Any) -> str | None:
     return advice if isinstance(advice, str) else None
 
 
-def action_for(path: KeyPath, value: Any) -> Action | None:
+def action_for(path: KeyPath, value: Any, tool: str = TOOLS[0]) -> Action | None:
     """Return the action for a value of another tool that is accepted for a key of this one, or None."""
-    action = _listed(foreign_values().get(name_of(path), {}), value)
+    action = _listed(foreign_values(tool).get(name_of(path), {}), value)
     return Action(**action) if isinstance(action, Mapping) else None
 
 
@@ -153,9 +156,10 @@ def all_names() -> frozenset[str]:
     return frozenset(name.rpartition(".")[2] for name in foreign_keys())
 
 
-def _files() -> list[dict[str, Any]]:
+def _files(tool: str = TOOLS[0]) -> list[dict[str, Any]]:
     folder = resources.files("tunesmith").joinpath("data", "foreign")
-    return [tomllib.loads(folder.joinpath(f"{tool}.toml").read_text("utf-8")) for tool in TOOLS]
+    names = dict.fromkeys((tool, *TOOLS))
+    return [tomllib.loads(folder.joinpath(f"{name}.toml").read_text("utf-8")) for name in names]
 
 
 def name_of(path: KeyPath) -> str:

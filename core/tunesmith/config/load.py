@@ -107,6 +107,7 @@ def _validate(
             if isinstance(values["type"], dict):  # the mapping contains the strategy's keys
                 values, path = values["type"], (*path, "type")
             entry.options = _settings(model, values, document, path, problems)
+    unread: ConfigError | None = None
     if problems:
         only_plugins = all(p.code.startswith("plugin-") for p in problems)
         kind: type[TunesmithError] = PluginError if only_plugins else ConfigError
@@ -117,8 +118,9 @@ def _validate(
         complete = None not in [*parts, *(entry.settings for entry in selection.entries)]
         if not isinstance(error, ConfigError) or not complete or any(p.code not in known_keys.UNREAD for p in problems):
             raise error
+        unread = error
     config = Config(document, base, cast(CoreSettings, core), settings_by_plugin, selection, list(plugins.values()))
-    return config, error if problems else None
+    return config, unread
 
 
 def _settings(

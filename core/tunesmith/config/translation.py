@@ -41,12 +41,15 @@ class Translated:
         return "; ".join(filter(None, (self.written, self.note)))
 
 
-def translate(document: Document, available: Mapping[str, Candidate]) -> tuple[list[Translated], list[Problem]]:
+def translate(
+    document: Document, available: Mapping[str, Candidate], tool: str = foreign.TOOLS[0]
+) -> tuple[list[Translated], list[Problem]]:
     """Translate a document in place. Return what was translated, and a problem for each contradiction.
 
-    A key that an installed plugin owns, and a value that one answers, are not translated.
+    A key that an installed plugin owns, and a value that one answers, are not translated. A key that several tools have
+    is taken for that of `tool`.
     """
-    translator = _Translator(document, available)
+    translator = _Translator(document, available, tool)
     for path in list(_paths(document.values)):
         if translator.exists(path):
             translator.translate(path)
@@ -54,8 +57,9 @@ def translate(document: Document, available: Mapping[str, Candidate]) -> tuple[l
 
 
 class _Translator:
-    def __init__(self, document: Document, available: Mapping[str, Candidate]):
+    def __init__(self, document: Document, available: Mapping[str, Candidate], tool: str):
         self.document = document
+        self.tool = tool
         self.results: list[Translated] = []
         self.problems: list[Problem] = []
         self.removed: set[KeyPath] = set()
@@ -75,10 +79,10 @@ class _Translator:
 
     def translate(self, path: KeyPath) -> None:
         value, name = self.value_at(path), foreign.name_of(path)
-        key = None if name in self.owned or isinstance(path[-1], int) else foreign.find_key(path)
+        key = None if name in self.owned or isinstance(path[-1], int) else foreign.find_key(path, self.tool)
         if key is None:
             answered = isinstance(value, str) and (name, value) in self.answered
-            action = None if answered else foreign.action_for(path, value)
+            action = None if answered else foreign.action_for(path, value, self.tool)
             if action:
                 self.apply(path, value, action, "")
         elif action := key.action(value):

@@ -117,7 +117,7 @@ class Document:
         value = target.pop(last)
         self._move_places(path, None)
         if isinstance(target, list):
-            for index in range(last, len(target)):
+            for index in range(int(last), len(target)):
                 self._move_places((*above, index + 1), (*above, index))
         return value
 
