@@ -22,6 +22,8 @@ from tunesmith.plugins.discovery import installed
 from tunesmith.redact import MASK, clean, redact
 
 LONGEST = 118
+SECRET = re.compile(r"(api_key|token|secret|password)$")
+"""Ends of the names of keys whose value is not copied into a comment."""
 ROUNDS = 10
 """Most times that keys are turned into comments. A key may be without effect only after another one is."""
 
@@ -114,6 +116,8 @@ def was(one: Translated, before: dict[str, Any]) -> str:
         value = value[int(part)] if isinstance(value, list) else value[part] if isinstance(value, dict) else None
     parts = key.split(".")
     value = clean({parts[-1]: value})[parts[-1]]  # a secret is not copied
+    if SECRET.search(parts[-1]) and value:
+        value = MASK
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).split("\n")[0]
     return f"{key}: {text}"
 
@@ -142,7 +146,7 @@ def dump(key: str, value: Any) -> list[str]:
 
 
 def without_unread(lines: list[str], path: Path) -> tuple[list[str], int, TunesmithError | None]:
-    """Turn the keys that nothing reads into comments with the reason. Return the lines, their number, and what is left."""
+    """Turn keys that nothing reads into comments with the reason. Return the lines, their number, and what is left."""
     refused = 0
     for _ in range(ROUNDS):
         error = problems_of(lines, path)
@@ -156,7 +160,7 @@ def without_unread(lines: list[str], path: Path) -> tuple[list[str], int, Tunesm
 
 
 def problems_of(lines: list[str], path: Path) -> TunesmithError | None:
-    """Return the error of a config with these lines, as if it were in the folder of the original; None if it has none."""
+    """Return the error of a config with these lines, with the name of the original; None if it has none."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / path.name
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -197,5 +201,4 @@ def commented(lines: list[str], at: int, problem: Problem) -> list[str]:
 def without_secret(line: str) -> str:
     """Return a line of YAML without the value of a key that holds a secret."""
     key, colon, value = line.partition(":")
-    name = key.strip("- ")
-    return f"{key}: {MASK}" if colon and clean({name: value.strip()}) != {name: value.strip()} else redact(line)
+    return f"{key}: {MASK}" if colon and value.strip() and SECRET.search(key.strip()) else redact(line)
