@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from tunesmith.plugins.plugin import Settings
-from tunesmith.plugins.values import LARGEST_INTEGER, PathText
+from tunesmith.plugins.values import LARGEST_INTEGER, PathText, whole_or_share
 
 Steps = Annotated[int, Field(gt=0, le=10**9)]
 """A number of optimizer steps."""
+Interval = Annotated[
+    int | float,
+    Field(gt=0, le=10**9),
+    AfterValidator(whole_or_share),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 10**9}),
+]
+"""A number of optimizer steps; or below 1, a share of all steps."""
 PerEpoch = Annotated[int, Field(gt=0, le=10**6)]
 """How often something is done in an epoch."""
 Batch = Annotated[int, Field(gt=0, le=10**6)]
@@ -213,14 +220,14 @@ class ScheduleKeys(Settings):
 
     logging_steps: Steps = 1
     """Optimizer steps between lines of the log."""
-    save_steps: Steps | None = None
-    """Optimizer steps between checkpoints."""
+    save_steps: Interval | None = None
+    """Optimizer steps between checkpoints; below 1, as a share of all steps."""
     saves_per_epoch: PerEpoch | None = None
     """Checkpoints per epoch. Default: 1 if save_steps is not set."""
     save_total_limit: int | None = Field(4, gt=0, le=10**6)
     """Checkpoints to keep, always including the best one; null keeps all."""
-    eval_steps: Steps | None = None
-    """Optimizer steps between evaluations."""
+    eval_steps: Interval | None = None
+    """Optimizer steps between evaluations; below 1, as a share of all steps."""
     evals_per_epoch: PerEpoch | None = None
     """Evaluations per epoch. Default: 1 if eval_steps is not set."""
     metric_for_best_model: str = "eval_loss"

@@ -117,7 +117,7 @@ def _requirement(items: list[Any], schemas: list[dict[str, Any]]) -> str:
             options.append(_range(schemas, item))
         elif item["type"] == "finite_number":
             options.append(f"a finite number {_range(schemas, item)}".rstrip())
-        elif item["type"] == "path":
+        elif item["type"] in ("path", "interval"):
             return str(item["msg"])
         elif item["msg"].startswith(start):
             options.append(item["msg"].removeprefix(start).replace("a valid i", "an i").replace("a valid ", "a "))

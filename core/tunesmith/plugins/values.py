@@ -30,6 +30,13 @@ PathText = Annotated[str, AfterValidator(_usable), Field(json_schema_extra={"for
 meaning for every user and in every shell, and a folder named `$HOME` is never what was meant."""
 
 
+def whole_or_share(steps: float) -> float:
+    """Return a number of steps, or a share of all steps. Raises an error for a number above 1 that is not whole."""
+    if steps >= 1 and steps != int(steps):
+        raise PydanticCustomError("interval", "must be a whole number of steps, or a share of all steps below 1")
+    return int(steps) if steps >= 1 else steps
+
+
 def within_limits(value: Any) -> Any:
     """Return the value of a key, or raise an error for a number beyond the limits of every number."""
     if isinstance(value, int | float) and not isinstance(value, bool):

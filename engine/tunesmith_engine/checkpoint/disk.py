@@ -85,7 +85,8 @@ def at_once(run: Run) -> int | None:
     epochs = None if core.pretraining_dataset else math.ceil(core.num_epochs)
     saves = epochs and epochs * (core.saves_per_epoch or 1)  # the last step is the end of an epoch
     if core.save_steps:
-        saves = math.ceil(core.max_steps / core.save_steps) if core.max_steps else None
+        steps = 1 if core.save_steps < 1 else core.max_steps
+        saves = math.ceil(steps / core.save_steps) if steps else None
     elif core.pretraining_dataset:
         saves = 1
     if core.load_best_model_at_end:  # saves at each best evaluation as well

@@ -173,11 +173,16 @@ class Loop:
                 raise name_kept(error, folder) from error
             raise
 
-    def interval(self, steps: int | None, per_epoch: int | None) -> int | None:
-        """Return the steps between two events: once per epoch by default, and only at the end for a stream."""
+    def interval(self, steps: float | None, per_epoch: int | None) -> int | None:
+        """Return the steps between two events: once per epoch by default, and only at the end for a stream.
+
+        `steps` below 1 is a share of all steps, rounded up.
+        """
         rounds = self.state.rounds
-        if steps or not rounds.per_epoch:
-            return steps
+        if steps is not None:
+            return math.ceil(round(steps * self.state.total_steps, 6)) if steps < 1 else int(steps)
+        if not rounds.per_epoch:
+            return None
         return max(1, math.ceil(rounds.per_epoch * rounds.steps / (per_epoch or 1)))
 
     # signals
