@@ -162,7 +162,7 @@ def _check_prepared(run: Run, wrong: Wrong) -> None:
 
 
 def _check_stream(run: Run, wrong: Wrong) -> None:
-    core, config, written = run.core, run.config, run.config.document.values
+    core, config = run.core, run.config
     stream = "streaming" if core.streaming else "pretraining_dataset"
     if core.dataset_num_proc > 1 and not config.test_datasets:
         wrong("dataset_num_proc", "is for data that is prepared", "drop it")
@@ -170,11 +170,8 @@ def _check_stream(run: Run, wrong: Wrong) -> None:
         wrong(stream, "has no end", "write max_steps: ...")
     if core.val_set_size:
         wrong("val_set_size", "can't be held out of a stream", "write test_datasets: ...")
-    if "num_epochs" in written:
-        wrong("num_epochs", "has no meaning for a stream", "set the length with max_steps")
-    for key in ("curriculum_sampling", "shuffle_merged_datasets", "mixing_temperature"):
-        if written.get(key) is not None:
-            wrong(key, "is for data that is prepared; a stream is read in its own order", "drop it")
+    if core.mixing_temperature is not None:
+        wrong("mixing_temperature", "is for data that is prepared", "drop it")
     for spec in config.streamed:
         if "weight" in spec.settings.model_fields_set:
             wrong((spec.group, spec.index, "weight"), "is for data that is prepared", "drop it")
@@ -232,6 +229,9 @@ def warn(run: Run) -> None:
             run.warn(idle[0], f"has no effect without held-out data{others}: {help}")
     if core.learning_rate > HOT:
         run.warn("learning_rate", f"{core.learning_rate:g} is far above the usual range, 1e-5 to 1e-3")
+    for key in ("num_epochs", "curriculum_sampling", "shuffle_merged_datasets") if run.config.streamed else ():
+        if key in run.config.document.values:
+            run.warn(key, "has no effect on a stream: it is read in its own order, and max_steps sets the length")
     if core.max_steps is not None:
         warn_of_intervals(run, core.max_steps)
     for plugin in run.hooks.plugins:

@@ -195,7 +195,7 @@ REFUSED = {
         "can't be held out of a stream",
     ),
     "weight of a stream": ({"streaming": True, "max_steps": 1, "weight": 2.0}, r"datasets.0.weight is for data that"),
-    "order of a stream": ({"streaming": True, "max_steps": 1, "curriculum_sampling": True}, "curriculum_sampling"),
+    "temperature of a stream": ({"streaming": True, "max_steps": 1, "mixing_temperature": 2.0}, "mixing_temperature"),
     "curriculum and shuffle": ({"curriculum_sampling": True, "shuffle_merged_datasets": True}, "has no effect"),
     "shard index out of range": ({"shards": 2, "shards_idx": 2}, r"shards_idx is 2, but the shards are 0 to 1"),
     "shard index without shards": ({"shards_idx": 1}, "shards_idx has no effect without shards"),
