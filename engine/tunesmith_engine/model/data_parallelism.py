@@ -142,6 +142,7 @@ class Sharded(DataParallelism):
         kind = "FSDP2" if replicas == 1 else f"HSDP ({replicas} replicas of {shards} shards)"
         super().__init__(replace(world, sharded=True, kind=kind, mesh=mesh))
         self.config = config
+        self.offloads = config.offload_params and world.device.type != "cpu"  # on the CPU, they are there already
 
     def wrap(self, module: nn.Module, training: bool = True) -> Any:
         """Apply FSDP2: each transformer layer is a unit, and the root contains the rest."""
@@ -149,13 +150,13 @@ class Sharded(DataParallelism):
         options: dict[str, Any] = {
             # Gradients are reduced in float32: a sum over many processes in bfloat16 would lose its small terms.
             "mp_policy": MixedPrecisionPolicy(torch.bfloat16 if self.world.half else None, torch.float32),
-            "offload_policy": CPUOffloadPolicy() if config.offload_params else OffloadPolicy(),
+            "offload_policy": CPUOffloadPolicy() if self.offloads else OffloadPolicy(),
             "mesh": self.world.mesh,
         }
         names = config.transformer_layer_cls_to_wrap
         by_model: Any = module._no_split_modules
         layers = {name.strip() for name in names.split(",")} if names else set(by_model or ())
-        if not config.offload_params:
+        if not self.offloads:
             module.to(self.world.device)
         if config.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
             units = [m for m in module.modules() if type(m).__name__ in layers]
