@@ -11,7 +11,7 @@ from tunesmith.config.config import Wrong
 from tunesmith.config.secrets import is_secret, is_unexpanded
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError, PluginError, Problem
-from tunesmith.folders import check_output
+from tunesmith.folders import check_output, contains_run
 from tunesmith.run import Run
 from tunesmith.spelling import nearest
 
@@ -234,6 +234,8 @@ def warn(run: Run) -> None:
             run.warn(key, "has no effect on a stream: it is read in its own order, and max_steps sets the length")
     if core.max_steps is not None:
         warn_of_intervals(run, core.max_steps)
+    if core.resume_from_checkpoint is None and contains_run(Path(core.output_dir)):
+        run.warn("output_dir", "already contains a run: write resume_from_checkpoint: auto, or another output_dir")
     for plugin in run.hooks.plugins:
         idle = [name for name in run.hooks.specs if any(call.plugin == plugin.name for call in run.hooks.idle(name))]
         model = plugin.declaration.settings

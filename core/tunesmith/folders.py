@@ -73,6 +73,13 @@ def data(run: Run) -> Iterator[tuple[Path, bool]]:
             continue
 
 
+def contains_run(folder: Path) -> bool:
+    """Return True if a folder contains the checkpoints or the record of a run, which training would not overwrite."""
+    if not folder.is_dir():
+        return False
+    return any(folder.glob("checkpoint-*/manifest.json")) or last_record(folder).get("status", "failed") != "failed"
+
+
 def unclaimed(folder: Path) -> list[str]:
     """Return the files in a folder that a run would write, if no earlier run has written there."""
     if not folder.is_dir() or last_record(folder) or any(folder.glob("checkpoint-*/manifest.json")):

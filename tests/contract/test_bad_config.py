@@ -209,6 +209,7 @@ plugin = Plugin(settings=LoginSettings)
 HEX = "0123456789abcdef0123456789abcdef01234567"
 WARNINGS = {  # text -> part of the warning, and a secret that may not be printed
     "learning_rate: @100\n": ("learning_rate: 100 is far above", None),
+    "output_dir: @./old\n": ("already contains a run: write resume_from_checkpoint: auto", None),
     "max_steps: 10\nsave_steps: @20\n": ("save_steps: 20 is more than the 10 steps of training", None),
     "eval_batch_size: @3\neval_steps: 3\n": ("no effect without held-out data, as has eval_steps: write val_set", None),
     "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last step is evaluated", None),
@@ -223,7 +224,7 @@ WARNINGS = {  # text -> part of the warning, and a secret that may not be printe
 @pytest.mark.parametrize("text", WARNINGS)
 def test_likely_mistake_is_a_warning_with_its_place(text: str, tmp_path: Path) -> None:
     warning, secret = WARNINGS[text]
-    case = Case(GOOD + text, 0, warning, files={"login.py": LOGIN})
+    case = Case(GOOD + text, 0, warning, files={"login.py": LOGIN, "old/run.json": '{"status": "done"}'})
     case.write(tmp_path)
     before = snapshot(tmp_path)
     text_result, json_result = tunesmith("check", "run.yaml"), tunesmith("--format", "json", "check", "run.yaml")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bad import Case, judge, tunesmith
-from tests.contract.fakes import BASE, DATA
+from tests.contract.fakes import BASE, DATA, error_of
+from tunesmith.config.load import load_config
 
 GOOD = BASE + DATA
 LAUGHS = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True))
@@ -64,3 +65,10 @@ def test_keys_that_only_hold_anchors_are_allowed(tmp_path: Path, monkeypatch: py
     assert (result.exit_code, result.stderr) == (0, "")
     (tmp_path / "run.yaml").write_text(GOOD + "_seed: 3\n")
     assert "unknown key: _seed" in tunesmith("check", "run.yaml").stderr
+
+
+def test_file_of_rows_instead_of_a_config_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"text": "a"}\n')
+    [problem] = error_of(load_config, path).problems
+    assert problem.code == "no-config" and "datasets: [{path:" in str(problem.help)

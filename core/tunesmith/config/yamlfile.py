@@ -20,6 +20,7 @@ MAX_NODES = 10_000
 MAX_DEPTH = 64
 MAX_DIGITS = 1_000
 """Longest integer that is read as a number. Python's int() raises ValueError above 4,300 digits."""
+ROWS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = {
@@ -155,6 +156,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     for files that expand to more than MAX_NODES values or MAX_DEPTH levels.
     """
     name = str(path)
+    if name.endswith(ROWS):
+        help = "name the YAML file of a run, with this file in datasets: [{path: ..., type: chat_template}]"
+        raise ConfigError("is a file of rows, not a config", where=name, help=help, code="no-config")
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             message = f"the file is too large: {size:,} bytes, but a config may have {MAX_BYTES:,}"

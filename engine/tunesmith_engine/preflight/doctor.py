@@ -61,7 +61,7 @@ def cpu(run: Run) -> Finding:
     """Compare threads with cores. More threads than cores make training several times slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "not set")
-    detail = f"{threads} threads on {cores} cores; OMP_NUM_THREADS is {setting}"
+    detail = f"{count(threads, 'thread')} on {count(cores, 'core')}; OMP_NUM_THREADS is {setting}"
     if threads > cores:
         return Finding("CPU", "warning", detail, f"export OMP_NUM_THREADS={cores}")
     if run.core.device == "auto" and torch.version.cuda is None and Path("/dev/nvidia0").exists():
@@ -70,11 +70,16 @@ def cpu(run: Run) -> Finding:
     return Finding("CPU", "ok", detail)
 
 
-def processes(run: Run, count: int) -> Finding:
+def count(number: int, unit: str) -> str:
+    """Return a number with its unit: 1 thread, 2 threads."""
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def processes(run: Run, gpus: int) -> Finding:
     """Check the number of processes that `tunesmith train` starts, and how they communicate."""
-    if count > 1:
+    if gpus > 1:
         nccl = dist.is_available() and dist.is_nccl_available()
-        detail = f"trains on {count} GPUs, one process each; NCCL is {'available' if nccl else 'missing'}"
+        detail = f"trains on {gpus} GPUs, one process each; NCCL is {'available' if nccl else 'missing'}"
         return Finding("processes", "ok", detail) if nccl else Finding("processes", "problem", detail, NCCL)
     if run.core.fsdp_config is not None:
         help = "start two processes, also on a CPU: torchrun --nproc-per-node=2 -m tunesmith train ..."
