@@ -34,7 +34,8 @@ def problems() -> dict[str, list[Problem]]:
 def test_configs_of_axolotl_pass_unmodified(problems: dict[str, list[Problem]]) -> None:
     passing = [name for name, of_file in problems.items() if not of_file]
     reasons = Counter(reason for of_file in problems.values() for reason in {p.message for p in of_file})
-    print(f"\n{len(passing)} of {len(problems)} configs pass ({len(passing) / len(problems):.0%}); the others, by reason:")
+    share = len(passing) / len(problems)
+    print(f"\n{len(passing)} of {len(problems)} configs pass ({share:.0%}); the others, by reason:")
     for reason, number in reasons.most_common():
         print(f"{number:4}  {reason}")
     assert len(problems) == 125 and len(passing) >= BAR * len(problems)

@@ -1,4 +1,4 @@
-"""Configs of Axolotl train as they are, on tiny models and local rows: only what names a model, data or sizes differs."""
+"""Configs of Axolotl train as they are, on tiny models and local rows: only the names and sizes of these differ."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.model_folder(tmp_path_factory.mktemp("models") / "tiny", hidden_size=64, intermediate_size=128, max_position_embeddings=2048)
+    return tiny.model_folder(
+        tmp_path_factory.mktemp("models") / "tiny", hidden_size=64, intermediate_size=128, max_position_embeddings=2048
+    )
 
 
 def shrunk(case: Case, folder: Path, base: Path) -> Path:
