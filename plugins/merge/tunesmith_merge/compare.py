@@ -104,9 +104,8 @@ def filled(part: nn.Module, names: dict[int, str], weights: Weights) -> Iterator
     for module, parameters in before:
         for parameter, value in parameters.items():
             if value is not None and value.is_meta:
-                tensor = weights.load(f"{names[id(module)]}.{parameter}".lstrip("."))
+                tensor = weights.load(f"{names[id(module)]}.{parameter}".lstrip("."), torch.float32)
                 if tensor is not None:  # such as a head that only the adapter has
-                    tensor = tensor.float() if tensor.is_floating_point() else tensor
                     module._parameters[parameter] = nn.Parameter(tensor, requires_grad=False)
     try:
         yield

@@ -27,10 +27,8 @@ TORCH = {
 """Name of a type in safetensors -> torch's type. Files with other types, such as float8, are copied but not merged."""
 NAMES = {dtype: name for name, dtype in TORCH.items()}
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-COPIED_AT_ONCE = 1 << 24
-"""Bytes of an unchanged tensor that are in memory at a time."""
-READ_AT_ONCE = 1 << 30
-"""Bytes of one call of the system, which reads 2 GiB at most."""
+COPIED_AT_ONCE = 1 << 22
+"""Bytes that are copied or converted at a time."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +88,31 @@ def shard_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read(stored: Stored) -> Tensor:
-    """Return a tensor with its type in the file. Raises ModelError for a type that torch can't compute with."""
+def read(stored: Stored, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor, in the type of the file or, if it has fractions, in `dtype`.
+
+    Some megabytes are converted at a time, so no second copy exists. Raises ModelError for a type that torch can't
+    compute with.
+    """
     if stored.dtype not in TORCH:
         help = "name the base model that was not quantized: --base MODEL"
         raise ModelError(f"{stored.file} has weights of the type {stored.dtype}", code="weights", help=help)
-    tensor = torch.empty(stored.shape, dtype=TORCH[stored.dtype])
-    buffer = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    kept = TORCH[stored.dtype]
+    tensor = torch.empty(stored.shape, dtype=dtype if dtype is not None and kept.is_floating_point else kept)
+    flat, place = tensor.reshape(-1), stored.start
+    staging = torch.empty(0 if tensor.dtype == kept else COPIED_AT_ONCE // kept.itemsize, dtype=kept)
     with stored.file.open("rb", buffering=0) as file:
-        place = 0
-        while place < len(buffer):
-            part = buffer[place : place + READ_AT_ONCE]
-            number = os.preadv(file.fileno(), [part], stored.start + place)
-            if number == 0:
-                raise ModelError(f"{stored.file} became shorter while it was read", code="weights")
-            place += number
+        for part in flat.split(COPIED_AT_ONCE // kept.itemsize):
+            content = part if tensor.dtype == kept else staging[: len(part)]
+            buffer, done = memoryview(content.view(torch.uint8).numpy()), 0
+            while done < len(buffer):
+                number = os.preadv(file.fileno(), [buffer[done:]], place + done)
+                if number == 0:
+                    raise ModelError(f"{stored.file} became shorter while it was read", code="weights")
+                done += number
+            if content is not part:
+                part.copy_(content)
+            place += len(buffer)
     return tensor
 
 
@@ -140,11 +148,14 @@ class ShardWriter:
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Write a tensor, converted to the type of its header. Raises ValueError for another shape."""
-        place = self.places[name]
+        place, done = self.places[name], 0
         if tuple(tensor.shape) != place.shape:
             raise ValueError(f"{name} is {tuple(tensor.shape)}, planned as {place.shape}")
-        tensor = tensor.detach().to(TORCH[place.dtype]).contiguous()
-        self._put(place, memoryview(tensor.reshape(-1).view(torch.uint8).numpy()), 0)
+        flat = tensor.detach().contiguous().reshape(-1)
+        for part in flat.split(COPIED_AT_ONCE // flat.element_size()):
+            content = memoryview(part.to(TORCH[place.dtype]).view(torch.uint8).numpy())
+            self._put(place, content, done)
+            done += len(content)
         self.missing.discard(name)
 
     def copy(self, name: str, stored: Stored) -> None:
@@ -162,8 +173,7 @@ class ShardWriter:
     def _put(self, place: Stored, content: memoryview, offset: int) -> None:
         done = 0
         while done < len(content):
-            part = content[done : done + READ_AT_ONCE]
-            done += os.pwrite(self._files[place.file], part, place.start + offset + done)
+            done += os.pwrite(self._files[place.file], content[done:], place.start + offset + done)
 
     def close(self) -> None:
         """Flush and close the files. Raises RuntimeError if a tensor was not written."""

@@ -74,12 +74,13 @@ class Weights:
             group.parts.append((key, pattern if pattern is not None else key))
         return list(groups.values())
 
-    def _convert(self, group: Group, meta: bool = False) -> dict[str, Tensor]:
+    def _convert(self, group: Group, meta: bool = False, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Return the parameters that a group becomes, by name; on the meta device, only their shapes."""
 
         def load(stored: Stored) -> Tensor:
-            dtype = TORCH.get(stored.dtype, torch.uint8)
-            return torch.empty(stored.shape, dtype=dtype, device="meta") if meta else read(stored)
+            if meta:
+                return torch.empty(stored.shape, dtype=TORCH.get(stored.dtype, torch.uint8), device="meta")
+            return read(stored, dtype)
 
         if group.plain:
             return {group.first: load(self.stored[group.parts[0][0]])}
@@ -106,12 +107,15 @@ class Weights:
         """Return the name under which a parameter is in the files: its own, or that of one it is tied to."""
         return next((one for one in (name, *self.aliases.get(name, ())) if one in self.group_of), None)
 
-    def load(self, name: str) -> Tensor | None:
-        """Return a parameter in the type of the file, grown to the size that the model expects; None if absent."""
+    def load(self, name: str, dtype: torch.dtype | None = None) -> Tensor | None:
+        """Return a parameter, grown to the size that the model expects; None if it is absent.
+
+        It has the type of the file or, if it has fractions, `dtype`.
+        """
         found = self.source(name)
         if found is None:
             return None
-        value = self._convert(self.group_of[found])[found]
+        value = self._convert(self.group_of[found], dtype=dtype)[found]
         return grown(value, self.state[name].shape)
 
     def load_group(self, group: Group) -> dict[str, Tensor]:
