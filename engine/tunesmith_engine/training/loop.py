@@ -149,7 +149,9 @@ class Loop:
                     improved = state.best.update(run, record.evaluation)
             stop = self.signalled()
             best = improved and core.load_best_model_at_end
-            if stop or best or last or run.stopped or (save_every and run.step % save_every == 0):
+            due = best or last or run.checkpoint_requested or (save_every and run.step % save_every == 0)
+            if stop or due or run.stopped:
+                run.checkpoint_requested = False
                 run.progress("saving a checkpoint")
                 save(run, self.policy, state.trees, state.best.step)
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
