@@ -18,7 +18,7 @@ from tunesmith.spelling import nearest
 NEED_HELD_OUT = {"eval_batch_size", "eval_sample_packing"}
 """Keys of the evaluation of held-out examples."""
 CHOOSE_BEST = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"}
-NEED_EVALUATION = {"eval_steps", "evals_per_epoch"} | CHOOSE_BEST
+NEED_EVALUATION = {"eval_on_start", "eval_steps", "evals_per_epoch"} | CHOOSE_BEST
 """Keys of any evaluation: of held-out examples, or by a plugin."""
 ROWS = "rows://"
 """The scheme of the paths of entries whose rows are Python values: `path: rows://train`."""
@@ -226,6 +226,8 @@ def warn(run: Run) -> None:
     core = run.core
     if core.learning_rate > HOT:
         run.warn("learning_rate", f"{core.learning_rate:g} is far above the usual range, 1e-5 to 1e-3")
+    if core.save_only_model:
+        run.note("checkpoints", "without the optimizer's state (save_only_model): this run can't be resumed from them")
     if core.max_steps is not None:
         warn_of_intervals(run, core.max_steps)
     for plugin in run.hooks.plugins:

@@ -219,10 +219,14 @@ class ScheduleKeys(Settings):
     """Checkpoints per epoch. Default: 1 if save_steps is not set."""
     save_total_limit: int | None = Field(4, gt=0, le=10**6)
     """Checkpoints to keep, always including the best one; null keeps all."""
+    save_only_model: bool = False
+    """Leave the optimizer's state out of checkpoints, which makes them smaller. Runs can't resume from them."""
     eval_steps: Steps | None = None
     """Optimizer steps between evaluations."""
     evals_per_epoch: PerEpoch | None = None
     """Evaluations per epoch. Default: 1 if eval_steps is not set."""
+    eval_on_start: bool = False
+    """Evaluate before the first step as well. This evaluation is logged as step 0, and is not compared with others."""
     metric_for_best_model: str = "eval_loss"
     """Metric that decides which checkpoint is the best."""
     greater_is_better: bool = False

@@ -1,33 +1,71 @@
-"""Describe trigger in one line."""
+"""Save a checkpoint when a file appears, and after the first step."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveFloat
+from pydantic import PositiveInt
 
-from tunesmith import Needs, Plugin, Settings, hookimpl
+from tunesmith import PathText, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from tunesmith import Batch, Output, Run, Term
+    from tunesmith import Run, StepRecord
+
+FILE = "save_checkpoint"
+
+
+class DynamicCheckpoint(Settings):
+    """Options of checkpoints on demand."""
+
+    enabled: bool = False
+    """Save a checkpoint when the trigger file exists."""
+    check_interval: PositiveInt = 10
+    """Optimizer steps between two looks at the trigger file."""
+    trigger_file_path: PathText = FILE
+    """The trigger file, an empty file in output_dir. It is deleted when the checkpoint is requested."""
 
 
 class TriggerSettings(Settings):
-    """Keys of trigger."""
+    """Checkpoints besides those at intervals."""
 
-    trigger_weight: PositiveFloat | None = None
-    """Factor of the term that is added to the loss."""
+    dynamic_checkpoint: DynamicCheckpoint | None = None
+    """Save a checkpoint when somebody creates a file: `touch OUTPUT_DIR/save_checkpoint`."""
+    save_first_step: bool = False
+    """Save a checkpoint after the first step, to find out early whether saving works."""
 
 
-plugin = Plugin(settings=TriggerSettings, switches=("trigger_weight",), needs=Needs(logps=True))
+plugin = Plugin(
+    settings=TriggerSettings,
+    switches=("dynamic_checkpoint", "save_first_step"),
+    on_resume=dict.fromkeys(TriggerSettings.model_fields, "free"),
+)
 
 
-@hookimpl(wrapper=True)
-def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[str, Term], dict[str, Term]]:
-    """Add the term to those of the method, whichever it is."""
-    from tunesmith_trigger.term import penalty
+@hookimpl
+def validate(run: Run) -> None:
+    options = run.settings(TriggerSettings).dynamic_checkpoint
+    if options is None:
+        return
+    if not options.enabled and "enabled" not in options.model_fields_set:
+        help = "write enabled: true in it, or drop it"
+        raise run.config.error("dynamic_checkpoint", "has no effect without enabled", help)
+    # A trigger file is deleted, so it can't be just any file.
+    inside = os.path.normpath(os.path.join(os.path.abspath(run.output_dir), options.trigger_file_path))
+    if os.path.dirname(inside) != os.path.abspath(run.output_dir):
+        path = ("dynamic_checkpoint", "trigger_file_path")
+        raise run.config.error(path, "must be a file in output_dir", f"write its name, such as {FILE}")
 
-    terms = yield
-    weight = run.settings(TriggerSettings).trigger_weight or 0.0
-    return {**terms, "trigger": penalty(out.logps, batch.weight, weight)}
+
+@hookimpl
+def on_step(run: Run, record: StepRecord) -> None:
+    settings = run.settings(TriggerSettings)
+    if settings.save_first_step and record.step == 1:
+        run.request_checkpoint()
+    options = settings.dynamic_checkpoint
+    if options is not None and options.enabled and record.step % options.check_interval == 0:
+        from tunesmith_trigger.file import taken
+
+        path = run.output_dir / options.trigger_file_path
+        if run.world.maximum(taken(run, path) if run.world.main else 0):  # the same answer on all processes
+            run.request_checkpoint()

@@ -1,33 +1,49 @@
-"""Describe watchdog in one line."""
+"""Stop training when the loss stays above a threshold."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 
-from tunesmith import Needs, Plugin, Settings, hookimpl
+from tunesmith import Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
-    from tunesmith import Batch, Output, Run, Term
+    from tunesmith import Run, StepRecord
+    from tunesmith_watchdog.watch import Watch
 
 
 class WatchdogSettings(Settings):
-    """Keys of watchdog."""
+    """When to stop."""
 
-    watchdog_weight: PositiveFloat | None = None
-    """Factor of the term that is added to the loss."""
+    loss_watchdog_threshold: PositiveFloat | None = None
+    """Training stops if the loss of logged steps stays above this value."""
+    loss_watchdog_patience: PositiveInt = 3
+    """Number of consecutive logged steps with a loss above loss_watchdog_threshold after which training stops."""
 
 
-plugin = Plugin(settings=WatchdogSettings, switches=("watchdog_weight",), needs=Needs(logps=True))
+plugin = Plugin(
+    settings=WatchdogSettings,
+    switches=("loss_watchdog_threshold",),
+    on_resume=dict.fromkeys(WatchdogSettings.model_fields, "free"),
+)
 
 
-@hookimpl(wrapper=True)
-def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[str, Term], dict[str, Term]]:
-    """Add the term to those of the method, whichever it is."""
-    from tunesmith_watchdog.term import penalty
+@hookimpl
+def configure(run: Run) -> None:
+    from tunesmith_watchdog.watch import Watch
 
-    terms = yield
-    weight = run.settings(WatchdogSettings).watchdog_weight or 0.0
-    return {**terms, "watchdog": penalty(out.logps, batch.weight, weight)}
+    settings = run.settings(WatchdogSettings)
+    threshold = settings.loss_watchdog_threshold
+    if threshold is not None:
+        run.register_state("watchdog", Watch(threshold, settings.loss_watchdog_patience))
+
+
+@hookimpl
+def on_step(run: Run, record: StepRecord) -> None:
+    if not record.log or "watchdog" not in run.states:
+        return
+    watch = cast("Watch", run.states["watchdog"])
+    loss = float(record.metrics["loss"])
+    if watch.exhausted(loss) and record.step < run.total_steps:
+        run.stop(f"the loss ({loss:.4g}) was above {watch.threshold:g} in {watch.high} logged steps in a row")
