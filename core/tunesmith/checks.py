@@ -18,8 +18,8 @@ from tunesmith.spelling import nearest
 NEED_HELD_OUT = {"eval_batch_size", "eval_sample_packing"}
 """Keys of the evaluation of held-out examples."""
 CHOOSE_BEST = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"}
-INTERVALS = {"eval_steps", "evals_per_epoch"}
-"""Keys of the interval of any evaluation: of held-out examples, or by a plugin."""
+INTERVALS = {"eval_on_start", "eval_steps", "evals_per_epoch"}
+"""Keys of the time of any evaluation: of held-out examples, or by a plugin."""
 ROWS = "rows://"
 """The scheme of the paths of entries whose rows are Python values: `path: rows://train`."""
 HOT = 1.0
@@ -232,6 +232,8 @@ def warn(run: Run) -> None:
     for key in ("num_epochs", "curriculum_sampling", "shuffle_merged_datasets") if run.config.streamed else ():
         if key in run.config.document.values:
             run.warn(key, "has no effect on a stream: it is read in its own order, and max_steps sets the length")
+    if core.save_only_model:
+        run.note("checkpoints", "without the optimizer's state (save_only_model): this run can't be resumed from them")
     if core.max_steps is not None:
         warn_of_intervals(run, core.max_steps)
     if core.resume_from_checkpoint is None and contains_run(Path(core.output_dir)):

@@ -93,6 +93,8 @@ class Run:
     """The reason why the run ends early, if it does."""
     stopper: str | None = None
     """The plugin that ended the run early."""
+    checkpoint_requested: bool = False
+    """True if a checkpoint is saved after this step, whatever the intervals say."""
     interrupted: bool = False
     """True if a signal ends the run, so that hooks should return soon."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -238,6 +240,10 @@ class Run:
         """End training after this step, as if it were the last. If called again, the first reason is kept."""
         if self.stopped is None:
             self.stopped, self.stopper = reason, self.hooks.current()
+
+    def request_checkpoint(self) -> None:
+        """Save a checkpoint after this step. Call it in on_step, on all processes or on none."""
+        self.checkpoint_requested = True
 
     def register_state(self, name: str, state: Stateful) -> None:
         """Add an object's state to checkpoints. Call it before on_start, where checkpoints are already restored.

@@ -228,8 +228,12 @@ class ScheduleKeys(Settings):
     """Checkpoints to keep, always including the best one; null keeps all."""
     eval_steps: Interval | None = None
     """Optimizer steps between evaluations; below 1, as a share of all steps."""
+    save_only_model: bool = False
+    """Leave the optimizer's state out of checkpoints, which makes them smaller. Runs can't resume from them."""
     evals_per_epoch: PerEpoch | None = None
     """Evaluations per epoch. Default: 1 if eval_steps is not set."""
+    eval_on_start: bool = False
+    """Evaluate before the first step as well. This evaluation is logged as step 0, and is not compared with others."""
     metric_for_best_model: str = "eval_loss"
     """Metric that decides which checkpoint is the best."""
     greater_is_better: bool = False

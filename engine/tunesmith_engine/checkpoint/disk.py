@@ -63,7 +63,7 @@ def bytes_of(run: Run, module: nn.Module, full_export: bool) -> CheckpointBytes:
     names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     buffers = sum(b.numel() * b.element_size() for n, b in module.state_dict().items() if n not in names)
     exported = sum(p.numel() * p.element_size() for p in module.parameters()) + buffers if full_export else weights
-    optimizer = MEANS * 4 * sum(p.numel() for p in trained)
+    optimizer = 0 if run.core.save_only_model else MEANS * 4 * sum(p.numel() for p in trained)
     exported += tokenizer_bytes(run)
     small = STATE * run.world.size + PER_TENSOR * len(trained)
     return CheckpointBytes(weights + buffers + optimizer + exported + small, exported, at_once(run), optimizer)

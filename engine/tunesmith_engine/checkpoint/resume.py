@@ -13,7 +13,7 @@ from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError
 from tunesmith.plugins.plugin import OnResume
 from tunesmith.resume_rules import IF_ROWS_STAY, rules
 from tunesmith.run import Run
-from tunesmith_engine.checkpoint.save import numbered
+from tunesmith_engine.checkpoint.save import has_optimizer, numbered
 from tunesmith_engine.runtime.atomic import MANIFEST, why_invalid
 from tunesmith_engine.runtime.record import status_of
 
@@ -38,6 +38,15 @@ def choose(run: Run) -> Path | None:
         where = run.config.document.where(("resume_from_checkpoint",))
         raise ModelError(f"checkpoint {choice} {why}", where=where, help=hint)
     return Path(choice)
+
+
+def check_resumable(run: Run, folder: Path | None) -> None:
+    """Raise ConfigError for a checkpoint without the optimizer's state."""
+    if folder is not None and not has_optimizer(folder):
+        message = f"can't resume: {folder} has no optimizer state, because it was saved with save_only_model"
+        help = "resume from another checkpoint, or start in another output_dir, with these weights as base_model or"
+        help += " lora_model_dir"
+        raise ConfigError(message, where=run.config.place("resume_from_checkpoint"), code="resume", help=help)
 
 
 def newest(run: Run) -> Path | None:

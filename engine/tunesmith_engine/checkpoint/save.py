@@ -160,6 +160,11 @@ def is_exported(folder: Path) -> bool:
     return bool(json.loads((folder / MANIFEST).read_text("utf-8")).get("exported", True))
 
 
+def has_optimizer(folder: Path) -> bool:
+    """Return True if a run can resume from a checkpoint: it was not saved with save_only_model."""
+    return (folder / "optimizer.json").is_file()
+
+
 def _after_a_full_disk(run: Run) -> str:
     names = [path.name for _, path in numbered(run.output_dir)]
     again = f"resume_from_checkpoint: auto resumes from {names[-1]}" if names else "start again"
@@ -170,6 +175,8 @@ def name_kept(error: TunesmithError, folder: Path) -> TunesmithError:
     """Return the error with the advice to resume from a checkpoint that has every step up to it."""
     *others, last = error.problems
     again = f"no step is lost: resume_from_checkpoint: auto resumes from {folder.name}"
+    if not has_optimizer(folder):
+        again = f"the weights are in {folder.name}"
     return type(error)([*others, replace(last, help=f"{last.help or 'fix the plugin'}; {again}")])
 
 

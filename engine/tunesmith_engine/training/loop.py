@@ -131,6 +131,8 @@ class Loop:
         eval_every = self.interval(core.eval_steps, core.evals_per_epoch)
         evaluates = (run.data is not None and run.data.eval is not None) or run.hooks.has("evaluate")
         self._counted = state.tokens
+        if evaluates and core.eval_on_start and run.step == 0:
+            self.evaluate_first()
         while run.step < state.total_steps and not run.stopped:
             self.current = run.step + 1
             record = self.step()
@@ -149,12 +151,23 @@ class Loop:
                     improved = state.best.update(run, record.evaluation)
             stop = self.signalled()
             best = improved and core.load_best_model_at_end
-            if stop or best or last or run.stopped or (save_every and run.step % save_every == 0):
+            due = best or last or run.checkpoint_requested or (save_every and run.step % save_every == 0)
+            if stop or due or run.stopped:
+                run.checkpoint_requested = False
                 run.progress("saving a checkpoint")
                 save(run, self.policy, state.trees, state.best.step)
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
             if stop:
                 raise Interrupted(stop)
+
+    def evaluate_first(self) -> None:
+        """Evaluate before the first step. The loggers get the result as step 0; on_step is about steps, and does not."""
+        run = self.run
+        evaluation = evaluate(run, self.policy, run.data.eval if run.data else None, self.state.rounds)
+        if run.world.main:
+            values = StepRecord(0, 0.0, {}, evaluation, log=False).for_loggers()
+            self.history.append(values)
+            run.hooks.write_log(run, values)
 
     @contextlib.contextmanager
     def keeping(self, together: bool = True) -> Iterator[None]:

@@ -31,6 +31,8 @@ from tunesmith_engine.training.outline import memory_needed, outline
 from tunesmith_engine.training.result import Result
 from tunesmith_engine.training.state import TrainState, load_weights
 
+AGAIN = "resume_from_checkpoint: auto resumes here"
+
 
 def train(run: Run) -> Result:
     """Run everything from rows to the final model; see `tunesmith.api.train` for the errors it raises."""
@@ -38,6 +40,7 @@ def train(run: Run) -> Result:
         make_folder(run)
         lock.take(run)
         folder = resume.choose(run)
+        resume.check_resumable(run, folder)
         run.world.barrier()  # no process creates files before all have looked
         record = RunRecord(run)
         try:
@@ -55,7 +58,8 @@ def train(run: Run) -> Result:
                 finish(state)
         except Interrupted as error:
             run.interrupted = True
-            run.stop(f"{error} after step {run.step}; resume_from_checkpoint: auto resumes here")
+            again = "its checkpoint has weights only" if run.core.save_only_model else AGAIN
+            run.stop(f"{error} after step {run.step}; {again}")
             run.progress("")
             run.hooks.on_end(run, state.policy)
             record.write("interrupted")

@@ -44,9 +44,10 @@ class TrainState:
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
         parallelism, module = self.run.parallelism, self.policy.module
+        whole = not self.run.core.save_only_model
         return {
             "trainable": parallelism.model_state(module),
-            "optimizer": parallelism.optimizer_state(module, self.optimizer),
+            **({"optimizer": parallelism.optimizer_state(module, self.optimizer)} if whole else {}),
             "state": self._shared(),
             f"rank-{self.run.world.rank}": self._own(),
         }

@@ -116,7 +116,8 @@ def on_step(run: Run, policy: Policy, record: StepRecord) -> None:
     When: after each update, after the evaluation that may follow it (`record.evaluation`), and before loggers write the
     record. Metrics are tensors, and reading them waits for the device: read them only if `record.log` is set. Besides
     metrics, a record has `histograms` (lists of numbers) and `tables` (rows of texts). What is added to a step that is
-    neither logged nor evaluated is not written. Answers: all, on all processes.
+    neither logged nor evaluated is not written. `run.request_checkpoint()` saves a checkpoint after the step.
+    Answers: all, on all processes.
 
     Example:
         @hookimpl

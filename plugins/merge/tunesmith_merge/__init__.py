@@ -1,0 +1,20 @@
+"""Merge an adapter into its base model, shard by shard, with the command merge-lora."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunesmith import Plugin
+
+if TYPE_CHECKING:
+    from tunesmith_merge.merging import Merged
+
+HELP = "Merge the adapter of a run into its base model."
+plugin = Plugin(commands={"merge-lora": ("tunesmith_merge.command:merge_lora", HELP)})
+
+
+def merge(*arguments: Any, **options: Any) -> Merged:
+    """Merge an adapter; see `tunesmith_merge.merging.merge` for the arguments, the result and the errors."""
+    from tunesmith_merge.merging import merge
+
+    return merge(*arguments, **options)

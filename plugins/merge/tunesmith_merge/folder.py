@@ -1,0 +1,171 @@
+"""Write the folder of a merged model, which is complete or absent, and the files beside its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith import ConfigError, EnvironmentProblem, write_card
+from tunesmith.files.untrusted import leads_out, read_json
+from tunesmith.redact import redact
+from tunesmith_merge.source import Source
+
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_template.json",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+ROLES = ("bos_token", "eos_token", "pad_token")
+
+
+def check_output(out: Path, base: Path, adapter: Path) -> None:
+    """Raise ConfigError for an output folder that would overwrite something."""
+
+    def wrong(message: str) -> ConfigError:
+        return ConfigError(message, where="command line (--out)", code="usage", help="write --out with another folder")
+
+    for folder, what in ((base, "the base model"), (adapter, "the adapter")):
+        if out.resolve() == folder.resolve():
+            raise wrong(f"{out} is the folder of {what}, which would be overwritten")
+    if out.resolve().is_relative_to(base.resolve()):
+        raise wrong(f"{out} is inside the folder of the base model")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise wrong(f"{out} already exists")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `out` if the block succeeds, and is deleted if it fails.
+
+    A process that is killed leaves the temporary folder, whose name begins with a dot. The next merge to `out` deletes
+    it. Raises EnvironmentProblem if the disk refuses the files, or if another process is writing them.
+    """
+    partial = out.with_name(f".{out.name}.merging")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _claimed(partial, out):
+            try:
+                yield partial
+                for path in partial.iterdir():
+                    _flush(path)
+                _flush(partial)
+                if out.is_dir():
+                    out.rmdir()  # empty: see check_output
+                partial.rename(out)
+                _flush(out.parent)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        message = f"{out} could not be written: {error.strerror or error}"
+        raise EnvironmentProblem(message, code="disk", help="make room, or write --out with another place") from error
+
+
+@contextlib.contextmanager
+def _claimed(partial: Path, out: Path) -> Iterator[None]:
+    """Create a folder that no other process has locked; the system releases the lock of a process that is killed."""
+    for _ in range(2):
+        partial.mkdir(exist_ok=True)
+        handle = os.open(partial, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"{out} is being written by another process"
+                raise EnvironmentProblem(message, code="in-use", help="wait for it, or write another --out") from None
+            if any(partial.iterdir()):  # left by a process that was killed
+                shutil.rmtree(partial)
+                continue
+            yield
+            return
+        finally:
+            os.close(handle)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_configs(folder: Path, base: Path, model: Any, tied: bool, dtype: str, special: dict[str, Any]) -> None:
+    """Write config.json and generation_config.json, with the special tokens of the run.
+
+    Args:
+        folder: the folder of the merged model.
+        base: that of the base model.
+        model: the merged model without weights, whose config is written.
+        tied: False if the head does not share the weight of the embeddings any more.
+        dtype: the type of the weights, by torch's name.
+        special: the tokens that the run gave a role, by role; None for the others.
+    """
+    import torch
+
+    config = model.config
+    config.dtype = getattr(torch, dtype)
+    config.architectures = [type(model).__name__]
+    if not tied:
+        for part in {id(c): c for c in (config, config.get_text_config())}.values():
+            part.tie_word_embeddings = False
+    ids = special_ids(folder, special)
+    for role, number in ids.items():
+        for part in (config, config.get_text_config()):
+            setattr(part, f"{role}_id", number)
+    config.save_pretrained(folder)
+    if (base / "generation_config.json").is_file() and not leads_out(base, base / "generation_config.json"):
+        generation = read_json(base / "generation_config.json")
+        for role, number in ids.items():
+            old = generation.get(f"{role}_id")
+            if role == "eos_token" and old is not None:  # servers stop at all of them
+                both = [number, *(one for one in (old if isinstance(old, list) else [old]) if one != number)]
+                number = both if len(both) > 1 else number
+            generation[f"{role}_id"] = number
+        (folder / "generation_config.json").write_text(json.dumps(generation, indent=2), encoding="utf-8")
+
+
+def special_ids(folder: Path, special: dict[str, Any]) -> dict[str, int]:
+    """Return the ids of the special tokens that a run has set, by role."""
+    roles = [role for role in ROLES if special.get(role) is not None]
+    if not roles or not (folder / "tokenizer_config.json").is_file():
+        return {}
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return {role: getattr(tokenizer, f"{role}_id") for role in roles}
+
+
+def copy_tokenizer(folder: Path, *origins: Path) -> None:
+    """Copy tokenizer and chat template from the first folder that has a tokenizer."""
+    for origin in origins:
+        if any((origin / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json")):
+            for name in TOKENIZER:
+                if (origin / name).is_file() and not leads_out(origin, origin / name):
+                    shutil.copyfile(origin / name, folder / name)
+            return
+
+
+def card(folder: Path, source: Source, model: Any) -> None:
+    """Write the model card: that of the run if a YAML file names it, otherwise what the adapter says."""
+    kind = str(source.adapter.config.get("peft_type"))
+    name = type(model).__name__
+    usage = f'from transformers import AutoTokenizer, {name}\n\nmodel = {name}.from_pretrained("FOLDER")\n'
+    usage += 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+    if source.run is not None:
+        source.run.step = int(source.record.get("step") or 0)
+        source.run.total_steps = int(source.record.get("total_steps") or 0)
+        write_card(source.run, folder, f"an adapter ({kind}), merged into all weights", usage, ["transformers", "peft"])
+        return
+    base = source.base if not Path(source.base).exists() else Path(source.base).name
+    header = "library_name: transformers\ntags: [tunesmith]\n"
+    header += f"base_model: {json.dumps(base)}\n" if "/" in base else ""
+    text = f"---\n{header}---\n\n# {base}, merged\n\nThe weights of {base} with an adapter ({kind}) merged into them.\n"
+    text += f"\n## Use\n\n```python\n{usage}\n```\n"
+    (folder / "README.md").write_text(redact(text), encoding="utf-8")
