@@ -30,7 +30,7 @@ def test_a_value_or_a_key_activates_it(lines: str, site: Path, tmp_path: Path) -
     distribution(site, "loud", COMPANION)
     config, hooks = load(tmp_path, BASE + lines)
     assert "loud" in hooks.by_name and ("lora" in hooks.by_name) == ("adapter" in lines)
-    assert config.selection.selected_by["loud"] == [lines.split(": true")[0].split("\n")[0]]
+    assert config.selection.selected_by["loud"] == [lines.split(": true", maxsplit=1)[0].split("\n", maxsplit=1)[0]]
 
 
 def test_another_value_does_not(site: Path, tmp_path: Path) -> None:

@@ -75,7 +75,6 @@ HELPS = {
     "trl: {beta: 0.1}": ("refused-key", "train on given answers"),
     "rpo_alpha: 1": ("refused-key", "dpo_loss_type: [sigmoid, sft]"),
     "gc_steps: 3": ("refused-key", "drop it"),
-    "load_in_8bit: true": ("refused-key", "adapter: lora on the bfloat16 model"),
     "message_field_role: from": ("refused-key", "message_property_mappings: {role: ...}"),
     "per_device_train_batch_size: 4": ("foreign-key", "write micro_batch_size: 4"),
     "num_train_epochs: 3": ("foreign-key", "write num_epochs: 3"),
@@ -117,9 +116,9 @@ def test_key_that_exists_elsewhere_gets_no_suggestion(tmp_path: Path) -> None:
 
 def test_unknown_adapter_is_reported_alone(tmp_path: Path) -> None:
     """The keys of adapters have no owner only because no plugin answers the value."""
-    lines = "adapter: qlora\nlora_r: 8\nlora_alpha: 16\nlora_dropout: 0.1\nlora_target_linear: true\n"
+    lines = "adapter: llama-adapter\nlora_r: 8\nlora_alpha: 16\nlora_dropout: 0.1\nlora_target_linear: true\n"
     [problem] = error_of(load, tmp_path, BASE + lines).problems
-    assert problem.message == "no plugin answers adapter: qlora" and "write adapter: lora" in str(problem.help)
+    assert problem.message == "no plugin answers adapter: llama-adapter" and "write adapter: lora" in str(problem.help)
 
 
 def test_type_of_another_tool_has_the_fields_to_write(tmp_path: Path) -> None:

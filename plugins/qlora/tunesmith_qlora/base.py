@@ -13,7 +13,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tunesmith import LanguageModel, ModelError, ModelSpec, Run
 from tunesmith.finding import size
-from tunesmith_qlora import QLoRASettings, layers
+from tunesmith_qlora import QLoRASettings, experts, layers
 from tunesmith_qlora.planned import planned
 from tunesmith_qlora.settings import METHODS, arguments
 
@@ -22,8 +22,8 @@ def ask(run: Run, spec: ModelSpec, settings: QLoRASettings) -> None:
     """Set the quantization of a spec. An empty one accepts that of the checkpoint."""
     spec.quantization = arguments(run, settings)
     if spec.quantization is not None:
-        # One device, so that no layer is moved while it is quantized; transformers would choose the first GPU.
-        spec.load_arguments["device_map"] = {"": run.device}
+        # transformers would choose the first GPU. Experts are moved one by one, after they are quantized.
+        spec.load_arguments["device_map"] = {"": "cpu" if settings.quantize_moe_experts else run.device}
     elif settings.model_quantization_config is not None:
         method = METHODS[settings.model_quantization_config]
         spec.quantization = {"quant_method": method, **settings.model_quantization_config_kwargs.model_dump()}
@@ -46,6 +46,9 @@ def finish(run: Run, spec: ModelSpec, settings: QLoRASettings, language_model: L
             raise ModelError(message, where=run.config.place(spec.key), help="drop load_in_4bit and load_in_8bit")
         quantize(model, with_defaults(options), planned if run.abstract else layers.quantized)
     found = layers.adopt(model)
+    if settings.quantize_moe_experts:
+        number, total = experts.quantize(run, model, with_defaults(options))
+        run.note("quantized experts", f"{number} parameters of fused experts in 4 bits: {size(total)}")
     head = model.get_output_embeddings() if found else None
     for name, layer in found.items():
         if layer is head:

@@ -62,11 +62,7 @@ def adopt(model: nn.Module) -> dict[str, nn.Linear]:
         layer: Any = module
         if type(layer) is bnb.nn.Linear4bit:
             layer.__class__, state = Base4bit, layer.weight.quant_state
-            layer.quant_state = state
-            second = state.state2
-            scales = {"scales": state.absmax, "codes": state.code}
-            if second is not None:
-                scales |= {"second": second.absmax, "second_codes": second.code, "offset": state.offset}
+            layer.quant_state, scales = state, scales_in(state)
         elif type(layer) is bnb.nn.Linear8bitLt:
             layer.__class__ = Base8bit
             scales = {"scales": layer.weight.SCB}
@@ -77,6 +73,14 @@ def adopt(model: nn.Module) -> dict[str, nn.Linear]:
         if isinstance(module, QUANTIZED):
             layers[name] = module
     return layers
+
+
+def scales_in(state: Any) -> dict[str, Tensor]:
+    """Return the tensors of a QuantState by name."""
+    scales, second = {"scales": state.absmax, "codes": state.code}, state.state2
+    if second is not None:
+        scales |= {"second": second.absmax, "second_codes": second.code, "offset": state.offset}
+    return scales
 
 
 def bytes_of(layer: nn.Linear) -> int:

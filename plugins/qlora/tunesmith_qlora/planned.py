@@ -22,13 +22,13 @@ class Product(torch.autograd.Function):
     """The product with a weight that forward and backward dequantize, each for itself, and do not keep."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: int, bias: Tensor | None) -> Tensor:
-        ctx.shape = rows, x.shape[-1]
+    def forward(ctx: Any, x: Tensor, rows: int, bias: Tensor | None, keeps_input: bool) -> Tensor:
+        ctx.shape, ctx.x = (rows, x.shape[-1]), x if keeps_input else None
         return nn.functional.linear(x, x.new_empty(ctx.shape), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0] @ gradients[0].new_empty(ctx.shape), None, None
+        return gradients[0] @ gradients[0].new_empty(ctx.shape), None, None, None
 
 
 class Planned4bit(bnb.nn.Linear4bit):
@@ -37,7 +37,7 @@ class Planned4bit(bnb.nn.Linear4bit):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output [..., out_features] for x [..., in_features]."""
         bias = self.bias if self.bias is None else self.bias.to(self.compute_dtype)
-        return Product.apply(x.to(self.compute_dtype), self.out_features, bias).to(x.dtype)
+        return Product.apply(x.to(self.compute_dtype), self.out_features, bias, False).to(x.dtype)
 
 
 class Planned8bit(bnb.nn.Linear8bitLt):
@@ -45,7 +45,7 @@ class Planned8bit(bnb.nn.Linear8bitLt):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output [..., out_features] for x [..., in_features]."""
-        return Product.apply(computed(x), self.out_features, self.bias).to(x.dtype)
+        return Product.apply(computed(x), self.out_features, self.bias, True).to(x.dtype)
 
 
 def planned(module: nn.Module, options: Mapping[str, Any]) -> nn.Linear:
