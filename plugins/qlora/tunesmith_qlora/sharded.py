@@ -7,8 +7,12 @@ from torch import nn
 from tunesmith_qlora.layers import Base4bit
 
 
+class Packed(nn.Parameter):
+    """Numbers of 4 bits in the data type of other weights. The type says that the data type means nothing."""
+
+
 def prepare(model: nn.Module) -> None:
-    """Turn the quantized weights of a model into plain parameters, which FSDP2 shards."""
+    """Turn the weights of quantized layers into parameters that FSDP2 can split: those of bitsandbytes can't be."""
     for module in model.modules():
         if isinstance(module, Base4bit):
-            module.weight = nn.Parameter(module.weight.data, requires_grad=False)
+            module.weight = Packed(module.weight.data, requires_grad=False)
