@@ -116,7 +116,7 @@ def ways(info: Schema) -> dict[str, str]:
     selectors = [f"`{key}: {value}`" for key, values in info["answers"].items() for value in values]
     selectors += ["an entry of `datasets:` with one of its types"] if info["strategies"] else []
     selectors += ["an entry of `datasets:` with a path of its kind"] if info["sources"] else []
-    selectors += [f"`{switch}:`" for switch in info["switches"]]
+    selectors += [f"`{switch}`" if ": " in switch else f"`{switch}:`" for switch in info["switches"]]
     default = any(row["plugin"] == info["name"] for row in discovery.defaults())
     types = dict.fromkeys(name for names in info["strategies"].values() for name in names)
     return {

@@ -147,6 +147,13 @@ def test_unknown_method_is_reported_alone(tmp_path: Path) -> None:
     assert problem.message == "no plugin answers rl: grpo"
 
 
+def test_unknown_adapter_is_reported_alone(tmp_path: Path) -> None:
+    """The keys of adapters have no owner only because no plugin answers the value."""
+    lines = "adapter: llama-adapter\nlora_r: 8\nlora_alpha: 16\nlora_dropout: 0.1\nlora_target_linear: true\n"
+    [problem] = error_of(load, tmp_path, BASE + lines).problems
+    assert problem.message == "no plugin answers adapter: llama-adapter" and "write adapter: lora" in str(problem.help)
+
+
 ACCEPTED: dict[str, dict[str, Any]] = {  # line of another tool -> the values of the config
     "per_device_train_batch_size: 4": {"micro_batch_size": 4},
     "num_train_epochs: 3": {"num_epochs": 3},

@@ -10,8 +10,9 @@ from tunesmith.config import foreign
 from tunesmith.config.datasets import DATASET_KEYS, types_of
 from tunesmith.config.endings import is_ending
 from tunesmith.config.secrets import is_secret
-from tunesmith.config.selection import SELECTORS, Selection
+from tunesmith.config.selection import Selection
 from tunesmith.config.settings import CoreSettings, DatasetSettings
+from tunesmith.config.switches import SELECTORS, is_known_off, is_on
 from tunesmith.config.translation import Translated
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import Problem
@@ -77,7 +78,7 @@ class _Checker:
             elif key in active:
                 schema = active[key].info["schema"]
                 yield from self.below(schema, schema["properties"][key], value, (key,))
-            elif key in owned and (value is None or self.switched_off(owned[key][0])):
+            elif is_known_off(key, value) or (key in owned and (value is None or self.switched_off(owned[key][0]))):
                 continue
             elif not self.holds_anchors(key, value) and not self.follows(owned.get(key, [])):
                 yield from self.lost((key,), set(core), owned, "schema")
@@ -99,7 +100,7 @@ class _Checker:
         for index, name in enumerate(names if isinstance(names, list) else []):
             known = isinstance(name, str) and name in self.active
             switches = self.active[name].info["switches"] if known else []
-            if switches and all(self.document.values.get(switch) in (None, False) for switch in switches):
+            if switches and not any(is_on(switch, self.document.values) for switch in switches):
                 where = self.document.where(("plugins", index))
                 message = f"plugin {name!r} has no effect: its switch is not set"
                 yield Problem(message, where, "idle-plugin", selects(self.active[name].info))
@@ -241,13 +242,15 @@ def selects(info: Mapping[str, Any]) -> str:
     ways += [f"path: ...{source} in datasets" for source in info["sources"] if is_ending(source)][:1]
     schemes = (source for source in info["sources"] if source not in (FILE, HUB) and not is_ending(source))
     ways += [f"path: {source}://... in datasets" for source in schemes][:1]
-    ways += [f"{switch}: true" if _is_flag(info, switch) else f"{switch}: ..." for switch in info["switches"]]
+    ways += [_example(info, switch) for switch in info["switches"]]
     ways = ways or [f"plugins: [{info['name']}]"]
     return f"write {' or '.join(ways)}{DROP}"
 
 
-def _is_flag(info: Mapping[str, Any], key: str) -> bool:
-    return "boolean" in str(info["schema"]["properties"].get(key, {}))
+def _example(info: Mapping[str, Any], switch: str) -> str:
+    if ": " in switch:
+        return switch
+    return f"{switch}: true" if "boolean" in str(info["schema"]["properties"].get(switch, {})) else f"{switch}: ..."
 
 
 def _options(root: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from tunesmith.config.datasets import Entry, function_path, kinds_of, strategies_for, type_of, types_of
 from tunesmith.config.endings import ending_readers, is_ending
 from tunesmith.config.foreign import advice_for
+from tunesmith.config.switches import SELECTORS, is_on, missing_companions
 from tunesmith.config.type_errors import unexpanded_problem
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import PluginError, Problem
@@ -19,8 +20,6 @@ from tunesmith.plugins.hookspecs import HOOKS
 from tunesmith.plugins.models import FOLDER, model_kinds
 from tunesmith.spelling import nearest, suggestion
 
-SELECTORS = ("rl", "adapter", "optimizer", "lr_scheduler")
-"""Keys whose value selects the plugin that answers it."""
 OF_DATA = ("type: ", "path: ")
 LISTED = {"type": "for conversations write chat_template, for texts completion; docs/formats.md"}
 """Key -> what lists its values."""
@@ -91,8 +90,11 @@ class Selector:
         named = dict(self.result.active)
         for candidate in self.available.values():
             for switch in candidate.info["switches"]:
-                if values.get(switch) is not None and values[switch] is not False:
+                if is_on(switch, values):
                     self.result.add(candidate, switch)
+        for name, switch in missing_companions(values, self.available):
+            help = f'pip install "tunesmith[{name}]"'
+            self.problem(f"{switch} needs the plugin {name!r}", (switch.partition(": ")[0],), help, "plugin-missing")
         for key in SELECTORS:
             if isinstance(values.get(key), str):
                 self.by_value(key, values[key], (key,), named)

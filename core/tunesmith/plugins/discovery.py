@@ -248,7 +248,8 @@ def catalogue() -> dict[str, dict[str, Any]]:
     Its fields are those of the metadata, except that a schema is a list of keys and commands are a list of names.
     """
     empty: dict[str, Any] = {"answers": {}, "strategies": {}, "offers": {}}
-    empty |= {field: [] for field in ("sources", "models", "commands", "hookspecs", "schema", "dataset_schema")}
+    lists = ("sources", "models", "switches", "commands", "hookspecs", "schema", "dataset_schema")
+    empty |= {field: [] for field in lists}
     return {name: {**empty, **outline} for name, outline in data_file("catalogue.json").items()}
 
 

@@ -76,7 +76,7 @@ def text_of(plugins: dict[str, dict[str, Any]]) -> str:
 
 def outline(info: dict[str, Any]) -> dict[str, Any]:
     """Return what the core's catalogue keeps of a plugin's metadata: enough to name the extra that a YAML needs."""
-    short = {field: info[field] for field in ("answers", "strategies", "sources", "models")}
+    short = {field: info[field] for field in ("answers", "strategies", "sources", "models", "switches")}
     short |= {field: sorted(info[field]) for field in ("commands", "hookspecs")}
     short |= {"offers": {kind: sorted(names) for kind, names in info["offers"].items()}}
     short |= {field: sorted(info[field].get("properties", ())) for field in ("schema", "dataset_schema")}

@@ -126,7 +126,8 @@ class Plugin:
         models: what it loads models from: folder, hub, the scheme of a path, or the model_type in a folder's
             config.json, which comes before "folder".
         dataset_settings: additional keys of a `datasets:` entry of one of its types.
-        switches: keys of its own that activate it when they are set.
+        switches: keys of its own that activate it when they are set, and values of selectors, such as "adapter: qlora",
+            that activate it beside the plugin that answers them. Without it, such a value is an error.
         shared: keys of its own that other active plugins may own too, if all share it with one type and default.
         commands: commands to add to the command line -> ("module:name" of a click command, one line of help). They
             are available whenever the plugin is installed.

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config.switches import is_selector_value
 from tunesmith.plugins.discovery import API, CORE, installed
 from tunesmith.spelling import nearest
 from tunesmith.testing import running
@@ -103,7 +104,8 @@ def declaration(subject: Subject) -> None:
     for hook, declared in declared_by.items():
         if hooks.get(hook) == "impl" and not info[declared]:
             raise Failure(f"{hook} is implemented, but nothing selects it", f"write Plugin({declared}=...)")
-    for declared, names in (("switches", info["switches"]), ("on_resume", plugin.on_resume)):
+    own = [switch for switch in info["switches"] if not is_selector_value(switch)]
+    for declared, names in (("switches", own), ("on_resume", plugin.on_resume)):
         if unknown := set(names) - set(keys):
             raise Failure(f"{declared} names {min(unknown)}, which is not a key of its settings", "fix the name")
     if info["dataset_schema"] and not info["strategies"]:

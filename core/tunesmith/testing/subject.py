@@ -102,8 +102,8 @@ class Subject:
         info, named = self.info, {"plugins": [str(self.candidate.path or self.name)]}
         ways: list[dict[str, Any]] = [{key: value} for key, values in info["answers"].items() for value in values]
         if not ways and info["switches"]:
-            switch = info["switches"][0]
-            ways = [{switch: _sample(info["schema"], info["schema"]["properties"][switch])}]
+            key, separator, value = info["switches"][0].partition(": ")
+            ways = [{key: value if separator else _sample(info["schema"], info["schema"]["properties"][key])}]
         # A local plugin is unknown until its file is named.
         return [way | named for way in ways or [{}]] if self.candidate.path or not ways else ways
 

@@ -50,7 +50,8 @@ def check_finite(run: Run, name: str, language_model: LanguageModel) -> None:
     """
     spec = run.specs.get(name, run.policy_spec)
     for key, weight in language_model.module.named_parameters():
-        if weight.numel() and weight.dtype in FLOATS:
+        # A subclass of Parameter contains quantized numbers, which have another meaning than its data type.
+        if weight.numel() and weight.dtype in FLOATS and type(weight) is nn.Parameter:
             ends = torch.stack(torch.aminmax(weight.detach()))
             if not torch.isfinite(ends).all():
                 message = f"{key} of {spec.path} contains numbers that are not finite (NaN or infinite)"

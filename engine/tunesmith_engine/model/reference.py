@@ -134,7 +134,8 @@ def _all_scored(example: Example) -> Example:
 
 def fingerprint(run: Run, policy: Policy, stores: list[ExampleStore]) -> str:
     """Return a hash of the examples, the reference's weights, and what it computes with. Call it on all processes."""
-    weights = policy.state_dict()
+    # Buffers that are not in the state, too: the scales of quantized weights, which change what these mean.
+    weights = {**dict(policy.model.named_buffers()), **policy.state_dict()}
     # The trained weights are the adapter's. The reference does not have them, so another seed of the adapter finds the
     # same values.
     trained = {name for name, p in policy.model.named_parameters() if p.requires_grad} if run.adapter else set()

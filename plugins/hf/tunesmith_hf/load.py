@@ -90,13 +90,14 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     options.pop("num_labels", None)
     config._attn_implementation = None  # let transformers choose: the file must not name an implementation
     options |= {"dtype": torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32}
+    quantization = loaded.quantization(run, spec, config, name)
     if run.abstract or random:
         with torch.device("meta" if run.abstract else "cpu"):
             model = kind.from_config(config, **options)
     else:
         options |= {"use_safetensors": True, **spec.load_arguments}
-        if spec.quantization is not None:
-            options["quantization_config"] = dict(spec.quantization)
+        if quantization is not None:
+            options["quantization_config"] = quantization
         with loaded.quiet_report():
             model, report = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options)
         loaded.check(run, spec, model, report, source.name)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoConfig, __version__
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import logging
 
 from tunesmith import ModelError, ModelSpec, Run
@@ -59,6 +60,25 @@ def read_config(folder: str, name: str, where: str, **options: Any) -> Any:
         message = f"{name}: config.json does not fit its model_type: {reason}"
         help = "copy the original config.json of the model again"
         raise ModelError(message, where=where, help=help, code="model-config") from error
+
+
+def quantization(run: Run, spec: ModelSpec, config: Any, name: str) -> Any:
+    """Return the configuration with which transformers quantizes a model, or reads quantized weights; None for neither.
+
+    That of a checkpoint that is already quantized has precedence. Raise ModelError for a quantized base_model that no
+    plugin asked for: `spec.quantization` is then not set.
+    """
+    own = getattr(config, "quantization_config", None)
+    if own and spec.quantization is None and is_base(spec):
+        message = f"{name}: the weights are quantized ({own.get('quant_method')})"
+        help = "write adapter: qlora, or use the bfloat16 model that they were quantized from"
+        raise ModelError(message, where=run.config.place(spec.key), help=help, code="quantized")
+    wanted = dict(spec.quantization or {})
+    if not wanted or (own and (own.get("quant_method") != wanted["quant_method"] or len(wanted) == 1)):
+        return None
+    if own and wanted["quant_method"] == "bitsandbytes":
+        return None  # everything is in config.json
+    return AutoQuantizationConfig.from_dict(wanted)
 
 
 def unknown_value(folder: str, error: Exception) -> str | None:

@@ -43,7 +43,7 @@ class LoraSettings(Settings):
     """Split weights into magnitude and direction, and update both (arXiv 2402.09353)."""
 
 
-plugin = Plugin(settings=LoraSettings, answers={"adapter": ("lora",)}, before=("tiledmlp",))
+plugin = Plugin(settings=LoraSettings, answers={"adapter": ("lora", "qlora")}, before=("tiledmlp",))
 
 
 @hookimpl

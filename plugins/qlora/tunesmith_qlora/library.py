@@ -1,0 +1,38 @@
+"""Import bitsandbytes without what it would do at import: fetch a kernel from the hub and run it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+from tunesmith import EnvironmentProblem, Run
+from tunesmith_qlora import INSTALL
+
+NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops", "bitsandbytes.nn.modules")
+"""Loggers that warn in every forward, or of a kernel that is not wanted."""
+
+
+def load_library(run: Run) -> Any:
+    """Import bitsandbytes and return it. Raise EnvironmentProblem if that is not possible.
+
+    On a CPU with AVX512-BF16, bitsandbytes imports `kernels`, if that is installed, and runs code that it downloads.
+    The import is blocked: the code is only for inference, and no code from the hub runs unless the YAML names it.
+    """
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if "bitsandbytes" in sys.modules:
+        return sys.modules["bitsandbytes"]
+    kernels = sys.modules.get("kernels")
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("bitsandbytes")
+    except Exception as error:  # of a native library that does not fit the machine, too
+        message = f"bitsandbytes can't be imported: {type(error).__name__}: {error}"
+        raise EnvironmentProblem(message, help=INSTALL, code="package") from error
+    finally:
+        if kernels is None:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = kernels
