@@ -33,7 +33,7 @@ class AdamWSettings(Settings):
 
 plugin = Plugin(
     settings=AdamWSettings,
-    answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw")},
+    answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw", "adamw_hf")},
     on_resume=dict.fromkeys(AdamWSettings.model_fields, "accept"),
 )
 

@@ -39,7 +39,7 @@ class LearningRateSettings(Settings):
 
 plugin = Plugin(
     settings=LearningRateSettings,
-    switches=("lr_groups", "embedding_lr", "embedding_lr_scale"),
+    switches=("embedding_lr", "embedding_lr_scale", "lr_groups"),
     on_resume=dict.fromkeys(LearningRateSettings.model_fields, "accept"),
 )
 

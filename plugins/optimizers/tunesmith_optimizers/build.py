@@ -30,7 +30,7 @@ def build(run: Run, model: nn.Module, settings: OptimizerSettings) -> Optimizer:
     if not groups:
         message = "has nothing to train: no parameter requires a gradient"
         raise run.config.error("optimizer", message, help="unfreeze some parameters, or add an adapter")
-    values = arguments(recipe, settings)
+    values = arguments(recipe, settings) | (recipe.sharded if run.world.sharded else {})
     if run.device.type == "cpu" and values.pop("is_paged", False):
         run.note("optimizer", "its state is not paged on a CPU, where all of it is in the same memory")
     if recipe.kind == "muon":

@@ -22,10 +22,11 @@ class Recipe:
     Args:
         target: "module:Class" of a library.
         keys: the keys of the YAML that it reads, with its defaults.
-        state: the bytes of its state.
+        state: the bytes of its state. That of a schedule-free optimizer is largest while weights are evaluated or saved.
         fixed: arguments that make it this optimizer.
         options: names in optim_args -> the type of their value.
         epsilon: the arguments that take adam_epsilon and adam_epsilon2. A single name takes both, as a pair.
+        sharded: further arguments if parameters are in shards.
         unsharded: why its parameters can't be in shards; "" if they can.
         kind: what the class has to be wrapped in.
         counters: entries of a group that count steps; see engine/model/optimizers.py.
@@ -37,6 +38,7 @@ class Recipe:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, type] = field(default_factory=dict)
     epsilon: tuple[str, ...] = ("eps",)
+    sharded: Mapping[str, Any] = field(default_factory=dict)
     unsharded: str = ""
     kind: Kind = "plain"
     counters: tuple[str, ...] = ()
@@ -91,10 +93,10 @@ def _schedule_free() -> dict[str, Recipe]:
     counters = ("k", "train_mode", "weight_sum", "lr_max", "scheduled_lr")
     options = {"r": float, "weight_lr_power": float}
     adamw = Recipe(
-        "schedulefree:AdamWScheduleFree", ADAM, floats(2), options=options, kind="averaged", counters=counters
+        "schedulefree:AdamWScheduleFree", ADAM, floats(3), options=options, kind="averaged", counters=counters
     )
     sgd = replace(
-        adamw, target="schedulefree:SGDScheduleFree", keys={}, state=floats(1), options={**options, "momentum": float}
+        adamw, target="schedulefree:SGDScheduleFree", keys={}, state=floats(2), options={**options, "momentum": float}
     )
     radam = replace(adamw, target="schedulefree:RAdamScheduleFree", options={**options, "silent_sgd_phase": bool})
     return {"schedule_free_adamw": adamw, "schedule_free_sgd": sgd, "schedule_free_radam": radam}
@@ -133,8 +135,8 @@ def _others() -> dict[str, Recipe]:
             "optimi:AdamW", {**stable, BETA2: 0.99}, floats(2), counters=("setup", "step"),
         ),
         "adopt_adamw": Recipe(
-            "pytorch_optimizer:ADOPT", {BETA1: 0.9, BETA2: 0.9999, EPSILON: 1e-6}, floats(2), coupled,
-            counters=("step",),
+            "pytorch_optimizer:ADOPT", {BETA1: 0.9, BETA2: 0.9999, EPSILON: 1e-6}, floats(2),
+            coupled, sharded={"foreach": False}, counters=("step",),
         ),
         "came_pytorch": Recipe(
             "pytorch_optimizer:CAME", {BETA1: 0.9, BETA2: 0.999, BETA3: 0.9999, EPSILON: 1e-30, EPSILON2: 1e-16},
