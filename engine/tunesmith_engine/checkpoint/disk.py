@@ -51,9 +51,7 @@ class CheckpointBytes:
         return f"{checkpoints} {size(self.checkpoint)} and a final model of {size(self.final)}"
 
 
-def bytes_of(
-    run: Run, module: nn.Module, full_export: bool, optimizer: Optimizer | None = None
-) -> CheckpointBytes:
+def bytes_of(run: Run, module: nn.Module, full_export: bool, optimizer: Optimizer | None = None) -> CheckpointBytes:
     """Return the bytes that a run writes. `module` has the patched model of the policy and its heads.
 
     A checkpoint has trained weights and buffers, optimizer state, and the export that other libraries read: the full

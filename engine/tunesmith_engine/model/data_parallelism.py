@@ -110,7 +110,7 @@ class DataParallelism(Parallelism):
 
 def _unwrapped(module: Any) -> nn.Module:
     """Return the module inside DDP; FSDP2 does not wrap it."""
-    return module.module if isinstance(module, DistributedDataParallel) else module  # type: ignore[no-any-return]
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 class Replicated(DataParallelism):

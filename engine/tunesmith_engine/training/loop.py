@@ -78,7 +78,12 @@ class Loop:
         state.tokens += int(totals["input_tokens"])
         self._seconds += time.perf_counter() - started
         assert state.round is not None
-        numbers = {**state.round.metrics, "grad_norm": norm, "learning_rate": rate, "tokens": state.tokens}
+        numbers: dict[str, Tensor | float] = {
+            **state.round.metrics,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "tokens": state.tokens,
+        }
         return self.record(metrics | numbers)
 
     def next_batches(self) -> list[Batch]:

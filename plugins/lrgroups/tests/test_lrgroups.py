@@ -82,10 +82,12 @@ def test_conflicting_settings_are_reported_together() -> None:
 
 def test_a_run_trains_each_part_at_its_rate(tmp_path: Path) -> None:
     groups = [group("attention", 2e-3, "self_attn")]
-    path = tiny.sft_config(tmp_path, number=8, max_steps=1, lr_groups=groups, embedding_lr=1e-4, lr_scheduler="constant")
+    keys = {"max_steps": 1, "lr_scheduler": "constant", "lr_groups": groups, "embedding_lr": 1e-4}
+    path = tiny.sft_config(tmp_path, number=8, **keys)
     before = tiny.weights(tmp_path / "model-llama")
     tiny.train(path)
-    changes = {name: float((value - before[name]).abs().max()) for name, value in tiny.weights(tmp_path / "out").items()}
+    after = tiny.weights(tmp_path / "out")
+    changes = {name: float((value - before[name]).abs().max()) for name, value in after.items()}
     # The first step of AdamW changes a weight by its learning rate.
     assert changes["model.layers.0.self_attn.q_proj.weight"] == pytest.approx(2e-3, rel=1e-2)
     assert changes["model.embed_tokens.weight"] == pytest.approx(1e-4, rel=1e-2)

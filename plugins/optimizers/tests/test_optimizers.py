@@ -30,15 +30,15 @@ def _eager() -> Iterator[None]:
         yield
 
 
-def run(optimizer: str, notes: dict[str, Any] | None = None) -> Any:
+def run(optimizer: str, notes: dict[str, Any]) -> Any:
     return SimpleNamespace(
         core=SimpleNamespace(learning_rate=RATE, optimizer=optimizer),
         hooks=SimpleNamespace(learning_rate_factors=lambda run, model: []),
         config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
         device=torch.device("cpu"),
         world=SimpleNamespace(sharded=False),
-        note={} if notes is None else notes.__setitem__,
-    ) if notes is not None else run(optimizer, {})
+        note=notes.__setitem__,
+    )
 
 
 class Model(nn.Module):
@@ -63,7 +63,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> Non
 
 
 def own(name: str, model: nn.Module, **settings: Any) -> Any:
-    return build(run(name), model, OptimizerSettings(weight_decay=DECAY, **settings))
+    return build(run(name, {}), model, OptimizerSettings(weight_decay=DECAY, **settings))
 
 
 def groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -210,10 +210,18 @@ def test_twenty_steps_are_those_of_the_library(name: str) -> None:
         assert not value.equal(before[key])
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_state_has_the_bytes_that_the_optimizer_says(name: str) -> None:
+STATES = [(name, OPTIONS.get(name, {})) for name in RECIPES]
+STATES += [
+    ("sgd", {}), ("rmsprop", {"optim_args": {"momentum": 0.9, "centered": True}}),
+    ("adafactor", {"optim_args": {"beta1": 0.9}}), ("came_pytorch", {"optim_args": {"ams_bound": True}}),
+    *(("galore_adamw", {"optim_args": {"rank": 4, "proj_type": kind}}) for kind in ("reverse_std", "left", "right")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), STATES)
+def test_the_state_has_the_bytes_that_the_optimizer_says(name: str, options: dict[str, Any]) -> None:
     model = Model()
-    optimizer = own(name, model, **({} if name == "sgd" else OPTIONS.get(name, {})))
+    optimizer = own(name, model, **options)
     expected = optimizer.state_bytes()
     step(model, optimizer, 0)
     step(model, optimizer, 1)
@@ -258,3 +266,41 @@ def test_a_stored_state_continues_bit_for_bit(name: str, tmp_path: Any) -> None:
             step(model, optimizer, number)
     for key, value in models[0].state_dict().items():
         assert value.equal(models[1].state_dict()[key]), key
+
+
+def test_galore_without_a_matrix_and_muon_without_one_are_errors() -> None:
+    with pytest.raises(ConfigError, match="optim_target_modules matches no trained matrix"):
+        own("galore_adamw", Model(), optim_target_modules=["experts"])
+    with pytest.raises(ConfigError, match="no matrix to train"):
+        own("muon", nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4)))
+    with pytest.raises(ConfigError, match="nothing to train"):
+        own("lion", Model().requires_grad_(False))
+
+
+def test_weight_decay_skips_norms_and_biases() -> None:
+    model = Model()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = own("lion", model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        scale = 1 - RATE * DECAY if parameter.ndim > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * scale)
+
+
+def test_a_schedule_sets_the_rate_of_every_part() -> None:
+    optimizer = own("muon", Model())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    assert {group["lr"] for part in optimizer.parts for group in part.param_groups} == {RATE / 2}
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    scheduler.base_lrs = [1.0 for _ in scheduler.base_lrs]
+    optimizer.step()
+    scheduler.step()
+    assert {group["lr"] for part in optimizer.parts for group in part.param_groups} == {0.5}
+
+
+def test_a_cpu_has_no_pages_and_says_so() -> None:
+    notes: dict[str, Any] = {}
+    build(run("paged_adamw_8bit", notes), Model(), OptimizerSettings())
+    assert "not paged on a CPU" in notes["optimizer"]

@@ -41,7 +41,7 @@ class OptimizerSettings(Settings):
     optim_args: dict[str, bool | int | float | str] | str | None = None
     """Further options of the optimizer: {momentum: 0.9}, or as a text, "momentum=0.9, nesterov=true"."""
     optim_target_modules: list[str] | str | None = None
-    """Weights that GaLore projects: parts of names, a regular expression for full names, or all-linear (the default)."""
+    """Weights that GaLore projects: parts of names, or a regular expression for full names. By default, all-linear."""
 
 
 plugin = Plugin(
@@ -65,7 +65,8 @@ def validate(run: Run) -> None:
         errors.append(config.error("optimizer", f"{name} needs the package {recipe.library}", help=help))
     if recipe.unsharded and run.core.fsdp_config is not None:
         message = f"{name} can't be combined with fsdp_config: {recipe.unsharded}"
-        errors.append(config.error("optimizer", message, help="write optimizer: adamw_torch_fused, or drop fsdp_config"))
+        help = "write optimizer: adamw_torch_fused, or drop fsdp_config"
+        errors.append(config.error("optimizer", message, help=help))
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
     if recipe.kind == "averaged" and run.core.lr_scheduler not in ("constant", "constant_with_warmup"):

@@ -37,16 +37,17 @@ def build(run: Run, model: nn.Module, settings: OptimizerSettings) -> Optimizer:
         return _muon(run, model, groups, recipe, values)
     if recipe.kind == "projected":
         groups = _projected(run, model, groups, settings, values)
-    optimizer: Optimizer = wrapped(recipe)(groups, lr=run.core.learning_rate, **values)
+    optimizer: Optimizer = wrapped(recipe, values)(groups, lr=run.core.learning_rate, **values)
     return optimizer
 
 
-def wrapped(recipe: Recipe) -> Any:
-    """Return the library's class with what the training loop asks of it."""
+def wrapped(recipe: Recipe, values: dict[str, Any]) -> Any:
+    """Return the library's class with what the training loop asks of it. `values` are its arguments."""
     module, _, name = recipe.target.partition(":")
     library: type = getattr(importlib.import_module(module), name)
     # Each is a class of its own, because the attributes differ.
-    attributes = {"recipe": recipe, "group_state": recipe.counters, "__module__": __name__}
+    more = sum(number for option, number in recipe.more.items() if values.get(option))
+    attributes = {"recipe": recipe, "more": more, "group_state": recipe.counters, "__module__": __name__}
     return type(name, (KINDS.get(recipe.kind, Known), library), attributes)
 
 

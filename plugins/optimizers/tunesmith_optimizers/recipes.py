@@ -1,4 +1,4 @@
-"""The optimizers by name: the library's class, its arguments, and the bytes of its state. This file imports no torch."""
+"""The optimizers by name: the library's class, its arguments, and the bytes of its state. It imports no torch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Recipe:
     Args:
         target: "module:Class" of a library.
         keys: the keys of the YAML that it reads, with its defaults.
-        state: the bytes of its state. That of a schedule-free optimizer is largest while weights are evaluated or saved.
+        state: the bytes of its state; for a schedule-free optimizer, while weights are evaluated or saved.
         fixed: arguments that make it this optimizer.
         options: names in optim_args -> the type of their value.
         epsilon: the arguments that take adam_epsilon and adam_epsilon2. A single name takes both, as a pair.
         sharded: further arguments if parameters are in shards.
         unsharded: why its parameters can't be in shards; "" if they can.
+        more: options -> the further float32 states of the parameter's shape that they add.
         kind: what the class has to be wrapped in.
         counters: entries of a group that count steps; see engine/model/optimizers.py.
     """
@@ -40,6 +41,7 @@ class Recipe:
     epsilon: tuple[str, ...] = ("eps",)
     sharded: Mapping[str, Any] = field(default_factory=dict)
     unsharded: str = ""
+    more: Mapping[str, float] = field(default_factory=dict)
     kind: Kind = "plain"
     counters: tuple[str, ...] = ()
 
@@ -108,7 +110,8 @@ def _others() -> dict[str, Recipe]:
     coupled = {"weight_decouple": True}
     return {
         "sgd": Recipe(
-            "torch.optim:SGD", {}, floats(0), options={"momentum": float, "dampening": float, "nesterov": bool}
+            "torch.optim:SGD", {}, floats(0), options={"momentum": float, "dampening": float, "nesterov": bool},
+            more={"momentum": 1},
         ),
         "adagrad": Recipe(
             "torch.optim:Adagrad", {EPSILON: 1e-10}, floats(1),
@@ -116,7 +119,7 @@ def _others() -> dict[str, Recipe]:
         ),
         "rmsprop": Recipe(
             "torch.optim:RMSprop", {EPSILON: 1e-8}, floats(1),
-            options={"alpha": float, "momentum": float, "centered": bool},
+            options={"alpha": float, "momentum": float, "centered": bool}, more={"momentum": 1, "centered": 1},
         ),
         "muon": Recipe(
             "torch.optim:Muon", ADAM, floats(1), kind="muon",
@@ -126,6 +129,7 @@ def _others() -> dict[str, Recipe]:
             "transformers.optimization:Adafactor", {EPSILON: 1e-30, EPSILON2: 1e-3}, factored(1),
             fixed={"scale_parameter": False, "relative_step": False}, unsharded=WHOLE,
             options={"clip_threshold": float, "decay_rate": float, "beta1": float, "scale_parameter": bool},
+            more={"beta1": 1},
         ),
         "lion": lion, "lion_32bit": lion,
         "stable_adamw": Recipe(
@@ -140,7 +144,7 @@ def _others() -> dict[str, Recipe]:
         ),
         "came_pytorch": Recipe(
             "pytorch_optimizer:CAME", {BETA1: 0.9, BETA2: 0.999, BETA3: 0.9999, EPSILON: 1e-30, EPSILON2: 1e-16},
-            factored(2, full=1), coupled, options={"clip_threshold": float, "ams_bound": bool},
+            factored(2, full=1), coupled, options={"clip_threshold": float, "ams_bound": bool}, more={"ams_bound": 1},
             epsilon=("eps1", "eps2"), unsharded=WHOLE, counters=("step",),
         ),
         "galore_adamw": Recipe(

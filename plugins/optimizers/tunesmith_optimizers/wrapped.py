@@ -27,11 +27,13 @@ class Known(Base):
     """An optimizer whose state has a known size."""
 
     recipe: ClassVar[Recipe]
+    more: ClassVar[float]
+    """Float32 states that options add."""
 
     def state_bytes(self) -> int:
         """Return the bytes of the state in this process, after a step."""
-        parameters = (p for group in self.param_groups for p in group["params"])
-        return int(sum(self.recipe.state(local_shape(p)) for p in parameters))
+        shapes = [local_shape(p) for group in self.param_groups for p in group["params"]]
+        return int(sum(self.recipe.state(shape) + 4 * self.more * shape.numel() for shape in shapes))
 
 
 class Averaged(Known):

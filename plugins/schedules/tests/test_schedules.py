@@ -1,4 +1,4 @@
-"""Schedules are their formulas, which are those of transformers and torch after the warm-up, and wrong keys are refused."""
+"""Schedules are their formulas, those of transformers and torch after the warm-up, and wrong keys are refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def stages(warmup: int, **options: Any) -> list[float]:
 def test_one_cycle_is_that_of_torch(options: dict[str, float]) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, TOTAL, cycle_momentum=False, **options)
-    expected = stepped(SimpleNamespace(step=lambda: theirs.step() if theirs.last_epoch < TOTAL else 0), optimizer, TOTAL)
+    once = SimpleNamespace(step=lambda: theirs.step() if theirs.last_epoch < TOTAL else 0)
+    expected = stepped(once, optimizer, TOTAL)
     assert rates(TOTAL, rate=0.5, lr_scheduler="one_cycle", lr_scheduler_kwargs=options) == pytest.approx(expected)
 
 

@@ -68,5 +68,5 @@ def build_scheduler(run: Run, optimizer: Optimizer, total_steps: int) -> LRSched
     decay = schedule.options.get("num_decay_steps") or 0
     if schedule.warmup + int(decay) > total_steps:
         run.note("schedule", f"the decay of {decay} steps does not fit: training has {total_steps} steps")
-    # A lambda is not saved, and a callable object is: the state contains numbers only, and fits a JSON checkpoint.
-    return LambdaLR(optimizer, lambda step: schedule(step))
+    # LambdaLR saves a callable object, but no function: so its state contains numbers only, and fits a JSON checkpoint.
+    return LambdaLR(optimizer, lambda step: schedule(step))  # noqa: PLW0108

@@ -72,7 +72,10 @@ def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
     """Return an optimizer for the parameters of `model` that require gradients.
 
     When: once, after patch_model. `parameter_groups` applies the learning rates that plugins set for parts of the
-    model; an optimizer that ignores them is an error. Answers: one, the plugin that answers the value of `optimizer:`.
+    model; an optimizer that ignores them is an error. state_dict() has to consist of JSON values and tensors. The loop
+    also calls these methods, if the optimizer has them: eval() and train() around evaluations and saving, if the
+    weights to save are not those that gradients are computed at; learning_rate() for the log; state_bytes() for the
+    size of checkpoints. Answers: one, the plugin that answers the value of `optimizer:`.
 
     Example:
         @hookimpl
