@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
+from torch.optim import Optimizer
 
 from tunesmith.errors import EnvironmentProblem
 from tunesmith.finding import size
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.save import numbered
-
-MEANS = 2
-"""Numbers in float32 that an optimizer keeps per trained parameter: the two means of Adam. Few keep more."""
+from tunesmith_engine.model.optimizers import ADAM, state_bytes
 
 PREPARED = 2
 """Bytes of prepared data per byte of text: four characters are about one token, stored as an id and a weight, 8 bytes.
@@ -39,6 +38,8 @@ class CheckpointBytes:
     number: int | None
     optimizer: int
     """The bytes of the optimizer's state, which are part of those of a checkpoint."""
+    exact: bool = True
+    """False if the optimizer may have less state."""
 
     @property
     def total(self) -> int:
@@ -50,12 +51,13 @@ class CheckpointBytes:
         return f"{checkpoints} {size(self.checkpoint)} and a final model of {size(self.final)}"
 
 
-def bytes_of(run: Run, module: nn.Module, full_export: bool) -> CheckpointBytes:
+def bytes_of(run: Run, module: nn.Module, full_export: bool, optimizer: Optimizer | None = None) -> CheckpointBytes:
     """Return the bytes that a run writes. `module` has the patched model of the policy and its heads.
 
     A checkpoint has trained weights and buffers, optimizer state, and the export that other libraries read: the full
     model if `full_export`, otherwise the trained weights (an adapter). Heads are trained, so they are in both. Frozen
-    models beside the policy are not written.
+    models beside the policy are not written. The state of an unknown optimizer is taken to be that of Adam; few have
+    more.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = sum(p.numel() * p.element_size() for p in trained)
@@ -63,10 +65,13 @@ def bytes_of(run: Run, module: nn.Module, full_export: bool) -> CheckpointBytes:
     names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     buffers = sum(b.numel() * b.element_size() for n, b in module.state_dict().items() if n not in names)
     exported = sum(p.numel() * p.element_size() for p in module.parameters()) + buffers if full_export else weights
-    optimizer = 0 if run.core.save_only_model else MEANS * 4 * sum(p.numel() for p in trained)
+    count = sum(p.numel() for p in trained)
+    known = state_bytes(optimizer, count)
+    state = 0 if run.core.save_only_model else ADAM * count if known is None else known
     exported += tokenizer_bytes(run)
     small = STATE * run.world.size + PER_TENSOR * len(trained)
-    return CheckpointBytes(weights + buffers + optimizer + exported + small, exported, at_once(run), optimizer)
+    size = weights + buffers + state + exported + small
+    return CheckpointBytes(size, exported, at_once(run), state, known is not None or optimizer is None)
 
 
 def tokenizer_bytes(run: Run) -> int:
@@ -116,16 +121,15 @@ def free_bytes(run: Run) -> int:
     return shutil.disk_usage(existing(run.output_dir)).free + own
 
 
-def fits(run: Run, needed: CheckpointBytes, adam: bool = True) -> None:
+def fits(run: Run, needed: CheckpointBytes) -> None:
     """Raise EnvironmentProblem if there is less room than needed.
 
-    An optimizer outside the Adam family may keep less state than predicted. With adam=False, the files without that
-    state must fit, and a lack of room for the state is only noted.
+    If an optimizer may have less state, the files without that state must fit, and a lack of room for it is only noted.
     """
     free = free_bytes(run)
     if free >= needed.total:
         return
-    if not adam and free >= needed.total - (needed.number or 1) * needed.optimizer:
+    if not needed.exact and free >= needed.total - (needed.number or 1) * needed.optimizer:
         run.note(
             "room", f"{size(free)} free in {run.output_dir}; {needed} take {size(needed.total)} with AdamW's state"
         )

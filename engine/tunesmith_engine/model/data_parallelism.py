@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from tunesmith.config.settings import FSDPConfig
 from tunesmith.errors import ConfigError, EnvironmentProblem
 from tunesmith.run import Run
+from tunesmith_engine.model.optimizers import load_named_state, named_state
 from tunesmith_engine.model.parallelism import Parallelism
 from tunesmith_engine.runtime.world import World
 
@@ -92,7 +93,7 @@ class DataParallelism(Parallelism):
     def model_state(self, module: Any) -> dict[str, Any]:
         """Return trained weights, each once, and buffers. torch keeps the second name of a weight that is tied."""
         state = dcp.get_model_state_dict(module, options=self._full())
-        unwrapped = getattr(module, "module", module) if isinstance(module, DistributedDataParallel) else module
+        unwrapped = _unwrapped(module)
         trained = {name for name, p in unwrapped.named_parameters() if p.requires_grad}
         parameters = {name for name, _ in unwrapped.named_parameters(remove_duplicate=False)}
         return {name: value for name, value in state.items() if name in trained or name not in parameters}
@@ -101,12 +102,15 @@ class DataParallelism(Parallelism):
         dcp.set_model_state_dict(module, state, options=dcp.StateDictOptions(full_state_dict=True, strict=False))
 
     def optimizer_state(self, module: Any, optimizer: Optimizer) -> dict[str, Any]:
-        return dcp.get_optimizer_state_dict(module, optimizer, options=self._full())
+        return named_state(_unwrapped(module), optimizer)
 
     def load_optimizer_state(self, module: Any, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        # Without state (SGD without momentum), torch has no tensor to take the device of a full state from.
-        options = dcp.StateDictOptions(full_state_dict=bool(state.get("state")))
-        dcp.set_optimizer_state_dict(module, optimizer, state, options=options)
+        load_named_state(_unwrapped(module), optimizer, state)
+
+
+def _unwrapped(module: Any) -> nn.Module:
+    """Return the module inside DDP; FSDP2 does not wrap it."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 class Replicated(DataParallelism):

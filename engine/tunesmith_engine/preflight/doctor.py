@@ -106,7 +106,7 @@ def model(run: Run) -> Iterator[Finding]:
         module = nn.ModuleList([language_model.module, language_model.heads])
         attention = language_model.describe_attention()
         chosen = {language_model.attention, language_model.forked_attention or language_model.attention}
-        needed = disk.bytes_of(run, module, full_export=run.adapter is None)
+        needed = disk.bytes_of(run, module, run.adapter is None, run.hooks.build_optimizer(run, module))
         total, trained = count_parameters(module)
         sizes = {name: bytes_of(model.module) + bytes_of(model.heads) for name, model in models.items()}
         weights = sum(sizes.values())
@@ -122,7 +122,7 @@ def model(run: Run) -> Iterator[Finding]:
         yield Finding("attention", "problem", f"{' and '.join(missing)} does not run on this device", help)
     else:
         yield Finding("attention", "ok", attention)
-    yield memory(run, weights, trained)
+    yield memory(run, weights, GRADIENT * trained + needed.optimizer)
     try:
         disk.fits(run, needed)
     except EnvironmentProblem as error:
@@ -132,14 +132,17 @@ def model(run: Run) -> Iterator[Finding]:
 
 
 def memory(run: Run, weights: int, trained: int) -> Finding:
-    """Compare free memory with the weights, which are loaded into it first; on a CPU also gradients and optimizer."""
+    """Compare free memory with the weights, which are loaded into it first.
+
+    On a CPU, `trained` are the further bytes of gradients and of the optimizer's state.
+    """
     free = free_memory()
     if free is None:
         return Finding("memory", "ok", f"{size(weights)} of weights; this system does not report its free memory")
     detail = f"{size(weights)} of weights, {size(free)} of memory free"
     if weights > free:
         return Finding("memory", "problem", detail, "free memory, or use a smaller base_model")
-    training = weights + (GRADIENT + 4 * disk.MEANS) * trained
+    training = weights + trained
     if run.device.type == "cpu" and training > free:
         detail = f"{detail}; with gradients and optimizer {size(training)}"
         return Finding("memory", "warning", detail, "train an adapter, which needs far less of both")

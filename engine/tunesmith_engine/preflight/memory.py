@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -138,7 +139,10 @@ def peak_memory(run: Run, rounds: Rounds) -> dict[str, int]:
 
 def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int = 2) -> None:
     """Run forward, backward and update. The first update creates the optimizer's state; the second is a typical one."""
+    meter.guesses = True  # tables of an 8-bit optimizer are read as numbers
     optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
+    meter.guesses = False
+    count_state(optimizer, meter)
     trained = [p for p in policy.unwrapped.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(lambda p: meter.see(p.grad, "gradients"))
@@ -156,12 +160,18 @@ def take_steps(run: Run, policy: Policy, batch: Batch, meter: Meter, number: int
             torch.stack([term.sum for term in terms.values() if not term.metric]).sum().backward()
             del terms
         clip_gradients(trained, run.core.max_grad_norm)
+        meter.guesses = True
         optimizer.step()
-        for state in optimizer.state.values():
-            for value in tree_leaves(state):
-                if isinstance(value, Tensor):
-                    meter.see(value, "optimizer")
+        meter.guesses = False
+        count_state(optimizer, meter)
         optimizer.zero_grad(set_to_none=True)
+
+
+def count_state(optimizer: Optimizer, meter: Meter) -> None:
+    """Count the state of an optimizer. state_dict() has plain tensors, also if the state consists of other objects."""
+    for value in tree_leaves(optimizer.state_dict()["state"]):
+        if isinstance(value, Tensor):
+            meter.see(value, "optimizer")
 
 
 def materialize(module: nn.Module, device: torch.device) -> None:

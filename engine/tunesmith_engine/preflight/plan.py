@@ -106,7 +106,8 @@ def _model(run: Run, rounds: Rounds, steps: int) -> dict[str, Any]:
         module = nn.ModuleList([language_model.module, language_model.heads])
         total, trained = count_parameters(module)
         facts = outline(run, module, rounds, steps)
-        needed = disk.bytes_of(run, language_model.module, full_export=run.adapter is None)
+        optimizer = run.hooks.build_optimizer(run, module)
+        needed = disk.bytes_of(run, language_model.module, run.adapter is None, optimizer)
         reference = describe(run, models)
         patches = run.patches.table()
     return {

@@ -13,8 +13,9 @@ from torch import Tensor
 from tunesmith.errors import PluginError, TunesmithError
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.terms import StepRecord, Term
-from tunesmith_engine.checkpoint.save import name_kept, save
+from tunesmith_engine.checkpoint.save import name_kept
 from tunesmith_engine.data.batches import build_batches, micro_batches
+from tunesmith_engine.model.optimizers import learning_rate
 from tunesmith_engine.runtime.signals import Interrupted, Signals
 from tunesmith_engine.training import nonfinite
 from tunesmith_engine.training.evaluation import check_declared, evaluate
@@ -65,19 +66,24 @@ class Loop:
                 parallelism.backward(loss)
         norm = parallelism.clip(self.parameters, run.core.max_grad_norm)
         metrics = self.reduced(sums)
-        rate = state.optimizer.param_groups[0]["lr"]
         if nonfinite.is_finite(metrics, norm):
             parallelism.step(state.optimizer)
             state.bad_steps = 0
         else:
             bad = [batch for batch, loss in zip(batches, losses, strict=True) if not loss.isfinite()]
             nonfinite.react(state, bad, metrics)
+        rate = learning_rate(state.optimizer)
         state.scheduler.step()
         run.step += 1
         state.tokens += int(totals["input_tokens"])
         self._seconds += time.perf_counter() - started
         assert state.round is not None
-        numbers = {**state.round.metrics, "grad_norm": norm, "learning_rate": rate, "tokens": state.tokens}
+        numbers: dict[str, Tensor | float] = {
+            **state.round.metrics,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "tokens": state.tokens,
+        }
         return self.record(metrics | numbers)
 
     def next_batches(self) -> list[Batch]:
@@ -143,7 +149,8 @@ class Loop:
             if evaluates and (last or (eval_every and run.step % eval_every == 0)):
                 with self.keeping(together=False):
                     held = run.data.eval if run.data else None
-                    record.evaluation = evaluate(run, self.policy, held, state.rounds)
+                    with state.evaluated():
+                        record.evaluation = evaluate(run, self.policy, held, state.rounds)
             self.publish(record)
             if record.evaluation is not None:
                 with self.keeping():
@@ -155,7 +162,7 @@ class Loop:
             if stop or due or run.stopped:
                 run.checkpoint_requested = False
                 run.progress("saving a checkpoint")
-                save(run, self.policy, state.trees, state.best.step)
+                state.save()
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
             if stop:
                 raise Interrupted(stop)
@@ -181,7 +188,7 @@ class Loop:
         except Exception as error:
             if not together and self.run.world.size > 1:
                 raise
-            folder = save(self.run, self.policy, self.state.trees, self.state.best.step)
+            folder = self.state.save()
             if isinstance(error, TunesmithError):
                 raise name_kept(error, folder) from error
             raise

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from tunesmith.files.record import last_record
 from tunesmith.run import Run
-from tunesmith_engine.checkpoint.disk import MEANS
 from tunesmith_engine.model.build import count_parameters
+from tunesmith_engine.model.optimizers import state_bytes
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
@@ -64,15 +63,15 @@ def tokens_per_step(run: Run, rounds: Rounds) -> int | None:
 def memory_needed(run: Run, model: nn.Module, optimizer: Any) -> dict[str, int]:
     """Return the bytes on this device that are known before the first step, and what the last such run measured.
 
-    weights: the policy's. gradients and optimizer: those of its trained weights, in float32; the optimizer's only if it
-    is of the Adam family. measured: the peak of the last run of this config in output_dir, if there was one.
+    weights: the policy's. gradients and optimizer: those of its trained weights; the optimizer's only if it is of the
+    Adam family, or says how many. measured: the peak of the last run of this config in output_dir, if there was one.
     Activations depend on the batch: `tunesmith plan` counts them.
     """
     parts = [(p.to_local() if hasattr(p, "to_local") else p, p.requires_grad) for p in model.parameters()]
     trained = sum(p.numel() for p, requires_grad in parts if requires_grad)
     needed = {"weights": sum(p.numel() * p.element_size() for p, _ in parts), "gradients": 4 * trained}
-    if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Adam):  # AdamW is a subclass
-        needed["optimizer"] = 4 * MEANS * trained
+    if (state := state_bytes(optimizer, trained)) is not None:
+        needed["optimizer"] = state
     last = last_record(run.output_dir)
     if last.get("config_fingerprint") == run.config.fingerprint and isinstance(last.get("peak_memory"), int):
         needed["measured"] = last["peak_memory"]

@@ -13,6 +13,8 @@ from tunesmith_engine.checkpoint import disk, resume
 from tunesmith_engine.checkpoint.save import check_exported, export, is_exported, name_kept, numbered
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
+from tunesmith_engine.model.optimizers import switch
+from tunesmith_engine.model.parameter_groups import check_factors
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import precompute
 from tunesmith_engine.rounds.build import build_rounds, count_steps
@@ -53,7 +55,8 @@ def train(run: Run) -> Result:
                 with loop.signals.listening(), run.hooks.logging(run):
                     run.hooks.on_start(run, state.policy)
                     if folder is not None and folder.parent.samefile(run.output_dir) and not is_exported(folder):
-                        export(run, state.policy, folder)  # failed, or was killed
+                        with state.evaluated():
+                            export(run, state.policy, folder)  # failed, or was killed
                     loop.fit()
                 finish(state)
         except Interrupted as error:
@@ -123,8 +126,9 @@ def begin(run: Run, folder: Path | None) -> TrainState:
         rounds.generator.journal.clear()  # of an earlier run in this folder
     run.total_steps = count_steps(run, rounds)
     optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
-    needed = disk.bytes_of(run, policy.unwrapped, full_export=run.adapter is None)
-    disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
+    check_factors(run, policy.unwrapped, optimizer)
+    needed = disk.bytes_of(run, policy.unwrapped, run.adapter is None, optimizer)
+    disk.fits(run, needed)
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)
     scheduler = run.hooks.build_scheduler(run, optimizer, run.total_steps)
     state = TrainState(run, policy, optimizer, scheduler, rounds, run.total_steps)
@@ -142,6 +146,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
 def finish(state: TrainState) -> None:
     """Do everything after the last step: load the best weights if asked for, and save the final model."""
     run, best = state.run, state.best.step
+    switch(state.optimizer, "eval")
     if run.core.load_best_model_at_end and best not in (None, run.step):
         load_weights(run, state.policy, run.output_dir / f"checkpoint-{best}")
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
-from tunesmith_engine.checkpoint.save import read_tree
+from tunesmith_engine.checkpoint.save import read_tree, save
+from tunesmith_engine.model.optimizers import options, set_rate, switch
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.rounds.rounds import Round, Rounds
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
@@ -40,6 +43,21 @@ class TrainState:
         """Passes over the data so far; 0 for a stream."""
         rounds = self.rounds
         return self.run.step / (rounds.per_epoch * rounds.steps) if rounds.per_epoch else 0.0
+
+    @contextlib.contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Run the block with the weights to evaluate and to save, if the optimizer has others for gradients."""
+        switch(self.optimizer, "eval")
+        try:
+            yield
+        finally:
+            self.policy.reshard()  # the next forward reads the weights anew
+            switch(self.optimizer, "train")
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and return its folder. Call it on all processes."""
+        with self.evaluated():
+            return save(self.run, self.policy, self.trees, self.best.step)
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
@@ -95,10 +113,10 @@ class TrainState:
     def _restore(self, folder: Path, saved: dict[str, Any]) -> None:
         run = self.run
         changed = check_same(run, saved)
-        options = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        before = options(self.optimizer)
         self.restore_weights(folder)
         if changed:
-            self._adopt(options, saved["step"])
+            self._adopt(before, saved["step"])
         else:
             self.scheduler.load_state_dict(saved["scheduler"])
         if saved["total_steps"] != self.total_steps:
@@ -132,10 +150,11 @@ class TrainState:
         load_weights(self.run, self.policy, folder)
         state = read_tree(folder / "optimizer")
         self.run.parallelism.load_optimizer_state(self.policy.module, self.optimizer, state)
+        switch(self.optimizer, "train")
 
-    def _adopt(self, options: list[dict[str, Any]], step: int) -> None:
+    def _adopt(self, before: list[dict[str, Any]], step: int) -> None:
         """Keep the optimizer options and the schedule of this run, and advance the schedule to a step."""
-        for group, now in zip(self.optimizer.param_groups, options, strict=True):
+        for group, now in zip(self.optimizer.param_groups, before, strict=True):
             group.update(now)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch expects an update between two steps of a schedule
@@ -150,7 +169,7 @@ class TrainState:
             warnings.simplefilter("ignore")  # torch expects get_lr to be called by step() only
             rates = self.scheduler.get_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+            set_rate(group, rate)
 
     def _restore_best(self, value: float | None, step: int | None, metric: str, greater: bool) -> None:
         """Restore the best evaluation, if the metric is the same and its checkpoint, if one was kept, exists."""

@@ -1,19 +1,19 @@
-"""Learning-rate schedules: cosine, linear and constant, each after a warm-up."""
+"""Learning-rate schedules, each after a warm-up: cosine, linear, constant, restarts, REX, warm-up-stable-decay, ..."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from tunesmith import ConfigError, Plugin, Settings, hookimpl
+from tunesmith_schedules.shapes import SHAPES
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
     from tunesmith import Run
-    from tunesmith_schedules.curve import Shape
 
 
 class ScheduleSettings(Settings):
@@ -21,42 +21,52 @@ class ScheduleSettings(Settings):
 
     warmup_ratio: float | None = Field(None, ge=0, le=1)
     """Warm-up as a share of all steps, rounded up. The default without warmup_steps is 3%, but at most 100 steps."""
-    warmup_steps: NonNegativeInt | None = None
-    """Warm-up in optimizer steps; 0 for none."""
+    warmup_steps: NonNegativeInt | NonNegativeFloat | None = None
+    """Warm-up in optimizer steps; 0 for none. A number below 1 is a share of all steps."""
+    lr_quadratic_warmup: bool = False
+    """Let the warm-up rise with the square of the step, so that the first steps are smaller."""
     cosine_min_lr_ratio: float = Field(0.0, ge=0, le=1)
-    """Final learning rate of the cosine schedule, as a share of learning_rate."""
+    """Final learning rate of a cosine, of REX and of warm-up-stable-decay, as a share of learning_rate."""
+    cosine_constant_lr_ratio: float = Field(0.0, ge=0, le=1)
+    """Share of all steps after which the cosine stays at cosine_min_lr_ratio; 0 for none."""
+    lr_scheduler_kwargs: dict[str, int | float | str | None] = {}
+    """Options of the schedule, such as {num_cycles: 3}; the README of tunesmith-schedules lists them."""
+    jagged_restart_steps: PositiveInt | None = None
+    """Let the learning rate fall to 0.1% and rise again every so many steps, in any schedule (arXiv 2307.05695)."""
+    jagged_restart_warmup_steps: NonNegativeInt | None = None
+    """Steps of the rise after a restart; by default 10."""
+    jagged_restart_anneal_steps: NonNegativeInt | None = None
+    """Steps of the fall before a restart; by default 1."""
 
 
 plugin = Plugin(
     settings=ScheduleSettings,
-    answers={"lr_scheduler": ("cosine", "linear", "constant")},
+    answers={"lr_scheduler": tuple(SHAPES)},
     on_resume=dict.fromkeys(ScheduleSettings.model_fields, "accept"),
 )
 
 
 @hookimpl
 def validate(run: Run) -> None:
-    settings, max_steps = run.settings(ScheduleSettings), run.core.max_steps
-    errors = []
-    if settings.warmup_ratio is not None and settings.warmup_steps is not None:
-        errors.append(run.config.error("warmup_ratio", "and warmup_steps are both set", help="keep one of them"))
-    if max_steps is not None and (settings.warmup_steps or 0) > max_steps:
-        message = f"is longer than training, which ends at max_steps: {max_steps}"
-        errors.append(run.config.error("warmup_steps", message, help=f"write at most {max_steps}"))
-    if "cosine_min_lr_ratio" in settings.model_fields_set and run.core.lr_scheduler != "cosine":
-        message = f"has no effect with lr_scheduler: {run.core.lr_scheduler}"
-        errors.append(run.config.error("cosine_min_lr_ratio", message, help="drop it, or write lr_scheduler: cosine"))
+    from tunesmith_schedules.problems import problems
+
+    found = problems(run.core.lr_scheduler, run.settings(ScheduleSettings), run.core.learning_rate, run.core.max_steps)
+    errors = [run.config.error(key, message, help=help) for key, message, help in found]
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
 
 
 @hookimpl
 def build_scheduler(run: Run, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-    from tunesmith_schedules.curve import schedule, warmup_length
+    from torch.optim.lr_scheduler import LambdaLR
 
-    settings = run.settings(ScheduleSettings)
-    warmup = warmup_length(total_steps, settings.warmup_steps, settings.warmup_ratio)
-    if warmup >= total_steps:
-        run.note("warm-up", f"{warmup} steps, but training has {total_steps}: learning_rate is never reached")
-    shape = cast("Shape", run.core.lr_scheduler)
-    return schedule(optimizer, shape, total_steps, warmup, settings.cosine_min_lr_ratio)
+    from tunesmith_schedules.problems import schedule_of
+
+    schedule = schedule_of(run.core.lr_scheduler, run.settings(ScheduleSettings), run.core.learning_rate, total_steps)
+    if schedule.warmup >= total_steps:
+        run.note("warm-up", f"{schedule.warmup} steps, but training has {total_steps}: learning_rate is never reached")
+    decay = schedule.options.get("num_decay_steps") or 0
+    if schedule.warmup + int(decay) > total_steps:
+        run.note("schedule", f"the decay of {decay} steps does not fit: training has {total_steps} steps")
+    # LambdaLR saves a callable object, but no function: so its state contains numbers only, and fits a JSON checkpoint.
+    return LambdaLR(optimizer, lambda step: schedule(step))  # noqa: PLW0108

@@ -9,5 +9,6 @@ plugin = Plugin(answers={"optimizer": ("kit_sgd",)})
 def build_optimizer(run, model):
     import torch
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=run.core.learning_rate, momentum=0.9)
+    from tunesmith import parameter_groups
+
+    return torch.optim.SGD(parameter_groups(run, model), lr=run.core.learning_rate, momentum=0.9)
