@@ -58,7 +58,11 @@ def shrunk(case: Case, folder: Path, base: Path) -> Path:
         pytest.skip("TUNESMITH_TEST_DATA is not set: no configs of Axolotl")
     values = yaml.safe_load(Path(data, "axolotl-yaml", case.file).read_text("utf-8"))
     name = "text/shakespeare" if case.rows == "text" else f"gsm8k/{case.rows}"
-    entry = {"path": str(Path(data, f"{name}.jsonl")), "type": case.type}
+    file = Path(data, f"{name}.jsonl")
+    if case.type.startswith("bradley_terry"):  # these rows have another name for the prompt
+        file = folder / "rows.jsonl"
+        file.write_text(Path(data, f"{name}.jsonl").read_text("utf-8").replace('"prompt":', '"input":'), "utf-8")
+    entry = {"path": str(file), "type": case.type}
     group = "pretraining_dataset" if case.type == "pretrain" else "datasets"
     values |= {"base_model": str(base), "output_dir": str(folder / "out"), **SHRUNK, group: [entry], **case.keys}
     if values.get("val_set_size"):

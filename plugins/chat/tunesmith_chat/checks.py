@@ -10,7 +10,7 @@ from tunesmith import ConfigError, DatasetSpec, ModelError, Problem
 from tunesmith.spelling import nearest
 from tunesmith_chat import DIALOGUE, ChatDataset, ChatSettings
 from tunesmith_chat.formats import FORMATS
-from tunesmith_chat.roles import BUILT_IN, REASONING_NAMES, role_names
+from tunesmith_chat.roles import BUILT_IN, role_names
 from tunesmith_chat.sources import DEFAULT, FALLBACK, JINJA, fallback_name, known, name_of
 
 if TYPE_CHECKING:
@@ -145,9 +145,8 @@ def _properties(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
             message = f"is {name!r}, which is also the value of {owners[name]}"
             problems += run.config.error((*path, key), message).problems
         owners.setdefault(name, key)
-    if entry.template_thinking_key in (*_PROPERTIES, *REASONING_NAMES[:2]):
+    if entry.template_thinking_key in _PROPERTIES:
         message = f"is {entry.template_thinking_key!r}"
-        message += ", which is always passed to templates" if entry.template_thinking_key in REASONING_NAMES else ""
         help = "write the name of the property from which the template reads the reasoning"
         problems += run.config.error((*path, "template_thinking_key"), message, help).problems
     return problems
