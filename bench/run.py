@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PARTS = (
-    "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "against", "preference",
-    "rises", "memory", "merge",
+    "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "against", "adapters",
+    "preference", "rises", "memory", "merge",
 )  # fmt: skip
 
 

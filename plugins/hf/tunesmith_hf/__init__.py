@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 
 from tunesmith import Plugin, Settings, hookimpl
-from tunesmith_hf.quiet import be_quiet
+from tunesmith.optional import hide
+from tunesmith_hf.quiet import PROBED, be_quiet
 from tunesmith_hf.trust import RemoteCode, check
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def load_rows(spec: DatasetSpec) -> Iterable[Row]:
 
 @hookimpl
 def load_tokenizer(run: Run) -> Any:
+    hide(*PROBED)  # before the first import of transformers
     from tunesmith_hf.tokenizer import load
 
     return load(run, run.settings(HFSettings))

@@ -15,9 +15,11 @@ from transformers import (
 from transformers.utils import logging
 
 from tunesmith import LanguageModel, ModelError, ModelSpec, Run, TunesmithError
+from tunesmith.optional import show
 from tunesmith_hf import HFSettings, embeddings, loaded
 from tunesmith_hf.classes import check_model
 from tunesmith_hf.model import HFLanguageModel
+from tunesmith_hf.quiet import PROBED
 from tunesmith_hf.source import Source, is_base, model_source, unreadable, where_key
 from tunesmith_hf.tokenizer import check_same_tokens
 
@@ -85,6 +87,8 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     if not source.runs_code:
         loaded.check_kind(source.folder, name, where)
     config = loaded.read_config(source.folder, name, where, **options)
+    if getattr(config, "quantization_config", None):
+        show(*PROBED)
     if is_base(spec):
         check_model(run, run.settings(HFSettings), config.to_dict())
     options.pop("num_labels", None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from tunesmith import ConfigError, Finding, Plugin, Settings, hookimpl
+from tunesmith.optional import show
 from tunesmith_optimizers.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def validate(run: Run) -> None:
 @hookimpl
 def diagnose(run: Run) -> Iterator[Finding]:
     if run.core.optimizer in RECIPES:
+        show(RECIPES[run.core.optimizer].library)
         yield Finding.of_module(RECIPES[run.core.optimizer].library, 'pip install "tunesmith[optimizers]"')
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tunesmith import parameter_groups
+from tunesmith.optional import show
 from tunesmith_optimizers import matrices
 from tunesmith_optimizers.arguments import arguments
 from tunesmith_optimizers.composite import Composite
@@ -44,6 +45,7 @@ def build(run: Run, model: nn.Module, settings: OptimizerSettings) -> Optimizer:
 def wrapped(recipe: Recipe, values: dict[str, Any]) -> Any:
     """Return the library's class with what the training loop asks of it. `values` are its arguments."""
     module, _, name = recipe.target.partition(":")
+    show(recipe.library)
     library: type = getattr(importlib.import_module(module), name)
     # Each is a class of its own, because the attributes differ.
     more = sum(number for option, number in recipe.more.items() if values.get(option))

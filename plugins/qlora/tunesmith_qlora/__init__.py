@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tunesmith import Finding, Plugin, Settings, hookimpl
+from tunesmith.optional import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +86,7 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def diagnose() -> Iterator[Finding]:
+    show("bitsandbytes")
     yield Finding.of_module("bitsandbytes", INSTALL)
 
 

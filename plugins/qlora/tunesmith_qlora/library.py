@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 from typing import Any
 
 from tunesmith import EnvironmentProblem, Run
+from tunesmith.optional import library
 from tunesmith_qlora import INSTALL
 
 NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops", "bitsandbytes.nn.modules")
@@ -22,12 +22,12 @@ def load_library(run: Run) -> Any:
     """
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    if "bitsandbytes" in sys.modules:
+    if sys.modules.get("bitsandbytes"):
         return sys.modules["bitsandbytes"]
     kernels = sys.modules.get("kernels")
     sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module("bitsandbytes")
+        return library("bitsandbytes")
     except Exception as error:  # of a native library that does not fit the machine, too
         message = f"bitsandbytes can't be imported: {type(error).__name__}: {error}"
         raise EnvironmentProblem(message, help=INSTALL, code="package") from error
