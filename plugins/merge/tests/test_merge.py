@@ -29,7 +29,7 @@ LORA = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"], ta
 
 @pytest.fixture(scope="module")
 def sft(tmp_path_factory: Any) -> Path:
-    """The folder of a run with an adapter and two new tokens, with its YAML file."""
+    """Train an adapter and two new tokens; return the folder with the YAML file and the output."""
     folder = tmp_path_factory.mktemp("sft")
     config = sft_config(
         folder, adapter="lora", lora_r=4, max_steps=3, tokens=["<call>", "<end>"],
@@ -93,7 +93,7 @@ def test_a_preference_run_and_a_reward_model_are_merged(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: Any) -> tuple[Path, Path]:
-    """A base model and an adapter."""
+    """Return the folders of a base model and of an adapter."""
     folder = tmp_path_factory.mktemp("pair")
     base = model_folder(folder / "base")
     return base, write_adapter(base, folder / "adapter", LORA)

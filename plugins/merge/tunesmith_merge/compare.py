@@ -46,13 +46,13 @@ def compare(
         base, merged: the weights of the base model, and of the merged one.
         trained: tokens whose rows the adapter trains.
     """
-    whole = set(getattr(merged.model, "_no_split_modules", None) or ())
-    found: list[Difference] = []
+    classes = set(getattr(merged.model, "_no_split_modules", None) or ())
+    differences: list[Difference] = []
     handles = []
-    for name in parts_of(merged.model, whole):
+    for name in parts_of(merged.model, classes):
         part = wrapped.get_base_model().get_submodule(name)
         twin = merged.model.get_submodule(name)
-        handles += _watch(name, part, twin, names, base, merged, found)
+        handles += _watch(name, part, twin, names, base, merged, differences)
     vocabulary = merged.model.get_input_embeddings().weight.shape[0]
     drawn = torch.randint(vocabulary, (TOKENS,), generator=torch.Generator().manual_seed(0))
     tokens = torch.cat([drawn, torch.tensor(trained[:TOKENS], dtype=torch.long)])[None]
@@ -62,7 +62,7 @@ def compare(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return differences
 
 
 def _watch(
@@ -72,7 +72,7 @@ def _watch(
     names: dict[int, str],
     base: Weights,
     merged: Weights,
-    found: list[Difference],
+    differences: list[Difference],
 ) -> list[Any]:
     """Load a part before it is called, compute its twin on the same input, and compare the outputs."""
     state: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def _watch(
         state.pop("filled").__exit__(None, None, None)
         expected, merged_output = first_tensor(output), state.pop("merged")
         scale = float(expected.norm()) or 1.0
-        found.append(Difference(name, float((merged_output - expected).norm()) / scale))
+        differences.append(Difference(name, float((merged_output - expected).norm()) / scale))
 
     return [
         part.register_forward_pre_hook(before, with_kwargs=True),

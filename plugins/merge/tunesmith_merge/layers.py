@@ -40,12 +40,12 @@ class Change:
 def changes(wrapped: Any, names: dict[int, str]) -> dict[str, Change]:
     """Return the modules that an adapter changes, by name. `names` has the name of each base module by its id."""
     config = wrapped.peft_config[ADAPTER]
-    found: dict[str, Change] = {}
+    result: dict[str, Change] = {}
     for module in wrapped.modules():
         if isinstance(module, BaseTunerLayer):
             base = module.get_base_layer()
             name = _name(base, names)
-            change = found.setdefault(name, Change(base))
+            change = result.setdefault(name, Change(base))
             change.layers.append(module)
             own = [parameter for parameter, value in _own(base) if value is not None]
             own = [module.parameter_name] if isinstance(module, ParamWrapper) else own
@@ -58,16 +58,16 @@ def changes(wrapped: Any, names: dict[int, str]) -> dict[str, Change]:
                 raise ModelError(f"{name} is trained completely and has an adapter as well", code="merge")
             values = {f"{name}.{parameter}": value.detach() for parameter, value in copy.named_parameters()}
             tied = bool(getattr(config, "ensure_weight_tying", False))
-            found[name] = Change(module.original_module, names=set(values), values=values, tied=tied)
+            result[name] = Change(module.original_module, names=set(values), values=values, tied=tied)
     for module in wrapped.modules():  # such as biases, which peft loads into the base model
         given = {p: v for p, v in _own(module) if v is not None and not v.is_meta} if id(module) in names else {}
         if given:
             name = names[id(module)]
-            change = found.setdefault(name, Change(module))
+            change = result.setdefault(name, Change(module))
             change.names |= {f"{name}.{parameter}" for parameter in given}
             if not change.layers:
                 change.values |= {f"{name}.{parameter}": value.detach() for parameter, value in given.items()}
-    return found
+    return result
 
 
 def _name(module: nn.Module, names: dict[int, str]) -> str:

@@ -167,23 +167,23 @@ def label_count(adapter: AdapterFiles) -> int | None:
     return next(shapes, (0,))[0] or None
 
 
-def parts_of(model: nn.Module, whole: Iterable[str]) -> list[str]:
+def parts_of(model: nn.Module, classes: Iterable[str]) -> list[str]:
     """Return the names of the modules that are computed one after the other and together have all parameters.
 
-    These are modules of the classes in `whole`, such as decoder layers, and around them the smallest modules that have
-    parameters of their own.
+    These are the modules whose class is in `classes`, such as decoder layers, and around them the smallest modules that
+    have parameters of their own.
     """
-    found: list[str] = []
+    names: list[str] = []
 
     def visit(name: str, module: nn.Module) -> None:
         inner = [pair for pair in module.named_children() if next(pair[1].parameters(), None) is not None]
         children = [(f"{name}.{child}".lstrip("."), below) for child, below in inner]
         own = any(p is not None for p in module._parameters.values())
-        if type(module).__name__ in whole or own or (not children and next(module.parameters(), None) is not None):
-            found.append(name)
+        if type(module).__name__ in classes or own or (not children and next(module.parameters(), None) is not None):
+            names.append(name)
             return
         for child, below in children:
             visit(child, below)
 
     visit("", model)
-    return found
+    return names

@@ -47,7 +47,8 @@ def test_without_a_trigger_file_nothing_is_saved(tmp_path: Path) -> None:
     tiny.train(tiny.sft_config(tmp_path, dynamic_checkpoint=ENABLED))
     assert saved(tmp_path / "out") == ["checkpoint-4"]
     triggered(tmp_path)
-    tiny.train(tiny.sft_config(tmp_path, dynamic_checkpoint={"enabled": False}), "resume_from_checkpoint=auto", "max_steps=6")
+    config = tiny.sft_config(tmp_path, dynamic_checkpoint={"enabled": False}, max_steps=6)
+    tiny.train(config, "resume_from_checkpoint=auto")
     assert saved(tmp_path / "out") == ["checkpoint-4", "checkpoint-6"]
 
 

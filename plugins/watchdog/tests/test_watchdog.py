@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tunesmith_watchdog.watch import Watch
 
 from tests import tiny
 from tunesmith.files.record import last_record
-from tunesmith_watchdog.watch import Watch
 
 FIRST = 1e-3  # every loss is above this
 
@@ -46,12 +46,13 @@ def test_a_run_with_a_high_loss_stops_with_a_checkpoint_and_its_reason(tmp_path:
 
 
 def test_a_resumed_run_stops_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
-    config = tiny.sft_config(tmp_path, loss_watchdog_threshold=FIRST, loss_watchdog_patience=4, max_steps=8, lr_scheduler="constant")
-    whole = tiny.train(config, f"output_dir={tmp_path / 'whole'}")
+    keys = {"loss_watchdog_threshold": FIRST, "loss_watchdog_patience": 4, "lr_scheduler": "constant"}
+    config = tiny.sft_config(tmp_path, **keys, max_steps=8)
+    uninterrupted = tiny.train(config, f"output_dir={tmp_path / 'whole'}")
     tiny.train(config, "max_steps=2")
     resumed = tiny.train(config, "resume_from_checkpoint=auto")
-    assert whole.steps == resumed.steps == 4
-    assert whole.stopped == resumed.stopped
+    assert uninterrupted.steps == resumed.steps == 4
+    assert uninterrupted.stopped == resumed.stopped
 
 
 def test_a_loss_below_the_threshold_changes_nothing(tmp_path: Path) -> None:
