@@ -46,10 +46,9 @@ def compare(
         base, merged: the weights of the base model, and of the merged one.
         trained: tokens whose rows the adapter trains.
     """
-    classes = set(getattr(merged.model, "_no_split_modules", None) or ())
     differences: list[Difference] = []
     handles = []
-    for name in parts_of(merged.model, classes):
+    for name in parts(merged.model):
         part = wrapped.get_base_model().get_submodule(name)
         twin = merged.model.get_submodule(name)
         handles += _watch(name, part, twin, names, base, merged, differences)
@@ -59,10 +58,18 @@ def compare(
     try:
         with torch.no_grad(), quiet():
             wrapped.get_base_model()(input_ids=tokens, use_cache=False)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        message = f"the merged model can't be compared: {str(error).strip()[:300]}"
+        raise ModelError(message, help="write --no-verify to merge without the comparison", code="merge") from error
     finally:
         for handle in handles:
             handle.remove()
     return differences
+
+
+def parts(model: Any) -> list[str]:
+    """Return the names of the parts of a model that are compared: decoder layers, and what is around them."""
+    return parts_of(model, set(getattr(model, "_no_split_modules", None) or ()))
 
 
 def _watch(

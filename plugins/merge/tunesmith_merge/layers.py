@@ -101,8 +101,7 @@ def merge(
     else:
         with loaded(change.module, name, weights):
             for layer in reversed(change.layers):  # the innermost first, as in the forward pass
-                layer.merge(adapter_names=[ADAPTER])
-                layer.merged_adapters.clear()  # the base weights are not kept, so the layer is not merged afterwards
+                _merge_by_peft(name, layer)
             for parameter in sorted(change.names):
                 value = change.module._parameters[parameter.rpartition(".")[2]]
                 assert value is not None
@@ -114,6 +113,16 @@ def _load(weights: Weights, name: str, dtype: torch.dtype | None = None) -> Tens
     if value is None:
         raise ModelError(f"{weights.folder} has no {name}, which the adapter updates", code="merge")
     return value
+
+
+def _merge_by_peft(name: str, layer: Any) -> None:
+    """Merge a layer into its base module with peft. Raises ModelError for a variant that does not merge."""
+    try:
+        layer.merge(adapter_names=[ADAPTER])
+    except (NotImplementedError, ValueError, RuntimeError) as error:
+        message = f"peft can't merge the adapter of {name}: {str(error)[:300] or type(error).__name__}"
+        raise ModelError(message, help="use it with peft as it is", code="merge") from error
+    layer.merged_adapters.clear()  # the base weights are not kept, so the layer is not merged afterwards
 
 
 def is_plain(layer: BaseTunerLayer) -> bool:
