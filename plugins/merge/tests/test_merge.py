@@ -177,7 +177,9 @@ def test_output_folders_that_would_overwrite_something_are_refused(pair: tuple[P
     assert sorted(path.name for path in base.iterdir()) == before
 
 
-def test_wrong_arguments_are_errors_that_say_what_to_write(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_wrong_arguments_are_errors_that_say_what_to_write(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base, adapter = pair
     with pytest.raises(ConfigError, match="has no adapter"):
         merge(base)
@@ -187,6 +189,9 @@ def test_wrong_arguments_are_errors_that_say_what_to_write(pair: tuple[Path, Pat
         merge(adapter, dtype="int8")
     with pytest.raises(ModelError, match="not a folder on this machine"):
         merge(adapter, tmp_path / "merged", base="./absent")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"owner/absent can't be fetched(.|\n)*--base MODEL"):
+        merge(adapter, tmp_path / "merged", base="owner/absent")
     quantized = model_folder(tmp_path / "quantized")
     config = json.loads((quantized / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}

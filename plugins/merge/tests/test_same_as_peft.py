@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import BOFTConfig, FourierFTConfig, HRAConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 from tunesmith_merge import merge
 
@@ -28,6 +28,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "all-linear": (lora(target_modules="all-linear"), {}),
     "patterns": (lora(rank_pattern={"q_proj": 2}, alpha_pattern={"layers.1.mlp.down_proj": 3}), {}),
     "excluded": (lora(exclude_modules=["layers.0.self_attn.q_proj"]), {}),
+    "beside biases": (lora(), {"attention_bias": True, "mlp_bias": True}),
     "rslora": (lora(use_rslora=True), {}),
     "dora": (lora(use_dora=True), {}),
     "bias": (lora(lora_bias=True), {"attention_bias": True, "mlp_bias": True}),
@@ -187,6 +188,23 @@ def test_a_base_model_whose_files_have_names_without_the_prefix(tmp_path: Path) 
     (base / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
     assert "layers.0.mlp.up_proj.weight" in load_file(base / "model.safetensors")
     assert_same(merge(adapter, tmp_path / "merged", base=str(base)).folder, base, adapter)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_tied_weights_that_the_files_have_twice(tmp_path: Path, equal: bool) -> None:
+    """transformers ties them if they are equal, and not if they differ."""
+    base = model_folder(tmp_path / "base", tie_word_embeddings=True)
+    tensors = load_file(base / "model.safetensors")
+    embeddings = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = embeddings.clone() if equal else embeddings.flip(0).contiguous()
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    options = {"trainable_token_indices": [4, 5]} if equal else {"target_modules": ["embed_tokens", "q_proj"]}
+    adapter = write_adapter(base, tmp_path / "adapter", lora(**options))
+    done = merge(adapter, tmp_path / "merged", base=str(base))
+    assert done.tied
+    assert_same(done.folder, base, adapter)
+    ours = load_file(done.folder / "model.safetensors")
+    assert torch.equal(ours["lm_head.weight"], ours["model.embed_tokens.weight"]) == equal
 
 
 def test_a_classifier_gets_the_head_of_the_adapter(tmp_path: Path) -> None:

@@ -47,9 +47,7 @@ def changes(wrapped: Any, names: dict[int, str]) -> dict[str, Change]:
             name = _name(base, names)
             change = result.setdefault(name, Change(base))
             change.layers.append(module)
-            own = [parameter for parameter, value in _own(base) if value is not None]
-            own = [module.parameter_name] if isinstance(module, ParamWrapper) else own
-            change.names |= {f"{name}.{parameter}" for parameter in own}
+            change.names |= {f"{name}.{parameter}" for parameter in _updated(module, base)}
             linked = isinstance(module, TrainableTokensLayer) and module.tied_adapter is not None
             change.tied |= linked or bool(getattr(config, "ensure_weight_tying", False))
         elif isinstance(module, ModulesToSaveWrapper):
@@ -68,6 +66,13 @@ def changes(wrapped: Any, names: dict[int, str]) -> dict[str, Change]:
             if not change.layers:
                 change.values |= {f"{name}.{parameter}": value.detach() for parameter, value in given.items()}
     return result
+
+
+def _updated(layer: Any, base: nn.Module) -> list[str]:
+    """Return the names of the parameters of a module that a layer of the adapter may update."""
+    if isinstance(layer, ParamWrapper):
+        return [layer.parameter_name]
+    return ["weight"] if is_plain(layer) else [name for name, value in _own(base) if value is not None]
 
 
 def _name(module: nn.Module, names: dict[int, str]) -> str:
