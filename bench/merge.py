@@ -70,13 +70,13 @@ def status(name: str) -> int:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = module("merge", *(["make", name, "--quick"] if pairs.quick else ["make", name])).numbers
+        model = module("merge", *(["make", name, "--quick"] if pairs.quick else ["make", name])).numbers
         child = module("merge", "merge", name)
         shards = [path.stat().st_size for path in (folder / "base").glob("*.safetensors")]
         adapter = (folder / "adapter" / "adapter_model.safetensors").stat().st_size
     numbers = child.numbers
     bound = ALLOWED * max(shards) + adapter
-    print(f"merge-lora: {made['parameters'] / 1e9:.2f}e9 parameters, bfloat16, {len(shards)} shards of at most "
+    print(f"merge-lora: {model['parameters'] / 1e9:.2f}e9 parameters, bfloat16, {len(shards)} shards of at most "
           f"{max(shards) / MIB:,.0f} MiB, adapter of rank {RANK} with {adapter / MIB:,.0f} MiB")  # fmt: skip
     print(f"  peak above the {numbers['imports'] / MIB:,.0f} MiB after imports: {numbers['added'] / MIB:,.0f} MiB; "
           f"bound: {ALLOWED} x largest shard + adapter = {bound / MIB:,.0f} MiB")  # fmt: skip

@@ -94,7 +94,6 @@ class Run:
     stopper: str | None = None
     """The plugin that ended the run early."""
     checkpoint_requested: bool = False
-    """True if a checkpoint is saved after this step, whatever the intervals say."""
     interrupted: bool = False
     """True if a signal ends the run, so that hooks should return soon."""
     notes: dict[str, Any] = field(default_factory=dict)

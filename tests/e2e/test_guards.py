@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from tunesmith_engine.runtime.signals import Interrupted
 
 from tests import tiny
 from tunesmith import ConfigError, evaluate
@@ -59,6 +60,17 @@ def test_plan_and_summary_say_that_checkpoints_have_no_optimizer_state(tmp_path:
     assert "can't be resumed" in " ".join(shown.output.split())
     tiny.train(config)
     assert "can't be resumed" in last_record(tmp_path / "out")["notes"]["checkpoints"]
+
+
+def test_an_interrupted_run_does_not_promise_to_resume_from_weights(tmp_path: Path) -> None:
+    code = "import os, signal\nfrom tunesmith import Plugin, hookimpl\nplugin = Plugin()\n@hookimpl\n"
+    code += "def on_step(record):\n    record.step == 2 and os.kill(os.getpid(), signal.SIGTERM)\n"
+    (tmp_path / "kills.py").write_text(code, encoding="utf-8")
+    with pytest.raises(Interrupted):
+        tiny.train(tiny.sft_config(tmp_path, save_only_model=True, plugins=[str(tmp_path / "kills.py")]))
+    stopped = last_record(tmp_path / "out")["stopped"]
+    assert "weights only" in stopped and "resume_from_checkpoint" not in stopped
+    assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/files/paths.py", "files"): "a word of a message",
     ("core/tunesmith/cli/examples.py", "stepwise"): "a row kind",
     ("core/tunesmith/cli/examples.py", "completion"): "what an answer is called",
+    ("core/tunesmith/config/yamlfile.py", "merge"): "the tag of YAML's `<<`",
     ("engine/tunesmith_engine/rounds/groups.py", "reward"): "the name of a metric",
     ("engine/tunesmith_engine/rounds/rewards.py", "prompts"): "an argument of a reward function, as in TRL",
     ("core/tunesmith/testing/rows.py", "stepwise"): "a row kind",

@@ -166,7 +166,7 @@ def has_optimizer(folder: Path) -> bool:
 
 
 def _after_a_full_disk(run: Run) -> str:
-    names = [path.name for _, path in numbered(run.output_dir)]
+    names = [path.name for _, path in numbered(run.output_dir) if has_optimizer(path)]
     again = f"resume_from_checkpoint: auto resumes from {names[-1]}" if names else "start again"
     return f"make room, or keep fewer checkpoints (save_total_limit); then {again}"
 

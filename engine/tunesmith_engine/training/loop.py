@@ -168,7 +168,7 @@ class Loop:
                 raise Interrupted(stop)
 
     def evaluate_first(self) -> None:
-        """Evaluate before the first step. Loggers get the result as step 0; on_step is about steps, and does not."""
+        """Evaluate before the first step, and give the result to the loggers as step 0. on_step is not called."""
         run = self.run
         evaluation = evaluate(run, self.policy, run.data.eval if run.data else None, self.state.rounds)
         if run.world.main:

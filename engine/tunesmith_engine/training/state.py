@@ -62,10 +62,12 @@ class TrainState:
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
         parallelism, module = self.run.parallelism, self.policy.module
-        whole = not self.run.core.save_only_model
+        kept = (
+            {} if self.run.core.save_only_model else {"optimizer": parallelism.optimizer_state(module, self.optimizer)}
+        )
         return {
             "trainable": parallelism.model_state(module),
-            **({"optimizer": parallelism.optimizer_state(module, self.optimizer)} if whole else {}),
+            **kept,
             "state": self._shared(),
             f"rank-{self.run.world.rank}": self._own(),
         }

@@ -55,7 +55,7 @@ def assert_same(
     expected = logits(with_adapter)
     model = load(merged, auto)
     torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
-    with with_adapter.disable_adapter():
+    with quiet(), with_adapter.disable_adapter():
         without = logits(with_adapter)
     assert (expected - without).abs().max() > 1e-2  # the adapter has an effect
     if not weights:

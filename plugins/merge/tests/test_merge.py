@@ -29,7 +29,7 @@ LORA = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"], ta
 
 @pytest.fixture(scope="module")
 def sft(tmp_path_factory: Any) -> Path:
-    """The folder of a run with an adapter and two new tokens, with its YAML file."""
+    """Train an adapter and two new tokens; return the folder with the YAML file and the output."""
     folder = tmp_path_factory.mktemp("sft")
     config = sft_config(
         folder, adapter="lora", lora_r=4, max_steps=3, tokens=["<call>", "<end>"],
@@ -93,7 +93,7 @@ def test_a_preference_run_and_a_reward_model_are_merged(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: Any) -> tuple[Path, Path]:
-    """A base model and an adapter."""
+    """Return the folders of a base model and of an adapter."""
     folder = tmp_path_factory.mktemp("pair")
     base = model_folder(folder / "base")
     return base, write_adapter(base, folder / "adapter", LORA)
@@ -177,7 +177,9 @@ def test_output_folders_that_would_overwrite_something_are_refused(pair: tuple[P
     assert sorted(path.name for path in base.iterdir()) == before
 
 
-def test_wrong_arguments_are_errors_that_say_what_to_write(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_wrong_arguments_are_errors_that_say_what_to_write(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base, adapter = pair
     with pytest.raises(ConfigError, match="has no adapter"):
         merge(base)
@@ -187,6 +189,9 @@ def test_wrong_arguments_are_errors_that_say_what_to_write(pair: tuple[Path, Pat
         merge(adapter, dtype="int8")
     with pytest.raises(ModelError, match="not a folder on this machine"):
         merge(adapter, tmp_path / "merged", base="./absent")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"owner/absent can't be fetched(.|\n)*--base MODEL"):
+        merge(adapter, tmp_path / "merged", base="owner/absent")
     quantized = model_folder(tmp_path / "quantized")
     config = json.loads((quantized / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import BOFTConfig, HRAConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig
+from peft import BOFTConfig, FourierFTConfig, HRAConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 from tunesmith_merge import merge
 
-from plugins.merge.tests.adapters import assert_same, load, write_adapter
-from tests.tiny import model_folder
+from plugins.merge.tests.adapters import assert_same, load, logits, unmerged, write_adapter
+from tests.tiny import model_folder, tokenizer
 
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 
@@ -27,6 +28,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "all-linear": (lora(target_modules="all-linear"), {}),
     "patterns": (lora(rank_pattern={"q_proj": 2}, alpha_pattern={"layers.1.mlp.down_proj": 3}), {}),
     "excluded": (lora(exclude_modules=["layers.0.self_attn.q_proj"]), {}),
+    "beside biases": (lora(), {"attention_bias": True, "mlp_bias": True}),
     "rslora": (lora(use_rslora=True), {}),
     "dora": (lora(use_dora=True), {}),
     "bias": (lora(lora_bias=True), {"attention_bias": True, "mlp_bias": True}),
@@ -46,6 +48,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "lokr": (LoKrConfig(r=4, target_modules=LINEAR), {}),
     "oft": (OFTConfig(oft_block_size=4, target_modules=LINEAR), {}),
     "boft": (BOFTConfig(boft_block_size=4, target_modules=LINEAR), {}),
+    "fourierft": (FourierFTConfig(n_frequency=50, scaling=100.0, target_modules=LINEAR), {}),
     "hra": (HRAConfig(r=4, target_modules=LINEAR), {}),
 }  # fmt: skip
 
@@ -112,8 +115,6 @@ def test_fused_experts_are_written_as_the_base_model_stores_them(tmp_path: Path,
     adapter = write_adapter(base, tmp_path / "adapter", config)
     done = merge(adapter, tmp_path / "merged", base=str(base))
     assert_same(done.folder, base, adapter)
-    from safetensors.torch import load_file
-
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (done.folder, base))
     assert ours.keys() == theirs.keys()
     assert any("experts.3" in name for name in ours)
@@ -134,31 +135,76 @@ def test_several_shards_keep_their_names_and_contents(tmp_path: Path) -> None:
     assert ours == theirs
 
 
-def test_new_tokens_grow_the_embeddings(tmp_path: Path) -> None:
-    from tests.tiny import tokenizer
-
-    base = model_folder(tmp_path / "base", tie_word_embeddings=False)
-    config = lora(modules_to_save=["embed_tokens", "lm_head"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("rows", [True, False])
+def test_new_tokens_grow_the_embeddings(tmp_path: Path, tied: bool, rows: bool) -> None:
+    base = model_folder(tmp_path / "base", tie_word_embeddings=tied)
+    new = [320, 321, 322]
+    ends = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    options = {"trainable_token_indices": dict.fromkeys(ends, new)} if rows else {"modules_to_save": ends}
 
     class Grown:
         @staticmethod
         def from_pretrained(folder: Path, **options: Any) -> Any:
-            from transformers import AutoModelForCausalLM
+            return load(folder, rows=323)
 
-            model = AutoModelForCausalLM.from_pretrained(folder, **options)
-            model.resize_token_embeddings(323, mean_resizing=False)
-            return model
-
-    adapter = write_adapter(base, tmp_path / "adapter", config, auto=Grown)
+    adapter = write_adapter(base, tmp_path / "adapter", lora(**options), auto=Grown)
     words = tokenizer().__class__.from_pretrained(base)
     words.add_tokens(["<a>", "<b>", "<c>"])
     words.save_pretrained(adapter)
     done = merge(adapter, tmp_path / "merged", base=str(base))
     assert json.loads((done.folder / "config.json").read_text())["vocab_size"] == 323
-    from plugins.merge.tests.adapters import logits, unmerged
-
+    if tied and not rows:  # the head keeps the rows of the base model, whose new rows peft leaves to chance
+        assert not done.tied
+        return
+    assert done.tied
     expected = logits(unmerged(base, adapter, auto=Grown))
     torch.testing.assert_close(logits(load(done.folder)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Qwen3Moe", "GptOss", "Olmoe"])
+def test_other_fused_experts(tmp_path: Path, kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 320, "hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(tmp_path / "base")
+    options = lora(target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
+    adapter = write_adapter(tmp_path / "base", tmp_path / "adapter", options)
+    done = merge(adapter, tmp_path / "merged", base=str(tmp_path / "base"))
+    assert_same(done.folder, tmp_path / "base", adapter)
+
+
+def test_a_base_model_whose_files_have_names_without_the_prefix(tmp_path: Path) -> None:
+    base = model_folder(tmp_path / "base", tie_word_embeddings=True)
+    adapter = write_adapter(base, tmp_path / "adapter", lora())
+    load(base).model.save_pretrained(base)  # names begin with layers, not with model.layers
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    assert "layers.0.mlp.up_proj.weight" in load_file(base / "model.safetensors")
+    assert_same(merge(adapter, tmp_path / "merged", base=str(base)).folder, base, adapter)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_tied_weights_that_the_files_have_twice(tmp_path: Path, equal: bool) -> None:
+    """transformers ties them if they are equal, and not if they differ."""
+    base = model_folder(tmp_path / "base", tie_word_embeddings=True)
+    tensors = load_file(base / "model.safetensors")
+    embeddings = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = embeddings.clone() if equal else embeddings.flip(0).contiguous()
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    options = {"trainable_token_indices": [4, 5]} if equal else {"target_modules": ["embed_tokens", "q_proj"]}
+    adapter = write_adapter(base, tmp_path / "adapter", lora(**options))
+    done = merge(adapter, tmp_path / "merged", base=str(base))
+    assert done.tied
+    assert_same(done.folder, base, adapter)
+    ours = load_file(done.folder / "model.safetensors")
+    assert torch.equal(ours["lm_head.weight"], ours["model.embed_tokens.weight"]) == equal
 
 
 def test_a_classifier_gets_the_head_of_the_adapter(tmp_path: Path) -> None:
@@ -173,8 +219,6 @@ def test_a_classifier_gets_the_head_of_the_adapter(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     base = model_folder(tmp_path / "base")
     load(base).to(torch.bfloat16).save_pretrained(base)
     adapter = write_adapter(base, tmp_path / "adapter", lora())

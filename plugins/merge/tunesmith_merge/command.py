@@ -42,3 +42,5 @@ def merge_lora(source: Path, out: Path | None, base: str | None, dtype: str | No
     if done.largest:
         parts = f"{len(done.differences)} parts of the model"
         click.echo(f"compared: {parts}; largest relative difference {done.largest.value:.1e}, in {done.largest.part}")
+    if done.uncompared:
+        click.echo(f"not compared: {', '.join(done.uncompared[:3])}, ... ({len(done.uncompared)}), which no text uses")

@@ -46,23 +46,30 @@ def compare(
         base, merged: the weights of the base model, and of the merged one.
         trained: tokens whose rows the adapter trains.
     """
-    whole = set(getattr(merged.model, "_no_split_modules", None) or ())
-    found: list[Difference] = []
+    differences: list[Difference] = []
     handles = []
-    for name in parts_of(merged.model, whole):
+    for name in parts(merged.model):
         part = wrapped.get_base_model().get_submodule(name)
         twin = merged.model.get_submodule(name)
-        handles += _watch(name, part, twin, names, base, merged, found)
+        handles += _watch(name, part, twin, names, base, merged, differences)
     vocabulary = merged.model.get_input_embeddings().weight.shape[0]
     drawn = torch.randint(vocabulary, (TOKENS,), generator=torch.Generator().manual_seed(0))
     tokens = torch.cat([drawn, torch.tensor(trained[:TOKENS], dtype=torch.long)])[None]
     try:
         with torch.no_grad(), quiet():
             wrapped.get_base_model()(input_ids=tokens, use_cache=False)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        message = f"the merged model can't be compared: {str(error).strip()[:300]}"
+        raise ModelError(message, help="write --no-verify to merge without the comparison", code="merge") from error
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return differences
+
+
+def parts(model: Any) -> list[str]:
+    """Return the names of the parts of a model that are compared: decoder layers, and what is around them."""
+    return parts_of(model, set(getattr(model, "_no_split_modules", None) or ()))
 
 
 def _watch(
@@ -72,7 +79,7 @@ def _watch(
     names: dict[int, str],
     base: Weights,
     merged: Weights,
-    found: list[Difference],
+    differences: list[Difference],
 ) -> list[Any]:
     """Load a part before it is called, compute its twin on the same input, and compare the outputs."""
     state: dict[str, Any] = {}
@@ -89,7 +96,7 @@ def _watch(
         state.pop("filled").__exit__(None, None, None)
         expected, merged_output = first_tensor(output), state.pop("merged")
         scale = float(expected.norm()) or 1.0
-        found.append(Difference(name, float((merged_output - expected).norm()) / scale))
+        differences.append(Difference(name, float((merged_output - expected).norm()) / scale))
 
     return [
         part.register_forward_pre_hook(before, with_kwargs=True),

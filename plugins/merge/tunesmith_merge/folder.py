@@ -14,6 +14,7 @@ from typing import Any
 from tunesmith import ConfigError, EnvironmentProblem, write_card
 from tunesmith.files.untrusted import leads_out, read_json
 from tunesmith.redact import redact
+from tunesmith_merge.model import read_tokenizer
 from tunesmith_merge.source import Source
 
 TOKENIZER = (
@@ -136,9 +137,7 @@ def special_ids(folder: Path, special: dict[str, Any]) -> dict[str, int]:
     roles = [role for role in ROLES if special.get(role) is not None]
     if not roles or not (folder / "tokenizer_config.json").is_file():
         return {}
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = read_tokenizer(folder)
     return {role: getattr(tokenizer, f"{role}_id") for role in roles}
 
 

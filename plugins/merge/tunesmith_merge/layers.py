@@ -40,16 +40,14 @@ class Change:
 def changes(wrapped: Any, names: dict[int, str]) -> dict[str, Change]:
     """Return the modules that an adapter changes, by name. `names` has the name of each base module by its id."""
     config = wrapped.peft_config[ADAPTER]
-    found: dict[str, Change] = {}
+    result: dict[str, Change] = {}
     for module in wrapped.modules():
         if isinstance(module, BaseTunerLayer):
             base = module.get_base_layer()
             name = _name(base, names)
-            change = found.setdefault(name, Change(base))
+            change = result.setdefault(name, Change(base))
             change.layers.append(module)
-            own = [parameter for parameter, value in _own(base) if value is not None]
-            own = [module.parameter_name] if isinstance(module, ParamWrapper) else own
-            change.names |= {f"{name}.{parameter}" for parameter in own}
+            change.names |= {f"{name}.{parameter}" for parameter in _updated(module, base)}
             linked = isinstance(module, TrainableTokensLayer) and module.tied_adapter is not None
             change.tied |= linked or bool(getattr(config, "ensure_weight_tying", False))
         elif isinstance(module, ModulesToSaveWrapper):
@@ -58,16 +56,23 @@ def changes(wrapped: Any, names: dict[int, str]) -> dict[str, Change]:
                 raise ModelError(f"{name} is trained completely and has an adapter as well", code="merge")
             values = {f"{name}.{parameter}": value.detach() for parameter, value in copy.named_parameters()}
             tied = bool(getattr(config, "ensure_weight_tying", False))
-            found[name] = Change(module.original_module, names=set(values), values=values, tied=tied)
+            result[name] = Change(module.original_module, names=set(values), values=values, tied=tied)
     for module in wrapped.modules():  # such as biases, which peft loads into the base model
         given = {p: v for p, v in _own(module) if v is not None and not v.is_meta} if id(module) in names else {}
         if given:
             name = names[id(module)]
-            change = found.setdefault(name, Change(module))
+            change = result.setdefault(name, Change(module))
             change.names |= {f"{name}.{parameter}" for parameter in given}
             if not change.layers:
                 change.values |= {f"{name}.{parameter}": value.detach() for parameter, value in given.items()}
-    return found
+    return result
+
+
+def _updated(layer: Any, base: nn.Module) -> list[str]:
+    """Return the names of the parameters of a module that a layer of the adapter may update."""
+    if isinstance(layer, ParamWrapper):
+        return [layer.parameter_name]
+    return ["weight"] if is_plain(layer) else [name for name, value in _own(base) if value is not None]
 
 
 def _name(module: nn.Module, names: dict[int, str]) -> str:
@@ -101,8 +106,7 @@ def merge(
     else:
         with loaded(change.module, name, weights):
             for layer in reversed(change.layers):  # the innermost first, as in the forward pass
-                layer.merge(adapter_names=[ADAPTER])
-                layer.merged_adapters.clear()  # the base weights are not kept, so the layer is not merged afterwards
+                _merge_by_peft(name, layer)
             for parameter in sorted(change.names):
                 value = change.module._parameters[parameter.rpartition(".")[2]]
                 assert value is not None
@@ -114,6 +118,16 @@ def _load(weights: Weights, name: str, dtype: torch.dtype | None = None) -> Tens
     if value is None:
         raise ModelError(f"{weights.folder} has no {name}, which the adapter updates", code="merge")
     return value
+
+
+def _merge_by_peft(name: str, layer: Any) -> None:
+    """Merge a layer into its base module with peft. Raises ModelError for a variant that does not merge."""
+    try:
+        layer.merge(adapter_names=[ADAPTER])
+    except (NotImplementedError, ValueError, RuntimeError) as error:
+        message = f"peft can't merge the adapter of {name}: {str(error)[:300] or type(error).__name__}"
+        raise ModelError(message, help="use it with peft as it is", code="merge") from error
+    layer.merged_adapters.clear()  # the base weights are not kept, so the layer is not merged afterwards
 
 
 def is_plain(layer: BaseTunerLayer) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from tunesmith import ConfigError
 from tunesmith_merge import folder as files
-from tunesmith_merge.compare import Difference, check, compare
+from tunesmith_merge.compare import Difference, check, compare, parts
 from tunesmith_merge.layers import changes
 from tunesmith_merge.model import build, embedding_rows, label_count, read_config, with_adapter
 from tunesmith_merge.shards import TORCH, stored_tensors
@@ -30,7 +30,8 @@ class Merged:
     folder: where the merged model is. tensors: how many parameters of the base model were changed. bytes: the size of
     its weights. tied: False if head and embeddings shared a weight in the base model and do not any more. differences:
     the relative difference of each part of the model, in the order of the computation; empty if they were not compared.
-    largest: the largest of them.
+    largest: the largest of them. dropped: tensors of the base model that the merged one does not have. parts: all parts
+    of the model.
     """
 
     folder: Path
@@ -38,8 +39,15 @@ class Merged:
     bytes: int
     tied: bool
     dropped: list[str]
+    parts: list[str]
     differences: list[Difference]
     largest: Difference | None
+
+    @property
+    def uncompared(self) -> list[str]:
+        """The parts that a text does not use, such as those for images, if the model was compared."""
+        compared = {difference.part for difference in self.differences}
+        return [part for part in self.parts if part not in compared] if compared else []
 
 
 def merge(
@@ -95,7 +103,7 @@ def merge(
             differences = compare(wrapped, names, weights, Weights(partial, twin), trained)
         largest = check(differences, coarsest(partial)) if differences else None
     tensors = sum(len(change.names) for change in changed.values())
-    return Merged(target, tensors, size, layout.tied, layout.dropped, differences, largest)
+    return Merged(target, tensors, size, layout.tied, layout.dropped, parts(twin), differences, largest)
 
 
 def open_base(folder: Path, source: Source) -> tuple[Weights, bool]:

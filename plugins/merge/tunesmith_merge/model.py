@@ -51,11 +51,21 @@ def quiet() -> Iterator[None]:
 def read_config(folder: Path) -> Any:
     """Return the config of the model in a folder. Raises ModelError for a class that is not part of transformers."""
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the file is untrusted, and a config class may raise anything for it
         detail = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         message, help = f"the config of {folder} can't be read: {detail}", "merge models of the installed transformers"
         raise ModelError(message, code="merge", help=help) from error
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in a folder. Raises ModelError."""
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the files are untrusted, and transformers may raise anything for them
+        detail = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise ModelError(f"the tokenizer in {folder} can't be read: {detail}", code="merge") from error
 
 
 def build(config: Any, task: str | None, rows: int | None = None) -> Any:
@@ -74,7 +84,7 @@ def build(config: Any, task: str | None, rows: int | None = None) -> Any:
     auto = CLASSES.get(task or "", AutoModelForCausalLM)
     with quiet(), init_empty_weights(include_buffers=False):
         try:
-            model = auto.from_config(config, dtype=torch.float32)
+            model = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
         except ValueError as error:
             message = f"transformers has no {auto.__name__[9:]} for {config.model_type}"
             raise ModelError(message, code="merge") from error
@@ -146,8 +156,7 @@ def embedding_rows(config: Any, model: Any, adapter: AdapterFiles) -> int | None
     rows = model.get_input_embeddings().weight.shape[0]
     sizes = [rows]
     if (adapter.folder / "tokenizer_config.json").is_file():
-        with quiet():
-            sizes.append(len(AutoTokenizer.from_pretrained(adapter.folder, local_files_only=True)))
+        sizes.append(len(read_tokenizer(adapter.folder)))
     names = {name for name, module in model.named_modules() if module is model.get_input_embeddings()}
     sizes += [shape[0] for name, shape in adapter.shapes.items() if _module_of(name) in names and _is_matrix(name)]
     return max(sizes) if max(sizes) > rows else None
@@ -167,23 +176,23 @@ def label_count(adapter: AdapterFiles) -> int | None:
     return next(shapes, (0,))[0] or None
 
 
-def parts_of(model: nn.Module, whole: Iterable[str]) -> list[str]:
+def parts_of(model: nn.Module, classes: Iterable[str]) -> list[str]:
     """Return the names of the modules that are computed one after the other and together have all parameters.
 
-    These are modules of the classes in `whole`, such as decoder layers, and around them the smallest modules that have
-    parameters of their own.
+    These are the modules whose class is in `classes`, such as decoder layers, and around them the smallest modules that
+    have parameters of their own.
     """
-    found: list[str] = []
+    names: list[str] = []
 
     def visit(name: str, module: nn.Module) -> None:
         inner = [pair for pair in module.named_children() if next(pair[1].parameters(), None) is not None]
         children = [(f"{name}.{child}".lstrip("."), below) for child, below in inner]
         own = any(p is not None for p in module._parameters.values())
-        if type(module).__name__ in whole or own or (not children and next(module.parameters(), None) is not None):
-            found.append(name)
+        if type(module).__name__ in classes or own or (not children and next(module.parameters(), None) is not None):
+            names.append(name)
             return
         for child, below in children:
             visit(child, below)
 
     visit("", model)
-    return found
+    return names

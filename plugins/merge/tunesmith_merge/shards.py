@@ -49,10 +49,10 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """Return the tensors of the model in a folder by name, in the order of its files. Raises ModelError."""
     tensors: dict[str, Stored] = {}
     for file in shard_files(folder):
-        found = stored_in(file)
-        if twice := sorted(tensors.keys() & found.keys()):
+        content = stored_in(file)
+        if twice := sorted(tensors.keys() & content.keys()):
             raise ModelError(f"{twice[0]} is in {tensors[twice[0]].file} and in {file}", code="weights")
-        tensors |= found
+        tensors |= content
     return tensors
 
 

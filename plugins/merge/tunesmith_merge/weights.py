@@ -112,10 +112,10 @@ class Weights:
 
         It has the type of the file or, if it has fractions, `dtype`.
         """
-        found = self.source(name)
-        if found is None:
+        origin = self.source(name)
+        if origin is None:
             return None
-        value = self._convert(self.group_of[found], dtype=dtype)[found]
+        value = self._convert(self.group_of[origin], dtype=dtype)[origin]
         return grown(value, self.state[name].shape)
 
     def load_group(self, group: Group) -> dict[str, Tensor]:

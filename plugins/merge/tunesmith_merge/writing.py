@@ -48,9 +48,9 @@ def plan(weights: Weights, changed: dict[str, Change], same_class: bool) -> Layo
             done |= set(names)
             _place(layout, weights, names, module_of, any(changed[m].tied for m in map(module_of.get, names) if m))
     buffers = {name for name, _ in weights.model.named_buffers()}
-    lacking = [name for name in weights.state if name not in layout.merged and name not in buffers]
-    if lacking := [name for name in lacking if weights.source(name) is None]:
-        raise ModelError(f"neither {weights.folder} nor the adapter has {lacking[0]}", code="merge")
+    absent = [name for name in weights.state if name not in layout.merged and name not in buffers]
+    if absent := [name for name in absent if weights.source(name) is None]:
+        raise ModelError(f"neither {weights.folder} nor the adapter has {absent[0]}", code="merge")
     layout.dropped = [] if same_class else [key for key, targets in weights.targets.items() if not targets]
     return layout
 
@@ -76,8 +76,8 @@ def _place(layout: Layout, weights: Weights, names: list[str], module_of: dict[s
 
 def grows(weights: Weights, name: str) -> bool:
     """Return True if a parameter has more rows than its tensor in the files."""
-    found = weights.source(name)
-    group = weights.group_of[found] if found else None
+    origin = weights.source(name)
+    group = weights.group_of[origin] if origin else None
     if group is None or not group.plain:
         return False
     return weights.stored[group.parts[0][0]].shape != tuple(weights.state[name].shape)

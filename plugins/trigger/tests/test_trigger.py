@@ -47,9 +47,8 @@ def test_without_a_trigger_file_nothing_is_saved(tmp_path: Path) -> None:
     tiny.train(tiny.sft_config(tmp_path, dynamic_checkpoint=ENABLED))
     assert saved(tmp_path / "out") == ["checkpoint-4"]
     triggered(tmp_path)
-    tiny.train(
-        tiny.sft_config(tmp_path, dynamic_checkpoint={"enabled": False}), "resume_from_checkpoint=auto", "max_steps=6"
-    )
+    config = tiny.sft_config(tmp_path, dynamic_checkpoint={"enabled": False}, max_steps=6)
+    tiny.train(config, "resume_from_checkpoint=auto")
     assert saved(tmp_path / "out") == ["checkpoint-4", "checkpoint-6"]
 
 
@@ -82,9 +81,14 @@ def test_options_without_enabled_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_save_together(tmp_path: Path) -> None:
+def test_two_processes_save_together_and_resume(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"dynamic_checkpoint": ENABLED, "save_first_step": True, "micro_batch_size": 1}
     triggered(tmp_path)
-    tiny.torchrun(2, tiny.sft_config(tmp_path, **keys))
+    config = tiny.sft_config(tmp_path, **keys).rename(tmp_path / "first.yaml")
+    again = {"resume_from_checkpoint": str(tmp_path / "out" / "checkpoint-2"), "output_dir": str(tmp_path / "again")}
+    tiny.torchrun(2, config, tiny.sft_config(tmp_path, **keys, **again))
     assert saved(tmp_path / "out") == ["checkpoint-1", "checkpoint-2", "checkpoint-4"]
     assert (tmp_path / "out" / "checkpoint-2" / "rank-1.json").is_file()
+    assert saved(tmp_path / "again") == ["checkpoint-4"]
+    first, second = tiny.weights(tmp_path / "out"), tiny.weights(tmp_path / "again")
+    assert all(torch.equal(first[name], second[name]) for name in first)

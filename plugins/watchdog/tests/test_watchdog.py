@@ -46,14 +46,13 @@ def test_a_run_with_a_high_loss_stops_with_a_checkpoint_and_its_reason(tmp_path:
 
 
 def test_a_resumed_run_stops_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
-    config = tiny.sft_config(
-        tmp_path, loss_watchdog_threshold=FIRST, loss_watchdog_patience=4, max_steps=8, lr_scheduler="constant"
-    )
-    whole = tiny.train(config, f"output_dir={tmp_path / 'whole'}")
+    keys = {"loss_watchdog_threshold": FIRST, "loss_watchdog_patience": 4, "lr_scheduler": "constant"}
+    config = tiny.sft_config(tmp_path, **keys, max_steps=8)
+    uninterrupted = tiny.train(config, f"output_dir={tmp_path / 'whole'}")
     tiny.train(config, "max_steps=2")
     resumed = tiny.train(config, "resume_from_checkpoint=auto")
-    assert whole.steps == resumed.steps == 4
-    assert whole.stopped == resumed.stopped
+    assert uninterrupted.steps == resumed.steps == 4
+    assert uninterrupted.stopped == resumed.stopped
 
 
 def test_a_loss_below_the_threshold_changes_nothing(tmp_path: Path) -> None:
@@ -62,8 +61,13 @@ def test_a_loss_below_the_threshold_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
-    config = tiny.sft_config(tmp_path, loss_watchdog_threshold=FIRST, loss_watchdog_patience=2, micro_batch_size=1)
-    tiny.torchrun(2, config)
-    assert last_record(tmp_path / "out")["step"] == 2
+def test_two_processes_stop_at_the_same_step_also_after_resuming(tmp_path: Path) -> None:
+    keys = {"loss_watchdog_threshold": FIRST, "loss_watchdog_patience": 2, "micro_batch_size": 1}
+    configs = [
+        tiny.sft_config(tmp_path, **keys, **options).rename(tmp_path / f"{number}.yaml")
+        for number, options in enumerate(({"max_steps": 1}, {"resume_from_checkpoint": "auto"}))
+    ]
+    tiny.torchrun(2, *configs)
+    record = last_record(tmp_path / "out")
+    assert record["step"] == 2 and record["notes"]["resumed from"] == "checkpoint-1"
     assert (tmp_path / "out" / "checkpoint-2" / "rank-1.json").is_file()
