@@ -56,7 +56,7 @@ def inspect_model(run: Run, settings: HFSettings, spec: ModelSpec) -> None:
         run.warn("sequence_len", f"{run.core.sequence_len:,} is more than the model's {positions:,} positions")
     if config.get("quantization_config") and run.core.adapter is None and is_base(spec):
         message = f"the weights of {folder} are quantized and can't be trained"
-        help = "use the bfloat16 model that they were quantized from"
+        help = "write adapter: qlora, or use the bfloat16 model that they were quantized from"
         raise ModelError(message, where=where, help=help, code="quantized")
     if settings.reinit_weights and is_base(spec):
         if run.core.adapter is not None:

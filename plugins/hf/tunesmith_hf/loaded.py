@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ REPORT = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 @contextlib.contextmanager
 def quiet_report() -> Iterator[None]:
-    """Silence transformers' own loading report within the block."""
+    """Silence transformers' own loading report, and its warning about two quantizations, within the block."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You passed `quantization_config`")
+            yield
     finally:
         logging.set_verbosity(before)  # type: ignore[no-untyped-call]
 
@@ -65,8 +68,9 @@ def read_config(folder: str, name: str, where: str, **options: Any) -> Any:
 def quantization(run: Run, spec: ModelSpec, config: Any, name: str) -> Any:
     """Return the configuration with which transformers quantizes a model, or reads quantized weights; None for neither.
 
-    That of a checkpoint that is already quantized has precedence. Raise ModelError for a quantized base_model that no
-    plugin asked for: `spec.quantization` is then not set.
+    That of a checkpoint that is already quantized has precedence, and becomes `spec.quantization`. Raise ModelError for
+    a quantized base_model that no plugin asked for (`spec.quantization` is then not set), and for a float one if
+    `pre_quantized` is set in it.
     """
     own = getattr(config, "quantization_config", None)
     if own and spec.quantization is None and is_base(spec):
@@ -74,10 +78,16 @@ def quantization(run: Run, spec: ModelSpec, config: Any, name: str) -> Any:
         help = "write adapter: qlora, or use the bfloat16 model that they were quantized from"
         raise ModelError(message, where=run.config.place(spec.key), help=help, code="quantized")
     wanted = dict(spec.quantization or {})
-    if not wanted or (own and (own.get("quant_method") != wanted["quant_method"] or len(wanted) == 1)):
+    spec.quantization = dict(own) if own else spec.quantization
+    if wanted.pop("pre_quantized", False) and not own:
+        message, help = f"{name}: the weights are not quantized", "to quantize them, write load_in_4bit: true"
+        raise ModelError(message, where=run.config.place(spec.key), help=help, code="quantized")
+    if own and own.get("quant_method") == "compressed-tensors":
+        # Its layers have no weight that an adapter could be next to, so they are dequantized when they are read.
+        return AutoQuantizationConfig.from_dict({**own, "dequantize": True})
+    same = own and own.get("quant_method") == wanted.get("quant_method") != "bitsandbytes"
+    if len(wanted) < 2 or (own and not same):  # everything is in config.json
         return None
-    if own and wanted["quant_method"] == "bitsandbytes":
-        return None  # everything is in config.json
     return AutoQuantizationConfig.from_dict(wanted)
 
 

@@ -103,11 +103,10 @@ def load_model(run: Run, spec: ModelSpec) -> Generator[None, LanguageModel, Lang
     from tunesmith_qlora import base
 
     settings, of_base = run.settings(QLoRASettings), spec.name in ("policy", "reference")
-    if of_base:
-        base.ask(run, spec, settings)
+    wanted = base.ask(run, spec, settings) if of_base else {}
     language_model = yield
     if of_base:
-        base.finish(run, spec, settings, language_model)
+        base.finish(run, spec, settings, wanted, language_model)
     return language_model
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
@@ -18,37 +19,50 @@ from tunesmith_qlora.planned import planned
 from tunesmith_qlora.settings import METHODS, arguments
 
 
-def ask(run: Run, spec: ModelSpec, settings: QLoRASettings) -> None:
-    """Set the quantization of a spec. An empty one accepts that of the checkpoint."""
-    spec.quantization = arguments(run, settings)
-    if spec.quantization is not None:
+def ask(run: Run, spec: ModelSpec, settings: QLoRASettings) -> Mapping[str, Any]:
+    """Set and return the quantization of a spec. The plugin that loads the model replaces it by that of a checkpoint.
+
+    An empty one accepts that of any checkpoint.
+    """
+    wanted = arguments(run, settings)
+    if wanted is not None:
         # transformers would choose the first GPU. Experts are moved one by one, after they are quantized.
         spec.load_arguments["device_map"] = {"": "cpu" if settings.quantize_moe_experts else run.device}
     elif settings.model_quantization_config is not None:
         method = METHODS[settings.model_quantization_config]
-        spec.quantization = {"quant_method": method, **settings.model_quantization_config_kwargs.model_dump()}
+        options = settings.model_quantization_config_kwargs.model_dump()
+        wanted = {"quant_method": method, "pre_quantized": True, **options}
     else:
-        spec.quantization = {"quant_method": "gptq"} if settings.gptq else {}
+        wanted = {"pre_quantized": True} if settings.gptq else {}
+    spec.quantization = wanted
+    return wanted
 
 
-def finish(run: Run, spec: ModelSpec, settings: QLoRASettings, language_model: LanguageModel) -> None:
+def finish(
+    run: Run, spec: ModelSpec, settings: QLoRASettings, wanted: Mapping[str, Any], language_model: LanguageModel
+) -> None:
     """Quantize a model that was loaded in float (without weights for `plan`, or with random ones), and note its size.
 
-    Raise ModelError or ConfigError if that is not possible.
+    `wanted` is what `ask` returned. Raise ModelError or ConfigError if that is not possible.
     """
     model: Any = language_model.module
-    own = of_checkpoint(model)
+    own = {} if spec.quantization is wanted else dict(spec.quantization or {})
     check(run, spec, settings, own)
-    options = own or spec.quantization or {}
+    compute = {"bnb_4bit_compute_dtype": "bfloat16" if run.world.half else "float32"}
+    options = own | compute if own else dict(wanted)
     if options.get("quant_method") == "bitsandbytes" and not has_quantized(model):
         if not hasattr(model, "all_tied_weights_keys"):
             message = f"{spec.path} is not a model of transformers, so its linear layers can't be quantized"
             raise ModelError(message, where=run.config.place(spec.key), help="drop load_in_4bit and load_in_8bit")
         quantize(model, with_defaults(options), planned if run.abstract else layers.quantized)
     found = layers.adopt(model)
+    for layer in found.values() if own else ():
+        layer.compute_dtype = torch.bfloat16 if run.world.half else torch.float32  # type: ignore[assignment]
     if settings.quantize_moe_experts:
         number, total = experts.quantize(run, model, with_defaults(options))
         run.note("quantized experts", f"{number} parameters of fused experts in 4 bits: {size(total)}")
+    if own and not found:
+        run.note("quantized base", f"{own.get('quant_method')}, as transformers loads it; plan counts float weights")
     head = model.get_output_embeddings() if found else None
     for name, layer in found.items():
         if layer is head:
@@ -83,19 +97,9 @@ def quantize(model: Any, options: dict[str, Any], build: Callable[..., nn.Module
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = options["load_in_4bit"], options["load_in_8bit"]
 
 
-def of_checkpoint(model: Any) -> dict[str, Any]:
-    """Return the quantization in config.json of the checkpoint that a model was loaded from; empty without one."""
-    config, quantizer = getattr(model, "config", None), getattr(model, "hf_quantizer", None)
-    own = getattr(config, "quantization_config", None)
-    if own is None or (quantizer is not None and not quantizer.pre_quantized):
-        return {}
-    return dict(own) if isinstance(own, dict) else own.to_dict()
-
-
 def check(run: Run, spec: ModelSpec, settings: QLoRASettings, own: dict[str, Any]) -> None:
     """Raise ConfigError if the config asks for another quantization than the checkpoint has."""
     method, name = own.get("quant_method"), f"the weights of {spec.path}"
-    of_checkpoint = settings.gptq or settings.model_quantization_config
     for key in ("load_in_4bit", "load_in_8bit"):
         if own and getattr(settings, key) and not own.get(key):
             message = f"has no effect: {name} are already quantized ({method})"
@@ -104,12 +108,13 @@ def check(run: Run, spec: ModelSpec, settings: QLoRASettings, own: dict[str, Any
         raise run.config.error(
             "bnb_config_kwargs", f"has no effect: {name} are already quantized ({method})", "drop it"
         )
-    wanted = "gptq" if settings.gptq else METHODS.get(settings.model_quantization_config or "")
-    dequantized = settings.model_quantization_config_kwargs.dequantize and not own
-    if of_checkpoint and method != wanted and not dequantized:
+    if own and settings.quantize_moe_experts and method != "bitsandbytes":
+        message = f"has no effect: {name} are already quantized ({method})"
+        raise run.config.error("quantize_moe_experts", message, "drop it")
+    wanted = "gptq" if settings.gptq else METHODS.get(settings.model_quantization_config or "", method)
+    if own and method != wanted:
         key = "gptq" if settings.gptq else "model_quantization_config"
-        help = "drop it; to quantize them, write load_in_4bit: true"
-        raise run.config.error(key, f"has no effect: {name} are {f'quantized with {method}' if own else 'float'}", help)
+        raise run.config.error(key, f"has no effect: {name} are quantized with {method}", "drop it")
 
 
 def with_defaults(options: Any) -> dict[str, Any]:
