@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from config_page import type_of
+from config_page import owners, type_of
 from pieces import metadata, page, table
 
 from tunesmith.config import foreign, keys
@@ -49,7 +49,8 @@ def supported_row(key: str) -> list[str]:
     """Return the row of a key that exists here."""
     owner, root = owned()[key]
     schema = root["properties"][key]
-    return [f"[`{key}`](config.md#{key})", owner, type_of(root, schema), schema.get("description", "")]
+    anchor = f"{owner}.{key}" if len(owners(key)) > 1 else key
+    return [f"[`{key}`](config.md#{anchor})", owner, type_of(root, schema), schema.get("description", "")]
 
 
 def foreign_row(name: str, key: foreign.ForeignKey) -> list[str]:

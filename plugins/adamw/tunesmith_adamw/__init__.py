@@ -18,22 +18,27 @@ if TYPE_CHECKING:
     from tunesmith import Run
 
 
+DEFAULTS = (0.9, 0.999, 1e-8)
+"""The betas and the epsilon of AdamW. Other optimizers share the keys and have defaults of their own."""
+
+
 class AdamWSettings(Settings):
     """Options of AdamW (arXiv 1711.05101). The learning rate is a key of the core."""
 
     weight_decay: NonNegativeFloat = 0.0
     """Share of each weight that is subtracted per step, times the learning rate. Norms and biases are left out."""
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the running mean of gradients."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of the running mean of squared gradients."""
-    adam_epsilon: PositiveFloat = 1e-8
-    """Number that is added to the denominator of an update."""
+    adam_beta1: float | None = Field(None, ge=0, lt=1)
+    """Decay of the running mean of gradients; 0.9 by default."""
+    adam_beta2: float | None = Field(None, ge=0, lt=1)
+    """Decay of the running mean of squared gradients; 0.999 by default."""
+    adam_epsilon: PositiveFloat | None = None
+    """Number that is added to the denominator of an update; 1e-8 by default."""
 
 
 plugin = Plugin(
     settings=AdamWSettings,
     answers={"optimizer": ("adamw_torch", "adamw_torch_fused", "adamw", "adamw_hf")},
+    shared=tuple(AdamWSettings.model_fields),
     on_resume=dict.fromkeys(AdamWSettings.model_fields, "accept"),
 )
 
@@ -50,5 +55,6 @@ def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
         message = "has nothing to train: no parameter requires a gradient"
         raise run.config.error("optimizer", message, help="unfreeze some parameters, or add an adapter")
     fused = True if run.core.optimizer == "adamw_torch_fused" else None  # None: torch's choice, foreach on GPUs
-    betas = (settings.adam_beta1, settings.adam_beta2)
-    return AdamW(groups, lr=run.core.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=fused)
+    own = (settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon)
+    beta1, beta2, eps = (usual if key is None else key for key, usual in zip(own, DEFAULTS, strict=True))
+    return AdamW(groups, lr=run.core.learning_rate, betas=(beta1, beta2), eps=eps, fused=fused)

@@ -40,7 +40,7 @@ class Model(nn.Module):
         return self.head
 
 
-def found(model: nn.Module, **settings: Any) -> dict[str, float]:
+def computed(model: nn.Module, **settings: Any) -> dict[str, float]:
     return factors(run(**settings), model, LearningRateSettings(**settings))
 
 
@@ -51,26 +51,26 @@ def group(name: str, lr: float, *modules: str) -> dict[str, Any]:
 def test_groups_match_parts_of_names_and_the_first_wins() -> None:
     groups = [group("biases", 0.2, "attn.bias"), group("layers", 0.05, "attn", "mlp")]
     expected = {"attn.bias": 2.0, "attn.weight": 0.5, "mlp.weight": 0.5, "mlp.bias": 0.5}
-    assert found(Model(), lr_groups=groups) == pytest.approx(expected)
+    assert computed(Model(), lr_groups=groups) == pytest.approx(expected)
 
 
 def test_embedding_lr_is_for_embeddings_and_the_head_that_no_group_names() -> None:
     assert embeddings(Model()) == {"embed.weight", "head.weight"}
-    assert found(Model(), embedding_lr=0.01) == pytest.approx({"embed.weight": 0.1, "head.weight": 0.1})
-    both = found(Model(), embedding_lr_scale=0.5, lr_groups=[group("head", 0.3, "head")])
+    assert computed(Model(), embedding_lr=0.01) == pytest.approx({"embed.weight": 0.1, "head.weight": 0.1})
+    both = computed(Model(), embedding_lr_scale=0.5, lr_groups=[group("head", 0.3, "head")])
     assert both == pytest.approx({"head.weight": 3.0, "embed.weight": 0.5})
 
 
 def test_what_matches_nothing_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'experts' match nothing: no name"):
-        found(Model(), lr_groups=[group("experts", 0.1, "experts")])
+        computed(Model(), lr_groups=[group("experts", 0.1, "experts")])
     with pytest.raises(ConfigError, match="'again' match nothing: other groups"):
-        found(Model(), lr_groups=[group("attn", 0.1, "attn"), group("again", 0.2, "attn.weight")])
+        computed(Model(), lr_groups=[group("attn", 0.1, "attn"), group("again", 0.2, "attn.weight")])
     model = Model()
     model.embed.requires_grad_(False)
     model.head.requires_grad_(False)
     with pytest.raises(ConfigError, match="embedding_lr_scale has no effect"):
-        found(model, embedding_lr_scale=0.5)
+        computed(model, embedding_lr_scale=0.5)
 
 
 def test_conflicting_settings_are_reported_together() -> None:

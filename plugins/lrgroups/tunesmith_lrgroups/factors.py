@@ -31,12 +31,12 @@ def factors(run: Run, model: nn.Module, settings: LearningRateSettings) -> dict[
         result |= dict.fromkeys(own, group.lr / rate)
     key = "embedding_lr" if settings.embedding_lr is not None else "embedding_lr_scale"
     if (value := getattr(settings, key)) is not None:
-        found = embeddings(model)
-        if not found & set(trained):
+        apart = embeddings(model)
+        if not apart & set(trained):
             help = "train the embeddings, or drop it"
             raise run.config.error(key, "has no effect: no embedding is trained", help=help)
         factor = value / rate if key == "embedding_lr" else value
-        result |= {name: factor for name in trained if name in found and name not in result}
+        result |= {name: factor for name in trained if name in apart and name not in result}
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -12,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from tunesmith_engine.model.optimizers import load_named_state, named_state, switch
 from tunesmith_optimizers import OptimizerSettings
 from tunesmith_optimizers.build import build
 from tunesmith_optimizers.recipes import RECIPES
 
 from tunesmith import ConfigError
+from tunesmith.engine import engine
 
 RATE, DECAY = 0.01, 0.1
 
@@ -72,49 +73,14 @@ def groups(model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def bitsandbytes(name: str, **options: Any) -> Callable[[nn.Module], Any]:
+def of(target: str, **options: Any) -> Callable[[nn.Module], Any]:
+    """Return a function that builds "module:Class" of a library."""
+    module, _, name = target.partition(":")
+
     def make(model: nn.Module) -> Any:
-        import bitsandbytes
-
-        return getattr(bitsandbytes.optim, name)(groups(model), lr=RATE, **options)
-
-    return make
-
-
-def torchao(name: str) -> Callable[[nn.Module], Any]:
-    def make(model: nn.Module) -> Any:
-        import torchao.optim
-
-        return getattr(torchao.optim, name)(groups(model), lr=RATE)
-
-    return make
-
-
-def schedule_free(name: str) -> Callable[[nn.Module], Any]:
-    def make(model: nn.Module) -> Any:
-        import schedulefree
-
-        optimizer = getattr(schedulefree, name)(groups(model), lr=RATE)
-        optimizer.train()
+        optimizer = getattr(importlib.import_module(module), name)(groups(model), lr=RATE, **options)
+        getattr(optimizer, "train", lambda: None)()
         return optimizer
-
-    return make
-
-
-def optimi(name: str, **options: Any) -> Callable[[nn.Module], Any]:
-    def make(model: nn.Module) -> Any:
-        import optimi as library
-
-        return getattr(library, name)(groups(model), lr=RATE, **options)
-
-    return make
-
-
-def pytorch_optimizer(name: str, **options: Any) -> Callable[[nn.Module], Any]:
-    def make(model: nn.Module) -> Any:
-        import pytorch_optimizer as library
-
-        return getattr(library, name)(groups(model), lr=RATE, **options)
 
     return make
 
@@ -127,12 +93,6 @@ def galore(model: Any) -> Any:
     options = {"rank": 4, "update_proj_gap": 5, "scale": 0.25, "projection_type": "std"}
     parts = [{"params": hidden, "weight_decay": DECAY, **options}, {"params": others, "weight_decay": DECAY}]
     return library.GaLore([*parts, groups(model)[1]], lr=RATE, eps=1e-8)
-
-
-def adafactor(model: nn.Module) -> Any:
-    from transformers.optimization import Adafactor
-
-    return Adafactor(groups(model), lr=RATE, scale_parameter=False, relative_step=False)
 
 
 class Muon:
@@ -159,27 +119,27 @@ LIBRARIES: dict[str, Callable[[Any], Any]] = {
     "adagrad": lambda model: torch.optim.Adagrad(groups(model), lr=RATE),
     "rmsprop": lambda model: torch.optim.RMSprop(groups(model), lr=RATE),
     "muon": Muon,
-    "adafactor": adafactor,
-    "lion": optimi("Lion"), "lion_32bit": optimi("Lion"), "stable_adamw": optimi("StableAdamW"),
-    "optimi_adamw": optimi("AdamW"),
-    "adopt_adamw": pytorch_optimizer("ADOPT", weight_decouple=True),
-    "came_pytorch": pytorch_optimizer("CAME"), "galore_adamw": galore,
-    "adamw_bnb_8bit": bitsandbytes("AdamW8bit"), "adamw_8bit": bitsandbytes("AdamW8bit"),
-    "paged_adamw": bitsandbytes("PagedAdamW"), "paged_adamw_32bit": bitsandbytes("PagedAdamW32bit"),
-    "paged_adamw_8bit": bitsandbytes("PagedAdamW8bit"),
-    "lion_8bit": bitsandbytes("Lion8bit"), "paged_lion_8bit": bitsandbytes("PagedLion8bit"),
-    "paged_lion": bitsandbytes("PagedLion"), "paged_lion_32bit": bitsandbytes("PagedLion32bit"),
-    "ademamix": bitsandbytes("AdEMAMix"), "ademamix_8bit": bitsandbytes("AdEMAMix8bit"),
-    "paged_ademamix_32bit": bitsandbytes("PagedAdEMAMix"),
-    "paged_ademamix_8bit": bitsandbytes("PagedAdEMAMix8bit"),
-    "rmsprop_bnb": bitsandbytes("RMSprop32bit"), "rmsprop_bnb_32bit": bitsandbytes("RMSprop32bit"),
-    "rmsprop_bnb_8bit": bitsandbytes("RMSprop8bit"),
-    "adamw_torch_8bit": torchao("AdamW8bit"), "ao_adamw_8bit": torchao("AdamW8bit"),
-    "adamw_torch_4bit": torchao("AdamW4bit"), "ao_adamw_4bit": torchao("AdamW4bit"),
-    "adamw_torch_fp8": torchao("AdamWFp8"), "ao_adamw_fp8": torchao("AdamWFp8"),
-    "schedule_free_adamw": schedule_free("AdamWScheduleFree"),
-    "schedule_free_sgd": schedule_free("SGDScheduleFree"),
-    "schedule_free_radam": schedule_free("RAdamScheduleFree"),
+    "adafactor": of("transformers.optimization:Adafactor", scale_parameter=False, relative_step=False),
+    "lion": of("optimi:Lion"), "lion_32bit": of("optimi:Lion"), "stable_adamw": of("optimi:StableAdamW"),
+    "optimi_adamw": of("optimi:AdamW"),
+    "adopt_adamw": of("pytorch_optimizer:ADOPT", weight_decouple=True),
+    "came_pytorch": of("pytorch_optimizer:CAME"), "galore_adamw": galore,
+    "adamw_bnb_8bit": of("bitsandbytes.optim:AdamW8bit"), "adamw_8bit": of("bitsandbytes.optim:AdamW8bit"),
+    "paged_adamw": of("bitsandbytes.optim:PagedAdamW"), "paged_adamw_32bit": of("bitsandbytes.optim:PagedAdamW32bit"),
+    "paged_adamw_8bit": of("bitsandbytes.optim:PagedAdamW8bit"),
+    "lion_8bit": of("bitsandbytes.optim:Lion8bit"), "paged_lion_8bit": of("bitsandbytes.optim:PagedLion8bit"),
+    "paged_lion": of("bitsandbytes.optim:PagedLion"), "paged_lion_32bit": of("bitsandbytes.optim:PagedLion32bit"),
+    "ademamix": of("bitsandbytes.optim:AdEMAMix"), "ademamix_8bit": of("bitsandbytes.optim:AdEMAMix8bit"),
+    "paged_ademamix_32bit": of("bitsandbytes.optim:PagedAdEMAMix"),
+    "paged_ademamix_8bit": of("bitsandbytes.optim:PagedAdEMAMix8bit"),
+    "rmsprop_bnb": of("bitsandbytes.optim:RMSprop32bit"), "rmsprop_bnb_32bit": of("bitsandbytes.optim:RMSprop32bit"),
+    "rmsprop_bnb_8bit": of("bitsandbytes.optim:RMSprop8bit"),
+    "adamw_torch_8bit": of("torchao.optim:AdamW8bit"), "ao_adamw_8bit": of("torchao.optim:AdamW8bit"),
+    "adamw_torch_4bit": of("torchao.optim:AdamW4bit"), "ao_adamw_4bit": of("torchao.optim:AdamW4bit"),
+    "adamw_torch_fp8": of("torchao.optim:AdamWFp8"), "ao_adamw_fp8": of("torchao.optim:AdamWFp8"),
+    "schedule_free_adamw": of("schedulefree:AdamWScheduleFree"),
+    "schedule_free_sgd": of("schedulefree:SGDScheduleFree"),
+    "schedule_free_radam": of("schedulefree:RAdamScheduleFree"),
 }  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "sgd": {"optim_args": {"momentum": 0.9, "nesterov": True}},
@@ -225,7 +185,7 @@ def test_the_state_has_the_bytes_that_the_optimizer_says(name: str, options: dic
     expected = optimizer.state_bytes()
     step(model, optimizer, 0)
     step(model, optimizer, 1)
-    switch(optimizer, "eval")  # a schedule-free optimizer has most state then
+    engine("model.optimizers").switch(optimizer, "eval")  # a schedule-free optimizer has most state then
     measured = sum(tensor.untyped_storage().nbytes() for tensor in tensors(optimizer).values())
     # Beside states of parameters, there are numbers of a tensor each, and two tables of an 8-bit optimizer.
     assert expected == pytest.approx(measured, abs=2 * 1024 + 16 * 4)
@@ -238,29 +198,28 @@ def test_states_of_large_matrices_are_codes(name: str) -> None:
     step(model, optimizer, 0)
     codes = [tensor for tensor in tensors(optimizer).values() if tensor.dtype == torch.uint8]
     large = sum(p.numel() for p in model.parameters() if p.numel() >= 4096)
-    assert sum(tensor.numel() for tensor in codes) == large * {"4bit": 1}.get(name[-4:], states(name))
+    assert sum(tensor.numel() for tensor in codes) == large * (1 if "4bit" in name else states_of(name))
 
 
-def states(name: str) -> int:
+def states_of(name: str) -> int:
     """Return the number of states of an 8-bit optimizer, by its family."""
     return 1 if "lion" in name or "rmsprop" in name else 3 if "ademamix" in name else 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_stored_state_continues_bit_for_bit(name: str, tmp_path: Any) -> None:
-    from tunesmith_engine.checkpoint.save import read_tree, write_tree
-
+    states, files = engine("model.optimizers"), engine("checkpoint.save")
     options = OPTIONS.get(name, {})
     models = Model(), Model()
     optimizers = [own(name, model, **options) for model in models]
     for number in range(7):
         step(models[0], optimizers[0], number)
-    switch(optimizers[0], "eval")
-    write_tree(tmp_path / "optimizer", named_state(models[0], optimizers[0]))
+    states.switch(optimizers[0], "eval")
+    files.write_tree(tmp_path / "optimizer", states.named_state(models[0], optimizers[0]))
     models[1].load_state_dict(models[0].state_dict())
-    load_named_state(models[1], optimizers[1], read_tree(tmp_path / "optimizer"))
+    states.load_named_state(models[1], optimizers[1], files.read_tree(tmp_path / "optimizer"))
     for optimizer in optimizers:
-        switch(optimizer, "train")
+        states.switch(optimizer, "train")
     for number in range(7, 12):
         for model, optimizer in zip(models, optimizers, strict=True):
             step(model, optimizer, number)

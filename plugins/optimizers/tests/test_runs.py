@@ -15,6 +15,7 @@ from tunesmith_optimizers.recipes import RECIPES
 
 from tests import tiny
 from tunesmith import ConfigError
+from tunesmith.engine import engine
 
 FAMILIES = (
     "sgd", "adagrad", "muon", "adafactor", "lion", "stable_adamw", "adopt_adamw", "came_pytorch", "galore_adamw",
@@ -34,19 +35,18 @@ def bytes_of(state: Any) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_plan_counts_the_bytes_that_a_run_has(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith_engine.training.loop import Loop
-
     from tunesmith.api import plan
 
     measured: list[int] = []
-    step = Loop.step
+    loops = engine("training.loop").Loop
+    step = loops.step
 
-    def watched(loop: Loop) -> Any:
+    def watched(loop: Any) -> Any:
         record = step(loop)
         measured.append(bytes_of(loop.state.optimizer.state_dict()["state"]))
         return record
 
-    monkeypatch.setattr(Loop, "step", watched)
+    monkeypatch.setattr(loops, "step", watched)
     path = tiny.sft_config(tmp_path, number=8, max_steps=2, optimizer=name)
     planned = plan(tiny.start(path))
     tiny.train(path)

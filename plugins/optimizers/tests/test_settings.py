@@ -96,19 +96,19 @@ class Model(nn.Module):
         return self.output
 
 
-def names(model: nn.Module, ids: set[int]) -> list[str]:
+def names_of(model: nn.Module, ids: set[int]) -> list[str]:
     return [name for name, p in model.named_parameters() if id(p) in ids]
 
 
 def test_hidden_matrices_are_neither_embeddings_nor_heads() -> None:
     model = Model()
-    assert names(model, matrices.hidden(model)) == ["layers.0.weight", "layers.1.weight"]
+    assert names_of(model, matrices.hidden(model)) == ["layers.0.weight", "layers.1.weight"]
     model.layers[0].requires_grad_(False)
-    assert names(model, matrices.hidden(model)) == ["layers.1.weight"]
+    assert names_of(model, matrices.hidden(model)) == ["layers.1.weight"]
 
 
 def test_targets_are_parts_of_names_or_expressions() -> None:
     model = Model()
-    assert names(model, matrices.targets(model, "all-linear")) == ["layers.0.weight", "layers.1.weight"]
-    assert names(model, matrices.targets(model, ["layers.1", "score"])) == ["layers.1.weight", "score.weight"]
-    assert names(model, matrices.targets(model, r"layers\.[0-9]+")) == ["layers.0.weight", "layers.1.weight"]
+    assert names_of(model, matrices.targets(model, "all-linear")) == ["layers.0.weight", "layers.1.weight"]
+    assert names_of(model, matrices.targets(model, ["layers.1", "score"])) == ["layers.1.weight", "score.weight"]
+    assert names_of(model, matrices.targets(model, r"layers\.[0-9]+")) == ["layers.0.weight", "layers.1.weight"]

@@ -48,6 +48,7 @@ class OptimizerSettings(Settings):
 plugin = Plugin(
     settings=OptimizerSettings,
     answers={"optimizer": tuple(RECIPES)},
+    shared=("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
     on_resume=dict.fromkeys(OptimizerSettings.model_fields, "accept"),
 )
 

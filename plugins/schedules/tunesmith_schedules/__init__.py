@@ -50,8 +50,9 @@ plugin = Plugin(
 def validate(run: Run) -> None:
     from tunesmith_schedules.problems import problems
 
-    found = problems(run.core.lr_scheduler, run.settings(ScheduleSettings), run.core.learning_rate, run.core.max_steps)
-    errors = [run.config.error(key, message, help=help) for key, message, help in found]
+    core, settings = run.core, run.settings(ScheduleSettings)
+    wrong = problems(core.lr_scheduler, settings, core.learning_rate, core.max_steps)
+    errors = [run.config.error(key, message, help=help) for key, message, help in wrong]
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
 
