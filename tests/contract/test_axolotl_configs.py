@@ -26,8 +26,8 @@ def problems() -> dict[str, list[Problem]]:
         found[path.name] = []
         try:
             start(load(path))
-        except TunesmithError as error:
-            found[path.name] = error.problems
+        except TunesmithError as error:  # a missing package is one of the machine, not of the config
+            found[path.name] = [problem for problem in error.problems if problem.code != "package"]
     return found
 
 

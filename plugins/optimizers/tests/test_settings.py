@@ -14,7 +14,7 @@ from tunesmith_optimizers import OptimizerSettings, matrices
 from tunesmith_optimizers.arguments import arguments, read
 from tunesmith_optimizers.recipes import RECIPES
 
-from tunesmith import ConfigError
+from tunesmith import ConfigError, TunesmithError
 
 
 def run(optimizer: str, fsdp_config: Any = None, lr_scheduler: str = "cosine", **settings: Any) -> Any:
@@ -22,14 +22,16 @@ def run(optimizer: str, fsdp_config: Any = None, lr_scheduler: str = "cosine", *
     return SimpleNamespace(
         core=SimpleNamespace(optimizer=optimizer, fsdp_config=fsdp_config, lr_scheduler=lr_scheduler),
         settings=lambda model: model(**settings),
-        config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
+        config=SimpleNamespace(
+            error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help), place=lambda key: key
+        ),
         warnings=warnings,
         warn=warnings.__setitem__,
     )
 
 
 def refused(this: Any) -> list[tuple[str, str | None]]:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(TunesmithError) as caught:
         tunesmith_optimizers.validate(this)
     return [(problem.message, problem.help) for problem in caught.value.problems]
 
@@ -57,8 +59,10 @@ def test_settings_without_effect_are_reported_together() -> None:
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert refused(run("adamw_bnb_8bit")) == [
-        ("optimizer adamw_bnb_8bit needs the package bitsandbytes", 'pip install "tunesmith[optimizers]"')
+        ("adamw_bnb_8bit needs the package bitsandbytes", 'pip install "tunesmith[optimizers]"')
     ]
+    help = 'pip install "tunesmith[torchao]"'
+    assert refused(run("adamw_torch_4bit")) == [("adamw_torch_4bit needs the package torchao", help)]
 
 
 def test_a_schedule_that_falls_is_a_warning_for_a_schedule_free_optimizer() -> None:

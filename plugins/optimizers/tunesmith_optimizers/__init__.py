@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from tunesmith import ConfigError, Finding, Plugin, Settings, hookimpl
+from tunesmith import ConfigError, EnvironmentProblem, Finding, Plugin, Settings, hookimpl
 from tunesmith.optional import show
 from tunesmith_optimizers.recipes import RECIPES
 
@@ -62,15 +62,15 @@ def validate(run: Run) -> None:
         return
     recipe = RECIPES[name]
     errors = [config.error(key, message, help=help) for key, message, help in problems(recipe, name, settings)]
-    if importlib.util.find_spec(recipe.library) is None:
-        help = 'pip install "tunesmith[optimizers]"'
-        errors.append(config.error("optimizer", f"{name} needs the package {recipe.library}", help=help))
     if recipe.unsharded and run.core.fsdp_config is not None:
         message = f"{name} can't be combined with fsdp_config: {recipe.unsharded}"
         help = "write optimizer: adamw_torch_fused, or drop fsdp_config"
         errors.append(config.error("optimizer", message, help=help))
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
+    if importlib.util.find_spec(recipe.library) is None:
+        message, where = f"{name} needs the package {recipe.library}", config.place("optimizer")
+        raise EnvironmentProblem(message, where=where, help=recipe.install, code="package")
     if recipe.kind == "averaged" and run.core.lr_scheduler not in ("constant", "constant_with_warmup"):
         message = f"lowers the learning rate; {name} needs none of that: write constant, which has a warm-up too"
         run.warn("lr_scheduler", message)
@@ -80,7 +80,8 @@ def validate(run: Run) -> None:
 def diagnose(run: Run) -> Iterator[Finding]:
     if run.core.optimizer in RECIPES:
         show(RECIPES[run.core.optimizer].library)
-        yield Finding.of_module(RECIPES[run.core.optimizer].library, 'pip install "tunesmith[optimizers]"')
+        recipe = RECIPES[run.core.optimizer]
+        yield Finding.of_module(recipe.library, recipe.install)
 
 
 @hookimpl

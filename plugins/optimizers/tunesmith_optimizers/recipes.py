@@ -49,6 +49,11 @@ class Recipe:
     def library(self) -> str:
         return self.target.partition(":")[0].partition(".")[0]
 
+    @property
+    def install(self) -> str:
+        """What to type to install the library."""
+        return f'pip install "tunesmith[{"torchao" if self.library == "torchao" else "optimizers"}]"'
+
 
 def _bitsandbytes() -> dict[str, Recipe]:
     adamw = Recipe("bitsandbytes.optim:AdamW", ADAM, floats(2), unsharded=BLOCKS)
