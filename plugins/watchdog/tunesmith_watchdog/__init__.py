@@ -46,4 +46,5 @@ def on_step(run: Run, record: StepRecord) -> None:
     watch = cast("Watch", run.states["watchdog"])
     loss = float(record.metrics["loss"])
     if watch.exhausted(loss) and record.step < run.total_steps:
-        run.stop(f"the loss ({loss:.4g}) was above {watch.threshold:g} in {watch.high} logged steps in a row")
+        steps = "a logged step" if watch.high == 1 else f"{watch.high} logged steps in a row"
+        run.stop(f"the loss ({loss:.4g}) was above {watch.threshold:g} in {steps}")
