@@ -62,6 +62,8 @@ class ForeignKey:
         values: what to write instead of some of its values; or, as a mapping, the action for the value.
         default: the values that ask for what happens here anyway, so that the key may stay.
         follows: the selector that the key belongs to. The key is not reported if no plugin answers its value.
+        divided_by: a number of the config. Its quotient with the value is that of the key `gives`, if that is not set.
+        gives: see divided_by.
     """
 
     tool: str
@@ -74,6 +76,8 @@ class ForeignKey:
     values: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     default: tuple[Any, ...] = ()
     follows: str = ""
+    divided_by: str = ""
+    gives: str = ""
 
     def action(self, value: Any) -> Action | None:
         """Return the action for a value; None if the key is an alias, or is refused with this value."""

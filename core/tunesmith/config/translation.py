@@ -85,6 +85,9 @@ class _Translator:
             action = None if answered else foreign.action_for(path, value, self.tool)
             if action:
                 self.apply(path, value, action, "")
+        elif key.divided_by and (quotient := self.quotient(key, value)) is not None:
+            action = Action(set={f"/{key.gives}": quotient}, note=f"{path[-1]} / {key.divided_by}")
+            self.apply(path, value, action, key.tool)
         elif action := key.action(value):
             self.apply(path, value, action, key.tool)
         elif key.alias and self.fits((*path[:-1], *key.alias.split("."))):
@@ -124,6 +127,15 @@ class _Translator:
             self.removed.add(path)
         self.results.append(Translated(self.name(path), where, key.tool, f"{key.alias}: {foreign.as_text(value)}", ""))
         self.translate(target)  # its value may be one of the other tool
+
+    def quotient(self, key: foreign.ForeignKey, value: Any) -> float | None:
+        """Return the value of the key that expresses a quotient, or None if it is not one or is set already."""
+        divisor = self.value_at((key.divided_by,))
+        numbers = all(type(n) in (int, float) and n > 0 for n in (value, divisor))
+        if not numbers or self.value_at((key.gives,)) is not None:
+            return None
+        exact: float = value / divisor
+        return int(exact) if exact == int(exact) else exact
 
     def take_out(self, path: KeyPath) -> None:
         self.document.remove(path)

@@ -55,23 +55,23 @@ def finish(
             message = f"{spec.path} is not a model of transformers, so its linear layers can't be quantized"
             raise ModelError(message, where=run.config.place(spec.key), help="drop load_in_4bit and load_in_8bit")
         quantize(model, with_defaults(options), planned if run.abstract else layers.quantized)
-    found = layers.adopt(model)
-    for layer in found.values() if own else ():
+    linear = layers.adopt(model)
+    for layer in linear.values() if own else ():
         layer.compute_dtype = torch.bfloat16 if run.world.half else torch.float32  # type: ignore[assignment]
     if settings.quantize_moe_experts:
         number, total = experts.quantize(run, model, with_defaults(options))
         run.note("quantized experts", f"{number} parameters of fused experts in 4 bits: {size(total)}")
-    if own and not found:
+    if own and not linear:
         run.note("quantized base", f"{own.get('quant_method')}, as transformers loads it; plan counts float weights")
-    head = model.get_output_embeddings() if found else None
-    for name, layer in found.items():
+    head = model.get_output_embeddings() if linear else None
+    for name, layer in linear.items():
         if layer is head:
             message, key = f"leaves out {name}, the head, which has to stay in float", "llm_int8_skip_modules"
             raise run.config.error(("bnb_config_kwargs", key), message, f"add {name}")
-    if found and spec.name == "policy":
-        number = 8 if any(isinstance(layer, layers.bnb.nn.Linear8bitLt) for layer in found.values()) else 4
-        total = size(sum(map(layers.bytes_of, found.values())))
-        run.note("quantized base", f"{len(found)} linear layers in {number} bits: {total}")
+    if linear and spec.name == "policy":
+        number = 8 if any(isinstance(layer, layers.bnb.nn.Linear8bitLt) for layer in linear.values()) else 4
+        total = size(sum(map(layers.bytes_of, linear.values())))
+        run.note("quantized base", f"{len(linear)} linear layers in {number} bits: {total}")
 
 
 def has_quantized(model: nn.Module) -> bool:
