@@ -175,6 +175,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {  # line of another tool -> the values of
     "save_strategy: best\nval_set_size: 4": {"load_best_model_at_end": True},
     "auto_resume_from_checkpoints: true": {"resume_from_checkpoint": "auto"},
     "plugins: [axolotl.integrations.liger.LigerPlugin]": {"plugins": []},
+    "fp16: true": {"bf16": "auto"},
+    "batch_size: 32\nmicro_batch_size: 4": {"gradient_accumulation_steps": 8},
+    "eta_min: 2e-5\nlearning_rate: 2e-4": {"cosine_min_lr_ratio": pytest.approx(0.1)},
     "sequence_len: 1_024": {"sequence_len": 1024},
 }
 
@@ -216,7 +219,9 @@ def test_an_error_in_a_translated_value_has_the_place_in_the_file(tmp_path: Path
 def test_keys_of_plugins_that_nothing_reads_are_accepted_where_axolotl_accepts_them(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE + ENTRY + "chat_template: chatml\ntrain_on_inputs: false\n")
     assert {one.key for one in config.translated} == {"chat_template", "train_on_inputs"}
-    [problem] = error_of(load, tmp_path, BASE + ENTRY + "train_on_inputs: true\n").problems
+    assert loaded(tmp_path, BASE + ENTRY + "train_on_inputs: true\n").translated  # of texts, all is trained
+    chats = ENTRY.replace("completion", "chat_template")
+    [problem] = error_of(load, tmp_path, BASE + chats + "train_on_inputs: true\n").problems
     assert problem.code == "orphaned-key"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -124,8 +124,21 @@ def foreign_values(tool: str = TOOLS[0]) -> dict[str, dict[str, str | Mapping[st
 
 @functools.cache
 def unused_keys() -> dict[str, dict[str, Any]]:
-    """Return the keys that other tools accept where nothing reads them: key -> its note, and the values, if not any."""
+    """Return the keys that other tools accept where nothing reads them: key -> its note, and the values, if not any.
+
+    `also` lists further values that are accepted if every entry of the datasets has one of some types.
+    """
     return {key: entry for content in _files() for key, entry in content.get("unused", {}).items()}
+
+
+def note_if_unused(key: str, value: Any, types: Collection[str]) -> str | None:
+    """Return the note of a key that nothing reads, or None if it is not accepted. `types` are those of the entries."""
+    entry = unused_keys().get(key)
+    if entry is None:
+        return None
+    also = entry.get("also", {"types": (), "values": ()})
+    accepted = value in entry.get("values", (value,)) or (value in also["values"] and set(types) <= set(also["types"]))
+    return str(entry["note"]) if accepted else None
 
 
 def find_key(path: KeyPath, tool: str = TOOLS[0]) -> ForeignKey | None:

@@ -153,11 +153,10 @@ class _Checker:
         """Yield the problem of a key that no active plugin owns."""
         key, where = str(path[-1]), self.document.where(path)
         name = ".".join(map(str, path))
-        if len(path) == 1 and (unused := foreign.unused_keys().get(key)):
-            value = self.document.values[key]
-            if value in unused.get("values", [value]):
-                self.unused.append(Translated(name, where, "", "", unused["note"]))
-                return
+        note = foreign.note_if_unused(name, self.document.values.get(name), {entry.type for entry in self.entries})
+        if note:
+            self.unused.append(Translated(name, where, "", "", note))
+            return
         if key in owned:
             plugins = [self.available[owner] for owner in owned[key]]
             names = " and ".join(map(str, plugins))

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tunesmith import TunesmithError
+from tunesmith import ConfigError, TunesmithError
 from tunesmith.api import load
 from tunesmith.config.keys import UNREAD
 from tunesmith.config.translation import Translated, translate
@@ -165,7 +165,8 @@ def problems_of(lines: list[str], path: Path) -> TunesmithError | None:
         file = Path(folder) / path.name
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         try:
-            load(file)
+            if notes := load(file).translated:  # of keys that are accepted, and that nothing reads
+                return ConfigError([Problem(f"{one.key}: {one.note}", one.where, "unknown-key") for one in notes])
         except TunesmithError as error:
             for problem in error.problems:
                 object.__setattr__(problem, "where", str(problem.where).replace(str(file), path.name))
