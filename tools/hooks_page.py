@@ -41,6 +41,7 @@ hook and the decorator `@hookimpl`. A run calls the hooks in this order:
  build_scorer        one     log-probabilities from hidden states; chunks if no plugin answers
     |                        ... `plan` runs these without weights; `verify` then rehearses a step
  saved_parameters    all     every trained parameter must have a plugin that saves it
+ learning_rate_factors  all  parts of the model with a learning rate of their own
  build_optimizer     one
  build_scheduler     one
     |   resume_from_checkpoint: everything is restored

@@ -20,7 +20,7 @@ PHASES = {
     ),
     "Build: model to policy": (
         "configure", "load_model", "patch_model", "saved_parameters", "build_scorer", "build_generator",
-        "build_optimizer", "build_scheduler",
+        "learning_rate_factors", "build_optimizer", "build_scheduler",
     ),
     "Start": ("on_start",),
     "Every round of an online method": ("rollout", "score_rewards", "compute_advantages"),

@@ -150,6 +150,7 @@ WRONG: dict[str, list[Any]] = {
         {"a": Term(torch.zeros(()), None)}, {"a": Term(torch.zeros(()), "tokens", metric=True)}, {}, [1],  # type: ignore[arg-type]
     ],
     "evaluate": [0.5, {"a": "b"}, {1: 0.5}],
+    "learning_rate_factors": [0.5, ["weight"], {"weight": "high"}, {"weight": 0}, {"weight": -1.0}, {3: 1.0}],
     "build_optimizer": ["adamw", torch.nn.Linear(1, 1)],
     "build_scheduler": ["cosine", 1e-4],
 }  # fmt: skip

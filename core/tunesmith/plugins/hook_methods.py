@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,10 @@ class HookMethods(ABC):
     def evaluate(self, run: Run, policy: Policy, examples: Sequence[Example]) -> list[dict[str, float]]:
         """Everyone's measurements."""
         return self.hooks["evaluate"].call(run=run, policy=policy, examples=examples)  # type: ignore[no-any-return]
+
+    def learning_rate_factors(self, run: Run, model: nn.Module) -> list[Mapping[str, float]]:
+        """Everyone's factors."""
+        return self.hooks["learning_rate_factors"].call(run=run, model=model)  # type: ignore[no-any-return]
 
     def build_optimizer(self, run: Run, model: nn.Module) -> Optimizer:
         return self.hooks["build_optimizer"].call(run=run, model=model)  # type: ignore[no-any-return]

@@ -28,7 +28,7 @@ current: ContextVar[str] = ContextVar("plugin", default="the core")
 """The plugin whose hook is running."""
 BEFORE_THE_RUN = ("validate", "inspect", "check_row", "diagnose")
 """Hooks whose errors belong to the user: a best-effort plugin is not muted in them, and they have no wrappers."""
-ANSWERED = ("evaluate", "saved_parameters")
+ANSWERED = ("evaluate", "learning_rate_factors", "saved_parameters")
 """Hooks of a run that all plugins answer, and whose answers are used."""
 FAILURES_IN_A_ROW = 5
 """Failures of a hook in a row that mute a best-effort plugin: a logger outlives a server that is gone for some steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -94,6 +95,15 @@ def _measurements(answer: Any, inner: Any) -> str | None:
     return None
 
 
+def _factors(answer: Any, inner: Any) -> str | None:
+    if not isinstance(answer, Mapping):
+        return f"{_type(answer)}, not a dict of factors by name"
+    for name, factor in answer.items():
+        if not isinstance(name, str) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            return f"a dict with {factor!r} for {name!r}, not a positive number"
+    return None
+
+
 def _terms(answer: Any, inner: Any) -> str | None:
     """Check that each term of a loss is a scalar, and that a wrapper keeps the gradients of those it was given."""
     if not isinstance(answer, Mapping):
@@ -138,6 +148,7 @@ CHECKS: dict[str, Check] = {
     "compute_advantages": _rows_of_numbers,
     "compute_loss": _terms,
     "evaluate": _measurements,
+    "learning_rate_factors": _factors,
     "build_optimizer": partial(_is, Optimizer, "an Optimizer"),
     "build_scheduler": partial(_is, LRScheduler, "an LRScheduler"),
 }

@@ -13,6 +13,7 @@ from tunesmith_engine.checkpoint import disk, resume
 from tunesmith_engine.checkpoint.save import check_exported, export, is_exported, name_kept, numbered
 from tunesmith_engine.data.prepare import prepare
 from tunesmith_engine.model.build import build_policy
+from tunesmith_engine.model.parameter_groups import check_factors
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import precompute
 from tunesmith_engine.rounds.build import build_rounds, count_steps
@@ -119,6 +120,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
         rounds.generator.journal.clear()  # of an earlier run in this folder
     run.total_steps = count_steps(run, rounds)
     optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
+    check_factors(run, policy.unwrapped, optimizer)
     needed = disk.bytes_of(run, policy.unwrapped, full_export=run.adapter is None)
     disk.fits(run, needed, isinstance(optimizer, torch.optim.Adam))  # AdamW is a subclass
     optimizer = run.parallelism.prepare_optimizer(policy.module, optimizer)

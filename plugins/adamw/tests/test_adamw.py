@@ -18,6 +18,7 @@ def run(optimizer: str = "adamw_torch", **settings: Any) -> Any:
     return SimpleNamespace(
         core=SimpleNamespace(learning_rate=0.1, optimizer=optimizer),
         settings=lambda model: model(**settings),
+        hooks=SimpleNamespace(learning_rate_factors=lambda run, model: []),
         config=SimpleNamespace(error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help)),
     )
 

@@ -40,11 +40,15 @@ plugin = Plugin(
 
 @hookimpl
 def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
-    from tunesmith_adamw.groups import adamw, parameter_groups
+    from torch.optim import AdamW
+
+    from tunesmith import parameter_groups
 
     settings = run.settings(AdamWSettings)
-    groups = parameter_groups(model, settings.weight_decay)
+    groups = parameter_groups(run, model, settings.weight_decay)
     if not groups:
         message = "has nothing to train: no parameter requires a gradient"
         raise run.config.error("optimizer", message, help="unfreeze some parameters, or add an adapter")
-    return adamw(groups, run.core.learning_rate, settings, fused=run.core.optimizer == "adamw_torch_fused")
+    fused = True if run.core.optimizer == "adamw_torch_fused" else None  # None: torch's choice, foreach on GPUs
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return AdamW(groups, lr=run.core.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=fused)

@@ -14,7 +14,8 @@ ORDER = (
     "validate", "inspect", "check_row", "diagnose", "on_progress", "build_parallelism", "load_tokenizer", "load_rows",
     "filter_rows",
     "build_dataset", "configure", "load_model", "patch_model", "saved_parameters", "build_scorer", "build_generator",
-    "build_optimizer", "build_scheduler", "on_start", "rollout", "score_rewards", "compute_advantages", "prepare_step",
+    "learning_rate_factors", "build_optimizer", "build_scheduler",
+    "on_start", "rollout", "score_rewards", "compute_advantages", "prepare_step",
     "compute_loss", "evaluate", "on_step", "write_log", "save_model", "on_end",
 )  # fmt: skip
 """The hooks in the order in which a run first calls them."""

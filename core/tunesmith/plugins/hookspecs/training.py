@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tunesmith.plugins.dispatch import spec
@@ -53,16 +53,31 @@ def evaluate(run: Run, policy: Policy, examples: Sequence[Example]) -> dict[str,
     """
 
 
+@spec("all")
+def learning_rate_factors(run: Run, model: nn.Module) -> Mapping[str, float]:
+    """Return factors of the learning rate by the names of parameters in `model`, as in LoRA+; others have factor 1.
+
+    When: when an optimizer calls `parameter_groups(run, model)`, and once more after build_optimizer, to check that the
+    optimizer uses them. `model` is that of build_optimizer. Answers: all; no two may name one parameter.
+
+    Example:
+        @hookimpl
+        def learning_rate_factors(model):
+            return {name: 0.1 for name, p in model.named_parameters() if p.requires_grad and "embed_tokens" in name}
+    """
+
+
 @spec("one")
 def build_optimizer(run: Run, model: nn.Module) -> Optimizer:
     """Return an optimizer for the parameters of `model` that require gradients.
 
-    When: once, after patch_model. Answers: one, the plugin that answers the value of `optimizer:`.
+    When: once, after patch_model. `parameter_groups` applies the learning rates that plugins set for parts of the
+    model; an optimizer that ignores them is an error. Answers: one, the plugin that answers the value of `optimizer:`.
 
     Example:
         @hookimpl
         def build_optimizer(run, model):
-            return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=run.core.learning_rate)
+            return torch.optim.SGD(parameter_groups(run, model), lr=run.core.learning_rate)
     """
 
 
