@@ -29,6 +29,8 @@ REFERENCE = "reference"
 """The name of the adapter with the initial weights, if the reference needs them."""
 RECURRENT = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 """Models in which peft refuses an adapter on layers whose weights are read by kernels."""
+Key = str | tuple[str | int, ...]
+"""A key of the YAML: "key" or ("group", "key")."""
 FITS = "an adapter fits only the base_model that it was trained on"
 
 
@@ -48,7 +50,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def inject(run: Run, model: nn.Module, config: PeftConfig, key: str, targets: str, autocast: bool = True) -> Any:
+def inject(run: Run, model: nn.Module, config: PeftConfig, key: Key, targets: Key, autocast: bool = True) -> Any:
     """Return peft's wrapper of `model` with a new adapter. Raise ConfigError for what peft refuses.
 
     Args:
@@ -66,7 +68,7 @@ def inject(run: Run, model: nn.Module, config: PeftConfig, key: str, targets: st
         raise
     except Exception as error:  # peft checks options and shapes while it builds layers, with errors of any class
         text = " ".join(str(error).split())
-        if "target modules" in text.lower() or "no modules were targeted" in text.lower():
+        if any(part in text.lower() for part in ("target modules", "target_modules", "no modules were targeted")):
             help = list_linear_layers(model)
             raise run.config.error(targets, "does not match any module", help) from error
         help = "change the option, or the target modules"
@@ -150,7 +152,7 @@ def tied_modules(model: Any) -> tuple[str, str] | None:
     return names[inputs], names[head]
 
 
-def check_tied(run: Run, wrapped: Any, tied: tuple[str, str], targets: str, folder_key: str | None, save: str) -> None:
+def check_tied(run: Run, wrapped: Any, tied: tuple[str, str], targets: Key, folder_key: str | None, save: str) -> None:
     """Refuse an update of one of two modules that share a weight, because merging would apply it to both.
 
     With peft's ensure_weight_tying, the update is of both, and rows of trained tokens are tied by peft. A module that
