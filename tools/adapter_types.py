@@ -1,8 +1,8 @@
 """Write what the plugin adapters knows of each type of peft, from its config classes and adapter_types.toml.
 
 It writes plugins/adapters/tunesmith_adapters/types.json, from which the plugin builds its keys without peft. Run it
-after an update of peft, and then `make metadata docs`; with --check, it only compares. It fails if peft has a type or an
-option that adapter_types.toml does not describe.
+after an update of peft, and then `make metadata docs`; with --check, it only compares. It fails if peft has a type or
+an option that adapter_types.toml does not describe.
 """
 
 from __future__ import annotations
@@ -21,10 +21,33 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tools/adapter_types.toml"
 TARGET = ROOT / "plugins/adapters/tunesmith_adapters/types.json"
 LORA = "lora"
-DEFAULT_TARGETS = {"linear": "By default, all linear layers except the head.", "peft": "By default, those that peft chooses for the model."}
+DEFAULT_TARGETS = {
+    "linear": "By default, all linear layers except the head.",
+    "peft": "By default, those that peft chooses for the model.",
+}
 FLAGS = {"merges": True, "starts_as_base": True, "shards": True, "targets": "linear"}
 SIZES = ("r", "alpha", "rank", "size", "num", "length", "steps", "init_r", "target_r", "n_frequency", "subspace_rank")
-COUNTS = {"subspace_rank", "num_subspaces", "init_r", "target_r", "n_frequency", "num_vectors", "vector_length", "topk", "theta_d_length", "block_size", "group_size", "num_B", "stride_A", "gralora_k", "deltaT", "num_cayley_neumann_terms", "psoft_svd_lowrank_niter", "u", "mini_r"}
+COUNTS = {
+    "subspace_rank",
+    "num_subspaces",
+    "init_r",
+    "target_r",
+    "n_frequency",
+    "num_vectors",
+    "vector_length",
+    "topk",
+    "theta_d_length",
+    "block_size",
+    "group_size",
+    "num_B",
+    "stride_A",
+    "gralora_k",
+    "deltaT",
+    "num_cayley_neumann_terms",
+    "psoft_svd_lowrank_niter",
+    "u",
+    "mini_r",
+}
 """Options that are at least 1."""
 MOST = 1_000_000
 """The largest number of an option: larger ones are mistakes, for which peft would allocate memory."""
@@ -93,7 +116,9 @@ def collect() -> dict[str, Any]:
                 continue
             if field.name not in texts:
                 raise LookupError(f"adapter_types.toml does not describe {field.name} of {name}")
-            options[field.name] = option(field, hints[field.name], texts[field.name].replace("{targets}", targets).strip())
+            options[field.name] = option(
+                field, hints[field.name], texts[field.name].replace("{targets}", targets).strip()
+            )
         if unused := set(facts.get("options", {})) - set(options):
             raise LookupError(f"{name} has no option {', '.join(sorted(unused))}")
         flags = {flag: facts.get(flag, default) for flag, default in FLAGS.items()}

@@ -24,6 +24,20 @@ TALK = "Human: hello\n\nAssistant:"
 DIALOGUES = [{"text": f"{TALK} {t}", "chosen": f"{TALK} {t}", "rejected": f"{TALK} no {t}", "completion": f"{TALK} {t}",
               "label": n % 2 == 0} for n, t in enumerate(TEXTS)]  # fmt: skip
 SETUPS = {name: Setup() for name in words() + words("contrib")} | {
+    "adapters": Setup(
+        keys={"oft": {"oft_block_size": 8}},
+        skip=dict.fromkeys(
+            (
+                "only_the_adapter_is_trained",
+                "disabled_is_the_base_model",
+                "saved_adapter",
+                "resumed_adapter",
+                "adapter_on_packs",
+                "trains_an_adapter",
+            ),
+            "each type needs options that fit the model: plugins/adapters/tests/test_matrix.py checks each",
+        ),
+    ),
     "alpaca": Setup(entries={"user_defined": {"type": PROMPT}}),
     "chat": Setup(rows={"chat_template.dialogue": DIALOGUES}),
     "cce": Setup(no_run="its kernels need a GPU"),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel, PeftType
+from transformers import AutoModelForCausalLM
 from tunesmith_adapters.build import SIZES
 from tunesmith_adapters.settings import REFUSED, TYPES
-from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from tunesmith import build_policy

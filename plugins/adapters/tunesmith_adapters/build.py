@@ -50,7 +50,8 @@ def config_of(run: Run, model: nn.Module, name: str, options: dict[str, Any], le
     """Return peft's configuration of a type. Raise ConfigError for options that its class refuses."""
     arguments = dict(options)
     if TYPES[name]["targets"] == "linear" and not arguments.get("target_modules"):
-        arguments["target_modules"] = without(model, left_out) if left_out else "all-linear"
+        linear = run.offered(KIND, "linear_layers", "adapter")
+        arguments["target_modules"] = linear(model, left_out) if left_out else "all-linear"
     if name == "adalora":  # Allocation sets it when it is known
         arguments["total_step"] = arguments["tinit"] + arguments["tfinal"] + 1
     if name == "shira" and arguments["random_seed"] is None:  # peft would save no seed, and choose again
@@ -62,14 +63,9 @@ def config_of(run: Run, model: nn.Module, name: str, options: dict[str, Any], le
         return getattr(peft, TYPES[name]["config"])(task_type=task, **arguments)
     except (ValueError, TypeError, AssertionError) as error:
         text = " ".join(str(error).split())
-        raise run.config.error("adapter", f"is refused by peft: {text[:300]}", f"change the options of {name}") from error
-
-
-def without(model: Any, left_out: list[str]) -> list[str]:
-    """Return the full names of the linear layers except the head and those that are left out."""
-    head = model.get_output_embeddings()
-    linear = (name for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head)
-    return [name for name in linear if name not in left_out]
+        raise run.config.error(
+            "adapter", f"is refused by peft: {text[:300]}", f"change the options of {name}"
+        ) from error
 
 
 def _frod(rows: int, columns: int, options: dict[str, Any]) -> int:
@@ -94,7 +90,8 @@ def stand_in(run: Run, model: nn.Module, name: str, options: dict[str, Any]) -> 
     """Freeze `model` and give its layers as many trained parameters as the adapter would have, to count them."""
     model.requires_grad_(False)
     targets = options["target_modules"]
-    for path in without(model, run.offered(KIND, "left_out", "adapter")(run, model)):
+    left_out = run.offered(KIND, "left_out", "adapter")(run, model)
+    for path in run.offered(KIND, "linear_layers", "adapter")(model, left_out):
         if not isinstance(targets, list) or path.rpartition(".")[2] in targets:
             layer: Any = model.get_submodule(path)
             size = SIZES[name](layer.out_features, layer.in_features, options)

@@ -39,7 +39,11 @@ def check(run: Run, settings: Saved) -> None:
         if run.method.exports and "modules_to_save" not in options:
             wrong("adapter", f"{name} can't train the new head of a classifier", "write adapter: lora")
         if name == "adalora" and options["init_r"] <= options["target_r"]:
-            wrong("adalora", "needs an init_r above its target_r: ranks shrink", "write adalora: {init_r: 12, target_r: 8}")
+            wrong(
+                "adalora",
+                "needs an init_r above its target_r: ranks shrink",
+                "write adalora: {init_r: 12, target_r: 8}",
+            )
         for key in PATTERNS:
             if isinstance(pattern := options.get(key), str):
                 try:

@@ -38,7 +38,11 @@ def test_rows_outside_of_a_range_do_not_change_by_gradient_or_weight_decay(optim
     path = tiny.sft_config(tmp_path, unfrozen_parameters=["^lm_head.weight$[4:100]", "^lm_head.weight$[300:]"], **keys)
     trained = tiny.train(path).policy
     rows = torch.nonzero(changed(tmp_path)["lm_head.weight"]).flatten().tolist()
-    assert set(rows) <= {*range(4, 100), *range(300, 320)} and len(rows) > 100 and set(changed(tmp_path)) == {"lm_head.weight"}
+    assert (
+        set(rows) <= {*range(4, 100), *range(300, 320)}
+        and len(rows) > 100
+        and set(changed(tmp_path)) == {"lm_head.weight"}
+    )
     resumed = tiny.train(path, f"resume_from_checkpoint={tmp_path / 'out/checkpoint-2'}").policy
     assert torch.equal(trained.model.lm_head.weight, resumed.model.lm_head.weight)  # type: ignore[union-attr,arg-type]
 

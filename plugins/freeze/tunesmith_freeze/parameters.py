@@ -54,7 +54,9 @@ def freeze(run: Run, model: nn.Module, settings: FreezeSettings) -> None:
         matches = [name for name in parameters if pattern.expression.match(name)]
         if not matches:
             close = nearest(text, parameters) or next(iter(parameters))
-            raise run.config.error((KEY, index), f"does not match any parameter: {text}", f"there is, for example, {close}")
+            raise run.config.error(
+                (KEY, index), f"does not match any parameter: {text}", f"there is, for example, {close}"
+            )
         for name in matches:
             selected.setdefault(id(parameters[name]), []).append(pattern)
     if settings.freeze_trainable_layers is not None:

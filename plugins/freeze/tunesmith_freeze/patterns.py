@@ -46,7 +46,9 @@ def check(run: Run, settings: FreezeSettings) -> None:
                 parse(text)
             except (re.error, ValueError) as error:
                 message = f"is not a regular expression, or one with rows: {error}"
-                wrong((KEY, index), message, r"write for example ^model\.layers\.2[0-9]\. or ^lm_head\.weight$[0:32000]")
+                wrong(
+                    (KEY, index), message, r"write for example ^model\.layers\.2[0-9]\. or ^lm_head\.weight$[0:32000]"
+                )
         if settings.freeze_trainable_layers == 0:
             wrong(LAYERS, "is 0: no layer would be trained", "write 2 for the last two layers, or drop it")
         if settings.unfrozen_parameters == [] and settings.freeze_trainable_layers is None:

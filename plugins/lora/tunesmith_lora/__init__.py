@@ -30,6 +30,7 @@ plugin = Plugin(
             "load": "tunesmith_lora.wrapping:load",
             "tied_modules": "tunesmith_lora.wrapping:tied_modules",
             "check_tied": "tunesmith_lora.wrapping:check_tied",
+            "linear_layers": "tunesmith_lora.wrapping:linear_layers",
             "left_out": "tunesmith_lora.wrapping:left_out",
             "saved_names": "tunesmith_lora.wrapping:saved_names",
             "save": "tunesmith_lora.wrapping:save",

@@ -49,9 +49,13 @@ def create(run: Run, model: nn.Module, settings: LoraSettings) -> Any:
     """Return peft's wrapper of `model` with a new LoRA adapter. Raise ConfigError."""
     check_targets(run, model, settings)
     rows: Any = trainable_rows(run, model, settings) or settings.peft_trainable_token_indices
-    left_out = [] if settings.lora_target_modules else wrapping.left_out(run, model)
+    listed = settings.lora_target_modules and not settings.lora_target_linear
+    left_out = [] if listed else wrapping.left_out(run, model)
     try:
-        config = LoraConfig(**options(settings, run.method.exports is not None, rows, left_out, not run.abstract))
+        arguments = options(settings, run.method.exports is not None, rows, left_out, not run.abstract)
+        if settings.lora_target_linear and isinstance(settings.lora_target_modules, list):
+            arguments["target_modules"] = [*wrapping.linear_layers(model, left_out), *settings.lora_target_modules]
+        config = LoraConfig(**arguments)
     except (ValueError, TypeError) as error:
         text = " ".join(str(error).split())
         raise run.config.error("adapter", f"is refused by peft: {text[:300]}", "change the option") from error

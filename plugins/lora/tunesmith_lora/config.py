@@ -32,8 +32,8 @@ def problems(settings: LoraSettings) -> Iterator[tuple[Any, str, str]]:
         if ignored := sorted(given - CONTINUES):
             yield ignored[0], "has no effect: the adapter in lora_model_dir has its own settings", "drop it"
         return
-    if settings.lora_target_linear and settings.lora_target_modules:
-        yield "lora_target_linear", "and lora_target_modules are both set", "keep one of them"
+    if settings.lora_target_linear and isinstance(settings.lora_target_modules, str):
+        yield "lora_target_linear", "and an expression in lora_target_modules are both set", "keep one of them"
     for key in ("lora_target_modules", "lora_exclude_modules"):
         if isinstance(pattern := getattr(settings, key), str):
             try:
@@ -48,6 +48,10 @@ def problems(settings: LoraSettings) -> Iterator[tuple[Any, str, str]]:
         yield "loraplus_lr_embedding", "has no effect without loraplus_lr_ratio", "write loraplus_lr_ratio: 16"
     if settings.peft_layers_pattern and settings.peft_layers_to_transform is None:
         yield "peft_layers_pattern", "has no effect without peft_layers_to_transform", "list the layers, or drop it"
+    tokens = settings.lora_trainable_tokens or settings.peft_trainable_token_indices
+    if settings.peft_ensure_weight_tying and not (settings.lora_modules_to_save or tokens):
+        message = "has no effect: neither the head nor the embeddings are trained"
+        yield "peft_ensure_weight_tying", message, "drop it, or write lora_modules_to_save: [embed_tokens]"
     if settings.peft_trainable_token_indices is not None and settings.lora_trainable_tokens:
         message = "and lora_trainable_tokens are both set"
         yield "peft_trainable_token_indices", message, "keep one of them"
@@ -70,6 +74,10 @@ def problems_of_initialization(settings: LoraSettings) -> Iterator[tuple[Any, st
         yield ("peft", "loftq_config"), f"is an initialization, as is {key}", "keep one of them"
     if "peft_init_rows" in settings.model_fields_set and name not in WITH_DATA:
         yield "peft_init_rows", f"has no effect with {key}: {str(name).lower()}", "drop it"
+    if name == "loftq":
+        message = "loftq needs the weights of the base as they were before quantization, which are not loaded"
+        path = ("peft", "loftq_config") if settings.peft and settings.peft.loftq_config else key
+        yield path, message, "write peft_init_lora_weights: pissa, or drop it"
     if settings.mutates:
         if settings.peft_use_dora:
             help = f"drop it, or write {key}: true"

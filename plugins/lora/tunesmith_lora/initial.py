@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tunesmith import Run
 from tunesmith_lora.settings import WITH_DATA, LoraSettings
-from tunesmith_lora.wrapping import REFERENCE, quiet
+from tunesmith_lora.wrapping import REFERENCE, linear_layers, quiet
 
 KEY = "peft_init_lora_weights"
 PASSES = 50
@@ -73,10 +73,7 @@ def before_injection(run: Run, model: Any, config: LoraConfig, settings: LoraSet
         return
     config = copy.deepcopy(config)
     if config.target_modules == "all-linear":  # peft expands it later
-        head = model.get_output_embeddings()
-        config.target_modules = {
-            name for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head
-        } - set(config.exclude_modules or ())
+        config.target_modules = set(linear_layers(model, []))
     rows = training_rows(run, settings.peft_init_rows, next(model.parameters()).device)
     run.progress(f"reading {len(rows)} rows for {settings.initialization}")
 
@@ -116,7 +113,9 @@ def after_injection(run: Run, wrapped: Any, settings: LoraSettings) -> None:
         nonlocal calls
         calls += 1
         if calls > PASSES * len(batches):
-            raise RuntimeError(f"the decomposition did not converge in {PASSES} passes: use a smaller tau, or more rows")
+            raise RuntimeError(
+                f"the decomposition did not converge in {PASSES} passes: use a smaller tau, or more rows"
+            )
         return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
 
     def initialize() -> None:

@@ -29,7 +29,7 @@ class EvaOptions(Settings):
     """Options of EVA (arXiv 2410.07170)."""
 
     rho: float = Field(2.0, ge=1)
-    """Largest rank of a layer, as a multiple of lora_r: ranks move to layers where they explain more. 1 keeps lora_r."""
+    """Largest rank of a layer, as a multiple of lora_r: ranks move to where they explain more. 1 keeps lora_r."""
     tau: float = Field(0.99, ge=0, le=1)
     """Similarity of two successive decompositions at which that of a layer ends."""
     use_label_mask: bool = True
@@ -55,7 +55,7 @@ class LoraGAOptions(Settings):
     direction: Literal["ArBr", "A2rBr", "ArB2r", "random"] = "ArB2r"
     """Singular vectors of the gradient that A and B take."""
     scale: Literal["stable", "weight_svd", "gd_scale", "unit"] = "stable"
-    """How the initial update is scaled: by sqrt(d / stable_gamma), to the weights, as one gradient step, or not at all."""
+    """How the initial update is scaled: by its size, like the weights, as one gradient step, or not at all."""
     stable_gamma: PositiveInt = 16
     """Divisor of the scale `stable`."""
 
@@ -87,8 +87,8 @@ class LoraSettings(Settings):
     lora_target_linear: bool = False
     """Adapt all linear layers except the head. This is the default if lora_target_modules is not set."""
     lora_target_parameters: list[str] | str | None = None
-    """Parameters that get an update although no module of their own has them, such as mlp.experts.down_proj: the weights
-    of fused experts, with three dimensions. Without lora_target_modules, only they are adapted."""
+    """Parameters that get an update by their names, such as mlp.experts.down_proj: the weights of fused experts, which
+    have three dimensions. Without lora_target_modules, only they are adapted."""
     lora_exclude_modules: list[str] | str | None = None
     """Modules that get no update: a list of names (last parts), or a regular expression that matches full names."""
     lora_modules_to_save: list[str] | None = None
@@ -104,7 +104,7 @@ class LoraSettings(Settings):
     lora_model_dir: PathText | None = None
     """Continue to train the adapter in this folder, with its own rank and targets."""
     loraplus_lr_ratio: PositiveFloat | None = None
-    """LoRA+ (arXiv 2402.12354): the learning rate of the second matrices is learning_rate times this, for example 16."""
+    """LoRA+ (arXiv 2402.12354): factor of the learning rate of the second matrices, for example 16."""
     loraplus_lr_embedding: PositiveFloat | None = None
     """Learning rate of updates of the embeddings with LoRA+, 1e-6 by default."""
     peft_use_rslora: bool = False
@@ -112,22 +112,22 @@ class LoraSettings(Settings):
     peft_use_dora: bool = False
     """Split weights into magnitude and direction, and update both (arXiv 2402.09353)."""
     peft_bias: Literal["none", "all", "lora_only"] = "none"
-    """Train the biases of the base model too: all of them, or those of adapted layers. They are saved with the adapter."""
+    """Train biases of the base model: all, or those of adapted layers. They are saved with the adapter."""
     peft_layers_to_transform: list[int] | int | None = None
     """Numbers of the layers to adapt, counted from 0."""
     peft_layers_pattern: list[str] | str | None = None
-    """Name of the list of layers that peft_layers_to_transform counts, such as layers or h, if it is not a usual one."""
+    """Name of the list of layers that peft_layers_to_transform counts, such as layers or h."""
     peft_layer_replication: list[Pair] | None = None
     """Build a deeper model from ranges [start, end] of its layers, end excluded. Copies share weights, not updates."""
     peft_init_lora_weights: bool | str = True
-    """Initialization: true (A random, B zero), gaussian, orthogonal, mica, pissa, pissa_niter_16 (a faster decomposition
-    in that many iterations), olora, loftq, eva, corda or lora_ga. With false, A and B are random."""
+    """Initialization: true (A random, B zero), gaussian, orthogonal, mica, pissa, pissa_niter_16 (a faster one, in so
+    many iterations), olora, loftq, eva, corda or lora_ga. With false, A and B are random."""
     peft_init_rows: PositiveInt = 64
     """Training rows that eva, corda and lora_ga read."""
     peft_trainable_token_indices: list[int] | dict[str, list[int]] | None = None
-    """Ids of tokens whose rows are trained, of the embeddings, or by module. lora_trainable_tokens names tokens by text."""
+    """Ids of tokens whose rows of the embeddings are trained, or ids by module. lora_trainable_tokens takes texts."""
     peft_ensure_weight_tying: bool = False
-    """Keep the head and the embeddings tied if one of them is adapted or trained."""
+    """Keep the head and the embeddings tied if lora_modules_to_save trains one of them, or some of its rows are trained."""
     peft_autocast_adapter_dtype: bool = True
     """Keep the adapter in float32 if the base model is in bfloat16."""
     peft: PeftOptions | None = None

@@ -155,8 +155,9 @@ def tied_modules(model: Any) -> tuple[str, str] | None:
 def check_tied(run: Run, wrapped: Any, tied: tuple[str, str], targets: Key, folder_key: str | None, save: str) -> None:
     """Refuse an update of one of two modules that share a weight, because merging would apply it to both.
 
-    With peft's ensure_weight_tying, the update is of both, and rows of trained tokens are tied by peft. A module that
-    is trained completely gets a weight of its own, which is noted.
+    With ensure_weight_tying, peft gives both modules the update, and merges it twice (0.21.2). Rows of trained tokens
+    are tied and merged once. A module that is trained completely gets a weight of its own, which is noted, unless peft
+    ties it.
 
     Args:
         run: the run.
@@ -173,8 +174,6 @@ def check_tied(run: Run, wrapped: Any, tied: tuple[str, str], targets: Key, fold
             if not getattr(config, "ensure_weight_tying", False):
                 run.note("untied weights", f"{word} is trained with a weight of its own, apart from that of {other}")
         elif isinstance(module, BaseTunerLayer) and not isinstance(module, TrainableTokensLayer):
-            if getattr(config, "ensure_weight_tying", False):
-                continue
             problem = f"{word} shares its weight with {other}, so a merged model would apply the update to both"
             if folder_key:
                 run.warn(folder_key, f"{problem}: use the adapter without merging it")
@@ -202,6 +201,13 @@ def left_out(run: Run, model: nn.Module) -> list[str]:
         kinds = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
         run.note("layers without an adapter", f"{kinds} ({len(names)} in all), which can't have one")
     return names
+
+
+def linear_layers(model: Any, left_out: list[str]) -> list[str]:
+    """Return the full names of the linear layers except the head and those that are left out."""
+    head = model.get_output_embeddings()
+    linear = (name for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head)
+    return [name for name in linear if name not in left_out]
 
 
 def list_linear_layers(model: nn.Module) -> str:
