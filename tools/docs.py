@@ -2,7 +2,8 @@
 
 hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
-core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters, and reference.md from the exported names and their docstrings.
+core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters, and
+reference.md from the exported names and their docstrings.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        return model.eval()(input_ids=torch.arange(3, 33)[None]).logits  # type: ignore[no-any-return]
+        return model.eval()(input_ids=torch.arange(1, 33)[None]).logits  # type: ignore[no-any-return]
 
 
 def of_policy(policy: Any) -> torch.Tensor:

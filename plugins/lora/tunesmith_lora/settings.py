@@ -127,7 +127,7 @@ class LoraSettings(Settings):
     peft_trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     """Ids of tokens whose rows of the embeddings are trained, or ids by module. lora_trainable_tokens takes texts."""
     peft_ensure_weight_tying: bool = False
-    """Keep the head and the embeddings tied if lora_modules_to_save trains one of them, or some of its rows are trained."""
+    """Keep the head and the embeddings tied if one of them, or some of its rows, are trained."""
     peft_autocast_adapter_dtype: bool = True
     """Keep the adapter in float32 if the base model is in bfloat16."""
     peft: PeftOptions | None = None
