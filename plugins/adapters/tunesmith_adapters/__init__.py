@@ -76,7 +76,7 @@ def build_optimizer(run: Run) -> Iterator[Optimizer]:
         from tunesmith_adapters.adalora import Allocation
 
         run.owned(Allocation).follow(optimizer)
-    return optimizer  # type: ignore[no-any-return]
+    return optimizer
 
 
 @hookimpl
@@ -92,5 +92,5 @@ def compute_loss(run: Run) -> Iterator[dict[str, Term]]:
     if run.core.adapter == "adalora" and run.purpose == "train":
         from tunesmith_adapters.adalora import Allocation
 
-        return terms | run.owned(Allocation).term()  # type: ignore[no-any-return]
-    return terms  # type: ignore[no-any-return]
+        return terms | run.owned(Allocation).term()
+    return terms

@@ -76,3 +76,25 @@ def test_a_tied_weight_is_trained_by_either_of_its_names(tmp_path: Path) -> None
 def test_what_selects_nothing_is_refused(keys: dict[str, Any], problem: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=problem):
         build_policy(prepare(tiny.start(tiny.sft_config(tmp_path, **keys))))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_rows_are_refused_when_sharded(tmp_path: Path) -> None:
+    steps: dict[str, Any] = {
+        "unfrozen_parameters": [r"model\.layers\.1\.mlp"], "max_steps": 2, "micro_batch_size": 1, "warmup_steps": 0,
+        "sample_packing": False, "learning_rate": 1e-3, "adam_epsilon": 1e-4, "weight_decay": 0.1,
+    }  # fmt: skip
+
+    def config(way: str, **keys: Any) -> Path:
+        return tiny.sft_config(tmp_path, **{**steps, "output_dir": str(tmp_path / way), "name": f"{way}.yaml", **keys})
+
+    rows = ["^lm_head.weight$[7:70]"]
+    configs = [config("ddp"), config("fsdp", fsdp_config={}), config("ddp-rows", unfrozen_parameters=rows)]
+    tiny.torchrun(2, *configs)
+    tiny.train(config("one", gradient_accumulation_steps=2))
+    tiny.train(config("one-rows", gradient_accumulation_steps=2, unfrozen_parameters=rows))
+    for way, other in (("ddp", "one"), ("fsdp", "one"), ("ddp-rows", "one-rows")):
+        found, expected = tiny.weights(tmp_path / way), tiny.weights(tmp_path / other)
+        assert all(torch.allclose(found[name], value, atol=2e-5) for name, value in expected.items())
+    with pytest.raises(AssertionError, match="which fsdp_config divides by rows"):
+        tiny.torchrun(2, config("refused", fsdp_config={}, unfrozen_parameters=rows))

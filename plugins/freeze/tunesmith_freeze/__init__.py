@@ -50,4 +50,4 @@ def build_optimizer(run: Run) -> Iterator[Optimizer]:
 
     optimizer: Any = yield  # type: ignore[misc]
     run.owned(FrozenRows).follow(optimizer)
-    return optimizer  # type: ignore[no-any-return]
+    return optimizer

@@ -48,6 +48,9 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
 def create(run: Run, model: nn.Module, settings: LoraSettings) -> Any:
     """Return peft's wrapper of `model` with a new LoRA adapter. Raise ConfigError."""
     check_targets(run, model, settings)
+    if settings.lora_target_parameters and run.world.sharded:
+        message = "does not work with fsdp_config: peft adds the update to a complete parameter in each forward"
+        raise run.config.error("lora_target_parameters", message, "drop fsdp_config, or name modules")
     rows: Any = trainable_rows(run, model, settings) or settings.peft_trainable_token_indices
     listed = settings.lora_target_modules and not settings.lora_target_linear
     left_out = [] if listed else wrapping.left_out(run, model)
