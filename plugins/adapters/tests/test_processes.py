@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, Any]) -> 
 def test_two_processes_train_as_one(name: str, folder: Path) -> None:
     expected = tensors(folder / f"one-{name}")
     for way in ("ddp", *(["fsdp"] if TYPES[name]["shards"] else [])):
-        found = tensors(folder / f"{way}-{name}")
-        assert found.keys() == expected.keys()
+        trained = tensors(folder / f"{way}-{name}")
+        assert trained.keys() == expected.keys()
         for key, value in expected.items() if name != "pvera" else ():  # draws its update on each process
-            assert torch.allclose(found[key].float(), value.float(), atol=2e-5), f"{way}: {key}"
+            assert torch.allclose(trained[key].float(), value.float(), atol=2e-5), f"{way}: {key}"

@@ -94,7 +94,7 @@ def test_two_processes_train_as_one_and_rows_are_refused_when_sharded(tmp_path: 
     tiny.train(config("one", gradient_accumulation_steps=2))
     tiny.train(config("one-rows", gradient_accumulation_steps=2, unfrozen_parameters=rows))
     for way, other in (("ddp", "one"), ("fsdp", "one"), ("ddp-rows", "one-rows")):
-        found, expected = tiny.weights(tmp_path / way), tiny.weights(tmp_path / other)
-        assert all(torch.allclose(found[name], value, atol=2e-5) for name, value in expected.items())
+        trained, expected = tiny.weights(tmp_path / way), tiny.weights(tmp_path / other)
+        assert all(torch.allclose(trained[name], value, atol=2e-5) for name, value in expected.items())
     with pytest.raises(AssertionError, match="which fsdp_config divides by rows"):
         tiny.torchrun(2, config("refused", fsdp_config={}, unfrozen_parameters=rows))

@@ -67,7 +67,7 @@ def freeze(run: Run, model: nn.Module, settings: FreezeSettings) -> None:
         patterns = selected.get(id(parameter), [])
         parameter.requires_grad_(bool(patterns))
         trained += bool(patterns)
-        if patterns and not any(pattern.whole for pattern in patterns):
+        if patterns and not any(pattern.complete for pattern in patterns):
             freeze_rows(run, name, parameter, patterns)
     run.note("trained parameters", f"{trained} of {len(dict(model.named_parameters()))}; the others are frozen")
 

@@ -21,7 +21,7 @@ class Pattern(NamedTuple):
     end: int | None = None
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """True if complete parameters are selected."""
         return self.start is None and self.end is None
 

@@ -38,7 +38,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         tiny.train(config(name, "one", gradient_accumulation_steps=2))
         expected = tiny.weights(tmp_path / f"one-{name}")
         for way in ("ddp", *(["fsdp"] if name != "experts" else [])):
-            found = tiny.weights(tmp_path / f"{way}-{name}")
-            assert found.keys() == expected.keys()
+            trained = tiny.weights(tmp_path / f"{way}-{name}")
+            assert trained.keys() == expected.keys()
             for key, value in expected.items():
-                assert torch.allclose(found[key], value, atol=2e-5), f"{way} {name}: {key}"
+                assert torch.allclose(trained[key], value, atol=2e-5), f"{way} {name}: {key}"
