@@ -2,7 +2,8 @@
 
 hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
-core/tunesmith/data/foreign/, errors.md from errors.toml, and reference.md from the exported names and their docstrings.
+core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters, and
+reference.md from the exported names and their docstrings.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from adapters_page import adapters_page
 from config_page import config_page, ways
 from elsewhere_page import elsewhere_page
 from errors_page import errors_page
@@ -79,6 +81,7 @@ PAGES = {
     "keys-from-elsewhere": elsewhere_page,
     "plugins": plugins_page,
     "errors": errors_page,
+    "adapters": adapters_page,
     "reference": reference_page,
 }
 

@@ -23,11 +23,21 @@ PROMPT = {"field_instruction": "instruction", "field_output": "output", "format"
 TALK = "Human: hello\n\nAssistant:"
 DIALOGUES = [{"text": f"{TALK} {t}", "chosen": f"{TALK} {t}", "rejected": f"{TALK} no {t}", "completion": f"{TALK} {t}",
               "label": n % 2 == 0} for n, t in enumerate(TEXTS)]  # fmt: skip
+EACH_ADAPTER = (
+    "only_the_adapter_is_trained", "disabled_is_the_base_model", "saved_adapter", "resumed_adapter", "adapter_on_packs",
+    "trains_an_adapter", "finite_loss", "packed_is_unpacked", "accumulated_is_one_batch", "uneven_batches",
+    "shared_is_repeated", "resumed_loss", "saved_model", "two_processes_are_one",
+)  # fmt: skip
+"""Checks that would train each of the 39 values of adapter: that the plugin adapters answers."""
 SETUPS = {name: Setup() for name in words() + words("contrib")} | {
+    "adapters": Setup(
+        skip=dict.fromkeys(EACH_ADAPTER, "plugins/adapters/tests checks each type, with options that fit")
+    ),
     "alpaca": Setup(entries={"user_defined": {"type": PROMPT}}),
     "chat": Setup(rows={"chat_template.dialogue": DIALOGUES}),
     "cce": Setup(no_run="its kernels need a GPU"),
     "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
+    "freeze": Setup(keys={"unfrozen_parameters": [r"model\.layers\.1"]}),
     "functions": Setup(
         rows={"function": [{"text": text} for text in TEXTS]},
         entries={"function": {"type": FUNCTION}},

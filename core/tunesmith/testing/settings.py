@@ -110,7 +110,8 @@ def wrong_values(subject: Subject) -> None:
                 place = _place(path, key)
                 own = [p for p in problems if f"{p.where}:".startswith(place)]
                 # A list or mapping spans lines: its problem may be at an element of it.
-                own = own or [p for p in problems if f".{key}" in f".{p.message.removeprefix('unknown key: ')}"]
+                texts = {id(p): p.message.removeprefix("unknown key: ") for p in problems}
+                own = own or [p for p in problems if f".{key}" in f".{texts[id(p)]}" or f" {key}." in p.message]
                 if not own:
                     message = f"{key}: {value!r} is refused, but no problem has the place {place}"
                     raise Failure(message, f"raise run.config.error({key!r}, ...), which knows the place")

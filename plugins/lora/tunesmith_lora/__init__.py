@@ -2,66 +2,50 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import Field, PositiveFloat
-
-from tunesmith import Finding, PathText, Plugin, Settings, hookimpl
+from tunesmith import Finding, Plugin, hookimpl
+from tunesmith_lora.config import options
+from tunesmith_lora.settings import LoraSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import nn
 
     from tunesmith import Policy, Run
 
+__all__ = ["LoraSettings", "options", "plugin"]
 
-class LoraSettings(Settings):
-    """Keys of LoRA, with the names that are usual for them."""
-
-    lora_r: int = Field(16, gt=0, le=100_000)
-    """Rank of the update."""
-    lora_alpha: PositiveFloat = 32.0
-    """Scale of the update, which is multiplied by lora_alpha / lora_r."""
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the update."""
-    lora_target_modules: list[str] | str | None = None
-    """Modules that get an update: a list of names (last parts), or a regular expression that matches full names."""
-    lora_target_linear: bool = False
-    """Adapt all linear layers except the head. This is the default if lora_target_modules is not set."""
-    lora_modules_to_save: list[str] | None = None
-    """Modules that are trained completely and saved with the adapter, for example embed_tokens."""
-    lora_trainable_tokens: list[str] = []
-    """Tokens whose rows in the embeddings and the head are trained and saved with the adapter. Others stay frozen."""
-    lora_model_dir: PathText | None = None
-    """Continue to train the adapter in this folder, with its own rank and targets."""
-    peft_use_rslora: bool = False
-    """Scale by lora_alpha / sqrt(lora_r) (arXiv 2312.03732)."""
-    peft_use_dora: bool = False
-    """Split weights into magnitude and direction, and update both (arXiv 2402.09353)."""
-
-
-plugin = Plugin(settings=LoraSettings, answers={"adapter": ("lora", "qlora")}, before=("tiledmlp",))
+plugin = Plugin(
+    settings=LoraSettings,
+    answers={"adapter": ("lora", "qlora")},
+    before=("tiledmlp",),
+    # What any adapter of peft needs, for plugins of other types: see wrapping.py.
+    offers={
+        "peft": {
+            "inject": "tunesmith_lora.wrapping:inject",
+            "attach": "tunesmith_lora.wrapping:attach",
+            "load": "tunesmith_lora.wrapping:load",
+            "tied_modules": "tunesmith_lora.wrapping:tied_modules",
+            "check_tied": "tunesmith_lora.wrapping:check_tied",
+            "linear_layers": "tunesmith_lora.wrapping:linear_layers",
+            "left_out": "tunesmith_lora.wrapping:left_out",
+            "saved_names": "tunesmith_lora.wrapping:saved_names",
+            "save": "tunesmith_lora.wrapping:save",
+            "check_folder": "tunesmith_lora.saved:check",
+            "origin": "tunesmith_lora.saved:origin",
+        }
+    },
+)
 
 
 @hookimpl
 def validate(run: Run) -> None:
-    settings = run.settings(LoraSettings)
-    if settings.lora_target_linear and settings.lora_target_modules:
-        raise run.config.error("lora_target_linear", "and lora_target_modules are both set", "keep one of them")
-    if isinstance(settings.lora_target_modules, str):
-        try:
-            re.compile(settings.lora_target_modules)
-        except re.error as error:
-            help = "write a list of names, or fix the expression"
-            raise run.config.error("lora_target_modules", f"is not a regular expression: {error}", help) from None
-    if settings.lora_model_dir:
-        ignored = sorted(settings.model_fields_set - {"lora_model_dir"})
-        if ignored:
-            message = "has no effect: the adapter in lora_model_dir has its own settings"
-            raise run.config.error(ignored[0], message, "drop it")
+    from tunesmith_lora.config import check
+
+    check(run, run.settings(LoraSettings))
 
 
 @hookimpl
@@ -90,8 +74,15 @@ def patch_model(run: Run, name: str, model: nn.Module) -> nn.Module:
 
 
 @hookimpl
+def learning_rate_factors(run: Run, model: nn.Module) -> Mapping[str, float]:
+    from tunesmith_lora.adapter import factors
+
+    return factors(run, model, run.settings(LoraSettings))
+
+
+@hookimpl
 def saved_parameters(policy: Policy) -> Iterable[str]:
-    from tunesmith_lora.adapter import saved_names
+    from tunesmith_lora.wrapping import saved_names
 
     return saved_names(policy.model)
 
@@ -101,28 +92,3 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     from tunesmith_lora.adapter import save
 
     save(run, policy, path)
-
-
-def options(
-    settings: LoraSettings,
-    classifier: bool,
-    rows: dict[str, list[int]] | None = None,
-    left_out: list[str] | None = None,
-) -> dict[str, Any]:
-    """Return the arguments of peft's LoraConfig. The head of a classifier is trained completely.
-
-    `rows` maps the names of modules to the rows that are trained. `left_out` lists the
-    modules without an adapter.
-    """
-    return {
-        "r": settings.lora_r,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": settings.lora_dropout,
-        "target_modules": settings.lora_target_modules or "all-linear",
-        "exclude_modules": left_out or None,
-        "modules_to_save": settings.lora_modules_to_save,
-        "trainable_token_indices": rows,
-        "use_rslora": settings.peft_use_rslora,
-        "use_dora": settings.peft_use_dora,
-        "task_type": "SEQ_CLS" if classifier else "CAUSAL_LM",
-    }

@@ -1,217 +1,127 @@
-"""Inject a LoRA adapter into a model, and save it in peft's format."""
+"""Build a LoRA adapter from the keys of a run, and save it."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from peft.utils import ModulesToSaveWrapper
-from safetensors import safe_open
+from peft import LoraConfig
 from torch import nn
 
-from tunesmith import Adapter, ModelError, Policy, Run, write_card
-from tunesmith_lora import LoraSettings, options
+from tunesmith import Policy, Run
+from tunesmith_lora import initial, wrapping
+from tunesmith_lora.config import options
 from tunesmith_lora.rows import trainable_rows
-from tunesmith_lora.saved import WEIGHTS
+from tunesmith_lora.settings import LoraSettings
+from tunesmith_lora.wrapping import layers_without_adapter, list_linear_layers
 
-REFERENCE = "reference"
-RECURRENT = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
-"""Models in which peft refuses an adapter on layers whose weights are read by kernels."""
-FITS = "an adapter fits only the base_model that it was trained on"
+__all__ = ["add", "factors", "layers_without_adapter", "save"]
+TARGETS = "lora_target_modules"
+EMBEDDING_RATE = 1e-6
+"""The learning rate of updates of the embeddings with LoRA+, as its authors and peft have it."""
 
 
 def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
-    """Inject the adapter into the layers of `model`, freeze its other weights, and return it unwrapped.
-
-    peft's wrapper is kept as an attribute. It switches the adapter off for the reference, and saves it.
-    """
-    wrapped: Any
-    tied = tied_modules(model)
-    if settings.lora_model_dir:
-        wrapped = load_adapter(run, model, settings.lora_model_dir)
+    """Inject the adapter into the layers of `model`, freeze its other weights, and return it unwrapped."""
+    tied = wrapping.tied_modules(model)
+    folder = settings.lora_model_dir
+    started = False
+    if folder:
+        wrapped = wrapping.load(run, model, folder, "lora_model_dir")
     else:
-        check_targets(run, model, settings)
-        rows = trainable_rows(run, model, settings) or None
-        try:
-            with quiet():
-                left_out = [] if settings.lora_target_modules else layers_without_adapter(model)
-                if left_out:
-                    kinds = ", ".join(sorted({name.rpartition(".")[2] for name in left_out}))
-                    run.note("layers without an adapter", f"{kinds} ({len(left_out)} in all), which can't have one")
-                wrapped = get_peft_model(
-                    model, LoraConfig(**options(settings, run.method.exports is not None, rows, left_out))
-                )
-        except ValueError as error:
-            if "target modules" not in str(error).lower():
-                raise
-            help = list_linear_layers(model)
-            raise run.config.error("lora_target_modules", "does not match any module", help) from error
+        wrapped = create(run, model, settings)
+        if settings.mutates and not run.abstract:
+            object.__setattr__(wrapped.get_base_model(), "_initial_update", initial.initial_update(wrapped))
+        started = run.needs.reference and (settings.mutates or settings.initialization is False)
+        if started:
+            initial.keep_initial(wrapped)
     if tied:
-        check_tied(run, wrapped, settings, *tied)
-    reference = None
-    if settings.lora_model_dir and run.needs.reference:
-        with quiet():
-            wrapped.load_adapter(settings.lora_model_dir, REFERENCE, is_trainable=False)
-        reference = functools.partial(original_adapter, wrapped)
-    run.adapter = Adapter("lora", wrapped.disable_adapter, reference, settings.lora_model_dir)
-    unwrapped: nn.Module = wrapped.get_base_model()
-    # nn.Module.__setattr__ would register the wrapper as a child, which contains this module: a cycle.
-    object.__setattr__(unwrapped, "_peft_wrapper", wrapped)
-    return unwrapped
+        folder_key = "lora_model_dir" if folder else None
+        wrapping.check_tied(run, wrapped, tied, TARGETS, folder_key, "lora_modules_to_save: [{}]")
+    if run.needs.reference and wrapped.peft_config["default"].bias != "none":
+        message = "changes the reference, which is the base model with the adapter switched off"
+        raise run.config.error("peft_bias", message, "drop it: lora_bias: true trains biases of the update")
+    return wrapping.attach(run, wrapped, "lora", folder, started)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the warnings of peft within the block.
-
-    What they are about is checked here (missing keys, tied weights), expected (weights that `plan` does not read), or
-    not about the run (names that transformers deprecates).
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.filterwarnings("ignore", "Found missing adapter keys")  # check_complete makes it an error
-        warnings.filterwarnings("ignore", "(?s).*copying from a non-meta parameter")
-        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # see check_tied
-        yield
-
-
-def tied_modules(model: Any) -> tuple[str, str] | None:
-    """Return the names of the embeddings and the head if they share a weight, otherwise None."""
-    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None or head.weight is not inputs.weight:
-        return None
-    names = {module: name for name, module in model.named_modules()}
-    return names[inputs], names[head]
-
-
-def check_tied(run: Run, wrapped: Any, settings: LoraSettings, inputs: str, head: str) -> None:
-    """Refuse an update of one of two modules that share a weight, because merging would apply it to both.
-
-    With peft's ensure_weight_tying, which a loaded adapter may have, the update is of both. A module of
-    lora_modules_to_save gets a weight of its own, which is noted.
-    """
-    model, config = wrapped.get_base_model(), wrapped.peft_config["default"]
-    for name, other in ((inputs, head), (head, inputs)):
-        module, word = model.get_submodule(name), name.rpartition(".")[2]
-        if isinstance(module, ModulesToSaveWrapper):
-            run.note("untied weights", f"{word} is trained with a weight of its own, apart from that of {other}")
-        elif isinstance(module, LoraLayer) and not getattr(config, "ensure_weight_tying", False):
-            problem = f"{word} shares its weight with {other}, so a merged model would apply the update to both"
-            if settings.lora_model_dir:
-                run.warn("lora_model_dir", f"{problem}: use the adapter without merging it")
-                continue
-            help = f"leave {word} out, or train it completely: lora_modules_to_save: [{word}]"
-            raise run.config.error("lora_target_modules", f"does not work for {word}: {problem}", help)
-
-
-def load_adapter(run: Run, model: nn.Module, folder: str) -> Any:
-    """Return peft's wrapper of `model` with the adapter of a folder. Raise ModelError."""
-    where = run.config.place("lora_model_dir")
+def create(run: Run, model: nn.Module, settings: LoraSettings) -> Any:
+    """Return peft's wrapper of `model` with a new LoRA adapter. Raise ConfigError."""
+    check_targets(run, model, settings)
+    if settings.lora_target_parameters and run.world.sharded:
+        message = "does not work with fsdp_config: peft adds the update to a complete parameter in each forward"
+        raise run.config.error("lora_target_parameters", message, "drop fsdp_config, or name modules")
+    rows: Any = trainable_rows(run, model, settings) or settings.peft_trainable_token_indices
+    listed = settings.lora_target_modules and not settings.lora_target_linear
+    left_out = [] if listed else wrapping.left_out(run, model)
     try:
-        with quiet():
-            wrapped = PeftModel.from_pretrained(model, folder, is_trainable=True)
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:  # the files are untrusted, and peft may raise anything for them
-        detail = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        message = f"the adapter in {folder} can't be loaded: {type(error).__name__}: {detail[:300]}"
-        raise ModelError(message, where=where, help=FITS, code="adapter") from error
-    check_complete(wrapped, folder, where)
+        arguments = options(settings, run.method.exports is not None, rows, left_out, not run.abstract)
+        if settings.lora_target_linear and isinstance(settings.lora_target_modules, list):
+            arguments["target_modules"] = [*wrapping.linear_layers(model, left_out), *settings.lora_target_modules]
+        config = LoraConfig(**arguments)
+    except (ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise run.config.error("adapter", f"is refused by peft: {text[:300]}", "change the option") from error
+    if not run.abstract:
+        initial.before_injection(run, model, config, settings)
+    wrapped = wrapping.inject(run, model, config, "adapter", TARGETS, settings.peft_autocast_adapter_dtype)
+    if not run.abstract:
+        initial.after_injection(run, wrapped, settings)
     return wrapped
 
 
-def check_complete(wrapped: Any, folder: str, where: str) -> None:
-    """Raise ModelError if the file has other tensors than the adapter, which would stay random, or one with NaN."""
-    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
-        in_file = set(file.keys())
-        for name in file.keys():  # noqa: SIM118
-            if not torch.isfinite(file.get_tensor(name)).all():
-                message = f"{name} of {Path(folder) / WEIGHTS} contains numbers that are not finite (NaN or infinite)"
-                help = "start from an earlier checkpoint of the adapter"
-                raise ModelError(message, where=where, help=help, code="adapter")
-    in_model = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    missing, foreign = sorted(in_model - in_file), sorted(name for name in in_file - in_model if ".lora_" in name)
-    if missing or foreign:
-        problems = [f"is missing {len(missing)} of {len(in_model)} tensors, first {missing[0]}"] if missing else []
-        problems += [f"has {len(foreign)} tensors that do not fit this model, first {foreign[0]}"] if foreign else []
-        message = f"{Path(folder) / WEIGHTS} {' and '.join(problems)}"
-        raise ModelError(message, where=where, help=FITS, code="adapter")
-
-
 def check_targets(run: Run, model: nn.Module, settings: LoraSettings) -> None:
-    """Raise ConfigError for each name that is not a module of the model. peft ignores it if another name matches."""
+    """Raise ConfigError for each name that is not in the model. peft ignores it if another name matches."""
     names = [name for name, _ in model.named_modules()]
-    for key in ("lora_target_modules", "lora_modules_to_save"):
+    for key in (TARGETS, "lora_modules_to_save", "lora_exclude_modules"):
         targets = getattr(settings, key)
         for index, target in enumerate(targets if isinstance(targets, list) else []):
             if not any(f".{name}".endswith(f".{target}") for name in names):
                 raise run.config.error((key, index), f"does not match any module: {target}", list_linear_layers(model))
+    parameters = {name: p for name, p in model.named_parameters()}
+    targets = settings.lora_target_parameters or []
+    for index, target in enumerate([targets] if isinstance(targets, str) else targets):
+        if not any(f".{name}".endswith(f".{target}") for name in parameters):
+            fused = sorted({".".join(name.split(".")[-3:]) for name, p in parameters.items() if p.ndim == 3})
+            help = f"parameters with three dimensions: {', '.join(fused) or 'none'}"
+            path = "lora_target_parameters" if isinstance(targets, str) else ("lora_target_parameters", index)
+            raise run.config.error(path, f"does not match any parameter: {target}", help)
 
 
-def layers_without_adapter(model: nn.Module) -> list[str]:
-    """Return the linear layers that can't have an adapter.
+def factors(run: Run, model: nn.Module, settings: LoraSettings) -> Mapping[str, float]:
+    """Return the factors of the learning rate in LoRA+ (arXiv 2402.12354).
 
-    These are layers whose weight a recurrent kernel reads without calling the layer, and routers, which may return more
-    than one tensor.
+    The second matrix of an update, its bias, and magnitudes learn faster than the first one by loraplus_lr_ratio.
+    Updates of embeddings have a learning rate of their own.
     """
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    read_by_kernels = ("out_proj", "conv1d") if kind in RECURRENT else ()
-    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    return [name for name, m in linear if "Router" in type(m).__name__ or name.rpartition(".")[2] in read_by_kernels]
-
-
-def list_linear_layers(model: nn.Module) -> str:
-    """Return the help that lists the linear layers of a model."""
-    names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-    return f"linear layers of this model: {', '.join(names)}"
-
-
-def saved_names(model: Any) -> list[str]:
-    """Return the names of the parameters that peft selects from a state dict when it saves the adapter."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    state = {f"base_model.model.{name}": value for name, value in model.state_dict(keep_vars=True).items()}
-    saved = get_peft_model_state_dict(model._peft_wrapper, state_dict=state, save_embedding_layers=False)
-    selected = {id(value) for value in saved.values()}  # under other names, but the same objects
-    return [name for name, parameter in parameters.items() if id(parameter) in selected]
+    ratio = settings.loraplus_lr_ratio
+    if ratio is None:
+        return {}
+    embedding = (settings.loraplus_lr_embedding or EMBEDDING_RATE) / run.core.learning_rate
+    rates = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and ".lora_" in name:
+            if ".lora_embedding_" in name:
+                rates[name] = embedding
+            elif ".lora_B." in name or parameter.ndim == 1:
+                rates[name] = ratio
+    return rates
 
 
 def save(run: Run, policy: Policy, path: Path) -> None:
-    """Write adapter_model.safetensors and adapter_config.json."""
-    state = policy.state_dict(trained=True)
-    if run.world.main:
-        wrapped: Any = policy.model._peft_wrapper
-        tensors = {f"base_model.model.{name}": value for name, value in state.items()}
-        # The default of save_embedding_layers, "auto", would ask the hub if the vocabulary has grown.
-        wrapped.save_pretrained(path, state_dict=tensors, selected_adapters=["default"], save_embedding_layers=False)
-        config = wrapped.peft_config["default"]
-        libraries = ["peft", "transformers"]
-        write_card(run, path, f"a LoRA adapter of rank {config.r}", usage_of(run, policy.model), libraries)
-
-
-def usage_of(run: Run, model: nn.Module) -> str:
-    """Return the lines of Python that load the base model and the adapter."""
-    base = "BASE" if Path(run.core.base_model).exists() else run.core.base_model
-    name = type(model).__name__
-    return (
-        f"from peft import PeftModel\nfrom transformers import {name}\n\n"
-        f"base = {name}.from_pretrained({json.dumps(base)})\n"
-        'model = PeftModel.from_pretrained(base, "FOLDER")'
-    )
-
-
-@contextlib.contextmanager
-def original_adapter(wrapped: Any) -> Iterator[None]:
-    """Activate the adapter of lora_model_dir, as it was before training, within the block."""
-    wrapped.set_adapter(REFERENCE)
+    """Write adapter_model.safetensors and adapter_config.json, which load in peft on the base model as it was."""
+    trained = policy.state_dict(trained=True)
+    if not run.world.main:
+        return
+    wrapped: Any = policy.model._peft_wrapper
+    tensors, config = wrapping.saved_tensors(policy, trained), wrapped.peft_config["default"]
+    what = f"a LoRA adapter of rank {config.r}"
+    start = getattr(policy.model, "_initial_update", None)
+    if start is None:
+        return wrapping.write(run, policy, path, what, tensors)
+    tensors, plain = initial.as_plain_lora(tensors, start, config)
+    wrapped.peft_config["default"] = plain
     try:
-        yield
+        wrapping.write(run, policy, path, f"a LoRA adapter of rank {plain.r}, from {config.init_lora_weights}", tensors)
     finally:
-        wrapped.set_adapter("default")
+        wrapped.peft_config["default"] = config

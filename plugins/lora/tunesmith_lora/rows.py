@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith import ConfigError, Run
-from tunesmith_lora import LoraSettings
+from tunesmith_lora.settings import LoraSettings
 
 KEY = "lora_trainable_tokens"
 
