@@ -60,7 +60,7 @@ KEYS = {
     ),
     "entry key at the top level": plus("@field_output: x\n", "misplaced key: field_output", "an entry of datasets:"),
     "key of another tool": plus("@fp16: true\n", "fp16 is not supported", "bf16: auto"),
-    "quantized base without an adapter": plus("@load_in_4bit: true\n", "needs an adapter", "write adapter: lora"),
+    "quantized base without an adapter": plus("load_in_4bit: @true\n", "needs an adapter", "write adapter: lora"),
     "holder of an anchor": plus(
         "@defaults: &d {type: completion}\n", "unknown key: defaults", "write x-defaults or _defaults"
     ),

@@ -139,7 +139,7 @@ MODELS = {
     ),
     "missing package": Bad(
         change("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
-        "requires optimum", None, 5, "train", "adapter: lora\n",
+        "requires optimum", None, 5, "train", "adapter: qlora\n",
     ),
     "pickles": Bad(lambda f: (f / WEIGHTS).rename(f / OLD), "pickles only: pytorch_model.bin", "safetensors", 9),
     "code": Bad(change("config.json", auto_map={"AutoModel": "code.Model"}), "auto_map", "trust_remote_code", 9),

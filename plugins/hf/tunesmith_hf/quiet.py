@@ -6,6 +6,7 @@ variable that is already set keeps its value. Importing the plugin changes nothi
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -32,6 +33,8 @@ def be_quiet() -> None:
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=f"({'|'.join(LIBRARIES)})(\\.|$)")
+    # peft imports bitsandbytes if it is installed. On some CPUs, it then warns about a kernel of the hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     constants = sys.modules.get("huggingface_hub.constants")
     if constants is not None and not explicit:
         constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]

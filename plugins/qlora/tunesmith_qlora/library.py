@@ -10,9 +10,6 @@ from tunesmith import EnvironmentProblem, Run
 from tunesmith.optional import library
 from tunesmith_qlora import INSTALL
 
-NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops", "bitsandbytes.nn.modules")
-"""Loggers that warn in every forward, or of a kernel that is not wanted."""
-
 
 def load_library(run: Run) -> Any:
     """Import bitsandbytes and return it. Raise EnvironmentProblem if that is not possible.
@@ -20,8 +17,7 @@ def load_library(run: Run) -> Any:
     On a CPU with AVX512-BF16, bitsandbytes imports `kernels`, if that is installed, and runs code that it downloads.
     The import is blocked: the code is only for inference, and no code from the hub runs unless the YAML names it.
     """
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every forward with 8 bits
     if sys.modules.get("bitsandbytes"):
         return sys.modules["bitsandbytes"]
     kernels = sys.modules.get("kernels")
