@@ -87,8 +87,6 @@ HELPS = {
     "lr: 1e-4": ("foreign-key", "write learning_rate: 0.0001"),
     "target_modules: [q_proj]": ("foreign-key", "write lora_target_modules: ..."),
     "attn_implementation: flash_attention_2": ("wrong-type", "write attn_implementation: auto"),
-    "lr_scheduler: constant_with_warmup": ("unknown-value", "write lr_scheduler: constant"),
-    "optimizer: adamw_bnb_8bit": ("unknown-value", "write optimizer: adamw_torch"),
     "evals_per_epoch: 0": ("wrong-type", "drop it"),
     "fsdp_config: {fsdp_offload_params: true}": ("foreign-key", "write offload_params: true"),
     "plugins: [axolotl.integrations.liger.LigerPlugin]": ("plugin-unknown", "drop it"),
