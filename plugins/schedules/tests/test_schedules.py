@@ -171,7 +171,6 @@ def test_warmup_steps_below_one_are_a_share() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "two warm-ups": ({"warmup_steps": 3, "warmup_ratio": 0.1}, ["warmup_ratio and warmup_steps"]),
-    "a part of a step": ({"warmup_steps": 2.5}, ["not a whole number"]),
     "a long warm-up": ({"warmup_steps": 30, "max_steps": 20}, ["longer than training"]),
     "an end without effect": (
         {"cosine_min_lr_ratio": 0.0, "lr_scheduler": "linear", "warmup_steps": 3, "max_steps": 2},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
 from tunesmith import ConfigError, Plugin, Settings, hookimpl
 from tunesmith_schedules.shapes import SHAPES
@@ -21,7 +21,7 @@ class ScheduleSettings(Settings):
 
     warmup_ratio: float | None = Field(None, ge=0, le=1)
     """Warm-up as a share of all steps, rounded up. The default without warmup_steps is 3%, but at most 100 steps."""
-    warmup_steps: NonNegativeInt | NonNegativeFloat | None = None
+    warmup_steps: NonNegativeFloat | None = None
     """Warm-up in optimizer steps; 0 for none. A number below 1 is a share of all steps."""
     lr_quadratic_warmup: bool = False
     """Let the warm-up rise with the square of the step, so that the first steps are smaller."""
@@ -37,6 +37,15 @@ class ScheduleSettings(Settings):
     """Steps of the rise after a restart; by default 10."""
     jagged_restart_anneal_steps: NonNegativeInt | None = None
     """Steps of the fall before a restart; by default 1."""
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _steps_or_share(cls, value: float | None) -> float | None:
+        if value is None or value < 1:
+            return value
+        if value != int(value):
+            raise ValueError("must be a whole number, or a share of all steps below 1")
+        return int(value)
 
 
 plugin = Plugin(

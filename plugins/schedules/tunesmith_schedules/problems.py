@@ -43,10 +43,12 @@ def problems(shape: str, settings: ScheduleSettings, rate: float, max_steps: int
     steps = settings.warmup_steps
     if settings.warmup_ratio is not None and steps is not None:
         yield "warmup_ratio", "and warmup_steps are both set", "keep one of them"
-    if steps is not None and steps > 1 and steps != int(steps):
-        yield "warmup_steps", f"is not a whole number: {steps}", "write a whole number, or a share below 1"
     if max_steps is not None and (steps or 0) > max_steps:
-        yield "warmup_steps", f"is longer than training, which ends at max_steps: {max_steps}", f"at most {max_steps}"
+        yield (
+            "warmup_steps",
+            f"is longer than training, which ends at max_steps: {max_steps}",
+            f"write at most {max_steps}",
+        )
     if settings.lr_quadratic_warmup and shape == "one_cycle":
         yield "lr_quadratic_warmup", "has no effect with lr_scheduler: one_cycle, which rises as a cosine", "drop it"
     yield from _ends(shape, settings)
