@@ -71,7 +71,6 @@ def test_value_that_asks_for_what_happens_anyway_may_stay(key: str, tmp_path: Pa
 
 
 HELPS = {
-    "peft_init_lora_weights: gaussian": ("refused-key", "drop it"),
     "trl: {beta: 0.1}": ("refused-key", "train on given answers"),
     "rpo_alpha: 1": ("refused-key", "dpo_loss_type: [sigmoid, sft]"),
     "gc_steps: 3": ("refused-key", "drop it"),
