@@ -13,9 +13,8 @@ ADVICE = {
     "prefix_tuning": "write adapter: lora: it adds past_key_values to each sequence, and a pack",
     "prompt-tuning": "write adapter: lora: it adds tokens to each sequence",
     "dora": "write adapter: lora and peft_use_dora: true",
-    "IA3": "write adapter: lora: no plugin trains this adapter yet",
     "none": "drop the key: without an adapter, all weights are trained",
-    "lroa": "did you mean 'lora'?",
+    "loraa": "did you mean 'lora'?",
 }
 
 
