@@ -103,7 +103,7 @@ def model(run: Run) -> Iterator[Finding]:
     """Build the patched model without weights, and check its parameters, attention, memory, and disk space."""
     with abstract_models(run) as models:
         language_model = models[POLICY]
-        module = nn.ModuleList([language_model.module, language_model.heads])
+        module = nn.ModuleDict({"module": language_model.module, "heads": language_model.heads})
         attention = language_model.describe_attention()
         chosen = {language_model.attention, language_model.forked_attention or language_model.attention}
         needed = disk.bytes_of(run, module, run.adapter is None, run.hooks.build_optimizer(run, module))

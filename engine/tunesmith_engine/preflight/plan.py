@@ -103,7 +103,7 @@ def _model(run: Run, rounds: Rounds, steps: int) -> dict[str, Any]:
     with abstract_models(run) as models:
         language_model = models[POLICY]
         others = {name: size(bytes_of(models[name].module)) for name in run.specs}
-        module = nn.ModuleList([language_model.module, language_model.heads])
+        module = nn.ModuleDict({"module": language_model.module, "heads": language_model.heads})
         total, trained = count_parameters(module)
         facts = outline(run, module, rounds, steps)
         optimizer = run.hooks.build_optimizer(run, module)

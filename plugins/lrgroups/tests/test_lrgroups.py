@@ -98,5 +98,7 @@ def test_plan_reports_a_group_that_matches_nothing(tmp_path: Path) -> None:
     from tunesmith.api import plan
 
     path = tiny.sft_config(tmp_path, number=8, lr_groups=[group("experts", 0.1, "experts")])
-    with pytest.raises(ConfigError, match="'experts' match nothing"):
+    with pytest.raises(ConfigError, match="'experts' match nothing") as caught:
         plan(tiny.start(path))
+    assert "model.embed_tokens.weight" in str(caught.value.problems[0].help)
+    assert "module." not in str(caught.value.problems[0].help)

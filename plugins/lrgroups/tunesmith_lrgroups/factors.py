@@ -26,7 +26,8 @@ def factors(run: Run, model: nn.Module, settings: LearningRateSettings) -> dict[
         if not own:
             path = ("lr_groups", index, "modules")
             why = "other groups have all of their parameters" if names else "no name of a trained parameter has them"
-            help = f"trained are, among others: {', '.join(trained[:: max(1, len(trained) // 3)][:3])}"
+            some = [name.removeprefix("module.") for name in trained[:: max(1, len(trained) // 3)][:3]]
+            help = f"trained are, among others: {', '.join(some)}"
             raise run.config.error(path, f"of group {group.name!r} match nothing: {why}", help=help)
         result |= dict.fromkeys(own, group.lr / rate)
     key = "embedding_lr" if settings.embedding_lr is not None else "embedding_lr_scale"
