@@ -3,9 +3,8 @@
 1. `pip install "tunesmith[lora]"`, as in the README: check which packages it installs, and train two steps.
 2. `pip install "tunesmith[kto]"`: check that no other method comes with it except sft, the part of `tunesmith` that
    trains if a YAML file has no `rl`. Check that kto also trains without sft. Then install a third-party loss there, and
-   train with it.
-3. `pip install "tunesmith[qlora]"`: train two steps of QLoRA with it.
-4. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
+   train with it. `pip install "tunesmith[qlora]"`: train two steps.
+3. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
    imported with its declared requirements, that its hooks load, and that a YAML file that names another plugin gets an
    error with the command to install it.
 
@@ -188,8 +187,7 @@ def check_lora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> Non
 
 def check_qlora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
     """Check an extra that brings another plugin, and train with both."""
-    home = check_extra(uv, wheels, constraints, scratch, "qlora")
-    work = examples(scratch / "quantized")
+    home, work = check_extra(uv, wheels, constraints, scratch, "qlora"), examples(scratch / "quantized")
     text = METHOD.format(rl="null", data="examples/data/chat", more="adapter: qlora")
     (work / "qlora.yaml").write_text(text, encoding="utf-8")
     use(home, work, "qlora.yaml")
