@@ -3,8 +3,10 @@
 1. `pip install "tunesmith[lora]"`, as in the README: check which packages it installs, and train two steps.
 2. `pip install "tunesmith[kto]"`: check that no other method comes with it except sft, the part of `tunesmith` that
    trains if a YAML file has no `rl`. Check that kto also trains without sft. Then install a third-party loss there, and
-   train with it. `pip install "tunesmith[qlora]"`: train two steps.
-3. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
+   train with it.
+3. `pip install "tunesmith[qlora]"`, `[adapters]` and `[optimizers]`: train with what each brings, and with what comes
+   with it.
+4. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
    imported with its declared requirements, that its hooks load, and that a YAML file that names another plugin gets an
    error with the command to install it.
 
@@ -47,6 +49,12 @@ learning_rate: 1e-4
 device: cpu
 output_dir: outputs/{rl}
 """
+ALONE = {
+    "qlora": "adapter: qlora",
+    "adapters": "adapter: vera\nvera: {r: 8}",
+    "optimizers": "optimizer: adamw_bnb_8bit",
+}
+"""Extra -> the keys of a run that needs nothing else."""
 PROBE = """
 import importlib, json, pkgutil, sys
 from tunesmith.plugins.discovery import installed
@@ -185,13 +193,14 @@ def check_lora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> Non
     require((work / "outputs/quickstart/model.safetensors").is_file(), "the training wrote no model")
 
 
-def check_qlora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
-    """Check an extra that brings another plugin, and train with both."""
-    home, work = check_extra(uv, wheels, constraints, scratch, "qlora"), examples(scratch / "quantized")
-    text = METHOD.format(rl="null", data="examples/data/chat", more="adapter: qlora")
-    (work / "qlora.yaml").write_text(text, encoding="utf-8")
-    use(home, work, "qlora.yaml")
-    require((work / "outputs/null/adapter_model.safetensors").is_file(), "the training wrote no adapter")
+def check_trains(uv: str, wheels: Wheels, constraints: Path, scratch: Path, extra: str) -> None:
+    """Check that an extra alone trains, with the packages and plugins that come with it."""
+    home = check_extra(uv, wheels, constraints, scratch, extra)
+    work = examples(scratch / f"{extra}-work")
+    keys = METHOD.format(rl="null", data="examples/data/chat", more=ALONE[extra])
+    (work / "alone.yaml").write_text(keys, encoding="utf-8")
+    use(home, work, "alone.yaml")
+    require(bool(list((work / "outputs/null").glob("*model.safetensors"))), "the training wrote no model")
 
 
 def check_kto(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
@@ -290,7 +299,8 @@ def main(dist: Path) -> int:
         constraints = wheels.constraints(Path(folder) / "ours.txt")
         check_lora(uv, wheels, constraints, Path(folder))
         check_kto(uv, wheels, constraints, Path(folder))
-        check_qlora(uv, wheels, constraints, Path(folder))
+        for extra in ALONE:
+            check_trains(uv, wheels, constraints, Path(folder), extra)
         check_plugins(uv, wheels, constraints, Path(folder))
     return 0
 

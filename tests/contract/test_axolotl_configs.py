@@ -21,14 +21,14 @@ def problems() -> dict[str, list[Problem]]:
     folder = os.environ.get("TUNESMITH_TEST_DATA")
     if not folder:
         pytest.skip("TUNESMITH_TEST_DATA is not set: no configs of Axolotl")
-    found: dict[str, list[Problem]] = {}
+    problems_by_name: dict[str, list[Problem]] = {}
     for path in sorted(Path(folder, "axolotl-yaml").glob("*.y*ml")):
-        found[path.name] = []
+        problems_by_name[path.name] = []
         try:
             start(load(path))
         except TunesmithError as error:  # a missing package is one of the machine, not of the config
-            found[path.name] = [problem for problem in error.problems if problem.code != "package"]
-    return found
+            problems_by_name[path.name] = [problem for problem in error.problems if problem.code != "package"]
+    return problems_by_name
 
 
 def test_configs_of_axolotl_pass_unmodified(problems: dict[str, list[Problem]]) -> None:

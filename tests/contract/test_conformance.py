@@ -28,7 +28,7 @@ EACH_ADAPTER = (
     "trains_an_adapter", "finite_loss", "packed_is_unpacked", "accumulated_is_one_batch", "uneven_batches",
     "shared_is_repeated", "resumed_loss", "saved_model", "two_processes_are_one",
 )  # fmt: skip
-"""Checks that would train each of the 39 values of adapter: that the plugin adapters answers."""
+"""Checks that would train each of the 40 values of adapter: that the plugin adapters answers."""
 SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "adapters": Setup(
         skip=dict.fromkeys(EACH_ADAPTER, "plugins/adapters/tests checks each type, with options that fit")

@@ -51,7 +51,7 @@ class Recipe:
 
     @property
     def install(self) -> str:
-        """What to type to install the library."""
+        """Return what to type to install the library."""
         return f'pip install "tunesmith[{"torchao" if self.library == "torchao" else "optimizers"}]"'
 
 
