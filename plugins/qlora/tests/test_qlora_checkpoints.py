@@ -60,6 +60,7 @@ def losses(folder: Path, name: str, **keys: Any) -> list[float]:
     return [row["loss"] for row in tiny.metrics(out) if "loss" in row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nf4", "int8"])
 def test_a_checkpoint_of_bitsandbytes_trains_like_its_model_quantized_at_load(name: str, folder: Path) -> None:
     keys = {"adapter": "qlora"} if name == "nf4" else {"adapter": "lora", "load_in_8bit": True}
@@ -77,11 +78,13 @@ def test_plan_knows_the_bytes_of_a_quantized_checkpoint(name: str, folder: Path)
     assert predicted == pytest.approx(sum(storages.values()), rel=0.001)
 
 
+@pytest.mark.slow
 def test_an_fp8_checkpoint_is_dequantized(folder: Path) -> None:
     values = losses(folder, "fp8", adapter="lora", **FP8)
     assert values == pytest.approx(losses(folder, "model-llama", adapter="lora"), rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_compressed_tensors_is_dequantized(folder: Path) -> None:
     pytest.importorskip("compressed_tensors", reason="the library is an extra")
     from compressed_tensors.compressors import ModelCompressor
@@ -134,6 +137,7 @@ def test_a_missing_library_is_named(method: str, folder: Path) -> None:
         losses(folder, method, adapter="qlora")
 
 
+@pytest.mark.slow
 def test_other_keys_than_the_checkpoint_needs_are_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"the weights are quantized.*(.|\n)*write adapter: qlora"):
         losses(folder, "nf4", adapter="lora")
