@@ -1,11 +1,10 @@
 """Install the wheels into empty environments and use them there (`make install-check`); takes minutes.
 
-1. `pip install "tunesmith[lora]"`, as in the README: check which packages it installs, and train two steps.
+1. `pip install "tunesmith[lora]"`, as in the README: check which packages it installs, and train; also "tunesmith[adapters]".
 2. `pip install "tunesmith[kto]"`: check that no other method comes with it except sft, the part of `tunesmith` that
    trains if a YAML file has no `rl`. Check that kto also trains without sft. Then install a third-party loss there, and
    train with it.
-3. `pip install "tunesmith[adapters]"`: check that it brings the plugin whose functions it uses, and train with it.
-4. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
+3. Install each plugin alone on top of core and engine: check which packages it brings, that all of its modules can be
    imported with its declared requirements, that its hooks load, and that a YAML file that names another plugin gets an
    error with the command to install it.
 
@@ -187,16 +186,10 @@ def check_lora(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> Non
 
 
 def check_adapters(uv: str, wheels: Wheels, constraints: Path, scratch: Path) -> None:
-    """Check an extra that uses what another plugin offers: train an adapter, with the checks that come with it."""
-    home = check_extra(uv, wheels, constraints, scratch, "adapters")
-    work = scratch / "adapters-work"
-    work.mkdir()
-    (examples(work) / "vera.yaml").write_text(
-        METHOD.format(rl="vera", more="adapter: vera\nvera: {r: 8}", data="examples/data/chat").replace(
-            "rl: vera\n", ""
-        ),
-        encoding="utf-8",
-    )
+    """Check an extra that uses what another plugin offers, and train with it."""
+    home, work = check_extra(uv, wheels, constraints, scratch, "adapters"), scratch / "work"
+    text = METHOD.format(rl="vera", more="adapter: vera\nvera: {r: 8}", data="examples/data/chat")
+    (work / "vera.yaml").write_text(text.replace("rl: vera\n", ""), encoding="utf-8")
     use(home, work, "vera.yaml")
     require((work / "outputs/vera/adapter_model.safetensors").is_file(), "the training wrote no adapter")
 
