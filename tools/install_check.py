@@ -1,6 +1,6 @@
 """Install the wheels into empty environments and use them there (`make install-check`); takes minutes.
 
-1. `pip install "tunesmith[lora]"`, as in the README: check which packages it installs, and train; also "tunesmith[adapters]".
+1. `pip install "tunesmith[lora]"`, as in the README: check what it installs, and train. Also "tunesmith[adapters]".
 2. `pip install "tunesmith[kto]"`: check that no other method comes with it except sft, the part of `tunesmith` that
    trains if a YAML file has no `rl`. Check that kto also trains without sft. Then install a third-party loss there, and
    train with it.
