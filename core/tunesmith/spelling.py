@@ -11,8 +11,10 @@ FEW = 8
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known spelling closest to a word, or None if none is close."""
-    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
-    return matches[0] if matches else None
+    matches = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.7)
+    # The same letters in another order are more likely meant than another letter: lroa is lora, not road.
+    swapped = (match for match in matches if sorted(match) == sorted(word))
+    return next(swapped, matches[0] if matches else None)
 
 
 def suggestion(word: str, known: Iterable[str], listed_in: str) -> str:

@@ -13,7 +13,6 @@ ADVICE = {
     "prefix_tuning": "write adapter: lora: it adds past_key_values to each sequence, and a pack",
     "prompt-tuning": "write adapter: lora: it adds tokens to each sequence",
     "dora": "write adapter: lora and peft_use_dora: true",
-    "none": "drop the key: without an adapter, all weights are trained",
     "loraa": "did you mean 'lora'?",
 }
 

@@ -59,7 +59,7 @@ KEYS = {
         "@offload_params: true\n", "misplaced key: offload_params", "it belongs inside fsdp_config:"
     ),
     "entry key at the top level": plus("@field_output: x\n", "misplaced key: field_output", "an entry of datasets:"),
-    "key of another tool": plus("@fp16: true\n", "fp16 is not supported", "bf16: auto"),
+    "key of another tool": plus("@layer_offloading: true\n", "layer_offloading is not supported", "adapter: qlora"),
     "quantized base without an adapter": plus("load_in_4bit: @true\n", "needs an adapter", "write adapter: lora"),
     "holder of an anchor": plus(
         "@defaults: &d {type: completion}\n", "unknown key: defaults", "write x-defaults or _defaults"
@@ -105,7 +105,6 @@ VALUES = {
 }  # fmt: skip
 COMBINATIONS = {
     "nothing to train on": Case(f"@{BASE}", 2, "nothing to train on", "write datasets: ..."),
-    "bf16 and fp16": plus("bf16: true\n@fp16: true\n", "fp16 is not supported", "bf16: auto"),
     "two keys for one setting": plus(
         "save_steps: @3\nsaves_per_epoch: 1\n", "saves_per_epoch set the same thing", "keep one of them"
     ),

@@ -173,7 +173,7 @@ ADAPTERS = {
     "cut off": Bad(cut(ADAPTER), "adapter_model.safetensors is damaged", "fetch it again"),
     "no config": Bad(remove(ADAPTER_CONFIG), "adapter_config.json is missing", None),
     "config not JSON": Bad(write(ADAPTER_CONFIG, "{"), "adapter_config.json:1:2: Expecting property name", None),
-    "of another kind": Bad(change(ADAPTER_CONFIG, peft_type="IA3"), "must be LORA, got 'IA3'", "a LoRA adapter"),
+    "of another kind": Bad(change(ADAPTER_CONFIG, peft_type="IA3"), "must be LORA, got 'IA3'", "of type LORA"),
     "without tensors": Bad(tensors(ADAPTER, lambda _: {}), "is missing 28 of 28 tensors", FITS, command="train"),
     "without a layer": Bad(tensors(ADAPTER, without("layers.1.")), "missing 14 of 28 tensors", FITS, command="train"),
     "of a deeper model": Bad(

@@ -166,7 +166,7 @@ def test_plugins_are_listed_as_text_and_json() -> None:
         assert any(line.startswith("tunesmith-core") for line in row["requires"])
         assert row["summary"] and row["version"]
         assert set(row["hooks"]) <= set(HOOKS) and set(row["hooks"].values()) <= {"impl", "wrapper"}
-    assert {"name": "lora", "distribution": "tunesmith-lora", "selected_by": "write adapter: lora"}.items() <= {
+    assert {"name": "lora", "distribution": "tunesmith-lora", "selected_by": "write adapter: lora | qlora"}.items() <= {
         k: v for row in rows if row["name"] == "lora" for k, v in row.items() if isinstance(v, str)
     }.items()
     text = tunesmith("plugins").stdout

@@ -46,7 +46,7 @@ def keys_with(test: Callable[[dict[str, Any]], bool]) -> dict[Path_, str]:
     }
 
 
-NUMBERS = keys_with(lambda option: option.get("type") in ("integer", "number"))
+NUMBERS = keys_with(lambda option: option.get("type") in ("integer", "number") and "enum" not in option)
 PATHS = keys_with(lambda option: "path" in (option.get("format"), option.get("items", {}).get("format")))
 
 
@@ -57,10 +57,11 @@ def config_of(paths: dict[Path_, str], value: Any) -> dict[str, Any]:
     for path in paths:
         if path[0] == "datasets":
             entry[path[1]] = value
-        elif len(path) == 1:
-            values[path[0]] = value
         else:
-            values.setdefault(path[0], {})[path[1]] = value
+            group = values
+            for name in path[:-1]:
+                group = group.setdefault(name, {})
+            group[path[-1]] = value
     return values | {"datasets": [entry]}
 
 

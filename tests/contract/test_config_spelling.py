@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 import yaml
 from hypothesis import strategies as st
 
 from tests.contract.fakes import BASE, error_of, load, problems_of, write
-from tunesmith.config import foreign, keys
+from tunesmith.config import foreign, keys, yamlfile
 from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
 
@@ -102,13 +103,18 @@ def groups() -> Iterator[tuple[str, str, set[str]]]:
     plugins = {name: candidate.info["schema"] for name, candidate in discovery.installed().items()}
     for owner, schema in {"": keys.core_schema(), **plugins}.items():
         for key, sub in schema.get("properties", {}).items():
+            if owner == "adapters" and key not in ("oft", "vera"):  # forty groups with the same kinds of keys
+                continue
             for option in sub.get("anyOf", [sub]):
                 if name := option.get("$ref", "").rpartition("/")[2]:
                     yield owner, key, set(schema["$defs"][name]["properties"])
 
 
-def test_misspellings_of_all_installed_keys_are_reported_and_95_percent_corrected(tmp_path: Path) -> None:
+def test_misspellings_of_all_installed_keys_are_reported_and_95_percent_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One file has the misspellings of the core and all plugins: top level, groups and entries of `datasets:`."""
+    monkeypatch.setattr(yamlfile, "MAX_NODES", 100_000)
     available = discovery.installed()
     top_keys = {*keys.core_schema()["properties"], *keys.owners(available, "schema")}
     entry_keys = {*keys.dataset_schema()["properties"], *keys.owners(available, "dataset_schema")}
@@ -119,6 +125,8 @@ def test_misspellings_of_all_installed_keys_are_reported_and_95_percent_correcte
     wrong: dict[str, dict[str, set[str]]] = {group: {} for group in valid_keys}
     for group, names in valid_keys.items():
         for key in names:
+            if len(key) < 3:  # a misspelling of `r` is any letter
+                continue
             for word in every_misspelling(key) - valid_somewhere - foreign.all_names() - {"", "y", "n"}:
                 wrong[group].setdefault(word, set()).add(key)
     owners = sorted({owner for owner, _, _ in groups()} - {""})

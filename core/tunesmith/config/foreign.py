@@ -137,7 +137,8 @@ def note_if_unused(key: str, value: Any, types: Collection[str]) -> str | None:
     if entry is None:
         return None
     also = entry.get("also", {"types": (), "values": ()})
-    accepted = value in entry.get("values", (value,)) or (value in also["values"] and set(types) <= set(also["types"]))
+    of_types = bool(types) and set(types) <= set(also["types"])
+    accepted = value in entry.get("values", (value,)) or (of_types and value in also["values"])
     return str(entry["note"]) if accepted else None
 
 

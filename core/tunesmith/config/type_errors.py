@@ -82,7 +82,7 @@ def _path(loc: tuple[str | int, ...], document: Document, base: KeyPath) -> KeyP
 def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and (
         part in ("bool", "int", "float", "str", "none")
-        or part.startswith(("literal[", "list[", "dict[", "function-"))
+        or part.startswith(("literal[", "list[", "dict[", "function-", "constrained-"))
         or part[:1].isupper()
     )
 
