@@ -18,8 +18,8 @@ def accepted_lines(translated: Iterable[Translated]) -> list[str]:
         line = one.where.split(":")[-2] if one.where.count(":") > 1 else ""
         groups.setdefault((str(one), one.speed), []).append(f"{one.key} ({line})" if line else one.key)
     number = sum(map(len, groups.values()))
-    keys, are = ("key", "is") if number == 1 else ("keys", "are")
-    lines = [f"{number} {keys} or values of other tools {are} accepted (with the line of each in the file):"]
+    accepted = f"{number} keys or values of other tools are" if number > 1 else "1 key or value of another tool is"
+    lines = [f"{accepted} accepted (with the line of each in the file):"]
     for (text, speed), names in groups.items():
         effect = "speed or memory only: " if speed else ""
         block = printable(f"{', '.join(names)}: {effect}{text or 'the same as without it'}")
