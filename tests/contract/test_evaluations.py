@@ -92,7 +92,8 @@ def test_unknown_metric_is_an_error_of_check(tmp_path: Path) -> None:
     held_out = start_error(measuring(tmp_path, metric_for_best_model="eval_perplexiti", val_set_size=2))
     assert "measured: eval_loss, eval_measured, eval_nll, eval_perplexity" in held_out
     assert "eval_loss is not measured" in start_error(measuring(tmp_path, load_best_model_at_end=True))
-    assert "eval_batch_size needs held-out data" in start_error(measuring(tmp_path, eval_batch_size=2))
+    notes = tiny.start(measuring(tmp_path, eval_batch_size=2)).notes
+    assert any("eval_batch_size" in name and "without held-out data" in text for name, text in notes.items())
 
 
 def test_evaluation_without_declared_names_is_an_error_of_check(tmp_path: Path) -> None:

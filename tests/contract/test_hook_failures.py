@@ -171,9 +171,9 @@ def test_problems_of_all_plugins_are_reported_together(tmp_path: Path) -> None:
     local_plugin(
         tmp_path, "two", CHECKS.format(validate="ConfigError(['c'])", inspect="DataError('d')").replace("['c']", "'c'")
     )
-    path = write(tmp_path, BASE + DATA + "plugins: [./one.py, ./two.py]\neval_steps: 3")
+    path = write(tmp_path, BASE + DATA + "plugins: [./one.py, ./two.py]\nload_best_model_at_end: true")
     error = error_of(start, load_config(path))
-    assert [p.message for p in error.problems] == ["eval_steps needs held-out data", "a", "c", "b", "d"]
+    assert [p.message for p in error.problems] == ["load_best_model_at_end needs held-out data", "a", "c", "b", "d"]
     assert error.exit_code == 2
 
 

@@ -20,7 +20,7 @@ from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.translation import translate
 from tunesmith.config.values import NAME, document_of, plain
 from tunesmith.config.yamlfile import Document, KeyPath, read
-from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError
+from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError, raise_together
 from tunesmith.plugins import discovery
 from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.plugins.manager import Hooks
@@ -69,9 +69,12 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     config.origin, config.translated = Origin(source, tuple(overrides), keys), [*translated, *unused]
     hooks = config.hooks()  # checks the implementations of all plugins
     specs: dict[str, list[DatasetSpec]] = {key: [] for key in DATASET_KEYS}
-    with config.checking() as wrong:
-        for entry in selection.entries:
-            specs[entry.group] += _specs(config, entry, hooks, wrong)
+    try:
+        with config.checking() as wrong:
+            for entry in selection.entries:
+                specs[entry.group] += _specs(config, entry, hooks, wrong)
+    except ConfigError as error:
+        raise_together([*([unread] if unread else []), error])
     config.test_datasets = specs["test_datasets"]
     if config.core.streaming:
         config.streamed = specs["datasets"] or specs["pretraining_dataset"]

@@ -103,10 +103,17 @@ def test_a_second_method_is_refused(tmp_path: Path) -> None:
     assert "compute_loss" in str(caught.value) and "reward" in str(caught.value)
 
 
+def test_a_key_of_the_method_names_what_selects_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tiny.start(rows.config(tmp_path, "reward", reward_model=None, center_rewards_coefficient=0.1))
+    orphan, kind = caught.value.problems
+    assert "center_rewards_coefficient belongs to reward" in orphan.message and "reward_model: true" in str(orphan.help)
+    assert "makes pair" in kind.message
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"reward_model": None, "center_rewards_coefficient": 0.1}, "center_rewards_coefficient belongs to reward"),
         ({"center_rewards_coefficient": -0.1}, "center_rewards_coefficient"),
         ({"center_rewards_coeficient": 0.1}, "did you mean 'center_rewards_coefficient'"),
         ({"reward_model": "yes"}, "reward_model"),

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tunesmith import ConfigError
 
 SHARED = {"when", "step", "prompt", "text", "completion"}
 KEYS: dict[str, Any] = {"generate_samples": True, "generation_max_new_tokens": 4, "num_generation_samples": 2}
@@ -92,6 +91,6 @@ def test_variables_reach_the_chat_template_of_the_tokenizer(tmp_path: Path) -> N
     assert prompts == {"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nAB"}
 
 
-def test_the_key_of_another_tool_names_the_key_to_write(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"dpo_generate_during_eval.*\n.*generate_samples: true"):
-        tiny.start(config(tmp_path, "dpo", dpo_generate_during_eval=True))
+def test_the_key_of_another_tool_generates_samples(tmp_path: Path) -> None:
+    keys = {"generate_samples": None, "dpo_generate_during_eval": True}
+    assert tiny.start(config(tmp_path, "dpo", **keys)).config.document.values["generate_samples"] is True
