@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ PROMPT = {"field_instruction": "instruction", "field_output": "output", "format"
 TALK = "Human: hello\n\nAssistant:"
 DIALOGUES = [{"text": f"{TALK} {t}", "chosen": f"{TALK} {t}", "rejected": f"{TALK} no {t}", "completion": f"{TALK} {t}",
               "label": n % 2 == 0} for n, t in enumerate(TEXTS)]  # fmt: skip
+TORCHAO = [f"{prefix}_{bits}" for prefix in ("adamw_torch", "ao_adamw") for bits in ("8bit", "4bit", "fp8")]
 EACH_ADAPTER = (
     "only_the_adapter_is_trained", "disabled_is_the_base_model", "saved_adapter", "resumed_adapter", "adapter_on_packs",
     "trains_an_adapter", "finite_loss", "packed_is_unpacked", "accumulated_is_one_batch", "uneven_batches",
@@ -45,7 +47,11 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     ),
     "inputoutput": Setup(rows={"input_output": SEGMENTS}),
     "preference": Setup(entries={"user_defined": {"type": {"prompt_format": "{prompt}\n"}}}),
+    "lora": Setup(leave_out=["adapter: qlora"]),  # a base of 4 bits, which the plugin qlora brings
+    "optimizers": Setup(leave_out=[f"optimizer: {name}" for name in TORCHAO] if find_spec("torchao") is None else ()),
     "pretokenized": Setup(rows={"tokenized": TOKENS}),
+    "qlora": Setup(keys={"adapter": "qlora"}),
+    "trigger": Setup(keys={"dynamic_checkpoint": {"enabled": True}}),
     "samples": Setup(skip={"failing_disk": "it generates on every process, so that it can't be muted on one of them"}),
 }
 """Settings that a plugin needs before the checks can run it."""

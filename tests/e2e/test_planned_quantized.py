@@ -31,18 +31,23 @@ def test_plan_predicts_the_memory_of_a_step(
     path = tiny.sft_config(tmp_path, **keys)
     predicted = plan(prepare(tiny.start(path)))["memory"]
     measured: list[int] = []
-    fit = Loop.fit
-    monkeypatch.setattr(Loop, "fit", lambda loop: measured.append(peak(lambda: fit(loop))))
+    fit, before = Loop.fit, storages()  # other tests of this process may have left tensors
+    monkeypatch.setattr(Loop, "fit", lambda loop: measured.append(peak(lambda: fit(loop), before)))
     tiny.train(path)
     assert measured[0] == pytest.approx(predicted["total"] - predicted["allocator"], rel=0.1)
 
 
-def peak(call: Callable[[], Any]) -> int:
-    """Return the largest number of bytes of live tensors during a call."""
+def storages() -> dict[int, int]:
+    """Return address -> bytes of the storages of all live tensors."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)
                or type(thing).__name__ in ("Params4bit", "Int8Params")]  # fmt: skip
-    size = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+
+
+def peak(call: Callable[[], Any], before: dict[int, int]) -> int:
+    """Return the largest number of bytes of live tensors during a call, without those of `before`."""
+    size = sum(number for address, number in storages().items() if address not in before)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
     changes: list[tuple[int, int]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Setup:
         entries: further keys of a dataset entry, by `type:`.
         skip: names of checks that do not apply, with the reason.
         no_run: why the plugin can't train on the machine of the tests, for example because it needs a GPU.
+        leave_out: values that the plugin answers and that are not tried, such as "optimizer: lion", for example because
+            a library is not installed.
     """
 
     keys: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Setup:
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skip: Mapping[str, str] = field(default_factory=dict)
     no_run: str | None = None
+    leave_out: Collection[str] = ()
 
 
 class Subject:
@@ -100,7 +103,10 @@ class Subject:
     def ways(self) -> list[dict[str, Any]]:
         """Keys that activate the plugin, one set of keys for each value that it answers."""
         info, named = self.info, {"plugins": [str(self.candidate.path or self.name)]}
-        ways: list[dict[str, Any]] = [{key: value} for key, values in info["answers"].items() for value in values]
+        answered = [(key, value) for key, values in info["answers"].items() for value in values]
+        ways: list[dict[str, Any]] = [
+            {key: value} for key, value in answered if f"{key}: {value}" not in self.setup.leave_out
+        ]
         if not ways and info["switches"]:
             key, separator, value = info["switches"][0].partition(": ")
             ways = [{key: value if separator else _sample(info["schema"], info["schema"]["properties"][key])}]

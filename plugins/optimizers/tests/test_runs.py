@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def test_an_adapter_resumes_bit_for_bit(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_replicated_and_in_shards(tmp_path: Path) -> None:
-    names = [*SHARDED, "adamw_torch_8bit", "adamw_bnb_8bit", "adafactor"]
+    of_torchao = ["adamw_torch_8bit"] if find_spec("torchao") else []
+    names = [*SHARDED, *of_torchao, "adamw_bnb_8bit", "adafactor"]
     keys = {"max_steps": 3, "number": 16, "learning_rate": 1e-3, "weight_decay": 0.1, "save_steps": 2}
     configs = []
 
