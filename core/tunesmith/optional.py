@@ -39,4 +39,4 @@ def show(*names: str) -> None:
 def is_command() -> bool:
     """Return True in a process of the command line, which is for one run. A notebook may train several."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return getattr(spec, "name", "").startswith("tunesmith") or Path(sys.argv[0]).name == "tunesmith"
+    return getattr(spec, "name", "") == "tunesmith.__main__" or Path(sys.argv[0]).name == "tunesmith"

@@ -68,6 +68,7 @@ def validate(run: Run) -> None:
         errors.append(config.error("optimizer", message, help=help))
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
+    show(recipe.library)
     if importlib.util.find_spec(recipe.library) is None:
         message, where = f"{name} needs the package {recipe.library}", config.place("optimizer")
         raise EnvironmentProblem(message, where=where, help=recipe.install, code="package")
