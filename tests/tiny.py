@@ -151,3 +151,10 @@ def torchrun(processes: int, *configs: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     completed = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
     assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-4000:]
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    """Assert that the models or adapters in two folders have the same tensors, bit for bit."""
+    own, expected = weights(folder), weights(other)
+    assert own.keys() == expected.keys()
+    assert all(own[name].equal(expected[name]) for name in expected)

@@ -224,7 +224,7 @@ def warn(run: Run) -> None:
     if not holds_out(run):
         intervals = set() if run.hooks.has("evaluate") else INTERVALS
         if idle := sorted((NEED_HELD_OUT | intervals) & _written(run)):
-            others = f", as {'has' if len(idle) == 2 else 'have'} {', '.join(idle[1:])}" if idle[1:] else ""
+            others = f"; neither {'does' if len(idle) == 2 else 'do'} {', '.join(idle[1:])}" if idle[1:] else ""
             help = "write val_set_size: 0.05, or test_datasets: ..."
             run.warn(idle[0], f"has no effect without held-out data{others}: {help}")
     if core.learning_rate > HOT:

@@ -82,7 +82,7 @@ def contains_run(folder: Path) -> bool:
 
 def unclaimed(folder: Path) -> list[str]:
     """Return the files in a folder that a run would write, if no earlier run has written there."""
-    if not folder.is_dir() or last_record(folder) or any(folder.glob("checkpoint-*/manifest.json")):
+    if not folder.is_dir() or last_record(folder) or contains_run(folder):
         return []
     return sorted(path.name for path in folder.iterdir() if OF_A_RUN.fullmatch(path.name))
 

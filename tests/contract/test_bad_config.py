@@ -208,7 +208,10 @@ WARNINGS = {  # text -> part of the warning, and a secret that may not be printe
     "learning_rate: @100\n": ("learning_rate: 100 is far above", None),
     "output_dir: @./old\n": ("already contains a run: write resume_from_checkpoint: auto", None),
     "max_steps: 10\nsave_steps: @20\n": ("save_steps: 20 is more than the 10 steps of training", None),
-    "eval_batch_size: @3\neval_steps: 3\n": ("no effect without held-out data, as has eval_steps: write val_set", None),
+    "eval_batch_size: @3\neval_steps: 3\n": (
+        "no effect without held-out data; neither does eval_steps: write val_set",
+        None,
+    ),
     "max_steps: 10\nval_set_size: 0.1\neval_steps: @20\n": ("only the last step is evaluated", None),
     "generate_samples: true\nsample_prompts: [@'${HOME}/out']\n": ("environment variables and ~ are not", None),
     "generate_samples: true\nsample_prompts: [@'~/out']\n": ("environment variables and ~ are not", None),

@@ -32,12 +32,6 @@ def losses(folder: Path) -> list[tuple[float, float]]:
     return [(line["loss"], line["grad_norm"]) for line in tiny.metrics(folder)]
 
 
-def assert_same_weights(folder: Path, other: Path) -> None:
-    weights, expected = tiny.weights(folder), tiny.weights(other)
-    assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-
-
 @pytest.mark.slow
 def test_zero1_of_a_plugin_equals_ddp_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert len(ZERO1.read_text().splitlines()) <= 40
@@ -50,7 +44,7 @@ def test_zero1_of_a_plugin_equals_ddp_and_resumes_bit_for_bit(tmp_path: Path) ->
     assert "ZeRO-1, 2 x cpu" in json.loads((tmp_path / "zero1/run.json").read_text())["processes"]
     assert losses(tmp_path / "zero1") == losses(tmp_path / "ddp") == losses(tmp_path / "parts")
     for name in ("zero1", "parts"):
-        assert_same_weights(tmp_path / name, tmp_path / "ddp")
+        tiny.assert_same_weights(tmp_path / name, tmp_path / "ddp")
     resumed = json.loads((tmp_path / "parts/run.json").read_text())
     assert resumed["notes"]["resumed from"] == "checkpoint-2"
 
@@ -69,7 +63,7 @@ def test_two_replicas_of_two_shards_equal_one_process_and_resume_bit_for_bit(tmp
         for numbers, expected in zip(losses(tmp_path / sharded), losses(tmp_path / one), strict=True):
             assert numbers == pytest.approx(expected, rel=1e-4)
     assert losses(tmp_path / "parts") == losses(tmp_path / "hsdp")
-    assert_same_weights(tmp_path / "parts", tmp_path / "hsdp")
+    tiny.assert_same_weights(tmp_path / "parts", tmp_path / "hsdp")
 
 
 def test_number_of_replicas_has_to_fit_the_processes(tmp_path: Path) -> None:

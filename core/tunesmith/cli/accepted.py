@@ -22,6 +22,6 @@ def accepted_lines(translated: Iterable[Translated]) -> list[str]:
     lines = [f"{accepted} accepted (with the line of each in the file):"]
     for (text, speed), names in groups.items():
         effect = "speed or memory only: " if speed else ""
-        block = printable(f"{', '.join(names)}: {effect}{text or 'the same as without it'}")
+        block = printable(f"{', '.join(names)}: {effect}{text}")
         lines += textwrap.wrap(block, WIDTH, initial_indent="  ", subsequent_indent="      ", break_long_words=False)
     return lines

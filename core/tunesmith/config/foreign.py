@@ -31,7 +31,7 @@ DROP = object()
 
 @dataclass(frozen=True)
 class Action:
-    """What to do with a key, or with one of its values, that is accepted.
+    """The change to make for an accepted key, or for an accepted value of a key.
 
     Args:
         to: the value to write instead. DROP takes the key, or the element of a list, out of the config.
@@ -175,9 +175,13 @@ def all_names() -> frozenset[str]:
 
 
 def _files(tool: str = TOOLS[0]) -> list[dict[str, Any]]:
-    folder = resources.files("tunesmith").joinpath("data", "foreign")
-    names = dict.fromkeys((tool, *TOOLS))
-    return [tomllib.loads(folder.joinpath(f"{name}.toml").read_text("utf-8")) for name in names]
+    return [_file(name) for name in dict.fromkeys((tool, *TOOLS))]
+
+
+@functools.cache
+def _file(name: str) -> dict[str, Any]:
+    path = resources.files("tunesmith").joinpath("data", "foreign", f"{name}.toml")
+    return tomllib.loads(path.read_text("utf-8"))
 
 
 def name_of(path: KeyPath) -> str:

@@ -24,7 +24,7 @@ class Translated:
     Args:
         key: its name, with those of the groups above it.
         where: file:line:column.
-        tool: the tool that it is of; "" for a value of a key that exists here.
+        tool: the tool that has the key; "" if the key exists here and only its value is from another tool.
         written: what the config has then, such as "lora_r: 8"; "" if the key is left out.
         note: what the user should know.
         speed: True if only the speed, or the memory, differs from that in the other tool.

@@ -37,7 +37,7 @@ class CheckpointBytes:
     final: int
     number: int | None
     optimizer: int
-    """The bytes of the optimizer's state, which are part of those of a checkpoint."""
+    """The bytes of the optimizer's state. A checkpoint contains it, unless it is saved with save_only_model."""
     exact: bool = True
     """False if the optimizer may have less state."""
 
@@ -67,11 +67,12 @@ def bytes_of(run: Run, module: nn.Module, full_export: bool, optimizer: Optimize
     exported = sum(p.numel() * p.element_size() for p in module.parameters()) + buffers if full_export else weights
     count = sum(p.numel() for p in trained)
     known = state_bytes(optimizer, count)
-    state = 0 if run.core.save_only_model else ADAM * count if known is None else known
+    state = ADAM * count if known is None else known
     exported += tokenizer_bytes(run)
     small = STATE * run.world.size + PER_TENSOR * len(trained)
-    size = weights + buffers + state + exported + small
-    return CheckpointBytes(size, exported, at_once(run), state, known is not None or optimizer is None)
+    size = weights + buffers + exported + small + (0 if run.core.save_only_model else state)
+    exact = known is not None or optimizer is None or run.core.save_only_model
+    return CheckpointBytes(size, exported, at_once(run), state, exact)
 
 
 def tokenizer_bytes(run: Run) -> int:

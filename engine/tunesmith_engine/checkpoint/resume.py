@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError
+from tunesmith.folders import contains_run
 from tunesmith.plugins.plugin import OnResume
 from tunesmith.resume_rules import IF_ROWS_STAY, rules
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.save import has_optimizer, numbered
 from tunesmith_engine.runtime.atomic import MANIFEST, why_invalid
-from tunesmith_engine.runtime.record import status_of
 
 
 def choose(run: Run) -> Path | None:
@@ -26,7 +26,7 @@ def choose(run: Run) -> Path | None:
     """
     choice = run.core.resume_from_checkpoint
     if choice is None:
-        if numbered(run.output_dir) or status_of(run.output_dir) not in (None, "failed"):
+        if contains_run(run.output_dir):
             help = "write resume_from_checkpoint: auto to resume it, or choose another output_dir"
             raise run.config.error("output_dir", f"{run.output_dir} already contains a run", help)
         return None

@@ -1,4 +1,4 @@
-"""What the training loop asks of an optimizer, and the state of an optimizer by names of parameters.
+"""Call the optional methods of optimizers, and save the state of an optimizer by the names of parameters.
 
 The answer of build_optimizer may have these methods, beside those of torch's Optimizer:
 

@@ -131,10 +131,10 @@ def model(run: Run) -> Iterator[Finding]:
         yield room(needed)
 
 
-def memory(run: Run, weights: int, trained: int) -> Finding:
-    """Compare free memory with the weights, which are loaded into it first.
+def memory(run: Run, weights: int, state: int) -> Finding:
+    """Compare free memory with the bytes of the weights, which are loaded first.
 
-    On a CPU, `trained` are the further bytes of gradients and of the optimizer's state.
+    On a CPU, also compare it with their sum with `state`, the bytes of gradients and of the optimizer's state.
     """
     free = free_memory()
     if free is None:
@@ -142,7 +142,7 @@ def memory(run: Run, weights: int, trained: int) -> Finding:
     detail = f"{size(weights)} of weights, {size(free)} of memory free"
     if weights > free:
         return Finding("memory", "problem", detail, "free memory, or use a smaller base_model")
-    training = weights + trained
+    training = weights + state
     if run.device.type == "cpu" and training > free:
         detail = f"{detail}; with gradients and optimizer {size(training)}"
         return Finding("memory", "warning", detail, "train an adapter, which needs far less of both")

@@ -9,21 +9,14 @@ import time
 import traceback
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import EnvironmentProblem, TunesmithError
-from tunesmith.files.record import last_record
 from tunesmith.plugins.discovery import core_version
 from tunesmith.redact import clean, redact
 from tunesmith.run import Run
 from tunesmith_engine.runtime.atomic import write_text, writing
 from tunesmith_engine.runtime.memory_used import Watch
-
-
-def status_of(folder: Path) -> str | None:
-    """Return the status in a folder's run.json, or None if there is no run."""
-    return last_record(folder).get("status")
 
 
 class RunRecord:

@@ -123,10 +123,14 @@ class Loop:
         """Let plugins add to the record of a step; if it is logged or evaluated, give it to the loggers."""
         run = self.run
         run.hooks.on_step(run, self.policy, record)
-        if run.world.main and (record.log or record.evaluation is not None):
+        self.write(record)
+
+    def write(self, record: StepRecord) -> None:
+        """Give the record of a step that is logged or evaluated to the loggers, on the main process."""
+        if self.run.world.main and (record.log or record.evaluation is not None):
             values = record.for_loggers()
             self.history.append(values)
-            run.hooks.write_log(run, values)
+            self.run.hooks.write_log(self.run, values)
 
     # the whole run
 
@@ -171,10 +175,7 @@ class Loop:
         """Evaluate before the first step, and give the result to the loggers as step 0. on_step is not called."""
         run = self.run
         evaluation = evaluate(run, self.policy, run.data.eval if run.data else None, self.state.rounds)
-        if run.world.main:
-            values = StepRecord(0, 0.0, {}, evaluation, log=False).for_loggers()
-            self.history.append(values)
-            run.hooks.write_log(run, values)
+        self.write(StepRecord(0, 0.0, {}, evaluation, log=False))
 
     @contextlib.contextmanager
     def keeping(self, together: bool = True) -> Iterator[None]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from tunesmith import Run, Term
 
 MEANS = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-"""What peft's allocator keeps of each parameter: its importance, and the running means of that and its uncertainty."""
+"""Values that peft's allocator stores per parameter: importance, and running means of it and of its uncertainty."""
 
 
 class Allocation:

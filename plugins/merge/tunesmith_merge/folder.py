@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import ConfigError, EnvironmentProblem, write_card
+from tunesmith.engine import engine
 from tunesmith.files.untrusted import leads_out, read_json
 from tunesmith.redact import redact
 from tunesmith_merge.model import read_tokenizer
@@ -47,19 +48,19 @@ def new_folder(out: Path) -> Iterator[Path]:
     A process that is killed leaves the temporary folder, whose name begins with a dot. The next merge to `out` deletes
     it. Raises EnvironmentProblem if the disk refuses the files, or if another process is writing them.
     """
-    partial = out.with_name(f".{out.name}.merging")
+    partial, flush = out.with_name(f".{out.name}.merging"), engine("runtime.atomic").flush
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _claimed(partial, out):
             try:
                 yield partial
                 for path in partial.iterdir():
-                    _flush(path)
-                _flush(partial)
+                    flush(path)
+                flush(partial)
                 if out.is_dir():
                     out.rmdir()  # empty: see check_output
                 partial.rename(out)
-                _flush(out.parent)
+                flush(out.parent)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
@@ -87,14 +88,6 @@ def _claimed(partial: Path, out: Path) -> Iterator[None]:
             return
         finally:
             os.close(handle)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_configs(folder: Path, base: Path, model: Any, tied: bool, dtype: str, special: dict[str, Any]) -> None:

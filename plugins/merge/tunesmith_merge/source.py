@@ -17,7 +17,7 @@ FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 @dataclass(frozen=True)
 class Source:
-    """What is merged: an adapter, the base model as it was named, and the run, if a YAML file names it."""
+    """The inputs of a merge: the adapter, the base model by its name, and the run, if a YAML file names it."""
 
     adapter: AdapterFiles
     base: str

@@ -72,7 +72,8 @@ def rewrite(path: Path, tool: str) -> Result:
         lines += block.above
         for one in notes.get(key, []):
             lines += comment(was(one, before), str(one), one.speed)
-        new = [name for name in after if name not in before and name not in written and sets(notes.get(key, []), name)]
+        places = {one.where for one in notes.get(key, [])}  # a key that expresses another one has its place
+        new = [name for name in after if name not in {*before, *written} and document.where((name,)) in places]
         if key in after and before[key] == after[key]:
             lines += block.lines if after[key] is not None else []
         elif key in after:
@@ -122,14 +123,9 @@ def was(one: Translated, before: dict[str, Any]) -> str:
     return f"{key}: {text}"
 
 
-def sets(notes: list[Translated], name: str) -> bool:
-    """Return True if a top-level key was written for one of the translated keys."""
-    return any(re.search(rf"(^|, ){re.escape(name)}[.:]", one.written) for one in notes)
-
-
 def comment(text: str, reason: str, speed: bool = False) -> list[str]:
     """Return the comment of a key that is written differently."""
-    reason = f"{'speed or memory only: ' if speed else ''}{reason or 'the same as without it'}"
+    reason = f"{'speed or memory only: ' if speed else ''}{reason}"
     line = redact(f"# was {text}  ({reason})")
     return [line] if len(line) <= LONGEST else [redact(f"# was {text}"), *wrapped(f"({reason})", "#     ")]
 

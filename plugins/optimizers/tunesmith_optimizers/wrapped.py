@@ -1,4 +1,4 @@
-"""What the training loop asks of an optimizer, added to the classes of libraries."""
+"""Add the optional methods that the training loop calls to the optimizer classes of libraries."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests import tiny
 
@@ -25,11 +24,6 @@ def write(folder: Path, name: str, **keys: Any) -> Path:
 
 def losses(folder: Path) -> list[tuple[float, float]]:
     return [(line["loss"], line["grad_norm"]) for line in tiny.metrics(folder)]
-
-
-def assert_same_weights(folder: Path, other: Path) -> None:
-    weights, expected = tiny.weights(folder), tiny.weights(other)
-    assert weights.keys() == expected.keys() and all(torch.equal(weights[n], expected[n]) for n in expected)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +51,7 @@ def test_the_losses_are_those_of_one_process(run: str, one: str, folder: Path) -
 
 def test_a_resumed_sharded_run_is_the_same_bit_for_bit(folder: Path) -> None:
     assert losses(folder / "parts") == losses(folder / "fsdp")
-    assert_same_weights(folder / "parts", folder / "fsdp")
+    tiny.assert_same_weights(folder / "parts", folder / "fsdp")
 
 
 def test_ddp_trains_on_8_bits(folder: Path) -> None:
