@@ -79,7 +79,7 @@ from tunesmith.plugins.plugin import (
     Settings as Settings,
     hookimpl as hookimpl,
 )
-from tunesmith.plugins.rollout import Rollout as Rollout
+from tunesmith.plugins.rollout import Reward as Reward, Rollout as Rollout
 from tunesmith.plugins.values import PathText as PathText
 from tunesmith.run import Run as Run
 
