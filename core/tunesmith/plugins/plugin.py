@@ -88,8 +88,8 @@ class Needs:
     router: bool = False
     """`out.router_loss`: load-balancing loss of a mixture of experts, summed over the tokens of the batch."""
     temperature: bool = False
-    """Divide the logits of scored tokens by the column `temperature` of the batch, so that log-probabilities and entropy
-    are those of the distribution that completions were sampled from."""
+    """Divide the logits of scored tokens by the column `temperature` of the batch, so that log-probabilities and
+    entropy are those of the distribution that completions were sampled from."""
     reference: bool = False
     """Set up a reference model before training, for `policy.reference()`."""
 

@@ -100,8 +100,8 @@ class ChunkedScorer:
         chunks = []
         for start in starts:
             part = slice(start, start + size)
-            own = [column[part] for column in ([request.temperature] if cooled else []) + [*ids.values()]]
-            inputs = (hidden[part], targets[part], *own)
+            first = [] if request.temperature is None else [request.temperature]
+            inputs = (hidden[part], targets[part], *(column[part] for column in [*first, *ids.values()]))
             if torch.is_grad_enabled() and (start + size) * vocabulary > KEPT:
                 chunks.append(checkpoint(score_chunk, *inputs, use_reentrant=False))
             else:

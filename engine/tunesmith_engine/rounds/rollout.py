@@ -210,7 +210,7 @@ def roll_out(
         shares = run.world.gather(groups, axis="data")
     everyone = [shares[i % data.size][i // data.size] for i in range(len(prompts))]
     watch.tokens += sum(len(c.tokens) for group in everyone for c in group.completions)
-    with watch.of("rewards"):
+    with watch.of("scoring"):
         rewards.score(run, spec, everyone)
     return everyone
 
