@@ -189,7 +189,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "restarts without a length": ({"jagged_restart_anneal_steps": 2}, ["no effect without jagged_restart_steps"]),
     "restarts that are too short": ({"jagged_restart_steps": 11}, ["no step at the full rate"]),
-    "an unknown option": ({"lr_scheduler_kwargs": {"num_cycle": 2}}, ["unknown option", "num_cycle"]),
+    "an unknown option": ({"lr_scheduler_kwargs": {"num_cycle": 2}}, ["unknown option"]),
     "an option of another schedule": (
         {"lr_scheduler": "linear", "lr_scheduler_kwargs": {"power": 2}}, ["lr_scheduler: linear: power"],
     ),
