@@ -27,8 +27,8 @@ def exact_match(
         column: the column with the answer: a text, a number, or a list of alternatives. Rows without it abstain.
         extract: where the answer of the completion is: "boxed" for the last \\boxed{}, "####" for what follows the last
             #### in its line, or a regular expression, whose last match counts. By default, it is the whole text.
-        extract_gold: the same for the column. By default `extract`, or the whole text where that finds nothing. Rows in which
-            an extract_gold that is set finds nothing abstain.
+        extract_gold: the same for the column. By default `extract`, or the whole text where that finds nothing. If it
+            is set, rows in which it finds nothing abstain.
         ignore_case: compare without regard to case.
         ignore_whitespace: ignore whitespace at both ends, and the kind and number of whitespace characters within.
         ignore_punctuation: ignore punctuation, but not the signs and decimal points of numbers.
