@@ -37,6 +37,7 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("engine/tunesmith_engine/rounds/rewards.py", "rewards"): "a kind of offers",
     ("engine/tunesmith_engine/rounds/rollout.py", "rewards"): "a count of a round",
     ("core/tunesmith/plugins/online.py", "rewards"): "a key of the YAML",
+    ("core/tunesmith/plugins/online.py", "trl"): "a key of the YAML",
     ("core/tunesmith/testing/rows.py", "stepwise"): "a row kind",
     ("core/tunesmith/testing/rows.py", "completion"): "a column of rows",
     ("core/tunesmith/testing/companions/kit_rows.py", "stepwise"): "a row kind",
