@@ -11,7 +11,8 @@ from tests.repo.source import imports, module_name, python_files, short
 
 ORDER = {
     "engine": (
-        ("preflight",), ("training",), ("rounds",), ("rewards",), ("checkpoint",), ("model",), ("data",), ("batch",), ("runtime",),
+        ("preflight",), ("training",), ("rounds",), ("rewards",), ("checkpoint",), ("model",), ("data",), ("batch",),
+        ("runtime",),
     ),
     "core": (
         ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "first_rows", "resume_rules"),

@@ -63,7 +63,9 @@ def find(path: Path, name: str, base: Path, error: Error, example: str) -> Pytho
     Python's standard library or of an installed package.
     """
     if is_library_file(path):
-        refusal = error(f"{path} is a file of an installed package", f"write the function in a file of your own: {example}")
+        refusal = error(
+            f"{path} is a file of an installed package", f"write the function in a file of your own: {example}"
+        )
         raise SafetyError([replace(problem, code="library-file") for problem in refusal.problems])
     try:
         file = parse(path)

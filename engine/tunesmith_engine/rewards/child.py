@@ -1,8 +1,8 @@
-"""Run reward functions in a process of their own: `python -m tunesmith_engine.rewards.child DESCRIPTOR PARENT`.
+"""Run reward functions in a process of their own: `python -m tunesmith_engine.rewards.child CONNECTION TRACES PARENT`.
 
 The trainer sends an order with the functions, and then requests with columns. This process answers each in JSON, so
-that the trainer reads nothing that code of a reward could have composed. Nothing heavy is imported here: a function that
-needs torch imports it.
+that the trainer never opens a pickle that the code of a reward could have written. Nothing heavy is imported here: a
+function that needs torch imports it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SEARCH = 2.0
 PR_SET_PDEATHSIG = 1
 
 
-def main(descriptor: int, parent: int) -> None:
+def main(descriptor: int, traces: int, parent: int) -> None:
     """Import the functions of the order, answering for each, and then answer requests until the trainer is gone."""
     end_with(parent)
-    faulthandler.register(signal.SIGUSR1, all_threads=False)  # the trainer asks where a function hangs
-    os.set_inheritable(descriptor, False)
+    faulthandler.enable(traces, all_threads=False)
+    faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # the trainer asks where a function hangs
     connection, buffer = socket.socket(fileno=descriptor), bytearray()
     message = receive(connection, buffer)
     if message is None:
@@ -132,17 +132,22 @@ def failing(
 def _silent() -> Iterator[None]:
     """Drop what is printed within the block: the trainer shows what was printed before."""
     flush()
-    null, kept = os.open(os.devnull, os.O_WRONLY), [os.dup(1), os.dup(2)]
+    try:
+        null, kept = os.open(os.devnull, os.O_WRONLY), [os.dup(1), os.dup(2)]
+    except OSError:  # the function has closed them
+        yield
+        return
     try:
         os.dup2(null, 1)
         os.dup2(null, 2)
         yield
     finally:
         flush()
-        for number, copy in enumerate(kept, 1):
-            os.dup2(copy, number)
-        for descriptor in (null, *kept):
-            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            for number, copy in enumerate(kept, 1):
+                os.dup2(copy, number)
+            for descriptor in (null, *kept):
+                os.close(descriptor)
 
 
 def seed(value: int) -> None:
@@ -198,4 +203,4 @@ def _definition(function: Callable[..., Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

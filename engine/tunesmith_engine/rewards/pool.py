@@ -81,7 +81,8 @@ class Pool:
 
         Call it once for each function, in order. Raises Failed.
         """
-        return [worker.receive(self.started + START) for worker in self.workers][0]  # type: ignore[no-any-return]
+        answers = [worker.receive(self.started + START) for worker in self.workers]
+        return answers[0]  # type: ignore[no-any-return]
 
     def call(self, number: int, shares: Sequence[Share], seconds: float) -> list[Scored]:
         """Call a function on shares, at most one per process, and return the answers. Raises ShareFailed.

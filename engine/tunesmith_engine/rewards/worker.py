@@ -20,7 +20,6 @@ POLL = 0.1
 """Seconds between two checks if the process is alive: what it has started may hold its connection open."""
 GRACE = 2.0
 """Seconds for a process to end by itself, with the cleanup of its functions."""
-STACK = re.compile(r"^(?:Current thread|Stack) .*\(most recent call first\):\n((?:  File .*\n?)*)", re.M)
 
 
 class Failed(Exception):
@@ -46,16 +45,21 @@ class Worker:
     def __init__(self, order: dict[str, Any]):
         self.connection, theirs = socket.socketpair()
         reading, writing = os.pipe()
+        self.traces: int | None
+        self.traces, tracing = os.pipe()
+        os.set_blocking(self.traces, False)
+        descriptors = [theirs.fileno(), tracing]
         # -P: the working folder is not put on the import path, where a file such as json.py would hide a module.
-        command = [sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, "-P", "-m", MODULE, *map(str, descriptors), str(os.getpid())]
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing, pass_fds=[theirs.fileno()],
+                command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing, pass_fds=descriptors,
                 start_new_session=True,
             )  # fmt: skip
         finally:
             theirs.close()
             os.close(writing)
+            os.close(tracing)
         self.output = Output(reading)
         self.mark = 0  # bytes that were printed before the current call
         self._buffer = bytearray()
@@ -111,18 +115,13 @@ class Worker:
             time.sleep(0.2)
         failed = self._with_output(Failed("it did not return"))
         failed.timed_out = True
-        if stack := list(STACK.finditer(failed.printed)):
-            frames = re.findall(r'  File "(.*)", line (\d+)', stack[-1][1])
-            own = [f"{file}:{line}" for file, line in frames if not _is_library(file)]
-            failed.where = own[0] if own else None
-            failed.printed = (failed.printed[: stack[-1].start()] + failed.printed[stack[-1].end() :]).strip()
         self.kill()
         return failed
 
     def _died(self) -> Failed:
         """Return the error for a process that has ended, with its exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1.0)
+            self.process.wait(GRACE)
         code = self.process.poll()
         if code is None:
             message, help = "its process closed the connection to the trainer", ""
@@ -141,6 +140,11 @@ class Worker:
     def _with_output(self, failed: Failed) -> Failed:
         self.output.settle()
         failed.printed = self.output.since(self.mark)
+        with contextlib.suppress(OSError):  # nothing to read: it neither hung nor crashed
+            assert self.traces is not None
+            stack = os.read(self.traces, 1 << 16).decode(errors="replace")
+            frames = re.findall(r'  File "(.*)", line (\d+)', stack)
+            failed.where = next((f"{file}:{line}" for file, line in frames if not _is_library(file)), failed.where)
         return failed
 
     def close(self) -> None:
@@ -157,7 +161,10 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5.0)
         self.connection.close()
-        self.output.close()
+        if self.traces is not None:
+            os.close(self.traces)
+            self.traces = None
+            self.output.close()
 
 
 def in_words(failed: Failed) -> str | None:
