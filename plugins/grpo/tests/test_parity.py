@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from tunesmith_engine.rounds.statistics import statistics
+from tunesmith_grpo import ENTROPY
 
 from tests import group_steps, one_step, tiny
-from tunesmith import Group, Run
+from tunesmith import Group, Run, StepRecord
 
 OFF = {"epsilon": 0.1}
 CASES: dict[str, dict[str, Any]] = {
@@ -58,8 +60,13 @@ ONE_MICRO_BATCH = {
     "entropy": {"loss_type": "grpo", "entropy_coef": 0.2},
     "entropy-masked": {"loss_type": "dapo", "entropy_coef": 0.2, "mask_truncated_completions": True},
     "top_entropy-bonus": {"loss_type": "grpo", "top_entropy_quantile": 0.4, "entropy_coef": 0.2},
+    "entropy-temperature": {"loss_type": "grpo", "entropy_coef": 0.2, "temperature": 0.5},
+    "vespo": {"loss_type": "vespo"},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.01, "beta": 0.1},
     "off_policy_mask-bonus": {"loss_type": "grpo", "off_policy_mask_threshold": 0.005, "entropy_coef": 0.2},
 }
+ONE_BATCH_METRICS = ("entropy", "kl", "vespo/phi_seq_mean", "entropy_coef")
 SEVERAL = {"reward_funcs": ["first", "second"], "reward_weights": [0.7, 2.0]}
 
 
@@ -132,7 +139,18 @@ def compare(
     assert max(float(g.abs().max()) for g in gradients.values()) > 1e-4
     assert one_step.largest_difference(gradients, grads, scaled=True) < 1e-5
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    compare_metrics(metrics | statistics(groups), {k: v[-1] for k, v in trainer._metrics["train"].items() if v}, keys)
     return metrics
+
+
+def compare_metrics(ours: dict[str, float], theirs: dict[str, float], keys: dict[str, Any]) -> None:
+    """Check the metrics of both. TRL's means over tokens are those of a micro-batch, so they are compared for one."""
+    names = {"reward", *(name for name in theirs if name.startswith("rewards/") and name.endswith("/mean"))}
+    if keys.get("gradient_accumulation_steps") == 1:
+        names |= {name for name in ours.keys() & theirs if "clip_ratio" in name or name in ONE_BATCH_METRICS}
+        assert "entropy" in names
+    for name in names:
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
 
 
 def trl_scoring(model: Any, temperature: float) -> Any:
@@ -143,13 +161,11 @@ def trl_scoring(model: Any, temperature: float) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "number"), [(name, i % 2) for i, name in enumerate(CASES)])
 def test_a_step_equals_that_of_trl(name: str, number: int, tmp_path: Path) -> None:
-    """Both steps of a round, each of 2 micro-batches."""
+    """The first or second step of a round, each of 2 micro-batches; the second with two rewards."""
     keys = {"num_iterations": 2, **CASES[name]}
-    several = SEVERAL if number or name == "gdpo" else {}
-    metrics = compare(tmp_path, keys | several, number=number)
+    metrics = compare(tmp_path, keys | (SEVERAL if number or name == "gdpo" else {}), number=number)
     if "clip_ratio/region_mean" in metrics:
         assert metrics["clip_ratio/region_mean"] > 0
 
@@ -182,11 +198,47 @@ RLOO: dict[str, dict[str, Any]] = {
     "plain": {}, "clipped": {"epsilon": 0.05, "epsilon_high": 0.1}, "kl": {"beta": 0.05},
     "normalized": {"normalize_advantages": True}, "several": SEVERAL | {"beta": 0.02, "temperature": 0.7},
     "abstained": {"reward_funcs": ["picky"]},
-    "abstained-normalized": {"reward_funcs": ["picky"], "normalize_advantages": True},
+    "abstained-normal": {"reward_funcs": ["picky"], "normalize_advantages": True},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("name", RLOO)
+@pytest.mark.parametrize(("name", "number"), [(name, i % 2) for i, name in enumerate(RLOO)])
 def test_a_step_of_rloo_equals_that_of_trl(name: str, number: int, tmp_path: Path) -> None:
     compare(tmp_path, {"num_iterations": 2, **RLOO[name]}, number=number, kind="RLOO", rl="rloo")
+
+
+@pytest.mark.parametrize("name", ["clipped", "kl"])
+def test_metrics_of_rloo_equal_those_of_trl(name: str, tmp_path: Path) -> None:
+    sizes = {"micro_batch_size": 16, "gradient_accumulation_steps": 1}
+    keys = {"num_iterations": 2, "steps_per_generation": 1, **RLOO[name]}
+    metrics = compare(tmp_path, keys, kind="RLOO", rl="rloo", **sizes)
+    assert metrics["clip_ratio/region_mean"] > 0 and ("kl" in metrics) == (name == "kl")
+
+
+def test_adaptive_entropy_follows_that_of_trl(tmp_path: Path) -> None:
+    """Three steps of one micro-batch each: coefficients after each step, and gradients, which have the bonus or not."""
+    keys = {
+        "loss_type": "grpo", "use_adaptive_entropy": True, "entropy_coef": 0.1, "entropy_coef_delta": 0.05,
+        "num_iterations": 2, "steps_per_generation": 1, "top_entropy_quantile": 0.9,
+    }  # fmt: skip
+    sizes = {"micro_batch_size": 16, "gradient_accumulation_steps": 1}
+    run, policy = one_step.started(group_steps.config(tmp_path, trl=keys, **sizes))
+    model, state = copy.deepcopy(policy.model), run.states[ENTROPY]
+    groups = group_steps.groups_of(run)
+    (packs,) = group_steps.steps_of(run, policy, groups)
+    block = {"num_generations": 4, "max_completion_length": group_steps.LONGEST}
+    trainer = trainer_of("GRPO", run, model, tmp_path, groups, **(block | keys))
+    coefficients = []
+    # No entropy is known before the first step, so the bonus is not applied in it.
+    for target in (9.0, 0.1, 0.1, 9.0):
+        state.trl = state.trl.model_copy(update={"entropy_target": target})
+        trainer.args.entropy_target = target
+        expected, grads, _ = trl_step(trainer, 0.0)
+        metrics, gradients = group_steps.step(run, policy, packs)
+        run.hooks.on_step(run, policy, record := StepRecord(1, 0.0, dict(metrics)))
+        assert metrics["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert one_step.largest_difference(gradients, grads, scaled=True) < 1e-5
+        assert record.metrics["entropy_coef"] == pytest.approx(trainer._metrics["train"]["entropy_coef"][-1])
+        coefficients.append((record.metrics["entropy_coef"], "entropy_bonus" in metrics))
+    assert coefficients == [(pytest.approx(value), bonus) for value, bonus in
+                            ((0.15, False), (0.1, False), (0.05, False), (0.1, True))]  # fmt: skip

@@ -132,13 +132,17 @@ def entropy_coefficient(run: Run, trl: TRL) -> float:
 
 
 def metrics(run: Run, trl: TRL, out: Output, batch: Batch, ratio: Tensor, advantage: Tensor) -> dict[str, Term]:
-    """Return means over tokens for loggers: entropy, and the shares of ratios that are clipped."""
+    """Return means for loggers: entropy, and the shares of ratios that are clipped, of tokens or of sequences."""
     high = trl.epsilon if trl.epsilon_high is None else trl.epsilon_high
+    of_sequences = run.core.rl == "rloo" or trl.importance_sampling_level == "sequence"
 
-    def mean(values: Tensor) -> Term:
-        return Term((values.detach().float() * batch.weight).sum(), "tokens", metric=True)
+    def mean(values: Tensor, of_sequences: bool = of_sequences) -> Term:
+        values = values.detach().float()
+        if of_sequences:
+            return Term(batch.mean_by_sequence(values).sum(), "sequences", metric=True)
+        return Term((values * batch.weight).sum(), "tokens", metric=True)
 
-    results = {"entropy": mean(out.entropy)}
+    results = {"entropy": mean(out.entropy, False)}
     if marked(batch):
         results[HIGH_ENTROPY] = Term(entropy_sum(out, batch).detach(), UNCERTAIN, metric=True)
     if trl.loss_type in CLIPPED:
@@ -149,7 +153,7 @@ def metrics(run: Run, trl: TRL, out: Output, batch: Batch, ratio: Tensor, advant
     elif trl.loss_type == "cispo":
         results["cispo_clip_ratio"] = mean((ratio > high) & (advantage > 0))
     elif trl.loss_type == "vespo":
-        results["vespo/phi_seq_mean"] = mean(vespo_weight(trl, batch, torch.log(ratio), advantage))
+        results["vespo/phi_seq_mean"] = mean(vespo_weight(trl, batch, torch.log(ratio), advantage), True)
     if "kl" in batch.columns:  # of the round: rloo and reinforce_pp have it in the reward
-        results["kl"] = Term(batch.columns["kl"].sum(), "sequences", metric=True)
+        results["kl"] = Term(batch.columns["kl"].sum(), "tokens", metric=True)
     return results

@@ -21,10 +21,13 @@ def advantages(run: Run, policy: Policy, groups: Sequence[Group]) -> list[NDArra
     trl = run.settings(GRPOSettings).trl
     assert run.rollout is not None
     weights = [reward.weight for reward in run.rollout.scored]
-    subtract_kl(run, policy, groups)
     rule = str(trl.advantage or aggregation(run))
     function = ADVANTAGES[rule] if rule in ADVANTAGES else run.offered(OFFERED_ADVANTAGES, rule, ("trl", "advantage"))
+    rewards = [group.reward for group in groups]
+    subtract_kl(run, policy, groups)
     values = list(function(groups, trl, weights))
+    for group, reward in zip(groups, rewards, strict=True):
+        group.reward = reward  # loggers show it without the divergence
     kept = [group for group in groups if not (trl.dead_groups == "drop" and group.dead)]
     number = sum(map(trained_tokens, kept))
     steps = run.rollout.minibatches if run.purpose == "train" else 1
@@ -67,8 +70,7 @@ def subtract_kl(run: Run, policy: Policy, groups: Sequence[Group]) -> None:
     for group, mine, theirs in zip(groups, own, others, strict=True):
         divergence = [np.nansum(a["logps"] - b["logps"]) for a, b in zip(mine, theirs, strict=True)]
         group.reward = group.reward - beta * np.array(divergence, np.float64)
-        tokens = [max(1, int((~np.isnan(a["logps"])).sum())) for a in mine]
-        group.columns["kl"] = [float(d / n) for d, n in zip(divergence, tokens, strict=True)]
+        group.columns["kl"] = [float(value) for value in divergence]
 
 
 def mark_uncertain(policy: Policy, groups: Sequence[Group], share: float) -> None:
