@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.printable import printable
@@ -152,7 +153,7 @@ class Diagnosis:
 
 
 def _levels(series: Series, rule: Rule) -> tuple[float, float]:
-    """Return the medians of the first and of the last values, for the message."""
+    """Return the median of the first values and what is measured of the last ones, for the message."""
     start = series.start(min(rule.measure.start or rule.measure.window, len(series.first))) or 0.0
-    window = sorted(series.window(rule.measure.window))
-    return start, window[len(window) // 2] if window else 0.0
+    window = series.window(rule.measure.window)
+    return start, min(window) if rule.measure.takes_lowest else median(window)

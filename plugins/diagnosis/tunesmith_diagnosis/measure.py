@@ -53,14 +53,14 @@ class Measure:
             return series.not_finite(self.window)
         if series.count < self.window or (self.statistic == "first" and series.count > self.window):
             return None
-        value = (min if self._lowest else median)(series.window(self.window))
+        value = (min if self.takes_lowest else median)(series.window(self.window))
         if not self.of:
             return value
         base = self._base(series, numbers)
         return None if base is None or base <= 0 else value / base
 
     @property
-    def _lowest(self) -> bool:
+    def takes_lowest(self) -> bool:
         """True if the lowest value of the window is measured, and not the median.
 
         A series that still falls is at its lowest value. A run that diverges at once has begun with its lowest one.
@@ -86,7 +86,7 @@ class Measure:
         if self.statistic == "not finite":
             return f"values of {metric} that are not finite, of the last {number}"
         which = "first" if self.statistic == "first" else "last"
-        text = f"{'lowest' if self._lowest else 'median'} of the {which} {number} {metric}"
+        text = f"{'lowest' if self.takes_lowest else 'median'} of the {which} {number} {metric}"
         return f"{text} / {BASES[self.of]}" if self.of else text
 
 
