@@ -134,6 +134,11 @@ def test_a_fault_that_ends_keeps_its_steps() -> None:
     assert finding.id == "loss-spike" and finding.steps[0] <= 61 and finding.steps[1] < 72
 
 
+def test_a_loss_that_was_never_finite_is_a_finding() -> None:
+    [finding] = findings_of("sft", {"loss": lambda step: float("nan")})
+    assert (finding.id, finding.value) == ("loss-not-finite", 20) and finding.steps == [1, STEPS]
+
+
 def test_each_reward_has_findings_of_its_own() -> None:
     flat = {f"rewards/{name}/std": level(0.0, 0.0) for name in ("format", "length")}
     findings = findings_of("online", WELL["online"] | flat)

@@ -154,6 +154,8 @@ class Diagnosis:
 
 def _levels(series: Series, rule: Rule) -> tuple[float, float]:
     """Return the median of the first values and what is measured of the last ones, for the message."""
-    start = series.start(min(rule.measure.start or rule.measure.window, len(series.first))) or 0.0
-    window = series.window(rule.measure.window)
-    return start, min(window) if rule.measure.takes_lowest else median(window)
+    size, measure = rule.measure.window, rule.measure
+    first, last = series.first[: measure.start or size], series.window(size)
+    if not first:  # no value was finite
+        return math.nan, math.nan
+    return median(first), min(last) if measure.takes_lowest else median(last)

@@ -53,7 +53,11 @@ def status_of(folder: Folder) -> Status:
 def tiles(folder: Folder, metrics: dict[str, Metric], now: float) -> list[Tile]:
     """Return the tiles for loss, evaluation loss, steps, time, tokens and speed, as far as they are known."""
     record, loss = folder.record, metrics.get(LOSS, Metric(LOSS))
-    result = [*_loss("eval loss", loss.held, "lowest"), *_loss("training loss", loss.train, "")]
+    result = []
+    if "reward_std" in metrics:  # an online method, whose loss does not tell how well it learns
+        reward = metrics.get("reward", Metric("reward"))
+        result += [*_loss("eval reward", reward.held, ""), *_loss("reward", reward.train, "")]
+    result += [*_loss("eval loss", loss.held, "lowest"), *_loss("training loss", loss.train, "")]
     result += _best(folder, metrics)
     step, total = finite(record.get("step")), finite(record.get("total_steps"))
     last = folder.metrics[-1] if folder.metrics else {}
