@@ -34,6 +34,7 @@ from tunesmith_engine.model.language_model import (
     LanguageModel as LanguageModel,
     attention_backends as attention_backends,
 )
+from tunesmith_engine.model.moving_reference import MovingReference as MovingReference
 from tunesmith_engine.model.parallelism import Parallelism as Parallelism
 from tunesmith_engine.model.parameter_groups import parameter_groups as parameter_groups
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy
@@ -71,6 +72,12 @@ from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
 from tunesmith.plugins.dispatch import spec as spec
 from tunesmith.plugins.models import Adapter as Adapter, ModelSpec as ModelSpec
+from tunesmith.plugins.online import (
+    OnlineSettings as OnlineSettings,
+    RolloutSettings as RolloutSettings,
+    check_online as check_online,
+    rollout_of as rollout_of,
+)
 from tunesmith.plugins.plugin import (
     Head as Head,
     Method as Method,
@@ -79,7 +86,7 @@ from tunesmith.plugins.plugin import (
     Settings as Settings,
     hookimpl as hookimpl,
 )
-from tunesmith.plugins.rollout import Rollout as Rollout
+from tunesmith.plugins.rollout import Reward as Reward, Rollout as Rollout
 from tunesmith.plugins.values import PathText as PathText
 from tunesmith.run import Run as Run
 

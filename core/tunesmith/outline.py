@@ -35,7 +35,7 @@ def _data(facts: Mapping[str, Any]) -> str:
 def _steps(facts: Mapping[str, Any]) -> str:
     epochs, packs, tokens = facts["epochs"], facts["packs_per_step"], facts["tokens_per_step"]
     length = f" ({epochs:.4g} epoch{'' if epochs == 1 else 's'})" if epochs else ""
-    unit = "prompt" if tokens is None else "pack" if facts["packed"] else "example"
+    unit = "completion" if tokens is None else "pack" if facts["packed"] else "example"
     step = f"{packs:,} {unit}{'' if packs == 1 else 's'}"
     about = "about" if facts["steps_per_epoch"] else "up to"  # the packs of a stream are not known in advance
     step += "" if tokens is None else f", {about} {tokens:,} tokens"

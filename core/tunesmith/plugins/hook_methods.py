@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.model.policy import Output, Policy
     from tunesmith_engine.model.scoring import OutputHead, Scorer
     from tunesmith_engine.rounds.groups import Advantages, Group, Prompt
-    from tunesmith_engine.rounds.ledger import JournaledGenerator
+    from tunesmith_engine.rounds.journal import JournaledGenerator
 
     from tunesmith.files.row import Row, Source
     from tunesmith.finding import Finding
@@ -107,11 +107,13 @@ class HookMethods(ABC):
     ) -> list[Group]:
         return self.hooks["rollout"].call(run=run, generator=generator, prompts=prompts, purpose=purpose)  # type: ignore[no-any-return]
 
-    def score_rewards(self, run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[float | None]]:
+    def score_rewards(
+        self, run: Run, name: str, groups: Sequence[Group], options: Mapping[str, Any]
+    ) -> Sequence[Sequence[float | None]]:
         """Ask the one plugin that declares the reward."""
         hook = self.hooks["score_rewards"]
         assert isinstance(hook, Keyed)
-        return hook.call(hook.owner(name), run=run, name=name, groups=groups)  # type: ignore[no-any-return]
+        return hook.call(hook.owner(name), run=run, name=name, groups=groups, options=options)  # type: ignore[no-any-return]
 
     def compute_advantages(self, run: Run, policy: Policy, groups: Sequence[Group]) -> Sequence[Advantages]:
         return self.hooks["compute_advantages"].call(run=run, policy=policy, groups=groups)  # type: ignore[no-any-return]

@@ -87,6 +87,9 @@ class Needs:
     """`out.provided[name]`: what a plugin computes inside the forward, as declared in `Plugin.provides`."""
     router: bool = False
     """`out.router_loss`: load-balancing loss of a mixture of experts, summed over the tokens of the batch."""
+    temperature: bool = False
+    """Divide the logits of scored tokens by the column `temperature` of the batch, so that log-probabilities and
+    entropy are those of the distribution that completions were sampled from."""
     reference: bool = False
     """Set up a reference model before training, for `policy.reference()`."""
 

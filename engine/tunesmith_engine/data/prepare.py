@@ -159,6 +159,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
     # columns are watched, because rows of nested lists are slow to keep.
     ahead: deque[tuple[str, dict[str, Any], set[str], list[str], Watched | None]] = deque()
     entry, suspicions = run.config.entries.index(spec), Suspicions(run, spec)
+    room = run.core.sequence_len - (run.rollout.max_new_tokens if run.rollout else 0)
 
     def noting() -> Iterator[Row]:
         for raw in rows:
@@ -180,7 +181,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
             counts.notice(text, where)
         example.fields = {**example.fields, **kept}
         is_pair = spec.row_kind == "pair"
-        pieces, outcome = fit(example, run.core.sequence_len, excess_strategy(run, spec), where)
+        pieces, outcome = fit(example, room, excess_strategy(run, spec), where)
         # An example of a prompt alone has no trained tokens yet: its completions are generated in a round.
         is_prompt = len(example.segments) == 1
         if outcome:

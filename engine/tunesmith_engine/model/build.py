@@ -61,7 +61,8 @@ def check_finite(run: Run, name: str, language_model: LanguageModel) -> None:
 
 def handle(run: Run, name: str, language_model: LanguageModel) -> Policy:
     """Return what hooks receive as a model. All but the policy compute log-probabilities if asked for nothing else."""
-    return Policy(run, language_model, run.needs if name == POLICY else Needs(logps=True), name)
+    needs = run.needs if name == POLICY else Needs(logps=True, temperature=run.needs.temperature)
+    return Policy(run, language_model, needs, name)
 
 
 def load_models(run: Run) -> dict[str, LanguageModel]:

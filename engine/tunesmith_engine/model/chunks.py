@@ -64,6 +64,7 @@ def why_invalid(request: Request) -> str | None:
         "a negative temperature": s.temperature < 0,
         "top_p outside of (0, 1]": not 0 < s.top_p <= 1,
         "a negative top_k": s.top_k < 0,
+        "min_p outside of [0, 1]": not 0 <= s.min_p <= 1,
         "an empty stop string": "" in request.stop,
         "media, which the policy does not generate from": len(request.media) > 0,
     }

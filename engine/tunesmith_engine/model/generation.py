@@ -21,12 +21,14 @@ class Sampling:
     """How a token is drawn from logits: divide by `temperature`, keep the likeliest tokens, renormalize, draw.
 
     temperature: 0 takes the likeliest token. top_k: keep so many tokens, 0 for all. top_p: then keep the smallest set
-    of tokens whose probability is at least this.
+    of tokens whose probability is at least this. min_p: then keep the tokens whose probability is at least this share
+    of the likeliest one's (arXiv 2407.01082).
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
 
 
 @dataclass(frozen=True)

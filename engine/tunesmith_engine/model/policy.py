@@ -87,7 +87,8 @@ class PolicyModule(nn.Module):
 
     def _score(self, hidden: Tensor, batch: Batch, needs: Needs) -> dict[str, Any]:
         ids = {name: batch.columns[name].long() for name in needs.logps_at}
-        return self.scorer(hidden, batch.target_ids, ScoreRequest(needs.entropy, needs.topk, ids))
+        temperature = batch.columns["temperature"][batch.sequence] if needs.temperature else None
+        return self.scorer(hidden, batch.target_ids, ScoreRequest(needs.entropy, needs.topk, ids, temperature))
 
 
 def _load_balancing(hidden: Hidden) -> Tensor:
@@ -167,7 +168,7 @@ class Policy:
                 yield reference
             elif self.run.adapter is not None:
                 view = copy.copy(self)
-                view.needs = Needs(logps=True)
+                view.needs = Needs(logps=True, temperature=self.needs.temperature)
                 with (self.run.adapter.reference or self.run.adapter.disabled)():
                     yield view
             else:

@@ -15,7 +15,7 @@ from tunesmith_engine.model.generation import Sampling
 FIRST = 64
 """Tokens in which top_p looks for its mass first. A trained model mostly needs fewer."""
 GREEDY, FULL, KEPT = range(3)
-"""Kinds of sampling: the likeliest token, from all tokens, from those that top_k and top_p keep."""
+"""Kinds of sampling: the likeliest token, from all tokens, from those that top_k, top_p and min_p keep."""
 
 
 def uniforms(seed: Sequence[int], number: int, count: int) -> NDArray[np.float64]:
@@ -40,12 +40,13 @@ class Sampler:
         """Continue with some of the rows: their indices."""
         self.samplings = [self.samplings[row] for row in rows]
         # Where all rows are of one kind, which is the usual case, no logits are copied.
-        kinds = [GREEDY if s.temperature == 0 else KEPT if s.top_k or s.top_p < 1 else FULL for s in self.samplings]
+        kinds = [GREEDY if s.temperature == 0 else KEPT if is_cut(s) else FULL for s in self.samplings]
         self.kinds = sorted(set(kinds))
         self.kind = torch.tensor(kinds, device=self.device)
         self.temperature = torch.tensor([s.temperature for s in self.samplings], device=self.device)
         self.top_p = torch.tensor([s.top_p for s in self.samplings], device=self.device)
         self.top_k = torch.tensor([s.top_k for s in self.samplings], device=self.device)
+        self.min_p = torch.tensor([s.min_p for s in self.samplings], device=self.device)
 
     def draw(self, logits: Tensor, uniform: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         """Draw a token for each row from logits [n, V] with uniform random numbers [n]. `first`: the row they begin at.
@@ -54,27 +55,32 @@ class Sampler:
         not finite if the logits are not.
         """
         own = slice(first, first + len(logits))
-        logits, temperature, top_k, top_p = logits.float(), self.temperature[own], self.top_k[own], self.top_p[own]
+        values = (logits.float(), uniform, self.temperature[own], self.top_k[own], self.top_p[own], self.min_p[own])
         if len(self.kinds) == 1:
-            return _draw(self.kinds[0], logits, uniform, temperature, top_k, top_p)
+            return _draw(self.kinds[0], *values)
         tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
         logps = torch.empty(len(logits), device=logits.device)
         for kind in self.kinds:
             at = torch.nonzero(self.kind[own] == kind)[:, 0]
             if len(at):
-                tokens[at], logps[at] = _draw(kind, *(v[at] for v in (logits, uniform, temperature, top_k, top_p)))
+                tokens[at], logps[at] = _draw(kind, *(value[at] for value in values))
         return tokens, logps
 
 
+def is_cut(sampling: Sampling) -> bool:
+    """Return True if tokens are drawn from a part of the vocabulary."""
+    return bool(sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0)
+
+
 def _draw(
-    kind: int, logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor
+    kind: int, logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Draw from logits [n, V] for rows of one kind."""
     if kind == GREEDY:
         largest, tokens = logits.max(-1)
         return tokens, largest - largest  # 0, or NaN
     scaled = logits / temperature[:, None]
-    return _draw_full(scaled, uniform) if kind == FULL else _draw_kept(scaled, uniform, top_k, top_p)
+    return _draw_full(scaled, uniform) if kind == FULL else _draw_kept(scaled, uniform, top_k, top_p, min_p)
 
 
 def _pick(cumulative: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,23 +98,25 @@ def _draw_full(scaled: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return tokens, (scaled.gather(-1, tokens[:, None]) - largest)[:, 0] - total.log()
 
 
-def _draw_kept(scaled: Tensor, uniform: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw from the tokens of logits [n, V] that top_k (0: all) and then top_p keep."""
+def _draw_kept(scaled: Tensor, uniform: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw from the tokens of logits [n, V] that top_k (0: all), then top_p and then min_p keep."""
     width = min(scaled.shape[-1], max(int(top_k.max()), FIRST))
-    k, p = top_k[:, None], top_p[:, None]
-    mass = (scaled - scaled.amax(-1, keepdim=True)).exp_()
+    k, p, share = top_k[:, None], top_p[:, None], min_p[:, None]
+    mass = (scaled - scaled.amax(-1, keepdim=True)).exp_()  # 1 for the likeliest token
     largest, ids = mass.topk(width)
     largest = largest.masked_fill((k > 0) & (torch.arange(width, device=scaled.device) >= k), 0.0)
     cumulative = largest.cumsum(-1)
     needed = p * torch.where(k > 0, cumulative[:, -1:], mass.sum(-1, keepdim=True))
-    kept = largest.masked_fill((cumulative - largest >= needed) & (p < 1), 0.0)
+    kept = largest.masked_fill(((cumulative - largest >= needed) & (p < 1)) | (largest < share), 0.0)
     index, total = _pick(kept.cumsum(-1), uniform)
     tokens, drawn = ids.gather(-1, index[:, None])[:, 0], kept.gather(-1, index[:, None])[:, 0]
-    uncovered = (k == 0) & (cumulative[:, -1:] < needed) & (width < scaled.shape[-1])
+    reached = (cumulative[:, -1:] >= needed) | (largest[:, -1:] < share)
+    uncovered = (k == 0) & ~reached & (width < scaled.shape[-1])
     if bool(uncovered.any()):
         left = torch.nonzero(uncovered[:, 0])[:, 0]
         kept = mass[left]
-        kept = kept.masked_fill(kept < _least_kept(kept, needed[left]), 0.0)
+        least = torch.where(p[left] < 1, _least_kept(kept, needed[left]), 0.0)
+        kept = kept.masked_fill(kept < torch.maximum(least, share[left]), 0.0)
         tokens[left], total[left] = _pick(kept.cumsum(-1), uniform[left])
         drawn[left] = kept.gather(-1, tokens[left, None])[:, 0]
     return tokens, drawn.log() - total.log()

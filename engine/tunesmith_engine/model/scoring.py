@@ -37,17 +37,19 @@ class ScoreRequest:
     """A request for outputs of a scorer, besides "logps", the log-probabilities [N] of the targets.
 
     entropy: "entropy" [N]. topk: if not 0, "topk_logps" and "topk_ids" [N, topk]. logps_at: token ids [N, K] by name;
-    "logps_at" is a dict of their log-probabilities, [N, K] by name, and is always returned.
+    "logps_at" is a dict of their log-probabilities, [N, K] by name, and is always returned. temperature: [N], by which
+    the logits are divided first.
     """
 
     entropy: bool = False
     topk: int = 0
     logps_at: Mapping[str, Tensor] = field(default_factory=dict)
+    temperature: Tensor | None = None
 
     @property
     def needs_logits(self) -> bool:
-        """True if log-probabilities of the targets are not enough."""
-        return bool(self.entropy or self.topk or self.logps_at)
+        """True if log-probabilities of the targets under the model's own distribution are not enough."""
+        return bool(self.entropy or self.topk or self.logps_at) or self.temperature is not None
 
 
 class Scorer(Protocol):
@@ -73,10 +75,15 @@ class ChunkedScorer:
 
     def __call__(self, hidden: Tensor, targets: Tensor, request: ScoreRequest) -> dict[str, Any]:
         logits, ids = self._logits(hidden.device.type), request.logps_at
+        cooled = request.temperature is not None
 
         def score_chunk(states: Tensor, targets: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             # In float32, because bfloat16 rounds log-probabilities below -8 to multiples of 1/16.
-            logps = torch.log_softmax(logits(states).float(), -1)
+            values = logits(states).float()
+            if cooled:
+                temperature, *columns = columns  # type: ignore[assignment]
+                values = values / temperature[:, None]
+            logps = torch.log_softmax(values, -1)
             results = [logps.gather(-1, targets[:, None])[:, 0]]
             if request.entropy:
                 results.append(-(logps.exp() * logps).sum(-1))
@@ -93,7 +100,8 @@ class ChunkedScorer:
         chunks = []
         for start in starts:
             part = slice(start, start + size)
-            inputs = (hidden[part], targets[part], *(column[part] for column in ids.values()))
+            first = [] if request.temperature is None else [request.temperature]
+            inputs = (hidden[part], targets[part], *(column[part] for column in [*first, *ids.values()]))
             if torch.is_grad_enabled() and (start + size) * vocabulary > KEPT:
                 chunks.append(checkpoint(score_chunk, *inputs, use_reentrant=False))
             else:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tunesmith.errors import PluginError, TunesmithError
+from tunesmith.errors import DataError, PluginError, TunesmithError
 from tunesmith.plugins.implementation import place
-from tunesmith.plugins.rollout import Rollout
+from tunesmith.plugins.rollout import Reward, Rollout
 from tunesmith.run import Run
 from tunesmith_engine.rounds.groups import Group
 
@@ -21,9 +22,9 @@ def score(run: Run, spec: Rollout, groups: Sequence[Group]) -> None:
     Call it on all processes with the same groups. A reward function scores this process's share of the groups; a
     plugin's score_rewards gets all of them, because a model may need every process.
     """
-    for name in spec.rewards:
-        function = offered(run, spec, name)
-        scores = _by_function(run, name, function, groups) if function else _by_hook(run, name, groups)
+    for reward in spec.scored:
+        name, function = reward.label, offered(run, reward)
+        scores = _by_function(run, reward, function, groups) if function else _by_hook(run, reward, groups)
         for group, values in zip(groups, scores, strict=True):
             group.rewards[name] = np.array([np.nan if v is None else float(v) for v in values])
             if len(values) != len(group.completions):
@@ -31,34 +32,50 @@ def score(run: Run, spec: Rollout, groups: Sequence[Group]) -> None:
                 raise PluginError(message)
             if np.isinf(group.rewards[name]).any():
                 raise PluginError(f"reward {name!r} returned an infinite score")
-    weights = spec.reward_weights or [1.0] * len(spec.rewards)
     for group in groups:
-        parts = [w * np.nan_to_num(group.rewards[name]) for w, name in zip(weights, spec.rewards, strict=True)]
-        group.reward = np.sum(parts, axis=0) if parts else np.zeros(len(group.completions))
+        group.reward = weighted_sum(spec, group)
 
 
-def offered(run: Run, spec: Rollout, name: str) -> Callable[..., Any] | None:
+def weighted_sum(spec: Rollout, group: Group) -> NDArray[np.float64]:
+    """Return the sum [n] of rewards times their weights, over those that apply; NaN where none does.
+
+    Without rewards it is 0. Raises DataError if that is an error of the method.
+    """
+    if not spec.rewards:
+        return np.zeros(len(group.completions))
+    values = np.stack([group.rewards[reward.label] for reward in spec.scored])
+    total: NDArray[np.float64] = np.nansum(values * np.array([[r.weight] for r in spec.scored]), axis=0)
+    nobody = np.isnan(values).all(0)
+    if nobody.any() and spec.abstained == "error":
+        entry, row = group.prompt.origin
+        message = f"no reward scores a completion: {', '.join(group.rewards)} returned None"
+        help = "fix the column that they compare with, drop the row, or mask such completions"
+        raise DataError(message, where=f"row {row + 1} of entry {entry}", code="abstained", help=help)
+    return np.where(nobody, np.nan, total)
+
+
+def offered(run: Run, reward: Reward) -> Callable[..., Any] | None:
     """Return the reward function of a name, or None if a plugin answers score_rewards for it."""
-    if name in run.hooks.keys("score_rewards"):
+    if reward.name in run.hooks.keys("score_rewards"):
         return None
-    function: Callable[..., Any] = run.offered("rewards", name, spec.rewards_key)
+    function: Callable[..., Any] = run.offered("rewards", reward.name, reward.key)
     return function
 
 
-def _by_hook(run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[Any]]:
-    scores: Sequence[Sequence[Any]] = run.hooks.score_rewards(run, name, groups)
+def _by_hook(run: Run, reward: Reward, groups: Sequence[Group]) -> Sequence[Sequence[Any]]:
+    scores: Sequence[Sequence[Any]] = run.hooks.score_rewards(run, reward.name, groups, reward.options)
     if len(scores) != len(groups):
-        raise PluginError(f"score_rewards returned {len(scores)} rows for {len(groups)} groups: reward {name!r}")
+        raise PluginError(f"score_rewards returned {len(scores)} rows for {len(groups)} groups: {reward.label}")
     return scores
 
 
-def _by_function(run: Run, name: str, function: Callable[..., Any], groups: Sequence[Group]) -> list[list[Any]]:
+def _by_function(run: Run, reward: Reward, function: Callable[..., Any], groups: Sequence[Group]) -> list[list[Any]]:
     """Call a reward function on this process's share of the groups, and exchange the scores.
 
     As in TRL, the function gets lists with one item per completion, by keyword: prompts and completions as text,
     completion_ids, and each column of the rows. It returns a number for each, or None where it does not apply.
     """
-    data = run.world.data
+    data, name = run.world.data, reward.label
     own = groups[data.rank :: data.size]
     decode = run.tokenizer.decode
     columns: dict[str, list[Any]] = {"prompts": [], "completions": [], "completion_ids": []}
@@ -73,7 +90,7 @@ def _by_function(run: Run, name: str, function: Callable[..., Any], groups: Sequ
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         columns = {column: values for column, values in columns.items() if column in parameters}
     try:
-        values = list(map(_plain, function(**columns))) if own else []
+        values = list(map(_plain, function(**columns, **reward.options))) if own else []
     except TunesmithError:
         raise
     except Exception as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,13 +16,15 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.plugins.rollout import Rollout
 from tunesmith.run import Purpose, Run
 from tunesmith_engine.batch.examples import Example, segment
-from tunesmith_engine.data.batches import repack
 from tunesmith_engine.model.generation import Completion, Generator
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.rounds import rewards
-from tunesmith_engine.rounds.groups import Group, Prompt, set_advantages, statistics
-from tunesmith_engine.rounds.ledger import JournaledGenerator, Ledger
+from tunesmith_engine.rounds.groups import Group, Prompt, sampling_of, set_advantages
+from tunesmith_engine.rounds.journal import JournaledGenerator
+from tunesmith_engine.rounds.ledger import Ledger
+from tunesmith_engine.rounds.minibatches import prompts_per_round, split
 from tunesmith_engine.rounds.rounds import Round, Rounds
+from tunesmith_engine.rounds.statistics import statistics, table
 from tunesmith_engine.rounds.stored import StoredRounds
 from tunesmith_engine.rounds.streamed import StreamedRounds
 
@@ -32,54 +36,78 @@ class Rollouts(Rounds):
     """The rounds of an online method.
 
     All processes draw the same prompts, each generates its share of the groups, and then all have all groups. What a
-    step trains on is distributed by packs, as prepared data is, however long the completions are.
+    step trains on is distributed by length, however long the completions are.
     """
 
     def __init__(self, run: Run, policy: Policy | None, spec: Rollout):
         super().__init__(run)
         assert run.data is not None
         self.policy, self.spec, self.steps = policy, spec, spec.steps
-        self.prompts_per_round = self.packs_per_step * spec.minibatches
+        self.prompts_per_round = prompts_per_round(run, spec)
+        self.completions_per_step = self.packs_per_step
         self.source: StoredRounds | StreamedRounds
         if run.data.train is not None:
             self.source = StoredRounds(run, run.data.train, packed=False)
             self.per_epoch = math.ceil(len(self.source.packs_of(0)) / self.prompts_per_round)
+            for fields in run.data.train.fields or ():
+                sampling_of(fields)
         else:
             self.source = StreamedRounds(run, packed=False)
         self.drawn = 0
         self.ledger = Ledger()
+        self.watch = Stopwatch()
         self._over = 0  # rounds before this number are over in the newest checkpoint
         if policy is not None:
             self.generator = build_generator(run, policy, spec)
 
     def next(self) -> Round:
         """Generate the next round. Raises PluginError for answers of plugins that have a wrong shape."""
-        run, spec = self.run, self.spec
+        run, spec, ledger = self.run, self.spec, self.ledger
         assert self.policy is not None
+        started = time.perf_counter()
         if run.world.main:
             self.generator.journal.forget(self._over)
         self.generator.begin(self.number)
-        self.generator.generator.push(self.policy)
-        groups = self.groups(self.draw(self.prompts_per_round))
-        for _ in range(spec.redraws if spec.dead_groups == "redraw" else 0):
-            if not (dead := [i for i, group in enumerate(groups) if group.dead]):
-                break
-            self.ledger.redrawn += len(dead) * spec.completions
-            for i, group in zip(dead, self.groups(self.draw(len(dead))), strict=True):
-                groups[i] = group
-        self.ledger.kept += int(run.world.sums({"kept": float(self.generator.kept)}, axis="data")["kept"])
-        metrics = statistics(groups)
-        examples = examples_of(run, self.policy, self.spec, groups)
-        dropped = [spec.dead_groups == "drop" and group.dead for group in groups]
-        self.ledger.dropped += sum(dropped) * spec.completions
-        self.ledger.trained += (len(groups) - sum(dropped)) * spec.completions
-        size = self.packs_per_step
-        minibatches = [
-            repack(run, [examples[i] for i in range(start, min(start + size, len(examples))) if not dropped[i]])
-            for start in range(0, len(examples), size)
-        ]
+        self.watch.clear()
+        version = self.generator.generator.push(self.policy)
+        groups = self.groups(self.draw(math.ceil(self.prompts_per_round * spec.oversample)))
+        chosen, dead = self.choose(groups)
+        mask(spec, chosen, version)
+        ledger.kept += int(run.world.sums({"kept": float(self.generator.kept)}, axis="data")["kept"])
+        with self.watch.of("scoring"):
+            prepare(run, self.policy, spec, chosen)
+        dropped = [spec.dead_groups == "drop" and group.dead for group in chosen]
+        for group, drop in zip(chosen, dropped, strict=True):
+            ledger.count(["dead"] * len(group.completions) if drop else group.buckets)
+        minibatches = split(run, spec, chosen, dropped)
+        if not ledger.balanced:
+            message = f"sampled sequences and their buckets differ: {ledger}"
+            raise PluginError(message, help="rollout has to return each sampled completion once")
         self.number += 1
-        return Round(minibatches, examples[0], spec.iterations, metrics | self.ledger.metrics())
+        metrics = statistics(groups + dead) | ledger.metrics() | self.watch.metrics()
+        seconds = time.perf_counter() - started
+        return Round(minibatches, chosen[0].example(), spec.iterations, metrics, 1, table(run, chosen), seconds)
+
+    def choose(self, groups: list[Group]) -> tuple[list[Group], list[Group]]:
+        """Return the groups to train on, and those that were drawn beside `groups`. Counts all that are left out."""
+        spec, wanted = self.spec, self.prompts_per_round
+        if spec.dead_groups == "keep":
+            return groups, []
+        further: list[Group] = []
+        for _ in range(spec.redraws if spec.dead_groups == "redraw" else 0):
+            if (missing := wanted - sum(not group.dead for group in [*groups, *further])) <= 0:
+                break
+            further += self.groups(self.draw(math.ceil(missing * spec.oversample)))
+        everyone = [*groups, *further]
+        alive = [group for group in everyone if not group.dead]
+        # Dead groups fill what is missing, so that a step has its number of completions; "drop" leaves them out later.
+        filling = [group for group in everyone if group.dead][: max(0, wanted - len(alive))]
+        chosen = [*alive[:wanted], *filling]
+        used = set(map(id, chosen))
+        for group in everyone:
+            if id(group) not in used:
+                self.ledger.count(["dead" if group.dead else "over_budget"] * len(group.completions))
+        return chosen, further
 
     def draw(self, number: int) -> list[Prompt]:
         """Return the next prompts, the same on all processes."""
@@ -97,7 +125,7 @@ class Rollouts(Rounds):
 
     def groups(self, prompts: Sequence[Prompt]) -> list[Group]:
         """Return a scored group for each prompt."""
-        groups = roll_out(self.run, self.generator, self.spec, prompts, "train")
+        groups = roll_out(self.run, self.generator, self.spec, prompts, "train", self.watch)
         self.ledger.sequences += sum(len(group.completions) for group in groups)
         self.ledger.tokens += sum(len(c.tokens) for group in groups for c in group.completions)
         return groups
@@ -107,14 +135,16 @@ class Rollouts(Rounds):
         assert self.policy is not None
         prompts = [Prompt(example, (self.run.core.seed, HELD_OUT, *example.origin)) for example in held]
         self.generator.begin(None)
-        groups = roll_out(self.run, self.generator, self.spec, prompts, "eval")
-        return examples_of(self.run, self.policy, self.spec, groups), statistics(groups)
+        groups = roll_out(self.run, self.generator, self.spec, prompts, "eval", Stopwatch())
+        mask(self.spec, groups, None)
+        prepare(self.run, self.policy, self.spec, groups)
+        return [group.example() for group in groups], statistics(groups)
 
     def plan(self, steps: int) -> dict[str, Any]:
         """Return what a run of so many steps generates, for `plan`. Redrawn groups come on top."""
         spec = self.spec
         rounds = math.ceil(steps / spec.steps)
-        sequences = rounds * self.prompts_per_round * spec.completions
+        sequences = rounds * math.ceil(self.prompts_per_round * spec.oversample) * spec.completions
         return {
             "rounds": rounds,
             "steps_per_round": spec.steps,
@@ -122,13 +152,13 @@ class Rollouts(Rounds):
             "completions": sequences,
             "tokens_at_most": sequences * spec.max_new_tokens,
             "generator": spec.generator,
-            "rewards": list(spec.rewards),
+            "rewards": [reward.label for reward in spec.scored],
         }
 
-    def widest(self, packs: int) -> list[Example]:
-        """Return the examples of so many full packs, with completions of full length, for counting memory."""
+    def widest(self, size: int) -> list[Example]:
+        """Return the examples of a micro-batch of `size` completions of full length, for counting memory."""
         spec, limit = self.spec, self.run.core.sequence_len
-        prompt = [0] * max(1, limit - spec.completions * spec.max_new_tokens)
+        prompt = [0] * max(1, limit - spec.max_new_tokens)
         if isinstance(self.source, StoredRounds):
             prompt = [0] * int(self.source.store.widths.max())
         zeros = np.zeros(spec.max_new_tokens, np.float32)
@@ -136,8 +166,9 @@ class Rollouts(Rounds):
         completion = Completion(ids, zeros, zeros + 1, zeros == 0, "length", ids)
         n = spec.completions
         columns = {"old_logps": [zeros] * n} if spec.old_logps else {}
-        example = Group(Example([segment(prompt)]), [completion] * n, advantages=np.zeros(n), columns=columns).example()
-        return [example] * (packs * max(1, limit // example.width))
+        group = Group(Example([segment(prompt)]), [completion] * n, advantages=np.zeros(n), columns=columns)
+        whole, rest = divmod(size, n)
+        return [*[group.example()] * whole, *([group.example(range(rest))] if rest else [])]
 
     def state_dict(self) -> dict[str, Any]:
         self._over = self.number
@@ -162,33 +193,83 @@ def build_generator(run: Run, policy: Policy, spec: Rollout) -> JournaledGenerat
 
 
 def roll_out(
-    run: Run, generator: JournaledGenerator, spec: Rollout, prompts: Sequence[Prompt], purpose: Purpose
+    run: Run,
+    generator: JournaledGenerator,
+    spec: Rollout,
+    prompts: Sequence[Prompt],
+    purpose: Purpose,
+    watch: Stopwatch,
 ) -> list[Group]:
     """Return a scored group for each prompt. Each process generates its share; all get all groups."""
     data = run.world.data
     own = list(prompts[data.rank :: data.size])
-    groups = run.hooks.rollout(run, generator, own, purpose)
-    if len(groups) != len(own):
-        raise PluginError(f"rollout returned {len(groups)} groups for {len(own)} prompts")
-    shares = run.world.gather(groups, axis="data")
+    with watch.of("generating"):
+        groups = run.hooks.rollout(run, generator, own, purpose)
+        if len(groups) != len(own):
+            raise PluginError(f"rollout returned {len(groups)} groups for {len(own)} prompts")
+        shares = run.world.gather(groups, axis="data")
     everyone = [shares[i % data.size][i // data.size] for i in range(len(prompts))]
-    rewards.score(run, spec, everyone)
+    watch.tokens += sum(len(c.tokens) for group in everyone for c in group.completions)
+    with watch.of("scoring"):
+        rewards.score(run, spec, everyone)
     return everyone
 
 
 def rollout(run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], purpose: Purpose) -> list[Group]:
     """Return a group for each prompt: the completions of one turn. This is the default answer to `rollout`."""
     assert run.rollout is not None
-    completions = generator.generate([prompt.request(run.rollout) for prompt in prompts])
-    return [Group(prompt.example, answers) for prompt, answers in zip(prompts, completions, strict=True)]
+    requests = [prompt.request(run.rollout) for prompt in prompts]
+    completions = generator.generate(requests)
+    return [
+        Group(prompt.example, answers, temperature=request.sampling.temperature)
+        for prompt, request, answers in zip(prompts, requests, completions, strict=True)
+    ]
 
 
-def examples_of(run: Run, policy: Policy, spec: Rollout, groups: Sequence[Group]) -> list[Example]:
-    """Return the example of each group, with its advantages and what else its loss reads."""
+def mask(spec: Rollout, groups: Sequence[Group], version: int | None) -> None:
+    """Put the completions that are not trained on into their buckets. `version`: that of the current weights."""
+    for group in groups:
+        for k, completion in enumerate(group.completions):
+            old = version is not None and spec.max_staleness is not None and len(completion.versions)
+            if old and version - int(completion.versions.min()) > spec.max_staleness:  # type: ignore[operator]
+                group.buckets[k] = "stale"
+            elif spec.truncated == "mask" and completion.finish_reason == "length":
+                group.buckets[k] = "truncated"
+            elif np.isnan(group.reward[k]):
+                group.buckets[k] = "abstained"
+
+
+def prepare(run: Run, policy: Policy, spec: Rollout, groups: Sequence[Group]) -> None:
+    """Set the advantages of groups, and the log-probabilities that a clipped loss compares with."""
     set_advantages(groups, run.hooks.compute_advantages(run, policy, groups))
-    examples = [group.example() for group in groups]
     if spec.old_logps:
-        for example, segments in zip(examples, policy.score(examples, Needs(logps=True)), strict=True):
-            for completion, values in zip(example.segments[1:], segments, strict=True):
-                completion.columns["old_logps"] = values["logps"]
-    return examples
+        needs = Needs(logps=True, temperature=run.needs.temperature)
+        scores = policy.score([group.example() for group in groups], needs)
+        for group, segments in zip(groups, scores, strict=True):
+            group.columns["old_logps"] = [values["logps"] for values in segments]
+
+
+class Stopwatch:
+    """The seconds of the parts of a round, and the tokens that were sampled in it."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tokens = 0
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+
+    def metrics(self) -> dict[str, float]:
+        """Return sampled tokens per second of each part, and its seconds."""
+        numbers = {f"speed/{part}_seconds": seconds for part, seconds in self.seconds.items()}
+        rates = {part: self.tokens / max(self.seconds.get(part, 0.0), 1e-9) for part in ("generating", "scoring")}
+        return numbers | {f"speed/{part}_tokens_per_second": rate for part, rate in rates.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore
+from tunesmith_engine.batch.terms import Table
 from tunesmith_engine.data.batches import Packs
 
 
@@ -17,13 +18,17 @@ class Round:
 
     minibatches: the packs of each step. iterations: how many times the minibatches are trained on, one after the other.
     spare: an example from which a process without packs makes a batch to stay in sync. metrics: numbers about the round
-    for loggers. used: steps taken.
+    for loggers. per_batch: packs of a micro-batch; micro_batch_size by default. completions: texts for loggers.
+    seconds: the time it took to generate the round. used: steps taken.
     """
 
     minibatches: list[Packs]
     spare: Example
     iterations: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
+    per_batch: int | None = None
+    completions: Table = ()
+    seconds: float = 0.0
     used: int = 0
 
     @property
@@ -47,6 +52,8 @@ class Round:
             "packs": [[len(members) for members in minibatch] for minibatch in self.minibatches],
             "iterations": self.iterations,
             "metrics": self.metrics,
+            "per_batch": self.per_batch,
+            "completions": [dict(row) for row in self.completions],
             "used": self.used,
         }
 
@@ -55,7 +62,8 @@ class Round:
         spare, *rest = ExampleStore(state["arrays"], state["fields"])
         examples = iter(rest)
         packs = [[[next(examples) for _ in range(size)] for size in sizes] for sizes in state["packs"]]
-        return cls(packs, spare, state["iterations"], state["metrics"], state["used"])
+        own = {name: state[name] for name in ("iterations", "metrics", "per_batch", "completions", "used")}
+        return cls(packs, spare, **own)
 
 
 class Rounds(ABC):

@@ -76,7 +76,8 @@ class Loop:
         state.scheduler.step()
         run.step += 1
         state.tokens += int(totals["input_tokens"])
-        self._seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._seconds += seconds
         assert state.round is not None
         numbers: dict[str, Tensor | float] = {
             **state.round.metrics,
@@ -84,7 +85,13 @@ class Loop:
             "learning_rate": rate,
             "tokens": state.tokens,
         }
-        return self.record(metrics | numbers)
+        if state.round.metrics:
+            training = seconds - (state.round.seconds if state.round.used == 1 else 0.0)
+            numbers["speed/training_tokens_per_second"] = totals["input_tokens"] / max(training, 1e-9)
+        record = self.record(metrics | numbers)
+        if state.round.completions and state.round.used == 1:
+            record.tables["completions"] = state.round.completions
+        return record
 
     def next_batches(self) -> list[Batch]:
         """Return the micro-batches of this process for the next step."""
@@ -93,7 +100,8 @@ class Loop:
             with torch.no_grad():
                 state.round = state.rounds.next()
         packs = state.round.next_packs()
-        groups, number = micro_batches(packs, world.data.rank, world.data.size, run.core.micro_batch_size)
+        per_batch = state.round.per_batch or run.core.micro_batch_size
+        groups, number = micro_batches(packs, world.data.rank, world.data.size, per_batch)
         return build_batches(run, groups, max(number, 1), [state.round.spare])
 
     def totals(self, batches: Sequence[Batch]) -> dict[str, float]:

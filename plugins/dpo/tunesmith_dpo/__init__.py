@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -11,6 +11,9 @@ from tunesmith import Method, Needs, Plugin, Settings, hookimpl
 
 if TYPE_CHECKING:
     from tunesmith import Batch, Output, Policy, Run, Term
+
+REFERENCE = "dpo_reference"
+"""The name of the moving reference among the states of a run."""
 
 
 class DPOSettings(Settings):
@@ -67,10 +70,12 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def configure(run: Run) -> None:
-    from tunesmith_dpo.synchronized import register
+    settings = run.settings(DPOSettings)
+    if settings.sync_ref_model:
+        from tunesmith import MovingReference
 
-    if run.settings(DPOSettings).sync_ref_model:
-        register(run)
+        reference = MovingReference(settings.ref_model_mixup_alpha, settings.ref_model_sync_steps)
+        run.register_state(REFERENCE, reference)
 
 
 @hookimpl
@@ -90,13 +95,13 @@ def compute_loss(run: Run, policy: Policy, out: Output, batch: Batch) -> dict[st
 
 @hookimpl
 def on_start(run: Run, policy: Policy) -> None:
-    from tunesmith_dpo.synchronized import attach
-
-    attach(run, policy)
+    reference: Any = run.states.get(REFERENCE)
+    if reference is not None:
+        reference.attach(policy)
 
 
 @hookimpl
-def on_step(run: Run, policy: Policy) -> None:
-    from tunesmith_dpo.synchronized import follow
-
-    follow(run, policy)
+def on_step(run: Run) -> None:
+    reference: Any = run.states.get(REFERENCE)
+    if reference is not None:
+        reference.follow(run)

@@ -47,6 +47,10 @@ class Row:
     rank: str = ""
 
     @property
+    def cut_off(self) -> bool:
+        return self.finish in ("length", "truncated")
+
+    @property
     def quality(self) -> float:
         """The advantage, or the sum of the rewards where it is unknown."""
         return self.total if self.advantage is None else self.advantage

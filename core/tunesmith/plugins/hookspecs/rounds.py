@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.plugins.dispatch import spec
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tunesmith_engine.model.generation import Generator
     from tunesmith_engine.model.policy import Policy
     from tunesmith_engine.rounds.groups import Advantages, Group, Prompt
-    from tunesmith_engine.rounds.ledger import JournaledGenerator
+    from tunesmith_engine.rounds.journal import JournaledGenerator
 
     from tunesmith.run import Purpose, Run
 
@@ -50,12 +50,14 @@ def rollout(run: Run, generator: JournaledGenerator, prompts: Sequence[Prompt], 
 
 
 @spec("keyed", keys="offers.rewards")
-def score_rewards(run: Run, name: str, groups: Sequence[Group]) -> Sequence[Sequence[float | None]]:
+def score_rewards(
+    run: Run, name: str, groups: Sequence[Group], options: Mapping[str, Any]
+) -> Sequence[Sequence[float | None]]:
     """Return the scores of a reward: for each group, one number per completion, or None where it does not apply.
 
     When: after the rollout of a round, on every process with the groups of all of them. For a reward that needs the run
-    or a model; a plain function of texts and columns is offered by `Plugin(offers={"rewards": ...})`. Answers: keyed by
-    the names in `Plugin(offers={"rewards": {name: None}})`.
+    or a model; a plain function of texts and columns is offered by `Plugin(offers={"rewards": ...})`. `options` are
+    those that the YAML gives to the reward. Answers: keyed by the names in `Plugin(offers={"rewards": {name: None}})`.
 
     Example:
         @hookimpl

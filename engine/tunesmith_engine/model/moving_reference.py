@@ -7,16 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith import PluginError, Policy, Run
-from tunesmith_dpo import DPOSettings
+from tunesmith.errors import PluginError
+from tunesmith.run import Run
+from tunesmith_engine.model.policy import Policy
 
-STATE = "dpo_reference"
 
+class MovingReference:
+    """A reference that moves toward the policy. Its weights are a state of the run, saved only in its checkpoints.
 
-class SynchronizedReference:
-    """The weights of the reference as a state of the run: they are saved nowhere but in its checkpoints."""
+    Register it in configure by `run.register_state(name, MovingReference(alpha, steps))`, call `attach` in on_start and
+    `follow` in on_step.
 
-    def __init__(self) -> None:
+    Args:
+        alpha: share of the policy's weights in the reference after each move.
+        steps: optimizer steps between two moves.
+    """
+
+    def __init__(self, alpha: float, steps: int):
+        self.alpha, self.steps = alpha, steps
         self.policy: Policy | None = None
         self.saved: dict[str, Tensor] | None = None
 
@@ -25,6 +33,13 @@ class SynchronizedReference:
         self.policy = policy
         if self.saved is not None:
             self.load_state_dict({"weights": self.saved})
+
+    def follow(self, run: Run) -> None:
+        """Move the reference if the step is due."""
+        assert self.policy is not None
+        if run.step % self.steps == 0:
+            with self.policy.reference() as reference:
+                mix(self.policy, reference, self.alpha)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the full weights by name on the main process. Call it on all processes."""
@@ -41,25 +56,6 @@ class SynchronizedReference:
         with self.policy.reference() as reference:
             reference.run.parallelism.load_model_state(reference.module, weights)
         self.saved = None
-
-
-def register(run: Run) -> None:
-    """Save the reference in the checkpoints of the run."""
-    run.register_state(STATE, SynchronizedReference())
-
-
-def attach(run: Run, policy: Policy) -> None:
-    state: Any = run.states.get(STATE)
-    if state is not None:
-        state.attach(policy)
-
-
-def follow(run: Run, policy: Policy) -> None:
-    """Move the reference toward the policy after every ref_model_sync_steps optimizer steps."""
-    settings = run.settings(DPOSettings)
-    if settings.sync_ref_model and run.step % settings.ref_model_sync_steps == 0:
-        with policy.reference() as reference:
-            mix(policy, reference, settings.ref_model_mixup_alpha)
 
 
 @torch.no_grad()
