@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from tunesmith_diagnosis.diagnosis import Diagnosis, derived
 from tunesmith_diagnosis.rules import RULES, Kind, Rule
 
 from plugins.diagnosis.tests.series import STEPS, findings_of, noisy
+from tunesmith.config.keys import core_schema
 
 Series = Callable[[int], float]
 LN_V = 9.21  # of 10,000 tokens
@@ -132,6 +136,14 @@ def test_a_fault_that_ends_keeps_its_steps() -> None:
     spike = {"loss": lambda step: 6.0 if 60 <= step < 66 else 1.5 - step / 200}
     [finding] = findings_of("sft", WELL["sft"] | spike)
     assert finding.id == "loss-spike" and finding.steps[0] <= 61 and finding.steps[1] < 72
+
+
+def test_advice_names_keys_that_exist() -> None:
+    folder = Path(__file__).parents[3]
+    schemas = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("plugins/*/tunesmith.json"))]
+    keys = set(core_schema()["properties"]) | set(re.findall(r'"(\w+)": \{', json.dumps(schemas)))
+    named = {key for rule in RULES for key in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", rule.advice)}
+    assert len(named) > 15 and named <= keys, named - keys
 
 
 def test_a_loss_that_was_never_finite_is_a_finding() -> None:

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean, median, variance
+from statistics import fmean, median
 from typing import Any
 
 FIRST, LATEST = 20, 48
@@ -64,12 +64,12 @@ class Series:
         if self.count < 2 * size or len(self.first) < size:
             return None
         first, last = self.first[:size], self.window(size)
-        return _errors(fmean(last) - fmean(first), (variance(first) + variance(last)) / size)
+        return _errors(fmean(last) - fmean(first), (_variance(first) + _variance(last)) / size)
 
     def distance(self, size: int, reference: float) -> float | None:
         """Return how far the mean of the window is above a number, in standard errors."""
         last = self.window(size)
-        return _errors(fmean(last) - reference, variance(last) / size) if len(last) >= size else None
+        return _errors(fmean(last) - reference, _variance(last) / size) if len(last) >= size else None
 
     def not_finite(self, size: int) -> int:
         return sum(value is None for _, value in list(self.latest)[-size:])
@@ -88,6 +88,12 @@ class Series:
         latest = deque(((step, value) for step, value in state["latest"]), maxlen=LATEST)
         lowest = math.inf if state["lowest"] is None else state["lowest"]
         return cls(state["count"], list(state["first"]), latest, lowest)
+
+
+def _variance(values: list[float]) -> float:
+    """Return the sample variance. That of the standard library adds fractions, and takes 20 times as long."""
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def _errors(difference: float, squared_error: float) -> float:

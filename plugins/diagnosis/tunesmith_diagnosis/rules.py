@@ -78,6 +78,7 @@ EVERY_METHOD = (
         message="the gradient was 0, so nothing was trained",
         advice="Check that rows have trained tokens (tunesmith preprocess --debug), that the adapter's target modules "
         "exist, and for rewards that they differ within a group.",
+        unless=("reward-constant", "dead-groups", "entropy-collapse"),
     ),
     Rule(
         "gradient-exploding", ALL, Measure("grad_norm", of="start"), "above", warning=10,
@@ -198,40 +199,41 @@ REWARDS = (
         message="the reward {part} was the same for all completions of a prompt",
         advice="Call the reward on some completions by hand: it may read a column that the rows do not have, or the "
         "task may be too hard or too easy.",
+        unless=("entropy-collapse",),
     ),
     Rule(
         "dead-groups", ONLINE, Measure("frac_reward_zero_std"), "above", warning=0.8,
         message="{now:.0%} of the groups had equal rewards, so they train nothing",
-        advice="Use prompts of medium difficulty, more completions for each prompt, a higher temperature, or a reward "
-        "with more levels.",
-        unless=("reward-constant",),
+        advice="Use prompts of medium difficulty, raise trl.num_generations or trl.temperature, write "
+        "trl.dead_groups: redraw, or use a reward with more levels.",
+        unless=("reward-constant", "entropy-collapse"),
     ),
     Rule(
         "reward-falling", ONLINE, Measure("reward", "rise", 20), "below", warning=-3,
         message="the reward fell from {start:.3g} to {now:.3g}",
-        advice="Lower learning_rate, raise the KL coefficient, or train fewer iterations on a round.",
+        advice="Lower learning_rate, raise trl.beta, or lower trl.num_iterations.",
     ),
     Rule(
         "reward-flat", ONLINE, Measure("reward", "rise", 20), "below", note=2, after=0.5,
         message="the reward did not rise: {start:.3g} at the start, {now:.3g} now",
-        advice="Raise learning_rate or the number of completions, and read some completions with their rewards.",
+        advice="Raise learning_rate or trl.num_generations, and read some completions in report.html.",
         unless=("reward-falling", "reward-constant"),
     ),
     Rule(
         "entropy-collapse", ONLINE, Measure("entropy", of="start"), "below", note=0.25, warning=0.1,
         message="the entropy fell from {start:.3g} to {now:.3g} nats, so completions hardly differ any more",
-        advice="Lower learning_rate, use temperature 1.0, raise the upper clipping bound or the KL coefficient, or "
-        "draw more completions for each prompt.",
+        advice="Lower learning_rate, write trl.temperature: 1.0, raise trl.epsilon_high (0.28), trl.beta or "
+        "trl.num_generations.",
     ),
     Rule(
         "entropy-rising", ONLINE, Measure("entropy", of="start"), "above", note=2, warning=4,
         message="the entropy rose from {start:.3g} to {now:.3g} nats: the policy becomes random",
-        advice="Lower learning_rate, drop an entropy bonus, or raise the KL coefficient.",
+        advice="Lower learning_rate or trl.entropy_coef, or raise trl.beta.",
     ),
     Rule(
         "kl-diverged", ONLINE, Measure("kl", window=5), "above", note=0.5, warning=2,
         message="the policy is {now:.3g} nats per token away from the reference",
-        advice="Lower learning_rate or raise the KL coefficient; read completions for a reward that is exploited.",
+        advice="Lower learning_rate or raise trl.beta, and look for a reward that is exploited: read some completions.",
     ),
     Rule(
         "kl-jump", ONLINE, Measure("kl", window=3, of="before"), "above", warning=10,
@@ -242,7 +244,7 @@ REWARDS = (
     Rule(
         "ratio-clipped", ONLINE, Measure("clip_ratio/region_mean"), "above", note=0.1, warning=0.3,
         message="the ratio of {now:.0%} of the tokens was clipped",
-        advice="Lower learning_rate, or train fewer iterations or minibatches on a round.",
+        advice="Lower learning_rate or trl.num_iterations, or take fewer steps in each round.",
     ),
 )  # fmt: skip
 
@@ -250,13 +252,13 @@ COMPLETIONS = (
     Rule(
         "clipped-completions", ONLINE, Measure("completions/clipped_ratio", window=5), "above", note=0.3, warning=0.8,
         message="{now:.0%} of the completions did not end within the longest allowed length",
-        advice="Raise the longest allowed completion, check that the chat template's end of turn is an end token, or "
-        "reward shorter answers.",
+        advice="Raise trl.max_completion_length, check that the chat template's end of turn is an end token, or reward "
+        "shorter answers.",
     ),
     Rule(
         "length-runaway", ONLINE, Measure("completions/mean_length", of="start"), "above", warning=1.5,
         message="completions grew from {start:.0f} to {now:.0f} tokens, close to the longest allowed",
-        advice="A reward may favor length. Penalize it, or raise the longest completion if the reward rises too.",
+        advice="A reward may favor length: penalize it. If the reward rises rightly, raise trl.max_completion_length.",
         also=(Condition(Measure("completions/mean_length", of="max_new_tokens"), "above", 0.8),),
     ),
     Rule(
@@ -274,8 +276,8 @@ COMPLETIONS = (
     Rule(
         "rollouts-unused", ONLINE, Measure("rollout/unused"), "above", note=0.5, warning=0.8,
         message="{now:.0%} of the generated completions were not trained on",
-        advice="The report lists where they went. Use prompts of medium difficulty, or keep dead groups instead of "
-        "drawing new ones.",
+        advice="The report lists where they went. Use prompts of medium difficulty, lower trl.oversample, or write "
+        "trl.dead_groups: keep.",
     ),
 )  # fmt: skip
 

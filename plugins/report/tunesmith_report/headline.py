@@ -71,7 +71,7 @@ def tiles(folder: Folder, metrics: dict[str, Metric], now: float) -> list[Tile]:
         result.append(Tile("time", duration(seconds), "since the run was resumed" if resumed else ""))
     tokens = finite(last.get("tokens"))
     if tokens:
-        result.append(Tile("tokens", short(tokens), _trained(folder)))
+        result.append(Tile("tokens", short(tokens), "" if "reward_std" in metrics else _trained(folder)))
     speeds = sorted(metrics["tokens_per_second"].train.values) if "tokens_per_second" in metrics else []
     if speeds:
         result.append(Tile("speed", short(round(speeds[len(speeds) // 2])), "median tokens per second"))
