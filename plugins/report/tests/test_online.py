@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from tunesmith_report import completions
+from tunesmith_report.comparison import render_comparison
 from tunesmith_report.completions import SHOWN, STEPS, read_tables, readable, steps_of
 from tunesmith_report.folder import Folder
 from tunesmith_report.ledger import ledger_of
 from tunesmith_report.page import render
 
 from plugins.report.tests.run_folders import LINES, RECORD, Page, folder, page
+from tests import tiny
 
 LONG = "First we add. " + "Then we divide. " * 60
 
@@ -129,6 +131,7 @@ def test_rewards_are_drawn_with_their_spread(tmp_path: Path) -> None:
     assert names == ["reward", "rewards/exact/mean", "loss"]
     assert text.count('class="band"') == 2 and "Bands show one standard deviation" in result.text
     [band] = [a["d"] for tag, a in result.elements if tag == "path" and a.get("class") == "band"][:1]
+    assert result.series("reward", "spread") == dict.fromkeys(range(1, 21), 0.25) and "± 0.25" in result.text
     assert band and band.count("L") == 39 and band.endswith("Z")
     assert "reward 1 from 0.05 at step 1" in result.text
 
@@ -181,7 +184,42 @@ INVALID: list[Any] = [
 ]  # fmt: skip
 
 
+def test_compared_runs_have_their_findings(tmp_path: Path) -> None:
+    records = (RECORD, RECORD | {"notes": {"findings": [FINDING, FINDING | {"metric": "loss"}]}})
+    paths = [folder(tmp_path / name, record) for name, record in zip("ab", records, strict=True)]
+    assert "findings dead-groups" in Page(render_comparison(paths, now=1.8e9)).text
+
+
 @pytest.mark.parametrize("note", INVALID, ids=str)
 def test_a_note_of_another_form_is_shown_as_a_note(tmp_path: Path, note: Any) -> None:
     text = page(folder(tmp_path, RECORD | {"notes": {"findings": note}})).text
     assert "Warnings and notes" in text and "findings" in text.partition("Warnings and notes")[2]
+
+
+CONSTANT = """
+from tunesmith import Plugin
+plugin = Plugin(offers={"rewards": {"odd_tokens": ":constant"}})
+def constant(completions, **columns):
+    return [1.0] * len(completions)
+"""
+
+
+def test_the_page_of_a_real_run_has_completions_a_ledger_and_findings(tmp_path: Path) -> None:
+    """Ten rounds of four steps, whose reward is the same for all completions."""
+    (tmp_path / "scored.py").write_text(CONSTANT)
+    tiny.model_folder(tmp_path / "model")
+    tiny.write_rows(tmp_path / "data.jsonl", tiny.rows("prompt", 24))
+    contract = Path(tiny.__file__).parent / "contract" / "plugins"
+    config = tiny.write_config(
+        tmp_path, base_model=str(tmp_path / "model"), rl="groups", max_steps=40, num_epochs=9,
+        plugins=[str(contract / "groups.py"), str(tmp_path / "scored.py"), str(contract / "echo.py")],
+        datasets=[{"path": str(tmp_path / "data.jsonl"), "type": "prompt"}], groups_generator="echo",
+    )  # fmt: skip
+    tiny.train(config)
+    text = render(tmp_path / "out", now=1.8e9)
+    result = Page(text)
+    assert [a["data-step"] for _, a in result.elements if a.get("class") == "generated"] == [
+        str(step) for step in range(1, 41, 4)
+    ]
+    assert "the reward odd_tokens was the same for all completions of a prompt" in result.text
+    assert "completions were generated" in result.text and "add up" not in result.text

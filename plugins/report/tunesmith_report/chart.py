@@ -66,6 +66,8 @@ def chart(
     if best:
         lines.append(("best", Series([best[0]], [best[1]]), [best[0]], [best[1]]))
     edges = band(metric, window, limit) if metric.spread else []
+    shown = named + ([("spread", "±", metric.spread)] if metric.spread and edges else [])
+    thinned |= {kind: thin(series.steps, series.values, limit) for kind, _, series in shown if kind == "spread"}
     scales = [linear([*values, *(value for edge in edges for value in edge[1:])])] if values else []
     if values and not edges and min(values) > 0 and max(values) / min(values) >= LOG_FROM:
         scales.append(logarithmic(values))
@@ -74,8 +76,8 @@ def chart(
         title_of(metric),
         [plot(scale, lines, span, edges, ranges) for scale in scales],
         [(100 * x_of(tick, span) / WIDTH, step_label(tick)) for tick in step_ticks(*span, ticks)],
-        {"span": list(span), "series": [readout(kind, label, *thinned[kind]) for kind, label, _ in named]},
-        [(kind, label, number(series.values[-1]) if series.values else "not finite") for kind, label, series in named]
+        {"span": list(span), "series": [readout(kind, label, *thinned[kind]) for kind, label, _ in shown]},
+        [(kind, label, number(series.values[-1]) if series.values else "not finite") for kind, label, series in shown]
         + ([("best", f"best, at step {best[0]:,}", number(best[1]))] if best else []),
         "; ".join(describe(label, series) for _, label, series in named),
         bool(window),
