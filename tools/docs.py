@@ -2,8 +2,8 @@
 
 hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
-core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters, and
-reference.md from the exported names and their docstrings.
+core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters,
+diagnosis.md from the rules of the plugin diagnosis, and reference.md from the exported names and their docstrings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from adapters_page import adapters_page
 from config_page import config_page, ways
+from diagnosis_page import diagnosis_page
 from elsewhere_page import elsewhere_page
 from errors_page import errors_page
 from hooks_page import hooks_page
@@ -83,6 +84,7 @@ PAGES = {
     "plugins": plugins_page,
     "errors": errors_page,
     "adapters": adapters_page,
+    "diagnosis": diagnosis_page,
     "reference": reference_page,
 }
 

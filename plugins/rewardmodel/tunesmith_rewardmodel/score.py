@@ -53,12 +53,12 @@ def scores(run: Run, groups: Sequence[Group], options: Mapping[str, Any]) -> lis
     with torch.no_grad():
         for first in range(0, len(parts), data.size):
             # A process without a part runs another one again, because a forward under sharding needs every process.
-            mine = first + data.rank < len(parts)
-            number, indices = parts[first + data.rank if mine else first]
+            has_part = first + data.rank < len(parts)
+            number, indices = parts[first + data.rank if has_part else first]
             group = groups[number]
             example = _retokenized(run, tokenizer, group, indices) if tokenizer else _example(group, indices)
             out = policy(collate([example], share=share).to(run.device), Needs(heads=("score",)))
-            if mine:
+            if has_part:
                 own.append((number, indices, out.heads["score"][:, 0].float().tolist()))
     policy.reshard()
     policy.model.train(training)
