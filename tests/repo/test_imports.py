@@ -34,7 +34,6 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/config/yamlfile.py", "merge"): "the tag of YAML's `<<`",
     ("engine/tunesmith_engine/rounds/groups.py", "reward"): "the name of a metric",
     ("engine/tunesmith_engine/rounds/rewards.py", "prompts"): "an argument of a reward function, as in TRL",
-    ("engine/tunesmith_engine/rounds/rewards.py", "rewards"): "a kind of offers",
     ("engine/tunesmith_engine/rounds/rollout.py", "rewards"): "a count of a round",
     ("core/tunesmith/plugins/online.py", "rewards"): "a key of the YAML",
     ("core/tunesmith/plugins/rewards.py", "rewards"): "a kind of offers",
