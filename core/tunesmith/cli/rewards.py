@@ -12,6 +12,7 @@ import click
 from tunesmith.errors import DataError, PluginError
 from tunesmith.plugins.offers import Offer, offers
 from tunesmith.plugins.rewards import KIND
+from tunesmith.printable import printable
 
 GIVEN = ("prompts", "completions", "completion_ids", "step")
 SHORT = 48
@@ -100,9 +101,9 @@ def show_trial(report: dict[str, Any]) -> None:
     Console().print(table)
     for label in labels:
         share, seconds = report["abstained"][label], report["seconds"][label]
-        click.echo(f"{label}: {share:.0%} abstain, {seconds * 1000:.1f} ms for {len(report['rows'])} completions")
+        click.echo(f"{label}: {share:.0%} abstain; {seconds * 1000:.1f} ms for {len(report['rows'])} completions")
         if printed := report["printed"].get(label):
-            click.echo(f"{label} printed:\n{printed}")
+            click.echo(f"{label} printed:\n" + "\n".join(map(printable, printed.splitlines())))
     groups, dead = report["groups"], report["dead"]
     click.echo(f"{dead} of {groups} groups are dead: no reward distinguishes their completions")
 
@@ -110,4 +111,4 @@ def show_trial(report: dict[str, Any]) -> None:
 def _plain(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text)  # not parsed as markup
+    return Text(printable(text))  # not parsed as markup

@@ -56,6 +56,9 @@ class Rewards:
     def _imported(self) -> list[dict[str, Any]]:
         assert self.pool is not None
         signatures, problems, error = [], list[Problem](), self.run.config.error
+        data, columns = self.run.data, None  # a stream, or the rollout of an environment, may have any columns
+        if data is not None and data.train is not None and not self.run.hooks.has("rollout"):
+            columns = {name for fields in data.train.fields or () for name in fields}
         for number, source in enumerate(self.functions):
             reward = source.reward
             try:
@@ -69,9 +72,7 @@ class Rewards:
             for message, help in answer["problems"]:
                 problems += error(reward.key, f"{reward.label} {message}", help).problems
             signatures.append(answer["signature"])
-            data = self.run.data
-            if data is not None and data.train is not None and not self.run.hooks.has("rollout"):
-                columns = {name for fields in data.train.fields or () for name in fields}
+            if columns is not None:
                 problems += self.lacking(source, answer["signature"], columns)
         if problems:
             raise ConfigError(problems)
