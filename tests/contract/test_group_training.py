@@ -197,7 +197,7 @@ def test_log_probabilities_of_the_sampler_are_those_of_the_trainer(name: str, tm
 
 KILLED: dict[str, Any] = {
     "loss_type": "dapo", "num_iterations": 2, "steps_per_generation": 4, "beta": 0.1, "sync_ref_model": True,
-    "ref_model_sync_steps": 2, "use_adaptive_entropy": True, "entropy_target": 5.0, "entropy_coef": 0.02,
+    "ref_model_sync_steps": 2, "use_adaptive_entropy": True, "entropy_target": 5.738, "entropy_coef": 0.1,
     "dead_groups": "redraw", "oversample": 1.5, "reward_funcs": ["rare"], "temperature": 1.5, "epsilon": 0.1,
 }  # fmt: skip
 KINDS = ("generating", "scoring", "training", "saving")

@@ -20,10 +20,14 @@ class Stale(Generator):
     def answer(self, request, k):
         random = np.random.default_rng([*request.seed, self.version, k])
         reason = random.choice(["stop", "stop", "length", "abort"])
-        length = request.max_new_tokens if reason == "length" else random.integers(reason == "stop", request.max_new_tokens)
+        length = (
+            request.max_new_tokens if reason == "length" else random.integers(reason == "stop", request.max_new_tokens)
+        )
         ones = np.ones(length, np.float32)
         versions = np.maximum(0, self.version - random.choice([0, 0, 1, 2, 3], length)).astype(np.int32)
-        return Completion(random.integers(3, 300, length).astype(np.int32), -ones, ones, ones > 0, str(reason), versions)
+        return Completion(
+            random.integers(3, 300, length).astype(np.int32), -ones, ones, ones > 0, str(reason), versions
+        )
 
     def collect(self, handles, wait=True):
         return {handle: self.results[handle] for handle in handles}
