@@ -115,6 +115,7 @@ def test_each_sampled_sequence_is_in_one_bucket(staled: Staled, **case: Any) -> 
         assert 16 - kept_dead <= present <= 16
         assert case["dead"] == "drop" or new["trained"] + new["truncated"] + new["abstained"] + new["stale"] == 16
         assert case["dead"] == "redraw" or case["oversample"] > 1 or not new["over_budget"]
+        assert case["dead"] != "keep" or not new["dead"]
         check_masked(round_)
         before = counts
 
