@@ -2,8 +2,8 @@
 
 hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
-core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters, and
-reference.md from the exported names and their docstrings.
+core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters,
+diagnosis.md from the rules of the plugin diagnosis, and reference.md from the exported names and their docstrings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from adapters_page import adapters_page
 from config_page import config_page, ways
+from diagnosis_page import diagnosis_page
 from elsewhere_page import elsewhere_page
 from errors_page import errors_page
 from hooks_page import hooks_page
@@ -34,9 +35,10 @@ plugin: `pip install "tunesmith[lora]"`. `tunesmith[all]` installs all of them, 
 need. `tunesmith plugins` lists what is installed.
 
 Some extras install only libraries: `hub` (datasets on the hub), `http`, `s3`, `gcs`, `azure` and `oci` (files on other
-systems), `compressed-tensors` (checkpoints of that library), `torchao` (its optimizers), and `cut-cross-entropy` (GPU
-kernels). The packages in `contrib/` are not extras. They show what a third party publishes. A plugin can also declare
-hooks and offer functions for others ([write-a-plugin.md](write-a-plugin.md#a-hook-for-others)).
+systems), `compressed-tensors` (checkpoints of that library), `torchao` (its optimizers), `trl-math` (what some rewards
+of TRL need), and `cut-cross-entropy` (GPU kernels). `math` is another name of `mathreward`, and `code` of `codereward`.
+The packages in `contrib/` are not extras. They show what a third party publishes. A plugin can also declare hooks and
+offer functions for others ([write-a-plugin.md](write-a-plugin.md#a-hook-for-others)).
 """
 
 
@@ -82,6 +84,7 @@ PAGES = {
     "plugins": plugins_page,
     "errors": errors_page,
     "adapters": adapters_page,
+    "diagnosis": diagnosis_page,
     "reference": reference_page,
 }
 

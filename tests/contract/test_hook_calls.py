@@ -170,7 +170,7 @@ def test_loggers_stay_active_next_to_another_on_step(tmp_path: Path) -> None:
     local_plugin(tmp_path, "mine", "plugin = Plugin()\n@hookimpl\ndef on_step(run): ...\n")
     _, hooks = load(tmp_path, BASE + "plugins: [./mine.py]")
     assert "mine" in {c.plugin for c in hooks.calls("on_step")}
-    assert {"console", "jsonl", "report"} == {c.plugin for c in hooks.calls("write_log")}
+    assert {"console", "diagnosis", "jsonl", "report"} == {c.plugin for c in hooks.calls("write_log")}
 
 
 def test_times_and_counts_are_kept_by_plugin_and_hook() -> None:

@@ -70,6 +70,7 @@ def test_plugins_are_ordered_by_the_config_then_by_name(tmp_path: Path) -> None:
         "alpaca",
         "chat",
         "console",
+        "diagnosis",
         "hf",
         "jsonl",
         "lora",

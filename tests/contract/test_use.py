@@ -49,7 +49,7 @@ def test_hooks_fits_80_columns_and_lists_every_hook_once(narrow: Path) -> None:
     text = tunesmith("hooks", "run.yaml").stdout
     heads = [line.partition(" (")[0] for line in text.splitlines() if line[:1].strip()]
     assert heads == list(HOOKS) and not too_wide(text)
-    assert "build_scorer (one): the engine" in text and "configure (all): no plugin" in text
+    assert "build_scorer (one): the engine" in text and "evaluate (all): no plugin" in text
 
 
 def test_check_names_the_next_command_and_counts_its_warnings(narrow: Path) -> None:

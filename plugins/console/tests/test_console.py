@@ -122,6 +122,25 @@ def test_the_summary_has_notes_muted_plugins_the_reason_and_the_folder(capsys: p
     assert "known before" not in summary  # it was printed before the first step
 
 
+def test_the_summary_has_the_findings_in_one_block(capsys: pytest.CaptureFixture[str]) -> None:
+    this = fake_run(Path("out"), step=40)
+    tunesmith_console.on_start(this)
+    finding = {"id": "dead-groups", "severity": "warning", "steps": [3, 40], "message": "x\x1b[31m", "advice": "Do y."}
+    this.notes["findings"] = [finding, finding | {"id": "reward-flat", "severity": "note"}]
+    tunesmith_console.on_end(this)
+    lines = capsys.readouterr().out.partition("summary\n")[2].splitlines()
+    assert lines[1:6] == [
+        "  2 findings in the metrics:",
+        "    warning dead-groups, steps 3 to 40: x\\x1b[31m",
+        "      Do y.",
+        "    note reward-flat, steps 3 to 40: x\\x1b[31m",
+        "      Do y.",
+    ]
+    this.notes["findings"] = "of another plugin"
+    tunesmith_console.on_end(this)
+    assert "  findings: of another plugin\n" in capsys.readouterr().out
+
+
 def test_the_summary_has_time_speed_memory_the_last_and_the_best_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

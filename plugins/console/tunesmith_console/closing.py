@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.finding import size
-from tunesmith.next_command import load_command, train_command
+from tunesmith.next_command import load_command, merge_command, train_command
 from tunesmith.outline import duration
 
 if TYPE_CHECKING:
     from tunesmith import LogRecord, Run
+
+FINDINGS = "findings"
+"""The note in which the plugin diagnosis lists what the metrics most likely mean."""
 
 
 @dataclass
@@ -56,8 +59,11 @@ def closing(run: Run, measured: Measured, seconds: float, earlier: Mapping[str, 
             f"loss {loss:.4g}, {'that of the last step' if number == 1 else f'the mean of the last {number} steps'}"
         )
     lines += _evaluations(run, measured)
-    lines += [f"{name}: {value}" for name, value in run.notes.items() if earlier.get(name) != value]
+    lines += [
+        f"{name}: {value}" for name, value in run.notes.items() if earlier.get(name) != value and name != FINDINGS
+    ]
     lines += [f"plugin {name} was muted: it failed in {failure}" for name, failure in run.hooks.muted.items()]
+    lines += findings(run.notes.get(FINDINGS))
     lines += [f"stopped early: {run.stopped}"] if run.stopped else []
     lines += [f"output: {run.output_dir}"]
     lines += [f"report: {run.output_dir / report}"] if (report := run.outline.get("report")) else []
@@ -80,8 +86,20 @@ def _evaluations(run: Run, measured: Measured) -> list[str]:
     return [f"{line}; the best was {run.best[1]:.4g} at step {run.best[0]}"]
 
 
+def findings(note: Any) -> list[str]:
+    """Return two lines for each finding in the note, what was seen and the advice; a note of another form as a line."""
+    if not isinstance(note, list) or not all(isinstance(one, dict) and {"id", "advice"} <= one.keys() for one in note):
+        return [f"{FINDINGS}: {note}"] if note else []
+    lines = [f"{len(note)} {'finding' if len(note) == 1 else 'findings'} in the metrics:"]
+    for one in note:
+        first, last = one.get("steps", ("?", "?"))
+        lines.append(f"  {one.get('severity')} {one['id']}, steps {first} to {last}: {one.get('message')}")
+        lines.append(f"    {one['advice']}")
+    return lines
+
+
 def next_command(run: Run) -> str | None:
-    """Return the command that resumes an interrupted run, or that runs the model of a finished one."""
+    """Return the command that resumes an interrupted run, or one that merges or runs the model of a finished run."""
     if run.interrupted:
         return train_command(run.config.document, resume_from_checkpoint="auto")
-    return load_command(run.output_dir)
+    return merge_command(run.output_dir) or load_command(run.output_dir)

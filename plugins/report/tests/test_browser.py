@@ -118,3 +118,30 @@ def test_the_page_follows_the_color_scheme_of_the_browser(page: Path, scheme: in
     chromium(page.parent, scheme_option, "--window-size=800,600", f"--screenshot={shot}", page.as_uri())
     background = Image.open(shot).convert("L").getpixel((3, 3))
     assert background > 200 if light else background < 60
+
+
+STEP_BACK = """<script>{
+const section = document.querySelector("#completions"), [previous] = section.querySelectorAll("button");
+previous.click();
+section.querySelector("select").value = "length";
+section.querySelector("input[type=checkbox]").click();
+const shown = [...section.querySelectorAll(".generated")].filter((step) => !step.hidden);
+const texts = shown.flatMap((step) => [...step.querySelectorAll("li .answer")].map((one) => one.innerText.trim()));
+document.body.dataset.shown = [...shown.map((step) => step.dataset.step), ...texts.map((one) => one.slice(0, 8))];
+}</script>"""
+
+
+def test_a_step_of_completions_is_chosen_and_sorted_and_runs_no_script_of_a_completion(page: Path) -> None:
+    texts = ("much longer", "short", "<script>document.title = 'pwned'</script><img src=x onerror=alert(1)>")
+    rows = [{"prompt": "Why?", "completion": text, "advantage": 1.0 - k, "finish": "stop", "reward:a": 1.0}
+            for k, text in enumerate(texts)]  # fmt: skip
+    tables = [{"step": step, "table": "completions", "rows": rows} for step in (10, 20, 30)]
+    (page.parent / "tables.jsonl").write_text("".join(json.dumps(table) + "\n" for table in tables))
+    page.write_text(render(page.parent), "utf-8")
+    dom = chromium(page.parent, "--dump-dom", page.as_uri())
+    assert "pwned</title>" not in dom and "<img" not in dom and dom.count("<script>") == 1
+    assert 'class="stepper">' in dom, "the controls are shown if scripts run"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"))
+    page.write_text(text.replace("</body>", f"{STEP_BACK}</body>"), "utf-8")
+    dom = chromium(page.parent, "--dump-dom", page.as_uri())
+    assert re.findall(r'data-shown="([^"]*)"', dom) == ["20,short,much lon,&lt;script&gt;"]

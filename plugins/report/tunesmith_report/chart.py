@@ -43,11 +43,16 @@ class Chart:
 
 
 def chart(
-    metric: Metric, span: tuple[int, int], limit: int, ticks: int, best: tuple[int, float] | None = None
+    metric: Metric,
+    span: tuple[int, int],
+    limit: int,
+    ticks: int,
+    best: tuple[int, float] | None = None,
+    ranges: Sequence[tuple[str, int, int]] = (),
 ) -> Chart:
     """Draw a metric over the steps in `span`, with about `limit` points per series and about `ticks` step labels.
 
-    best: step and value of the best evaluation, which is marked.
+    best: step and value of the best evaluation, which is marked. ranges: (CSS class, first, last) of steps to shade.
     """
     candidates = (("train", "training", metric.train), ("held", "held out", metric.held))
     named = [(kind, label, series) for kind, label, series in candidates if series]
@@ -60,20 +65,43 @@ def chart(
         lines = [("raw", *lines[0][1:]), ("train", metric.train, *mean), *lines[1:]]
     if best:
         lines.append(("best", Series([best[0]], [best[1]]), [best[0]], [best[1]]))
-    scales = [linear(values)] if values else []
-    if values and min(values) > 0 and max(values) / min(values) >= LOG_FROM:
+    edges = band(metric, window, limit) if metric.spread else []
+    shown = named + ([("spread", "±", metric.spread)] if metric.spread and edges else [])
+    thinned |= {kind: thin(series.steps, series.values, limit) for kind, _, series in shown if kind == "spread"}
+    scales = [linear([*values, *(value for edge in edges for value in edge[1:])])] if values else []
+    if values and not edges and min(values) > 0 and max(values) / min(values) >= LOG_FROM:
         scales.append(logarithmic(values))
     return Chart(
         metric.name,
-        TITLES.get(metric.name) or metric.name.partition("/")[2] or metric.name,
-        [plot(scale, lines, span) for scale in scales],
+        title_of(metric),
+        [plot(scale, lines, span, edges, ranges) for scale in scales],
         [(100 * x_of(tick, span) / WIDTH, step_label(tick)) for tick in step_ticks(*span, ticks)],
-        {"span": list(span), "series": [readout(kind, label, *thinned[kind]) for kind, label, _ in named]},
-        [(kind, label, number(series.values[-1]) if series.values else "not finite") for kind, label, series in named]
+        {"span": list(span), "series": [readout(kind, label, *thinned[kind]) for kind, label, _ in shown]},
+        [(kind, label, number(series.values[-1]) if series.values else "not finite") for kind, label, series in shown]
         + ([("best", f"best, at step {best[0]:,}", number(best[1]))] if best else []),
         "; ".join(describe(label, series) for _, label, series in named),
         bool(window),
     )
+
+
+def title_of(metric: Metric) -> str:
+    if metric.spread and metric.name.endswith("/mean"):
+        return metric.name.split("/", 1)[1].removesuffix("/mean")
+    return TITLES.get(metric.name) or metric.name.partition("/")[2] or metric.name
+
+
+def band(metric: Metric, window: int, limit: int) -> list[tuple[int, float, float]]:
+    """Return (step, mean minus spread, mean plus spread) of about `limit` steps, averaged as the mean is."""
+    assert metric.spread is not None
+    spread = dict(zip(metric.spread.steps, metric.spread.values, strict=True))
+    pairs = [(s, v, spread[s]) for s, v in zip(metric.train.steps, metric.train.values, strict=True) if s in spread]
+    if not pairs:
+        return []
+    steps, means, spreads = zip(*pairs, strict=True)
+    if window:
+        means, spreads = tuple(smooth(means, window)), tuple(smooth(spreads, window))
+    width = dict(zip(steps, spreads, strict=True))
+    return [(s, value - width[s], value + width[s]) for s, value in zip(*thin(steps, means, limit), strict=True)]
 
 
 def overlay(title: str, runs: Sequence[tuple[str, str, Series]], limit: int, ticks: int) -> Chart:
@@ -175,10 +203,23 @@ def x_of(step: float, span: tuple[int, int]) -> float:
 # Lines
 
 
-def plot(scale: Scale, lines: Sequence[tuple[str, Series, list[int], list[float]]], span: tuple[int, int]) -> Plot:
+def plot(
+    scale: Scale,
+    lines: Sequence[tuple[str, Series, list[int], list[float]]],
+    span: tuple[int, int],
+    edges: Sequence[tuple[int, float, float]] = (),
+    ranges: Sequence[tuple[str, int, int]] = (),
+) -> Plot:
     ticks = [(100 * scale.position(tick), short(tick)) for tick in scale.ticks]
     grid = "".join(f"M0 {HEIGHT * (1 - percent / 100):.1f}H{WIDTH}" for percent, _ in ticks)
     result = Plot(scale.kind, ticks, grid)
+    for kind, first, last in ranges:
+        left, right = (min(WIDTH, max(0.0, x_of(step, span))) for step in (first, last))
+        result.lines.append((f"shade {kind}", f"M{left:.1f} 0H{max(right, left + 2):.1f}V{HEIGHT}H{left:.1f}Z"))
+    if edges:
+        above = [(x_of(s, span), HEIGHT * (1 - scale.position(high))) for s, _, high in edges]
+        below = [(x_of(s, span), HEIGHT * (1 - scale.position(low))) for s, low, _ in reversed(edges)]
+        result.lines.append(("band", f"{path([*above, *below], set())}Z"))
     for kind, series, steps, values in lines:
         points = [(x_of(s, span), HEIGHT * (1 - scale.position(v))) for s, v in zip(steps, values, strict=True)]
         breaks = {i for i in range(1, len(steps)) if has_missing(series.missing, steps[i - 1], steps[i])}

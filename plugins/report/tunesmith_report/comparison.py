@@ -12,6 +12,7 @@ from tunesmith.finding import size
 from tunesmith_report import formatting
 from tunesmith_report.chart import Chart, overlay
 from tunesmith_report.curves import LOSS, Metric, Series, metrics_of
+from tunesmith_report.findings import findings_of
 from tunesmith_report.folder import Folder, read
 from tunesmith_report.headline import elapsed, status_of
 from tunesmith_report.trained import best_of, trained
@@ -62,6 +63,7 @@ def _compared(path: Path, name: str, now: float) -> Compared:
     peak, last = formatting.finite(folder.record.get("peak_memory")), folder.metrics[-1] if folder.metrics else {}
     results = [
         ("status", status_of(folder).label),
+        ("findings", ", ".join(dict.fromkeys(one.name for one in findings_of(folder)))),
         ("model", facts.get("model", str(folder.config.get("base_model") or ""))),
         ("method", facts.get("method", "")),
         ("steps", facts.get("steps", formatting.number(folder.record.get("step")))),

@@ -38,6 +38,8 @@ class Metric:
     name: str
     train: Series = field(default_factory=Series)
     held: Series = field(default_factory=Series)
+    spread: Series | None = None
+    """The standard deviation that belongs to a mean."""
 
 
 def metrics_of(lines: Iterable[dict[str, Any]]) -> dict[str, Metric]:
@@ -68,7 +70,7 @@ def metrics_of(lines: Iterable[dict[str, Any]]) -> dict[str, Metric]:
 
 
 def groups(metrics: dict[str, Metric]) -> tuple[list[tuple[str, list[Metric]]], int]:
-    """Group all metrics except the loss under headings. Return the groups and the number of metrics left out.
+    """Group metrics except the loss under headings. Return the groups and the number of metrics left out.
 
     The metrics in HEALTH come first. Other metrics are grouped by the part of their name before a "/".
     """
@@ -80,6 +82,16 @@ def groups(metrics: dict[str, Metric]) -> tuple[list[tuple[str, list[Metric]]], 
         (by_prefix.setdefault(prefix, []) if slash else ungrouped).append(metric)
     with_heading = [*by_prefix.items(), ("other metrics", ungrouped)]
     return [(heading, members) for heading, members in with_heading if members], len(rest[MAX_CURVES:])
+
+
+def rewards(metrics: dict[str, Metric]) -> list[Metric]:
+    """Return the rewards of an online method, which are the means that have a standard deviation, with their spread."""
+    result = []
+    for name, metric in metrics.items():
+        spread = "reward_std" if name == "reward" else f"{name[:-4]}std" if name.endswith("/mean") else ""
+        if name.startswith("reward") and spread in metrics:
+            result.append(Metric(name, metric.train, metric.held, metrics[spread].train))
+    return result
 
 
 def thin(steps: Sequence[int], values: Sequence[float], limit: int) -> tuple[list[int], list[float]]:

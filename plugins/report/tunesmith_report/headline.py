@@ -53,7 +53,11 @@ def status_of(folder: Folder) -> Status:
 def tiles(folder: Folder, metrics: dict[str, Metric], now: float) -> list[Tile]:
     """Return the tiles for loss, evaluation loss, steps, time, tokens and speed, as far as they are known."""
     record, loss = folder.record, metrics.get(LOSS, Metric(LOSS))
-    result = [*_loss("eval loss", loss.held, "lowest"), *_loss("training loss", loss.train, "")]
+    result = []
+    if "reward_std" in metrics:  # an online method, whose loss does not tell how well it learns
+        reward = metrics.get("reward", Metric("reward"))
+        result += [*_loss("eval reward", reward.held, ""), *_loss("reward", reward.train, "")]
+    result += [*_loss("eval loss", loss.held, "lowest"), *_loss("training loss", loss.train, "")]
     result += _best(folder, metrics)
     step, total = finite(record.get("step")), finite(record.get("total_steps"))
     last = folder.metrics[-1] if folder.metrics else {}
@@ -67,7 +71,7 @@ def tiles(folder: Folder, metrics: dict[str, Metric], now: float) -> list[Tile]:
         result.append(Tile("time", duration(seconds), "since the run was resumed" if resumed else ""))
     tokens = finite(last.get("tokens"))
     if tokens:
-        result.append(Tile("tokens", short(tokens), _trained(folder)))
+        result.append(Tile("tokens", short(tokens), "" if "reward_std" in metrics else _trained(folder)))
     speeds = sorted(metrics["tokens_per_second"].train.values) if "tokens_per_second" in metrics else []
     if speeds:
         result.append(Tile("speed", short(round(speeds[len(speeds) // 2])), "median tokens per second"))

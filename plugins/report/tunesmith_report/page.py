@@ -6,7 +6,7 @@ import base64
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from markupsafe import Markup
 
 from tunesmith_report import formatting, tables
 from tunesmith_report.chart import Chart, chart
-from tunesmith_report.curves import LOSS, Metric, groups, metrics_of
+from tunesmith_report.completions import read_tables, steps_of
+from tunesmith_report.curves import LOSS, Metric, groups, metrics_of, rewards
+from tunesmith_report.findings import NOTE, Found, findings_of
 from tunesmith_report.folder import Folder, read
 from tunesmith_report.headline import elapsed, status_of, tiles
+from tunesmith_report.ledger import COUNTED, ledger_of
 from tunesmith_report.samples import samples_of
 from tunesmith_report.trained import best_of, commands, trained
 
@@ -38,7 +41,9 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
     folder = read(path, live)
     metrics = metrics_of(folder.metrics)
     seconds = elapsed(folder, now)
-    loss, others, left_out = charts(folder, metrics)
+    findings, ledger = findings_of(folder), ledger_of(folder.metrics)
+    loss, others, left_out = charts(folder, metrics, findings)
+    generated, generated_left_out = read_tables(path, folder)
     plugin_rows = tables.plugins(folder, seconds)
     samples, samples_left_out = samples_of(folder.samples)
     explicit, defaults = tables.settings(folder)
@@ -55,12 +60,17 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
         groups=others,
         curves_left_out=left_out,
         logarithmic=any(len(item.plots) > 1 for item in all_charts),
+        bands=any(kind == "band" for item in all_charts for plot in item.plots for kind, _ in plot.lines),
         averaged=any(item.averaged for item in all_charts),
+        findings=findings,
+        ledger=ledger,
+        generated=steps_of(generated),
+        generated_left_out=generated_left_out,
         samples=samples,
         samples_left_out=samples_left_out,
         datasets=tables.datasets(folder),
         warnings=tables.warnings(folder, metrics),
-        notes=tables.notes(folder),
+        notes=[note for note in tables.notes(folder) if note[0] != NOTE or not findings],
         plugins=plugin_rows,
         plugin_seconds=sum(row.seconds for row in plugin_rows),
         trained=trained(folder),
@@ -74,18 +84,34 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
     )  # fmt: skip
 
 
-def charts(folder: Folder, metrics: dict[str, Metric]) -> tuple[list[Chart], list[tuple[str, list[Chart]]], int]:
+def charts(
+    folder: Folder, metrics: dict[str, Metric], findings: Sequence[Found] = ()
+) -> tuple[list[Chart], list[tuple[str, list[Chart]]], int]:
     """Return the large chart of the loss, if any, the small charts by heading, and the number of metrics left out."""
     steps = [line["step"] for line in folder.metrics]
     span = (min(steps), max(steps)) if steps else (0, 0)
-    small, left_out = groups(metrics)
+    spread = rewards(metrics)
+    # A reward is drawn with its spread, and the ledger has the counts of an online method.
+    drawn = {name for metric in spread for name in (metric.name, f"{metric.name.removesuffix('/mean')}/std")}
+    drawn |= {"reward_std", *COUNTED} if spread else set()
+    small, left_out = groups({name: metric for name, metric in metrics.items() if name not in drawn})
     best = best_of(folder, metrics)
     marks = {best.metric: (best.step, best.value)} if best else {}
-    large = [chart(metrics[LOSS], span, *LARGE, marks.get(LOSS))] if LOSS in metrics else []
-    groups_of_charts = [
-        (heading, [chart(m, span, *SMALL, marks.get(m.name)) for m in members]) for heading, members in small
-    ]
-    return large, groups_of_charts, left_out
+
+    def draw(metric: Metric, size: tuple[int, int]) -> Chart:
+        names = {metric.name, f"eval_{metric.name}"}
+        ranges = [(one.severity, *one.steps) for one in findings if one.metric in names]
+        return chart(metric, span, *size, marks.get(metric.name), ranges)
+
+    first, small = [metric for metric in [metrics.get(LOSS)] if metric], list(small)
+    if spread:  # the loss of an online method does not tell how well it learns
+        small = [("Training", [*first, *(metric for heading, members in small if not heading for metric in members)]),
+                 *(group for group in small if group[0])]  # fmt: skip
+        first, spread = spread[:1], spread[1:]
+    large = [draw(metric, LARGE) for metric in first]
+    with_rewards = [("Rewards: mean and standard deviation", spread)] if spread else []
+    headed = [(heading, [draw(metric, SMALL) for metric in members]) for heading, members in [*with_rewards, *small]]
+    return large, headed, left_out
 
 
 def facts(folder: Folder) -> list[tuple[str, str]]:
@@ -121,7 +147,8 @@ def environment() -> Environment:
         "percent": formatting.percent,
         "share": formatting.share,
     }
-    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("style.css", "hover.js"))
+    style, hover, steps = ((TEMPLATES / name).read_text("utf-8") for name in ("style.css", "hover.js", "steps.js"))
+    script = f"{hover}\n{steps}"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     result.globals |= {"style": Markup(style), "script": Markup(script), "script_hash": f"sha256-{digest}"}
     return result

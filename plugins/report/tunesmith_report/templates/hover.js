@@ -68,5 +68,5 @@
     }
   }
 
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+  addEventListener("beforeprint", () => document.querySelectorAll("details:not(.more)").forEach((one) => (one.open = true)));
 })();
