@@ -155,7 +155,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"prompt": [USER], "chat_template_kwargs": [1]}, {}, "chat_template_kwargs: must be a mapping"),
     ({"prompt": [USER, CALL]}, {"continue_final_message": True}, "prompt[1].content: must be a text to be continued"),
     ({"prompt": "Q"}, {"system_prompt": "S"}, "prompt: is a plain text, so system_prompt has no effect"),
-    ({"prompt": "Q"}, {"chat_template_kwargs": {"brief": 1}}, "prompt: is a plain text, so chat_template_kwargs has no"),
+    ({"prompt": "Q"}, {"chat_template_kwargs": {"brief": 1}}, "prompt: is a plain text, so chat_template_kwargs has"),
     ({"prompt": "Q"}, {"continue_final_message": True, "chat": True}, "prompt: is a text, so continue_final_message"),
     ({"question": "Q", "prompt": [1]}, {"field_prompt": "question"}, "prompt: is a list, but the prompt is the text"),
 ]  # fmt: skip
@@ -174,7 +174,10 @@ def test_what_the_template_does_not_write_is_an_error_or_a_notice() -> None:
     with pytest.raises(DataError, match="has a system message, which the chat template does not write"):
         build([{"prompt": [SYSTEM, USER]}], tokenizer(no_system))
     (example,) = build([{"prompt": [USER, BEGUN, USER], "system": "S"}], tokenizer(no_system))
-    notices = ["column 'system' is not rendered; rewards get it", "messages: text that the chat template does not write"]
+    notices = [
+        "column 'system' is not rendered; rewards get it",
+        "messages: text that the chat template does not write",
+    ]
     assert example.columns["notices"] == notices
     (plain,) = build([{"prompt": "Q", "tools": [ADD]}])
     assert len(plain.columns["notices"]) == 1  # type: ignore[arg-type]
@@ -183,7 +186,7 @@ def test_what_the_template_does_not_write_is_an_error_or_a_notice() -> None:
 def test_messages_without_a_template_and_a_template_that_fails_are_errors() -> None:
     with pytest.raises(ModelError, match="the tokenizer has none"):
         build([{"prompt": [USER]}], tokenizer(None))
-    with pytest.raises(DataError, match="f:1: .*the chat template fails: no such role"):
+    with pytest.raises(DataError, match=r"f:1: .*the chat template fails: no such role"):
         build([{"prompt": [USER]}], tokenizer("{{ raise_exception('no such role') }}"))
 
 
@@ -215,7 +218,9 @@ def test_debug_shows_the_tokens_of_the_prompt(tmp_path: Path) -> None:
 def test_a_first_row_and_variables_are_checked_before_a_model_is_read(tmp_path: Path) -> None:
     path = config(tmp_path, [{"prompt": [USER, BEGUN]}])
     result = CliRunner().invoke(main, ["check", str(path)])
-    assert result.exit_code == 3 and "data.jsonl:1" in result.output and "ends with an assistant message" in result.output
+    assert (
+        result.exit_code == 3 and "data.jsonl:1" in result.output and "ends with an assistant message" in result.output
+    )
     path = config(tmp_path, [{"prompt": [USER]}], chat_template_kwargs={"tools": []})
     result = CliRunner().invoke(main, ["check", str(path)])
     assert result.exit_code == 2 and "can't be set: its value comes from the row" in result.output
