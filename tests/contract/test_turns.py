@@ -1,4 +1,4 @@
-"""Completions of several turns: tokens are appended, tool tokens are not trained, and log-probabilities stay aligned."""
+"""Completions of several turns: tokens are appended, replies are not trained on, log-probabilities stay aligned."""
 
 from __future__ import annotations
 
@@ -176,6 +176,7 @@ def test_the_calculator_of_the_page_answers_calls_and_only_calls(tmp_path: Path)
     path = config(tmp_path, max_steps=1)
     (tmp_path / "calculator.py").write_text(block[1])
     local = [str(tmp_path / "calculator.py"), f"{tmp_path}/rewarding.py"]
-    source = REPLIES.read_text().partition("@hookimpl")[0] + "def even_tokens" + REPLIES.read_text().partition("def even_tokens")[2]
+    before, _, after = REPLIES.read_text().partition("@hookimpl")
+    source = before + "def even_tokens" + after.partition("def even_tokens")[2]
     (tmp_path / "rewarding.py").write_text(source)
     tiny.train(path, f"plugins=[{','.join(local)}]")
