@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def append_tokens(completion: Completion, tokens: Sequence[int]) -> Completion:
 def append_turn(completion: Completion, turn: Completion) -> Completion:
     """Return a completion with a further turn, which the model generated after it; it ends for the turn's reason."""
     names = ("tokens", "logps", "weights", "sampled", "versions")
-    joined = {name: np.concatenate([getattr(completion, name), getattr(turn, name)]) for name in names}
+    joined: dict[str, Any] = {name: np.concatenate([getattr(completion, name), getattr(turn, name)]) for name in names}
     return replace(turn, **joined)
 
 

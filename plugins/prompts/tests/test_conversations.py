@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tunesmith_prompts import PromptDataset, build_dataset
 
+from tests import rows as byte_rows
 from tests import tiny
 from tunesmith import ConfigError, DataError, Example, ModelError, Row, prepare
 from tunesmith.cli import main
@@ -73,6 +74,14 @@ def test_a_text_is_plain_unless_chat_wraps_it() -> None:
     assert text_of(plain) == "2 + 2 =" and plain.fields == {"answer": "4"}
     assert wrapped.prompt == expected([SYSTEM, USER])
     assert wrapped.fields == {"prompt": [SYSTEM, USER], "answer": "4"}
+
+
+def test_special_tokens_are_those_of_the_template_alone() -> None:
+    adds_bos = copy.deepcopy(byte_rows.byte_tokenizer("<s> $A </s>"))
+    for opening in ("", "<s>"):
+        adds_bos.chat_template = opening + "{{ messages[0].content }}:"
+        text, chat = build([{"prompt": "Q"}, {"prompt": [USER]}], adds_bos)
+        assert adds_bos.decode(text.prompt) == "<s>Q" and adds_bos.decode(chat.prompt) == f"{opening}2 + 2 =:"
 
 
 def test_texts_and_conversations_stay_in_order() -> None:
