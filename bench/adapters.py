@@ -3,8 +3,10 @@
 Both train the same adapter on the same packed rows for one epoch, in float32 on one thread, on all linear layers, with
 fused AdamW and nothing cached; the base of QLoRA is quantized to NF4 when it is loaded. The loss of the first step must
 agree: an adapter begins at zero. The memory is the peak of a process during training, above its memory at the first
-step. The bound is the time of the matrix products alone: for each token that is trained on, one product with the base
-in the forward pass and one in the backward pass, which has no gradient of the base, at the measured speed of torch.
+step. TRL converts the adapter of a quantized base to bfloat16, which halves what it keeps of its inputs; this is left
+as it is. The bound is the time of the matrix products alone: for each token that is trained on, one product with the
+base in the forward pass and one in the backward pass, which has no gradient of the base, at the measured speed of
+torch.
 
     python -m bench.adapters ours|trl FOLDER lora|qlora    a child of the benchmark
 """

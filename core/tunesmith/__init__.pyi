@@ -12,7 +12,11 @@ from tunesmith_engine.batch.pairs import (
 from tunesmith_engine.batch.terms import LogRecord as LogRecord, StepRecord as StepRecord, Table as Table, Term as Term
 from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
 from tunesmith_engine.checkpoint.card import write_card as write_card
-from tunesmith_engine.data.prompts import prompt_tokens as prompt_tokens
+from tunesmith_engine.data.prompts import (
+    prompt_tokens as prompt_tokens,
+    render_prompt as render_prompt,
+    template_variables as template_variables,
+)
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
 from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
 from tunesmith_engine.model.build import build_policy as build_policy

@@ -23,6 +23,7 @@ from tunesmith.config.config import Config
 from tunesmith.config.load import load_config
 from tunesmith.engine import engine
 from tunesmith.errors import ConfigError, TunesmithError, errors_of, raise_together
+from tunesmith.plugins.rewards import check_rewards
 from tunesmith.run import Run
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def faults(run: Run, check_rows: bool = True) -> list[TunesmithError]:
     core_checks = [checks.check_keys, checks.check_metric, checks.check_folders, checks.check_resume]
     core_checks += [checks.check_given_rows, resume_rules.check_accepted]
     errors = [*errors_of(partial(check, run) for check in core_checks)]
-    errors += [*run.hooks.validate(run), *run.hooks.inspect(run)]
+    errors += [*run.hooks.validate(run), *errors_of([partial(check_rewards, run)]), *run.hooks.inspect(run)]
     return errors or (first_rows.check(run) if check_rows else [])
 
 

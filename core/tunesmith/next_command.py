@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config.yamlfile import Document
+from tunesmith.plugins.discovery import installed
 
 TASKS = {"ForCausalLM": "text-generation", "ForSequenceClassification": "text-classification",
          "ForTokenClassification": "token-classification"}  # fmt: skip
 """The end of an architecture's name in config.json -> the pipeline of transformers that runs it."""
+MERGE = "merge-lora"
+"""The command that merges an adapter, if a plugin with it is installed."""
 CALL = 'python -c "from transformers import pipeline; print(pipeline({task!r}, {folder!r})({text}))"'
 
 
@@ -40,6 +43,22 @@ def load_command(folder: Path) -> str | None:
     chat = (folder / "chat_template.jinja").is_file() and task == "text-generation"
     text = "[{'role': 'user', 'content': 'Hello'}]" if chat else "'Hello'"
     return CALL.format(task=task, folder=str(folder), text=text) if task else None
+
+
+def merge_command(folder: Path) -> str | None:
+    """Return the command that merges the LoRA adapter in a folder into its base model.
+
+    Return None if there is no such adapter, if no installed plugin has the command, or if the command would refuse it:
+    replicated layers have an update for each copy, and a base that is quantized on disk has no weights to add it to.
+    """
+    config = _json(folder / "adapter_config.json")
+    base = Path(str(config.get("base_model_name_or_path")))
+    quantized = "quantization_config" in _json(base / "config.json")
+    if config.get("peft_type") != "LORA" or config.get("layer_replication") or quantized:
+        return None
+    if not any(MERGE in candidate.info["commands"] for candidate in installed().values()):
+        return None
+    return shlex.join(["tunesmith", MERGE, str(folder)])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -102,6 +102,8 @@ class Run:
     """Registered states of plugins, which checkpoints contain."""
     used_offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
     """The offers of plugins that this run uses, by (kind, name)."""
+    used_files: dict[str, str] = field(default_factory=dict)
+    """The files with functions that this run calls, such as rewards: the path in the YAML -> sha256."""
     outline: dict[str, Any] = field(default_factory=dict)
     """A summary of the run, as JSON values: model, method, data, steps, memory. It is set before on_start, and run.json
     contains it. A plugin that writes a page about the run adds its name in output_dir as "report", in on_start."""

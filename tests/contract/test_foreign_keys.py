@@ -20,7 +20,7 @@ from tunesmith.config.load import load_config
 from tunesmith.plugins import discovery
 
 KEYS = foreign.foreign_keys()
-GROUPS = {"datasets", "fsdp_config", "special_tokens"}
+GROUPS = {"datasets", "fsdp_config", "special_tokens", "trl"}
 ENTRY = "datasets:\n  - path: nobody/rows\n    type: completion\n"
 
 
@@ -31,9 +31,11 @@ def config_of(value: str, names: Iterable[str]) -> str:
         group, _, key = name.rpartition(".")
         lines[group].append(f"{'' if not group else '    ' if group == 'datasets' else '  '}{key}: {value}\n")
     groups = "".join(
-        f"{group}:\n{''.join(lines[group])}" for group in ("fsdp_config", "special_tokens") if lines[group]
+        f"{group}:\n{''.join(lines[group])}" for group in ("fsdp_config", "special_tokens", "trl") if lines[group]
     )
-    return BASE + "".join(lines[""]) + groups + ENTRY + "".join(lines["datasets"])
+    online = "rl: grpo\n" if lines["trl"] else ""  # the group belongs to a method
+    entry = ENTRY.replace("completion", "prompt") if online else ENTRY
+    return BASE + online + "".join(lines[""]) + groups + entry + "".join(lines["datasets"])
 
 
 def loaded(folder: Path, text: str) -> Config:
@@ -46,6 +48,8 @@ def owned(path: str) -> set[str]:
     if path.startswith("datasets."):
         return {*keys.dataset_schema()["properties"], *keys.owners(available, "dataset_schema")}
     if "." in path:
+        if path.startswith("trl."):
+            return set(available["grpo"].info["schema"]["$defs"]["TRL"]["properties"])
         name = {"fsdp_config": "FSDPConfig", "special_tokens": "SpecialTokens"}[path.partition(".")[0]]
         return set(keys.core_schema()["$defs"][name]["properties"])
     return {*keys.core_schema()["properties"], *keys.owners(available, "schema")}
@@ -87,7 +91,8 @@ def test_every_entry_is_one_kind_of_key() -> None:
         assert bool(key.reason) == bool(key.write), name
         assert name.rpartition(".")[2] not in owned(name), f"{name} exists here"
         group = f"{name.rpartition('.')[0]}." if "." in name else ""
-        assert not key.alias or key.alias.split(".")[0] in owned(group + key.alias), f"{name}: {key.alias}"
+        alias = key.alias if key.alias.startswith("trl.") else key.alias.split(".")[0]
+        assert not alias or alias.rpartition(".")[2] in owned(group + alias), f"{name}: {key.alias}"
 
 
 def test_every_key_that_an_action_sets_exists_here() -> None:
@@ -109,14 +114,14 @@ def test_value_that_asks_for_what_happens_anyway_may_stay(key: str, tmp_path: Pa
 
 
 HELPS = {
-    "trl: {beta: 0.1}": ("refused-key", "train on given answers"),
+    "trl: {beta: 0.1}": ("orphaned-key", "rl: grpo"),
     "rpo_alpha: 1": ("refused-key", "dpo_loss_type: [sigmoid, sft]"),
     "message_field_role: from": ("refused-key", "message_property_mappings: {role: ...}"),
     "layer_offloading: true": ("refused-key", "adapter: qlora"),
     "deepspeed: zero2.json": ("refused-key", "fsdp_config: {reshard_after_forward: true}"),
     "attn_implementation: s2": ("wrong-type", "write attn_implementation: auto"),
     "plugins: [axolotl.integrations.kd.KDPlugin]": ("plugin-unknown", "drop it"),
-    "rl: grpo": ("unknown-value", "rl: dpo"),
+    "rl: ebft": ("unknown-value", "rl: grpo"),
 }
 
 
@@ -142,9 +147,9 @@ def test_key_of_another_tool_that_exists_elsewhere_gets_no_suggestion(tmp_path: 
 
 def test_unknown_method_is_reported_alone(tmp_path: Path) -> None:
     """The group of the method has no owner only because no plugin answers the value."""
-    lines = "rl: grpo\ntrl: {beta: 0.1}\nvllm: {port: 8000}\n"
+    lines = "rl: ebft\ntrl: {beta: 0.1}\nebft: {stride: 8}\n"
     [problem] = error_of(load, tmp_path, BASE + lines).problems
-    assert problem.message == "no plugin answers rl: grpo"
+    assert problem.message == "no plugin answers rl: ebft"
 
 
 def test_unknown_adapter_is_reported_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tunesmith_engine.batch.examples import ExampleStore
 from tunesmith_engine.checkpoint.save import numbered, read_tree, write_tree
 
@@ -174,6 +175,12 @@ def test_written_tree_is_read_unchanged(tmp_path: Path) -> None:
     write_tree(tmp_path / "tree", tree)
     copy = read_tree(tmp_path / "tree")
     assert copy["a/b"].tolist() == [1, 1] and copy["a"]["b"].tolist() == [0] and copy["n"].shape == ()
+    shared = torch.arange(4)
+    views = {"one": shared, "same": shared[:], "part": shared[:2], "empty": shared[:0], "column": shared[::2]}
+    write_tree(tmp_path / "shared", views)
+    copy = read_tree(tmp_path / "shared")
+    assert all(copy[name].equal(value) for name, value in views.items())
+    assert len(load_file(tmp_path / "shared.safetensors")) == 4  # `one` and `same` are the same tensor
     with pytest.raises(PluginError, match="store the key 1"):
         write_tree(tmp_path / "tree", {1: 1})
 

@@ -115,7 +115,13 @@ CALLS = {
     "pickle.loads", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pandas.read_pickle", "pd.read_pickle",
 }  # fmt: skip
 ARGUMENTS = {"allow_pickle": True, "trust_remote_code": True, "shell": True, "weights_only": False}
-ALLOWED: dict[tuple[str, str], str] = {}
+ALLOWED: dict[tuple[str, str], str] = {
+    (
+        "plugins/codereward/tunesmith_codereward/fence.py",
+        "exec",
+    ): "in a process that fenced itself in, as its README says",
+    ("plugins/codereward/tunesmith_codereward/fence.py", "compile"): "the same",
+}
 """(file, name of the opener) -> reason why it is allowed."""
 
 

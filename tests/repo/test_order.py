@@ -11,7 +11,8 @@ from tests.repo.source import imports, module_name, python_files, short
 
 ORDER = {
     "engine": (
-        ("preflight",), ("training",), ("rounds",), ("checkpoint",), ("model",), ("data",), ("batch",), ("runtime",),
+        ("preflight",), ("training",), ("rounds",), ("rewards",), ("checkpoint",), ("model",), ("data",), ("batch",),
+        ("runtime",),
     ),
     "core": (
         ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "first_rows", "resume_rules"),
@@ -27,6 +28,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("plugins.hookspecs.rounds", "run"): "a hook's signature names the run that it receives",
     ("plugins.hookspecs.training", "run"): "a hook's signature names the run that it receives",
     ("plugins.manager", "run"): "loggers receive the run",
+    ("plugins.rewards", "run"): "the rewards of a run are found among its plugins",
     ("plugins.hook_methods", "run"): "one typed method per hook, with the signature of the hook",
     ("plugins.plugin", "run"): "Plugin.needs may be a function of the run",
     ("files.row", "config"): "a source names the dataset entry that its rows come from",

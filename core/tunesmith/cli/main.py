@@ -197,6 +197,40 @@ def plugins(as_json: bool, write: str | None) -> None:
     show(rows, as_json, lambda: click.echo("\n".join(map(of_plugins.lines_of, rows))))
 
 
+@main.group(context_settings={"help_option_names": ["-h", "--help"]})
+def rewards() -> None:
+    """List reward functions, or try those of a config on completions."""
+
+
+@rewards.command("list")
+@json_option
+def list_rewards(as_json: bool) -> None:
+    """List the rewards that installed plugins offer, with their options. Their functions are imported."""
+    from tunesmith.cli import rewards as of_rewards
+
+    rows = of_rewards.listing()
+    show(rows, as_json, lambda: click.echo("\n".join(map(of_rewards.lines_of, rows)) or "no plugin offers a reward"))
+
+
+@rewards.command("test", context_settings=OVERRIDES)
+@with_config
+@click.option("--completions", metavar="FILE", help="Score the completions of a JSON Lines file instead of new ones.")
+@click.option("--rows", default=4, show_default=True, help="Number of prompts to generate completions for.")
+@json_option
+def try_rewards(config: str, overrides: tuple[str, ...], completions: str | None, rows: int, as_json: bool) -> None:
+    """Score completions with the rewards of a config, without training.
+
+    Each line of FILE has a `completion`, and the columns of its row, such as `prompt` and `answer`. Without FILE, the
+    model generates completions.
+    """
+    from tunesmith.cli.rewards import read_completions, show_trial
+    from tunesmith.engine import engine
+
+    recorded = read_completions(completions) if completions else None
+    report = engine("preflight.trial").try_rewards(open_run(config, overrides), recorded, max(rows, 1))
+    show(report, as_json, lambda: show_trial(report))
+
+
 @main.command(context_settings=OVERRIDES)
 @with_config
 @json_option

@@ -27,24 +27,36 @@ class Offer:
     def __str__(self) -> str:
         return f"{self.plugin.distribution} {self.plugin.version}"
 
+    @property
+    def subject(self) -> str:
+        """Its name, kind and plugin, for errors."""
+        return f"{self.name!r} of {self.kind}, which plugin {self.plugin} offers,"
+
+    def home(self) -> tuple[str, str]:
+        """Return its module and its name in it, without an import; the module of a local plugin is "".
+
+        Raises PluginError if a hook answers for it, or if the module is not one of the plugin's package.
+        """
+        if self.target is None:
+            message = f"{self.subject} is answered by a hook, so the plugin has to be active"
+            raise PluginError(message, help=f"write plugins: [{self.plugin.name}]", code="plugin-shape")
+        module, _, name = self.target.partition(":")
+        own = "" if self.plugin.path else self.plugin.target
+        if module and module.partition(".")[0] != own.partition(".")[0]:
+            message = f"{self.subject} is in {module}, which is not a module of the plugin's package"
+            raise PluginError(message, help="offer a function of your own package", code="plugin-shape")
+        return module or own, name
+
     def load(self) -> Any:
         """Import and return it. The hooks of its plugin stay inactive. Raises PluginError if that is not possible."""
         loaded = self.plugin.load()
-        subject = f"{self.name!r} of {self.kind}, which plugin {self.plugin} offers,"
-        if self.target is None:
-            message = f"{subject} is answered by a hook, so the plugin has to be active"
-            raise PluginError(message, help=f"write plugins: [{self.plugin.name}]", code="plugin-shape")
-        module, _, name = self.target.partition(":")
-        own = loaded.module.__name__
-        if module and module.partition(".")[0] != own.partition(".")[0]:
-            message = f"{subject} is in {module}, which is not a module of the plugin's package"
-            raise PluginError(message, help="offer a function of your own package", code="plugin-shape")
+        module, name = self.home()
         try:
-            return getattr(importlib.import_module(module) if module else loaded.module, name)
+            return getattr(importlib.import_module(module) if self.plugin.path is None else loaded.module, name)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            message = f"{subject} can't be imported: {type(error).__name__}: {error}"
+            message = f"{self.subject} can't be imported: {type(error).__name__}: {error}"
             help = f"fix or uninstall {self.plugin.distribution}"
             raise PluginError(message, help=help, code="plugin-import") from error
 

@@ -61,9 +61,10 @@ def bytes_of(run: Run, module: nn.Module, full_export: bool, optimizer: Optimize
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = sum(p.numel() * p.element_size() for p in trained)
-    # A state dict has more than parameters: buffers that are saved.
+    # A state dict has more than parameters: buffers that are saved. One that layers share is written once.
     names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    buffers = sum(b.numel() * b.element_size() for n, b in module.state_dict().items() if n not in names)
+    saved = {id(b): b for n, b in module.state_dict(keep_vars=True).items() if n not in names}
+    buffers = sum(b.numel() * b.element_size() for b in saved.values())
     exported = sum(p.numel() * p.element_size() for p in module.parameters()) + buffers if full_export else weights
     count = sum(p.numel() for p in trained)
     known = state_bytes(optimizer, count)

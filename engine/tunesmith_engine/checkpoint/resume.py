@@ -160,11 +160,12 @@ def changed_plugins(run: Run, saved: dict[str, str]) -> tuple[list[str], bool]:
 def versions(run: Run) -> dict[str, str]:
     """Return the version, or the hash of a local file, of each plugin that acts on steps, or whose offers the run uses.
 
-    Loggers are left out, since they change no step.
+    Loggers are left out, since they change no step. Files with functions that the run calls have their hash too.
     """
     plugins = [plugin for plugin in run.hooks.plugins if not plugin.declaration.best_effort]
     plugins += [offer.plugin.load() for offer in run.used_offers.values()]
-    return {plugin.name: plugin.content or plugin.version for plugin in plugins}
+    files = {path: f"sha256:{digest[:16]}" for path, digest in run.used_files.items()}
+    return files | {plugin.name: plugin.content or plugin.version for plugin in plugins}
 
 
 def release(version: str) -> str:

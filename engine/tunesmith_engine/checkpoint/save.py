@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 def write_tree(path: Path, tree: Any) -> None:
     """Write a tree of JSON values, tensors and arrays to path.json and path.safetensors.
 
-    Neither format can run code when it is read, as a pickle can.
+    Neither format can run code when it is read, as a pickle can. A tensor that is in the tree several times, such as a
+    buffer that layers share, is written once.
     """
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(_strip(tree, tensors))
+    text = json.dumps(_strip(tree, tensors, {}))
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     save_file(tensors, path.with_suffix(".safetensors"))
 
@@ -52,20 +53,27 @@ def read_tree(path: Path) -> Any:
         raise ModelError(message, code="no-checkpoint", help="resume from another checkpoint") from error
 
 
-def _strip(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the tree with a number in place of each tensor and array, which are added to `tensors`."""
+def _strip(tree: Any, tensors: dict[str, Tensor], names: dict[Any, str]) -> Any:
+    """Return the tree with a name in place of each tensor and array, which are added to `tensors`.
+
+    `names` has the names of the tensors so far, by their place in memory.
+    """
     name = f"t{len(tensors)}"
     if isinstance(tree, np.ndarray):
         tensors[name] = torch.from_numpy(np.array(tree))
         return {"$array": name}
     if isinstance(tree, Tensor):
+        place = (tree.data_ptr(), tree.shape, tree.stride(), tree.dtype, tree.device)
+        if tree.numel() and place in names:
+            return {"$tensor": names[place]}
+        names[place] = name
         tensors[name] = tree.detach().cpu().contiguous().clone()  # a clone, because safetensors refuses shared memory
         return {"$tensor": name}
     if isinstance(tree, dict):
         if wrong := [key for key in tree if not isinstance(key, str)]:  # JSON would turn the key 1 into "1"
             raise PluginError(f"a checkpoint can't store the key {wrong[0]!r}: keys of state_dict() must be strings")
-        return {key: _strip(value, tensors) for key, value in tree.items()}
-    return [_strip(value, tensors) for value in tree] if isinstance(tree, list | tuple) else tree
+        return {key: _strip(value, tensors, names) for key, value in tree.items()}
+    return [_strip(value, tensors, names) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
 def _fill(tree: Any, tensors: dict[str, Tensor]) -> Any:

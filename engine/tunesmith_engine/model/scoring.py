@@ -79,10 +79,10 @@ class ChunkedScorer:
 
         def score_chunk(states: Tensor, targets: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             # In float32, because bfloat16 rounds log-probabilities below -8 to multiples of 1/16.
-            values = logits(states).float()
-            if cooled:
-                temperature, *columns = columns  # type: ignore[assignment]
-                values = values / temperature[:, None]
+            values, columns = self._cooled(logits, states, columns) if cooled else (logits(states).float(), columns)
+            if (cooled or request.entropy) and not (request.topk or columns):
+                scores: tuple[Tensor, Tensor] = TokenScores.apply(values, targets)  # type: ignore[no-untyped-call]
+                return scores if request.entropy else scores[:1]
             logps = torch.log_softmax(values, -1)
             results = [logps.gather(-1, targets[:, None])[:, 0]]
             if request.entropy:
@@ -112,6 +112,19 @@ class ChunkedScorer:
         out["logps_at"] = dict(zip(ids, columns[len(names) :], strict=True))
         return out
 
+    def _cooled(
+        self, logits: Callable[[Tensor], Tensor], states: Tensor, columns: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return logits divided by the temperatures, the first of the columns, and the other columns.
+
+        The states are divided instead of the logits where that gives the same: a state is much smaller.
+        """
+        temperature, head = columns[0][:, None], self.head.weights()
+        linear = head is not None and head.bias is None and not head.softcap and states.dtype == torch.float32
+        if linear and not torch.is_autocast_enabled(states.device.type):
+            return logits(states / temperature).float(), columns[1:]
+        return logits(states).float() / temperature, columns[1:]
+
     def _logits(self, device: str) -> Callable[[Tensor], Tensor]:
         """Return the function from states [n, H] to logits [n, V]: in float32, if the forward computes in 16 bits.
 
@@ -133,6 +146,44 @@ class ChunkedScorer:
             return torch.tanh(values / head.softcap) * head.softcap if head.softcap else values
 
         return logits
+
+
+class TokenScores(torch.autograd.Function):
+    """Log-probabilities [n] of targets and entropies [n] in nats, from logits [n, V], with one pass over them less each.
+
+    Both have gradients: that of the logits is g (1[target] − p) − h p (log p + H), where g and h are those of the
+    log-probability and of the entropy H.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        largest = logits.amax(-1, keepdim=True) if len(logits) else logits.new_zeros(0, 1)
+        mass = (logits - largest).exp_()
+        total = mass.sum(-1, keepdim=True)
+        log_total = largest + total.log()
+        logps = (logits.gather(-1, targets[:, None]) - log_total)[:, 0]
+        probabilities = mass.div_(total)
+        entropy = log_total[:, 0] - torch.linalg.vecdot(probabilities, logits)
+        ctx.save_for_backward(probabilities, targets, entropy)
+        ctx.set_materialize_grads(False)
+        return logps, entropy
+
+    @staticmethod
+    def backward(ctx: Any, of_logps: Tensor | None, of_entropy: Tensor | None) -> tuple[Tensor | None, None]:
+        probabilities, targets, entropy = ctx.saved_tensors
+        if of_logps is None and of_entropy is None:
+            return None, None
+        factor = torch.zeros_like(entropy) if of_logps is None else -of_logps
+        if of_entropy is None:
+            gradient = probabilities * factor[:, None]
+        else:
+            # p log p is 0 at p = 0
+            tiny = torch.finfo(probabilities.dtype).tiny
+            surprise = probabilities.clamp_min(tiny).log_().add_(entropy[:, None]).mul_(-of_entropy[:, None])
+            gradient = surprise.add_(factor[:, None]).mul_(probabilities)
+        if of_logps is not None:
+            gradient.scatter_add_(-1, targets[:, None], of_logps[:, None])
+        return gradient, None
 
 
 class _Product(torch.autograd.Function):

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 Bucket = Literal["trained", "dead", "truncated", "abstained", "stale", "over_budget"]
 """Where a sampled sequence ends: trained on; in a group that was dropped or redrawn because no reward distinguishes its
 completions; without an end, where those are masked; without a reward, where those are masked; sampled from weights that
-are too old; in a group that was sampled beyond what the round needed."""
+are too old; sampled beyond what the round needed: in a spare group, or beside the pair that a method chose from its
+group."""
 
 
 @dataclass

@@ -19,6 +19,7 @@ from tunesmith_engine.batch.examples import Example, segment
 from tunesmith_engine.model.generation import Completion, Generator
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.rounds import rewards
+from tunesmith_engine.rounds.constant import Constants
 from tunesmith_engine.rounds.groups import Group, Prompt, sampling_of, set_advantages
 from tunesmith_engine.rounds.journal import JournaledGenerator
 from tunesmith_engine.rounds.ledger import Ledger
@@ -55,6 +56,7 @@ class Rollouts(Rounds):
             self.source = StreamedRounds(run, packed=False)
         self.drawn = 0
         self.ledger = Ledger()
+        self.constants = Constants()
         self.watch = Stopwatch()
         self._over = 0  # rounds before this number are over in the newest checkpoint
         if policy is not None:
@@ -72,6 +74,7 @@ class Rollouts(Rounds):
         version = self.generator.generator.push(self.policy)
         groups = self.groups(self.draw(math.ceil(self.prompts_per_round * spec.oversample)))
         chosen, dead = self.choose(groups)
+        self.constants.see(run, spec, groups + dead)
         mask(spec, chosen, version)
         ledger.kept += int(run.world.sums({"kept": float(self.generator.kept)}, axis="data")["kept"])
         with self.watch.of("scoring"):
@@ -173,12 +176,13 @@ class Rollouts(Rounds):
     def state_dict(self) -> dict[str, Any]:
         self._over = self.number
         state = {"number": self.number, "drawn": self.drawn, "ledger": asdict(self.ledger)}
-        return state | {"source": self.source.state_dict()}
+        return state | {"source": self.source.state_dict(), "constants": self.constants.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number, self.drawn = state["number"], state["drawn"]
         self.ledger = Ledger(**state["ledger"])
         self.source.load_state_dict(state["source"])
+        self.constants.load_state_dict(state["constants"])
 
 
 def build_generator(run: Run, policy: Policy, spec: Rollout) -> JournaledGenerator:
@@ -211,7 +215,7 @@ def roll_out(
     everyone = [shares[i % data.size][i // data.size] for i in range(len(prompts))]
     watch.tokens += sum(len(c.tokens) for group in everyone for c in group.completions)
     with watch.of("scoring"):
-        rewards.score(run, spec, everyone)
+        rewards.score(run, spec, everyone, prompts[0].seed if prompts else ())
     return everyone
 
 

@@ -18,6 +18,7 @@ from tunesmith_engine.model.parameter_groups import check_factors
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import precompute
 from tunesmith_engine.rounds.build import build_rounds, count_steps
+from tunesmith_engine.rounds.rewards import Rewards
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.streamed import StreamedRounds
 from tunesmith_engine.runtime import lock
@@ -116,6 +117,7 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     if run.world.main:
         tidy(run.output_dir)
     run.world.barrier()
+    rewards = run.owned(Rewards) if run.rollout is not None else None  # its processes start while the model is loaded
     policy = build_policy(run)
     check_exported(run, policy)
     if run.core.precompute_ref_log_probs:
@@ -124,6 +126,8 @@ def begin(run: Run, folder: Path | None) -> TrainState:
     rounds = build_rounds(run, policy)
     if isinstance(rounds, Rollouts) and run.core.resume_from_checkpoint is None and run.world.main:
         rounds.generator.journal.clear()  # of an earlier run in this folder
+    if rewards is not None:
+        rewards.ready()
     run.total_steps = count_steps(run, rounds)
     optimizer = run.hooks.build_optimizer(run, policy.unwrapped)
     check_factors(run, policy.unwrapped, optimizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.finding import size
-from tunesmith.next_command import load_command, train_command
+from tunesmith.next_command import load_command, merge_command, train_command
 from tunesmith.outline import duration
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def findings(note: Any) -> list[str]:
 
 
 def next_command(run: Run) -> str | None:
-    """Return the command that resumes an interrupted run, or that runs the model of a finished one."""
+    """Return the command that resumes an interrupted run, or one that merges or runs the model of a finished run."""
     if run.interrupted:
         return train_command(run.config.document, resume_from_checkpoint="auto")
-    return load_command(run.output_dir)
+    return merge_command(run.output_dir) or load_command(run.output_dir)

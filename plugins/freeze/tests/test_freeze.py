@@ -65,9 +65,10 @@ def test_a_tied_weight_is_trained_by_either_of_its_names(tmp_path: Path) -> None
     ("keys", "problem"),
     [
         ({"unfrozen_parameters": ["^model.layer.1"]}, "does not match any parameter"),
-        ({"unfrozen_parameters": ["^lm_head.weight$[0:400]"]}, "which has 320"),
-        ({"unfrozen_parameters": ["(lm_head"]}, "is not a regular expression"),
-        ({"unfrozen_parameters": ["lm_head[9:3]"]}, "rows 9:3 are none"),
+        ({"unfrozen_parameters": ["^lm_head.weight$[0:400]"]}, r"rows \[0:400\] of lm_head.weight, which has 320 rows"),
+        ({"unfrozen_parameters": ["^lm_head.weight$[320:]"]}, r"rows \[320:\] of lm_head.weight, which has 320 rows"),
+        ({"unfrozen_parameters": ["(lm_head"]}, "is not a valid expression"),
+        ({"unfrozen_parameters": ["lm_head[9:3]"]}, r"\[9:3\] selects no rows"),
         ({"unfrozen_parameters": ["lm_head"], "adapter": "lora"}, "which an adapter does not save"),
         ({"freeze_trainable_layers": 3}, "but the model has 2 layers"),
         ({"freeze_trainable_layers": 0}, "no layer would be trained"),

@@ -55,7 +55,7 @@ def freeze(run: Run, model: nn.Module, settings: FreezeSettings) -> None:
         if not matches:
             close = nearest(text, parameters) or next(iter(parameters))
             raise run.config.error(
-                (KEY, index), f"does not match any parameter: {text}", f"there is, for example, {close}"
+                (KEY, index), f"does not match any parameter: {text}", f"the model has, for example, {close}"
             )
         for name in matches:
             selected.setdefault(id(parameters[name]), []).append(pattern)
@@ -79,8 +79,9 @@ def freeze_rows(run: Run, name: str, parameter: nn.Parameter, patterns: list[Pat
         raise run.config.error(KEY, message, "drop the rows in brackets, or fsdp_config")
     mask = torch.zeros(len(parameter), dtype=torch.bool)
     for pattern in patterns:
-        if max(pattern.start or 0, pattern.end or 0) > len(parameter):
-            message = f"selects rows up to {pattern.end or pattern.start} of {name}, which has {len(parameter):,}"
+        if max((pattern.start or 0) + 1, pattern.end or 0) > len(parameter):
+            written = f"[{'' if pattern.start is None else pattern.start}:{pattern.end or ''}]"
+            message = f"selects rows {written} of {name}, which has {len(parameter)} rows"
             raise run.config.error(KEY, message, "write a range of its rows")
         mask[slice(pattern.start, pattern.end)] = True
     if not run.abstract:

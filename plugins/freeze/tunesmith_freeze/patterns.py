@@ -32,7 +32,7 @@ def parse(text: str) -> Pattern:
         return Pattern(re.compile(text))
     start, end = (int(number) if number else None for number in match.groups()[1:])
     if start is not None and end is not None and start >= end:
-        raise ValueError(f"rows {start}:{end} are none")
+        raise ValueError(f"[{start}:{end}] selects no rows")
     if start is None and end is None:
         raise ValueError("[:] selects all rows: leave it out")
     return Pattern(re.compile(match[1]), start, end)
@@ -45,10 +45,8 @@ def check(run: Run, settings: FreezeSettings) -> None:
             try:
                 parse(text)
             except (re.error, ValueError) as error:
-                message = f"is not a regular expression, or one with rows: {error}"
-                wrong(
-                    (KEY, index), message, r"write for example ^model\.layers\.2[0-9]\. or ^lm_head\.weight$[0:32000]"
-                )
+                help = r"write for example ^model\.layers\.2[0-9]\. or ^lm_head\.weight$[0:32000]"
+                wrong((KEY, index), f"is not a valid expression: {error}", help)
         if settings.freeze_trainable_layers == 0:
             wrong(LAYERS, "is 0: no layer would be trained", "write 2 for the last two layers, or drop it")
         if settings.unfrozen_parameters == [] and settings.freeze_trainable_layers is None:

@@ -63,7 +63,7 @@ class TRL(RolloutSettings):
     top_entropy_quantile: float = Field(1.0, gt=0, le=1)
     """Train only on this share of the tokens of a round, those with the highest entropy (arXiv 2506.01939)."""
     entropy_coef: NonNegativeFloat = 0.0
-    """Weight of the mean entropy of tokens, which is maximized."""
+    """Weight of the mean entropy of tokens, which is maximized; of those that top_entropy_quantile keeps."""
     use_adaptive_entropy: bool = False
     """Change entropy_coef after each step by entropy_coef_delta, so that the entropy stays near entropy_target; it is
     applied only while the entropy is below that (Skywork-OR1, arXiv 2505.22312)."""
@@ -159,7 +159,12 @@ def compute_advantages(run: Run, policy: Policy, groups: Sequence[Group]) -> Seq
 
 @hookimpl
 def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
-    """Add the log-probabilities of the reference."""
+    """Add the log-probabilities of the reference, and count the tokens that top_entropy_quantile keeps."""
+    from tunesmith_grpo.loss_names import UNCERTAIN
+
+    for batch in batches:
+        if UNCERTAIN in batch.columns:
+            batch.counts[UNCERTAIN] = float((batch.columns[UNCERTAIN] * batch.weight).sum())
     if run.settings(GRPOSettings).trl.beta > 0 and run.core.rl in ("grpo", "gdpo"):
         for batch in batches:
             with policy.reference() as reference:

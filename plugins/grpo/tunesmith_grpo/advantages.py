@@ -43,10 +43,15 @@ def centered(values: Values) -> Values:
     return values - (known[0] if len(known) and not (known != known[0]).any() else mean(values))
 
 
-def over_round(groups: Sequence[Values]) -> list[Values]:
-    """Return values minus their mean over the round, divided by their standard deviation over the round."""
+def over_round(groups: Sequence[Values], center: bool = False) -> list[Values]:
+    """Return values divided by their standard deviation over the round; with `center`, minus their mean before.
+
+    Values whose mean is 0 in each group need no center: its rounding error would make zeros unequal to 0.
+    """
     everything = np.concatenate(groups)
-    return [(values - mean(everything)) / (deviation(everything) + EPSILON) for values in groups]
+    scale = deviation(everything) + EPSILON
+    parts = np.split(centered(everything), np.cumsum([len(values) for values in groups])[:-1]) if center else groups
+    return [values / scale for values in parts]
 
 
 def grpo(groups: Sequence[Group], trl: TRL, weights: Sequence[float]) -> list[Values]:
@@ -90,7 +95,9 @@ def reinforce_pp(groups: Sequence[Group], trl: TRL, weights: Sequence[float]) ->
     Source: REINFORCE++ (arXiv 2501.03262), and its variant with a baseline.
     """
     by_group = trl.reinforce_baseline == "group"
-    return over_round([centered(group.reward) if by_group else group.reward for group in groups])
+    if by_group:
+        return over_round([centered(group.reward) for group in groups])
+    return over_round([group.reward for group in groups], center=True)
 
 
 ADVANTAGES: dict[str, Advantage] = {"grpo": grpo, "gdpo": gdpo, "rloo": rloo, "reinforce_pp": reinforce_pp}

@@ -45,7 +45,8 @@ def _in_group(trl: TRL, rl: str) -> Iterator[Mistake]:
     if trl.advantage is not None and named is not None:
         yield ("trl", "advantage"), "and multi_objective_aggregation are both set", "drop one of them"
     gdpo = rl == "gdpo" or named == "normalize_then_sum"
-    for key in written(trl, "scale_rewards") if gdpo or rl not in ("grpo", "gdpo") else ():
+    scaled = trl.scale_rewards in ("group", True)
+    for key in written(trl, "scale_rewards") if not scaled and (gdpo or rl not in ("grpo", "gdpo")) else ():
         yield ("trl", key), f"has no effect with rl: {rl}, which has a normalization of its own", "drop it"
     for key in written(trl, "normalize_advantages") if rl != "rloo" else ():
         yield ("trl", key), f"has no effect with rl: {rl}", "drop it, or write rl: rloo"

@@ -6,12 +6,14 @@ from typing import Any
 
 from tunesmith import StepRecord
 from tunesmith_grpo import TRL
+from tunesmith_grpo.loss_names import HIGH_ENTROPY
 
 
 class AdaptiveEntropy:
     """The coefficient of the entropy, a state of the run.
 
     After each step it grows by a constant if the mean entropy of tokens is at most the target, and shrinks otherwise.
+    The tokens are those that top_entropy_quantile keeps.
     It is applied in the next step only if the entropy was at most the target.
     """
 
@@ -26,7 +28,8 @@ class AdaptiveEntropy:
 
     def update(self, record: StepRecord) -> None:
         """Read the entropy of a step, and change the coefficient."""
-        trl, self.entropy = self.trl, float(record.metrics["entropy"])
+        trl, metrics = self.trl, record.metrics
+        self.entropy = float(metrics.get(HIGH_ENTROPY, metrics["entropy"]))
         change = trl.entropy_coef_delta if self.entropy <= trl.entropy_target else -trl.entropy_coef_delta
         self.coefficient = min(max(self.coefficient + change, trl.entropy_coef_min), trl.entropy_coef_max)
         record.metrics["entropy_coef"] = self.coefficient

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tunesmith import Batch, Output, Run, Term
 from tunesmith_grpo import ENTROPY, TRL, GRPOSettings
-from tunesmith_grpo.loss_names import CLIPPED, OFFERED_FILTERS
+from tunesmith_grpo.loss_names import CLIPPED, HIGH_ENTROPY, OFFERED_FILTERS, UNCERTAIN
 
 LIMIT = math.log(1e-8), 20.0
 """Limits of the logarithm of a sequence's ratio in vespo."""
@@ -44,13 +44,21 @@ def terms(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
         loss = loss + trl.beta * kl
         results["kl"] = Term((kl.detach() * batch.weight).sum(), "tokens", metric=True)
     results["policy"] = reduced(run, trl, batch, loss)
-    coefficient = entropy_coefficient(run, trl, results)
+    coefficient = entropy_coefficient(run, trl)
     if coefficient:
-        entropy = out.entropy * batch.weight
-        results["entropy_bonus"] = Term(
-            -coefficient * (entropy if factor is None else entropy * factor).sum(), "tokens"
-        )
+        results["entropy_bonus"] = Term(-coefficient * entropy_sum(out, batch), UNCERTAIN if marked(batch) else "tokens")
     return results
+
+
+def marked(batch: Batch) -> bool:
+    """Return True if top_entropy_quantile keeps only some tokens."""
+    return UNCERTAIN in batch.columns
+
+
+def entropy_sum(out: Output, batch: Batch) -> Tensor:
+    """Return the sum of the entropies of tokens, of those that top_entropy_quantile keeps."""
+    entropy: Tensor = out.entropy * batch.weight
+    return (entropy * batch.columns[UNCERTAIN] if marked(batch) else entropy).sum()
 
 
 def per_token(batch: Batch) -> bool:
@@ -93,8 +101,8 @@ def token_factor(run: Run, trl: TRL, out: Output, batch: Batch, log_ratio: Tenso
     if trl.off_policy_mask_threshold is not None:
         drift = batch.mean_by_sequence(-log_ratio)[batch.sequence]
         factor = ((advantage >= 0) | (drift <= trl.off_policy_mask_threshold)).float()
-    if "uncertain" in batch.columns:
-        factor = batch.columns["uncertain"] if factor is None else factor * batch.columns["uncertain"]
+    if marked(batch):
+        factor = batch.columns[UNCERTAIN] if factor is None else factor * batch.columns[UNCERTAIN]
     for name in [trl.token_filters] if isinstance(trl.token_filters, str) else trl.token_filters:
         own = run.offered(OFFERED_FILTERS, name, ("trl", "token_filters"))(out, batch, log_ratio, advantage)
         factor = own if factor is None else factor * own
@@ -117,20 +125,26 @@ def reduced(run: Run, trl: TRL, batch: Batch, loss: Tensor) -> Term:
     return Term(total / batch.columns["step_tokens"][:1].clamp_min(1.0).sum(), 1.0)
 
 
-def entropy_coefficient(run: Run, trl: TRL, results: dict[str, Term]) -> float:
+def entropy_coefficient(run: Run, trl: TRL) -> float:
     """Return the weight of the entropy in this step."""
     state: Any = run.states.get(ENTROPY)
     return float(state.applied) if state is not None else trl.entropy_coef
 
 
 def metrics(run: Run, trl: TRL, out: Output, batch: Batch, ratio: Tensor, advantage: Tensor) -> dict[str, Term]:
-    """Return means over tokens for loggers: entropy, and the shares of ratios that are clipped."""
+    """Return means for loggers: entropy, and the shares of ratios that are clipped, of tokens or of sequences."""
     high = trl.epsilon if trl.epsilon_high is None else trl.epsilon_high
+    of_sequences = run.core.rl == "rloo" or trl.importance_sampling_level == "sequence"
 
-    def mean(values: Tensor) -> Term:
-        return Term((values.detach().float() * batch.weight).sum(), "tokens", metric=True)
+    def mean(values: Tensor, of_sequences: bool = of_sequences) -> Term:
+        values = values.detach().float()
+        if of_sequences:
+            return Term(batch.mean_by_sequence(values).sum(), "sequences", metric=True)
+        return Term((values * batch.weight).sum(), "tokens", metric=True)
 
-    results = {"entropy": mean(out.entropy)}
+    results = {"entropy": mean(out.entropy, False)}
+    if marked(batch):
+        results[HIGH_ENTROPY] = Term(entropy_sum(out, batch).detach(), UNCERTAIN, metric=True)
     if trl.loss_type in CLIPPED:
         low_clipped = (ratio < 1 - trl.epsilon) & (advantage < 0)
         high_clipped = (ratio > 1 + high) & (advantage > 0)
@@ -139,7 +153,7 @@ def metrics(run: Run, trl: TRL, out: Output, batch: Batch, ratio: Tensor, advant
     elif trl.loss_type == "cispo":
         results["cispo_clip_ratio"] = mean((ratio > high) & (advantage > 0))
     elif trl.loss_type == "vespo":
-        results["vespo/phi_seq_mean"] = mean(vespo_weight(trl, batch, torch.log(ratio), advantage))
+        results["vespo/phi_seq_mean"] = mean(vespo_weight(trl, batch, torch.log(ratio), advantage), True)
     if "kl" in batch.columns:  # of the round: rloo and reinforce_pp have it in the reward
-        results["kl"] = Term(batch.columns["kl"].sum(), "sequences", metric=True)
+        results["kl"] = Term(batch.columns["kl"].sum(), "tokens", metric=True)
     return results

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tunesmith import Group, Needs, Policy, Run
 from tunesmith_grpo import GRPOSettings
 from tunesmith_grpo.advantages import ADVANTAGES
-from tunesmith_grpo.loss_names import OFFERED_ADVANTAGES
+from tunesmith_grpo.loss_names import OFFERED_ADVANTAGES, UNCERTAIN
 
 NEEDS = Needs(logps=True, temperature=True)
 
@@ -21,17 +21,23 @@ def advantages(run: Run, policy: Policy, groups: Sequence[Group]) -> list[NDArra
     trl = run.settings(GRPOSettings).trl
     assert run.rollout is not None
     weights = [reward.weight for reward in run.rollout.scored]
-    subtract_kl(run, policy, groups)
     rule = str(trl.advantage or aggregation(run))
     function = ADVANTAGES[rule] if rule in ADVANTAGES else run.offered(OFFERED_ADVANTAGES, rule, ("trl", "advantage"))
+    rewards = [group.reward for group in groups]
+    subtract_kl(run, policy, groups)
     values = list(function(groups, trl, weights))
-    number = sum(trained_tokens(group) for group in groups if not (trl.dead_groups == "drop" and group.dead))
+    for group, reward in zip(groups, rewards, strict=True):
+        group.reward = reward  # loggers show it without the divergence
+    kept = [group for group in groups if not (trl.dead_groups == "drop" and group.dead)]
+    number = sum(map(trained_tokens, kept))
     steps = run.rollout.minibatches if run.purpose == "train" else 1
     for group in groups:
         # dapo divides by the tokens of a mean step of the round, so that each token of the round counts the same.
         group.columns["step_tokens"] = [number / steps] * len(group.completions)
     if trl.top_entropy_quantile < 1:
-        mark_uncertain(run, policy, groups, trl.top_entropy_quantile)
+        for group in groups:
+            group.columns[UNCERTAIN] = [np.zeros(len(c.tokens), np.float32) for c in group.completions]
+        mark_uncertain(policy, kept, trl.top_entropy_quantile)
     return values
 
 
@@ -64,20 +70,19 @@ def subtract_kl(run: Run, policy: Policy, groups: Sequence[Group]) -> None:
     for group, mine, theirs in zip(groups, own, others, strict=True):
         divergence = [np.nansum(a["logps"] - b["logps"]) for a, b in zip(mine, theirs, strict=True)]
         group.reward = group.reward - beta * np.array(divergence, np.float64)
-        tokens = [max(1, int((~np.isnan(a["logps"])).sum())) for a in mine]
-        group.columns["kl"] = [float(d / n) for d, n in zip(divergence, tokens, strict=True)]
+        group.columns["kl"] = [float(value) for value in divergence]
 
 
-def mark_uncertain(run: Run, policy: Policy, groups: Sequence[Group], share: float) -> None:
-    """Set the column "uncertain" to 1 for the tokens of the round with the highest entropy, and to 0 for the others.
+def mark_uncertain(policy: Policy, groups: Sequence[Group], share: float) -> None:
+    """Set the column "uncertain" to 1 for the tokens with the highest entropy, and to 0 for the others.
 
     The threshold is that of the whole round, so it depends neither on micro-batches nor on processes.
     """
     for group in groups:
         group.advantages = np.zeros(len(group.completions))
     scores = policy.score([group.example() for group in groups], Needs(entropy=True, temperature=True))
-    everything = np.concatenate([values["entropy"] for group in scores for values in group])
+    everything = np.concatenate([np.zeros(0), *(values["entropy"] for group in scores for values in group)])
     known = everything[~np.isnan(everything)]
     least = np.quantile(known, 1 - share) if len(known) else 0.0
     for group, segments in zip(groups, scores, strict=True):
-        group.columns["uncertain"] = [(values["entropy"] >= least).astype(np.float32) for values in segments]
+        group.columns[UNCERTAIN] = [(values["entropy"] >= least).astype(np.float32) for values in segments]

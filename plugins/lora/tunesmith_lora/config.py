@@ -64,7 +64,8 @@ def problems_of_initialization(settings: LoraSettings) -> Iterator[tuple[Any, st
     given = settings.peft_init_lora_weights
     if isinstance(given, str) and given not in INITIALIZATIONS and not re.fullmatch(r"pissa_niter_[1-9]\d?", given):
         close = nearest(given, INITIALIZATIONS)
-        known = f"write true, false, {', '.join(INITIALIZATIONS)}, or pissa_niter_16"
+        usable = ", ".join(one for one in INITIALIZATIONS if one != "loftq")
+        known = f"write true, false, {usable}, or pissa_niter_16"
         yield key, f"is not an initialization: {given!r}", f"did you mean {close}?" if close else known
         return
     for group, owner in OWNERS.items():

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, initialize_lora_eva_weights
-from peft.tuners.lora.corda import preprocess_corda
-from peft.tuners.lora.loraga import preprocess_loraga
 from torch import Tensor, nn
 
 from tunesmith import Run
@@ -87,8 +85,12 @@ def before_injection(run: Run, model: Any, config: LoraConfig, settings: LoraSet
 
     def prepare() -> None:
         if settings.initialization == "corda":
+            from peft.tuners.lora.corda import preprocess_corda
+
             preprocess_corda(model, config, run_model=forward)
         else:
+            from peft.tuners.lora.loraga import preprocess_loraga
+
             preprocess_loraga(model, config, backward)
 
     run_plain(run, model, prepare)

@@ -64,7 +64,7 @@ class PeftOptions(Settings):
     """Options of initializations, as groups with peft's names."""
 
     loftq_config: LoftQOptions | None = None
-    """Options of LoftQ. They select peft_init_lora_weights: loftq."""
+    """Options of LoftQ, which is refused: it needs the weights from before quantization, and these are not loaded."""
     eva_config: EvaOptions | None = None
     """Options of EVA."""
     corda_config: CordaOptions | None = None
@@ -121,7 +121,7 @@ class LoraSettings(Settings):
     """Build a deeper model from ranges [start, end] of its layers, end excluded. Copies share weights, not updates."""
     peft_init_lora_weights: bool | str = True
     """Initialization: true (A random, B zero), gaussian, orthogonal, mica, pissa, pissa_niter_16 (a faster one, in so
-    many iterations), olora, loftq, eva, corda or lora_ga. With false, A and B are random."""
+    many iterations), olora, eva, corda or lora_ga. With false, A and B are random."""
     peft_init_rows: PositiveInt = 64
     """Training rows that eva, corda and lora_ga read."""
     peft_trainable_token_indices: list[int] | dict[str, list[int]] | None = None

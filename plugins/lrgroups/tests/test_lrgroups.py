@@ -62,9 +62,9 @@ def test_embedding_lr_is_for_embeddings_and_the_head_that_no_group_names() -> No
 
 
 def test_what_matches_nothing_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="'experts' match nothing: no name"):
-        computed(Model(), lr_groups=[group("experts", 0.1, "experts")])
-    with pytest.raises(ConfigError, match="'again' match nothing: other groups"):
+    with pytest.raises(ConfigError, match="in the name of no trained parameter: experts"):
+        computed(Model(), lr_groups=[group("experts", 0.1, "attn", "experts")])
+    with pytest.raises(ConfigError, match="'again' have no effect: earlier groups"):
         computed(Model(), lr_groups=[group("attn", 0.1, "attn"), group("again", 0.2, "attn.weight")])
     model = Model()
     model.embed.requires_grad_(False)
@@ -98,7 +98,7 @@ def test_plan_reports_a_group_that_matches_nothing(tmp_path: Path) -> None:
     from tunesmith.api import plan
 
     path = tiny.sft_config(tmp_path, number=8, lr_groups=[group("experts", 0.1, "experts")])
-    with pytest.raises(ConfigError, match="'experts' match nothing") as caught:
+    with pytest.raises(ConfigError, match="no trained parameter: experts") as caught:
         plan(tiny.start(path))
     assert "model.embed_tokens.weight" in str(caught.value.problems[0].help)
     assert "module." not in str(caught.value.problems[0].help)

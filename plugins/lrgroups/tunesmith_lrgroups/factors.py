@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def factors(run: Run, model: nn.Module, settings: LearningRateSettings) -> dict[str, float]:
     """Return the factors of the parameters of lr_groups, and of embeddings that no group names.
 
-    Raises ConfigError for a group that no trained parameter belongs to, and for embedding_lr without trained
-    embeddings.
+    Raises ConfigError for a module of a group that is not trained, for a group whose parameters belong to earlier ones,
+    and for embedding_lr without trained embeddings.
     """
     rate = run.core.learning_rate
     result: dict[str, float] = {}
@@ -23,12 +23,15 @@ def factors(run: Run, model: nn.Module, settings: LearningRateSettings) -> dict[
     for index, group in enumerate(settings.lr_groups or ()):
         names = [name for name in trained if any(part in name for part in group.modules)]
         own = [name for name in names if name not in result]
+        path = ("lr_groups", index, "modules")
+        for number, part in enumerate(group.modules):
+            if not any(part in name for name in trained):
+                some = [name.removeprefix("module.") for name in trained[:: max(1, len(trained) // 3)][:3]]
+                help = f"trained parameters are, for example, {', '.join(some)}"
+                raise run.config.error((*path, number), f"is in the name of no trained parameter: {part}", help=help)
         if not own:
-            path = ("lr_groups", index, "modules")
-            why = "other groups have all of their parameters" if names else "no name of a trained parameter has them"
-            some = [name.removeprefix("module.") for name in trained[:: max(1, len(trained) // 3)][:3]]
-            help = f"trained are, among others: {', '.join(some)}"
-            raise run.config.error(path, f"of group {group.name!r} match nothing: {why}", help=help)
+            message = f"of group {group.name!r} have no effect: earlier groups have all of their parameters"
+            raise run.config.error(path, message, help="drop the group, or move it to the front")
         result |= dict.fromkeys(own, group.lr / rate)
     key = "embedding_lr" if settings.embedding_lr is not None else "embedding_lr_scale"
     if (value := getattr(settings, key)) is not None:

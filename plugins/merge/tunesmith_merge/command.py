@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tunesmith.finding import size
+from tunesmith.next_command import load_command
 
 
 @click.command()
@@ -44,3 +45,5 @@ def merge_lora(source: Path, out: Path | None, base: str | None, dtype: str | No
         click.echo(f"compared: {parts}; largest relative difference {done.largest.value:.1e}, in {done.largest.part}")
     if done.uncompared:
         click.echo(f"not compared: {', '.join(done.uncompared[:3])}, ... ({len(done.uncompared)}), which no text uses")
+    if load := load_command(done.folder):
+        click.echo(f"next: {load}")

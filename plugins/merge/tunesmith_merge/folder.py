@@ -90,14 +90,13 @@ def _claimed(partial: Path, out: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def write_configs(folder: Path, base: Path, model: Any, tied: bool, dtype: str, special: dict[str, Any]) -> None:
+def write_configs(folder: Path, base: Path, model: Any, dtype: str, special: dict[str, Any]) -> None:
     """Write config.json and generation_config.json, with the special tokens of the run.
 
     Args:
         folder: the folder of the merged model.
         base: that of the base model.
         model: the merged model without weights, whose config is written.
-        tied: False if the head does not share the weight of the embeddings any more.
         dtype: the type of the weights, by torch's name.
         special: the tokens that the run gave a role, by role; None for the others.
     """
@@ -106,9 +105,6 @@ def write_configs(folder: Path, base: Path, model: Any, tied: bool, dtype: str, 
     config = model.config
     config.dtype = getattr(torch, dtype)
     config.architectures = [type(model).__name__]
-    if not tied:
-        for part in {id(c): c for c in (config, config.get_text_config())}.values():
-            part.tie_word_embeddings = False
     ids = special_ids(folder, special)
     for role, number in ids.items():
         for part in (config, config.get_text_config()):

@@ -93,7 +93,7 @@ def merge(
         twin = merged_model(weights, named, layout)
         files.copy_tokenizer(partial, named.adapter.folder, origin)
         usual = str(TORCH[writer.usual]).removeprefix("torch.")
-        files.write_configs(partial, origin, twin, layout.tied, usual, named.special_tokens)
+        files.write_configs(partial, origin, twin, usual, named.special_tokens)
         files.card(partial, named, twin)
         differences: list[Difference] = []
         if verify:

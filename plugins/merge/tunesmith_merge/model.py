@@ -118,7 +118,8 @@ def with_adapter(model: Any, adapter: AdapterFiles) -> Any:
         message = f"the adapter has tensors that the base model has no place for: {', '.join(unused[:3])}{rest}"
         raise ModelError(message, help=FITS, code="merge")
     if missing:
-        message = f"the adapter has no tensors for {missing[0]} and {len(missing) - 1} more parts of the base model"
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        message = f"the adapter has no tensors for parts of the base model: {missing[0]}{rest}"
         raise ModelError(message, help=FITS, code="merge")
     return wrapped.eval()
 

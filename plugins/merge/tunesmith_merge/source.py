@@ -46,8 +46,9 @@ def find(path: Path, base: str | None) -> Source:
         run = Run(config, config.hooks())  # not started: its data may be gone
         folder = run.output_dir
     if not folder.is_dir():
-        whose = "the run has no output yet" if run else "no such file or folder"
-        raise ConfigError(f"{folder}: {whose}", where="command line", code="usage", help="train first")
+        problem = "the run has no output yet" if run else "no such file or folder"
+        help = f"tunesmith train {path}" if run else "name the YAML file of a run, its output_dir, or an adapter"
+        raise ConfigError(f"{folder}: {problem}", where="command line", code="usage", help=help)
     record = last_record(folder)
     if not (folder / CONFIG).is_file():
         message = f"{folder} has no adapter ({CONFIG})"

@@ -228,8 +228,12 @@ def test_a_stored_state_continues_bit_for_bit(name: str, tmp_path: Any) -> None:
 
 
 def test_galore_without_a_matrix_and_muon_without_one_are_errors() -> None:
-    with pytest.raises(ConfigError, match="optim_target_modules matches no trained matrix"):
+    with pytest.raises(ConfigError, match="matches no trained matrix: experts"):
         own("galore_adamw", Model(), optim_target_modules=["experts"])
+    with pytest.raises(ConfigError, match="matches no trained matrix: experts"):  # although the other one matches
+        own("galore_adamw", Model(), optim_target_modules=["layers", "experts"])
+    with pytest.raises(ConfigError, match="optim_args is refused by torch: Nesterov"):
+        own("sgd", Model(), optim_args={"nesterov": True})
     with pytest.raises(ConfigError, match="no matrix to train"):
         own("muon", nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4)))
     with pytest.raises(ConfigError, match="nothing to train"):

@@ -44,11 +44,18 @@ def test_a_text_of_options_is_read_as_transformers_reads_it() -> None:
 
 def test_unknown_options_are_refused_with_a_suggestion() -> None:
     assert refused(run("sgd", optim_args={"momentun": 0.9, "nesterov": 1, "dampening": "x"})) == [
-        ("optim_args has an option that optimizer: sgd has not: momentun", "did you mean 'momentum'?"),
+        ("optim_args has an unknown option for optimizer: sgd: momentun", "did you mean 'momentum'?"),
         ("optim_args has nesterov: 1, which is not true or false", "write true or false"),
-        ("optim_args has dampening: 'x', which is not a number", "write a number"),
+        ("optim_args has dampening: 'x', which is not a number of at least 0", "write a number of at least 0"),
     ]
+    for options in ({"rank": 0}, {"rank": True}, {"scale": -0.1}):
+        assert refused(run("galore_adamw", optim_args=options))
     assert refused(run("muon", optim_args="adjust_lr_fn=adam"))[0][1] == "write one of match_rms_adamw, original"
+
+
+def test_the_decay_rate_of_adafactor_is_negative() -> None:
+    assert refused(run("adafactor", optim_args={"decay_rate": 0.8}))[0][1] == "write a negative number"
+    tunesmith_optimizers.validate(run("adafactor", optim_args="decay_rate=-0.5"))
 
 
 def test_settings_without_effect_are_reported_together() -> None:
@@ -116,3 +123,5 @@ def test_targets_are_parts_of_names_or_expressions() -> None:
     assert names_of(model, matrices.targets(model, "all-linear")) == ["layers.0.weight", "layers.1.weight"]
     assert names_of(model, matrices.targets(model, ["layers.1", "score"])) == ["layers.1.weight", "score.weight"]
     assert names_of(model, matrices.targets(model, r"layers\.[0-9]+")) == ["layers.0.weight", "layers.1.weight"]
+    assert matrices.unmatched(model, ["layers", "attn", "experts", "("]) == ["attn", "experts", "("]
+    assert matrices.unmatched(model, "all-linear") == matrices.unmatched(model, r"layers\.[0-9]+") == []

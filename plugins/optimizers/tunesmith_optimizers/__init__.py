@@ -73,7 +73,7 @@ def validate(run: Run) -> None:
         message, where = f"{name} needs the package {recipe.library}", config.place("optimizer")
         raise EnvironmentProblem(message, where=where, help=recipe.install, code="package")
     if recipe.kind == "averaged" and run.core.lr_scheduler not in ("constant", "constant_with_warmup"):
-        message = f"lowers the learning rate; {name} needs none of that: write constant, which has a warm-up too"
+        message = f"lowers the learning rate, and {name} needs no schedule: write constant, which also has a warm-up"
         run.warn("lr_scheduler", message)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.spelling import suggestion
-from tunesmith_optimizers.recipes import CHOICES, Recipe
+from tunesmith_optimizers.recipes import CHOICES, NEGATIVE, Recipe
 
 if TYPE_CHECKING:
     from tunesmith_optimizers import OptimizerSettings
 
-KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+KINDS: dict[type, str] = {
+    int: "a whole number above 0", float: "a number of at least 0", bool: "true or false", str: "a text",
+}  # fmt: skip
 EFFECTS = {"adam_beta1", "adam_beta2", "adam_beta3", "adam_epsilon", "adam_epsilon2", "optim_target_modules"}
 """Keys that some optimizers do not read."""
 
@@ -49,18 +51,23 @@ def problems(recipe: Recipe, name: str, settings: OptimizerSettings) -> Iterator
         kind = recipe.options.get(option)
         if kind is None:
             known = suggestion(option, recipe.options, "the README of tunesmith-optimizers")
-            yield "optim_args", f"has an option that optimizer: {name} has not: {option}", known
+            yield "optim_args", f"has an unknown option for optimizer: {name}: {option}", known
         elif option in CHOICES and value not in CHOICES[option]:
             yield "optim_args", f"has {option}: {value!r}", f"write one of {', '.join(CHOICES[option])}"
+        elif option in NEGATIVE:
+            if isinstance(value, bool | str) or not value < 0:
+                yield "optim_args", f"has {option}: {value!r}, which is not a number below 0", "write a negative number"
         elif not _fits(value, kind):
             yield "optim_args", f"has {option}: {value!r}, which is not {KINDS[kind]}", f"write {KINDS[kind]}"
 
 
 def _fits(value: Any, kind: type) -> bool:
     """Return True for a value of the kind. Whole numbers are numbers, and truth values are not."""
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float) and value >= 0 if kind is float else isinstance(value, kind)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, int if kind is int else int | float) and value >= (1 if kind is int else 0)
 
 
 def arguments(recipe: Recipe, settings: OptimizerSettings) -> dict[str, Any]:

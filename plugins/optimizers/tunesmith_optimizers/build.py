@@ -38,7 +38,12 @@ def build(run: Run, model: nn.Module, settings: OptimizerSettings) -> Optimizer:
         return _muon(run, model, groups, recipe, values)
     if recipe.kind == "projected":
         groups = _projected(run, model, groups, settings, values)
-    optimizer: Optimizer = wrapped(recipe, values)(groups, lr=run.core.learning_rate, **values)
+    try:
+        optimizer: Optimizer = wrapped(recipe, values)(groups, lr=run.core.learning_rate, **values)
+    except ValueError as error:  # of a combination, such as Nesterov's momentum without momentum
+        key = "optim_args" if settings.optim_args else "optimizer"
+        help = f"change the options of {run.core.optimizer}"
+        raise run.config.error(key, f"is refused by {recipe.library}: {error}", help) from error
     return optimizer
 
 
@@ -78,9 +83,12 @@ def _projected(
     options = {name: values.pop(name, default) for name, default in GALORE.items()}
     options["projection_type"] = options.pop("proj_type")
     targets = settings.optim_target_modules or "all-linear"
-    chosen = matrices.targets(model, targets)
-    first, second = matrices.split(groups, chosen)
+    help = "name modules that are trained and have matrices, such as [attn, mlp], or all-linear"
+    if wrong := matrices.unmatched(model, targets):
+        key = "optim_target_modules"
+        path = (key, targets.index(wrong[0])) if isinstance(targets, list) else key
+        raise run.config.error(path, f"matches no trained matrix: {wrong[0]}", help=help)
+    first, second = matrices.split(groups, matrices.targets(model, targets))
     if not first:
-        help = "name modules that are trained and have matrices, such as [attn, mlp], or all-linear"
         raise run.config.error("optim_target_modules", "matches no trained matrix", help=help)
     return [*({**group, **options} for group in first), *second]

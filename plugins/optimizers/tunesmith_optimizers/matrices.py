@@ -33,15 +33,26 @@ def targets(model: nn.Module, names: list[str] | str) -> set[int]:
     if names in ("all-linear", ["all-linear"]):
         return hidden(model)
     listed = [names] if isinstance(names, str) else names
-    return {
-        id(p)
-        for name, p in model.named_parameters()
-        if p.requires_grad and p.ndim == 2 and any(one in name or _matches(one, name) for one in listed)
-    }
+    return {id(p) for name, p in trained(model) if any(_matches(one, name) for one in listed)}
+
+
+def unmatched(model: nn.Module, names: list[str] | str) -> list[str]:
+    """Return those of `names` that select no trained matrix."""
+    if names in ("all-linear", ["all-linear"]):
+        return []
+    listed, matrices = [names] if isinstance(names, str) else names, [name for name, _ in trained(model)]
+    return [one for one in listed if not any(_matches(one, name) for name in matrices)]
+
+
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return name and value of each trained parameter with two dimensions."""
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2]
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Return True if a pattern matches the full name of a parameter, or of its module."""
+    """Return True if a name contains a pattern, or if the pattern matches it or the name of its module completely."""
+    if pattern in name:
+        return True
     try:
         return any(re.fullmatch(pattern, one) for one in (name, name.rpartition(".")[0]))
     except re.error:

@@ -141,7 +141,7 @@ def _others() -> dict[str, Recipe]:
             "optimi:StableAdamW", stable, floats(2), unsharded=WHOLE, counters=("setup", "step"),
         ),
         "optimi_adamw": Recipe(
-            "optimi:AdamW", {**stable, BETA2: 0.99}, floats(2), counters=("setup", "step"),
+            "optimi:AdamW", stable, floats(2), counters=("setup", "step"),
         ),
         "adopt_adamw": Recipe(
             "pytorch_optimizer:ADOPT", {BETA1: 0.9, BETA2: 0.9999, EPSILON: 1e-6}, floats(2),
@@ -168,3 +168,5 @@ CHOICES = {
     "adjust_lr_fn": ("match_rms_adamw", "original"),
 }
 """Texts that optim_args allows."""
+NEGATIVE = {"decay_rate"}
+"""Numbers in optim_args that are below 0: Adafactor's decay of squared gradients at step t is 1 - t^decay_rate."""

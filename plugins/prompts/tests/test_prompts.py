@@ -25,8 +25,9 @@ BYTES = rows.byte_tokenizer()
 
 def build(records: list[dict[str, Any]], tokenizer: Any = BYTES, **options: Any) -> list[Example]:
     keys = PromptDataset(**options)
-    run: Any = SimpleNamespace(tokenizer=tokenizer)
-    spec: Any = SimpleNamespace(option=lambda model: keys)
+    config = SimpleNamespace(document=SimpleNamespace(values={}))
+    run: Any = SimpleNamespace(tokenizer=tokenizer, config=config)
+    spec: Any = SimpleNamespace(option=lambda model: keys, group="datasets", index=0)
     return list(build_dataset(run, spec, [Row(row, f"f:{i}") for i, row in enumerate(records, 1)]))
 
 
@@ -54,9 +55,11 @@ def test_a_prompt_has_a_single_bos_from_tokenizer_or_text_and_no_end_token(patte
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "Q"}, "prompt: no such column; found: question"),
+        ({"text": "Q"}, "prompt: no such column; found: text"),
         ({"prompt": None}, "prompt: must be a string, got null"),
-        ({"prompt": ["Q"]}, "prompt: must be a string, got list"),
+        ({"prompt": ["Q"]}, "prompt[0]: must be a mapping, got str"),
+        ({"prompt": []}, "prompt: has no messages"),
+        ({"question": "Q", "prompt": None, "messages": 3}, "messages: must be a string, got int"),
         ({"prompt": "\udc00"}, "prompt: contains '\\udc00' at character 0"),
         (
             {"prompt": "Q", "when": datetime(2024, 1, 1, tzinfo=UTC)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith import Plugin, Settings, hookimpl
 
@@ -14,24 +14,42 @@ if TYPE_CHECKING:
 class PromptDataset(Settings):
     """Additional keys of a `datasets:` entry of type prompt."""
 
-    field_prompt: str = "prompt"
-    """Column with the prompt. The other columns are passed to the method for its rewards."""
+    field_prompt: str | None = None
+    """Column with the prompt: a text, or a list of messages. If not set: prompt, messages or question, the first of
+    them that a row has. The other columns are passed to the method for its rewards."""
+    chat: bool = False
+    """Render a prompt that is a text with the chat template, as a message of the user. Without it, the model gets the
+    text unchanged."""
+    system_prompt: str | None = None
+    """System message of prompts that do not begin with one."""
+    field_tools: str = "tools"
+    """Column with the JSON schemas of tools, which are passed to the chat template; rows may leave it out."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Variables passed to the chat template, e.g. {enable_thinking: false}. The column chat_template_kwargs of a row
+    changes them for its prompt."""
+    continue_final_message: bool = False
+    """Let the model continue an assistant message at the end of a prompt. Without it, such a prompt is an error."""
 
 
 plugin = Plugin(strategies={"prompt": ("prompt",)}, dataset_settings=PromptDataset)
 
 
 @hookimpl
-def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
-    from tunesmith_prompts.strategy import fields_of
+def validate(run: Run) -> None:
+    from tunesmith_prompts.template import check_variables
 
-    column = spec.option(PromptDataset).field_prompt
-    row.require(column)
-    fields_of(row, column)
+    check_variables(run)
+
+
+@hookimpl
+def check_row(run: Run, spec: DatasetSpec, row: Row) -> None:
+    from tunesmith_prompts.reader import PromptReader
+
+    PromptReader(spec.option(PromptDataset)).read(row)
 
 
 @hookimpl
 def build_dataset(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
     from tunesmith_prompts.strategy import rows_to_examples
 
-    return rows_to_examples(run.tokenizer, rows, spec.option(PromptDataset).field_prompt)
+    return rows_to_examples(run, spec, rows)

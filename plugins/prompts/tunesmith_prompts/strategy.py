@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from itertools import tee
-from typing import Any
+from itertools import groupby, tee
+from typing import TYPE_CHECKING
 
-from tunesmith import Example, Piece, Row, tokenized
+from tunesmith import Example, Piece, Row, template_variables, tokenized
+from tunesmith_prompts import PromptDataset
+from tunesmith_prompts.reader import PromptReader
+from tunesmith_prompts.template import check_read, render
+
+if TYPE_CHECKING:
+    from tunesmith import DatasetSpec, Run
 
 
-def rows_to_examples(tokenizer: Any, rows: Iterable[Row], column: str) -> Iterator[Example]:
-    """Yield an example for each row, in order: the prompt, no completion, and the other columns as its fields.
+def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterator[Example]:
+    """Yield an example for each row, in order: the prompt, no completion, and the columns for rewards as its fields.
 
-    Raise DataError for a row without a prompt, or with a column that is not a JSON value.
+    Raises DataError for a row without a prompt, with a prompt that the chat template can't render, or with a column
+    that is not a JSON value.
     """
-    rows, again = tee(rows)
-    prompts = ([Piece.prompt(row.require(column))] for row in rows)
-    for row, example in zip(again, tokenized(tokenizer, prompts), strict=True):
-        if not example.segments[0].tokens.size:
-            raise row.error(column, "has no tokens, so nothing can be generated")
-        example.fields = fields_of(row, column)
-        yield example
-
-
-def fields_of(row: Row, column: str) -> dict[str, Any]:
-    """Return the columns other than the prompt. Raise DataError for one that is not a JSON value."""
-    return {name: _json(row, name) for name in row if name != column}
-
-
-def _json(row: Row, name: str) -> Any:
-    try:
-        json.dumps(row[name])
-    except (TypeError, ValueError, RecursionError) as error:
-        raise row.error(
-            name, f"must be a JSON value to be passed to rewards, got {type(row[name]).__name__}: {error}"
-        ) from None
-    return row[name]
+    options = spec.option(PromptDataset)
+    check_read(run, spec)
+    variables = template_variables(run) | options.chat_template_kwargs
+    prompts = map(PromptReader(options).read, rows)
+    # A template writes the special tokens itself, and texts get those of the tokenizer, so they are tokenized apart.
+    for is_text, group in groupby(prompts, lambda prompt: not prompt.messages):
+        own, again = tee(group)
+        texts = (prompt.text if is_text else render(run.tokenizer, prompt, variables) for prompt in own)
+        pieces = ([Piece.prompt(text)] for text in texts)
+        for prompt, example in zip(again, tokenized(run.tokenizer, pieces, special=is_text), strict=True):
+            if not example.segments[0].tokens.size:
+                raise prompt.row.error(prompt.column, "has no tokens, so nothing can be generated")
+            example.fields = prompt.fields
+            yield example

@@ -101,7 +101,10 @@ def configure(run: Run) -> None:
 def load_model(run: Run, spec: ModelSpec) -> Generator[None, LanguageModel, LanguageModel]:
     """Ask for a quantized base, and quantize what the plugin that loads it could not."""
     from tunesmith_qlora import base
+    from tunesmith_qlora.heap import map_large_blocks
 
+    if not run.abstract:
+        map_large_blocks(run)
     settings, of_base = run.settings(QLoRASettings), spec.name in ("policy", "reference")
     wanted = base.ask(run, spec, settings) if of_base else {}
     language_model = yield

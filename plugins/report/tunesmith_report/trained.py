@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith import outline
 from tunesmith.finding import size
-from tunesmith.next_command import load_command
+from tunesmith.next_command import load_command, merge_command
 from tunesmith_report.curves import LOSS, Metric
 from tunesmith_report.folder import Folder
 from tunesmith_report.formatting import finite
@@ -51,11 +51,11 @@ def trained(folder: Folder) -> list[tuple[str, str]]:
 
 
 def commands(folder: Folder, path: Path) -> list[tuple[str, str]]:
-    """Return (purpose, command) for what can be typed next: run the model of a finished run, or resume another one."""
+    """Return (purpose, command) for what can be typed next: run or merge a finished model, or resume another run."""
     status, resume = folder.record.get("status"), folder.record.get("resume_command")
     if status == "done":
-        load = load_command(path)
-        return [("Run the model", load)] if load else []
+        purposes = {"Run the model": load_command(path), "Merge the adapter into its base": merge_command(path)}
+        return [(purpose, command) for purpose, command in purposes.items() if command]
     if status in ("interrupted", "failed") and isinstance(resume, str) and any(path.glob("checkpoint-*")):
         return [("Continue from the last checkpoint", resume)]
     return []

@@ -90,7 +90,7 @@ def _option(shape: str, name: str, value: Any, rate: float) -> Iterator[Problem]
     key, known = "lr_scheduler_kwargs", OPTIONS.get(shape, {})
     if name not in known:
         help = suggestion(name, known, "the README of tunesmith-schedules") if known else "drop it"
-        yield key, f"has an option that lr_scheduler: {shape} has not: {name}", help
+        yield key, f"has an unknown option for lr_scheduler: {shape}: {name}", help
     elif value is None and known[name] is None:
         return
     elif name == "decay_type":
@@ -99,8 +99,10 @@ def _option(shape: str, name: str, value: Any, rate: float) -> Iterator[Problem]
     elif isinstance(value, str | None):
         yield key, f"has {name}: {value!r}, which is not a number", "write a number"
     elif name in WHOLE or (name == "num_cycles" and shape == "cosine_with_restarts"):
-        if value != int(value) or value < (0 if name == "num_stable_steps" else 1):
-            yield key, f"has {name}: {value!r}, which is not a whole number above 0", "write a whole number"
+        least = 0 if name == "num_stable_steps" else 1
+        if value != int(value) or value < least:
+            help = f"write a whole number, {least} or more"
+            yield key, f"has {name}: {value!r}, which is not a whole number from {least} on", help
     elif name in ("min_lr", "lr_end"):
         if not 0 <= value <= rate:
             yield key, f"has {name}: {value!r}, which is not between 0 and learning_rate: {rate}", "write a lower one"
@@ -108,4 +110,4 @@ def _option(shape: str, name: str, value: Any, rate: float) -> Iterator[Problem]
         if not 0 <= value <= 1 or (name == "beta" and value == 1):
             yield key, f"has {name}: {value!r}, which is not a share", "write a number from 0 to 1"
     elif value <= 0:
-        yield key, f"has {name}: {value!r}", "write a number above 0"
+        yield key, f"has {name}: {value!r}, which is not above 0", "write a number above 0"

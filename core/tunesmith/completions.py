@@ -1,0 +1,25 @@
+"""Read what a reward function gets: completions as texts or messages, and the columns of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+Completion: TypeAlias = "str | Sequence[Mapping[str, Any]]"
+"""A text; or messages such as [{"role": "assistant", "content": "..."}], if the prompt is a conversation."""
+
+
+def text_of(completion: Completion) -> str:
+    """Return the text of a completion: that of its last message if it is a conversation."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None
+    if isinstance(content, Sequence) and not isinstance(content, str):  # parts, as multimodal templates have them
+        return "".join(str(part.get("text", "")) for part in content)
+    return "" if content is None else str(content)
+
+
+def column_of(columns: Mapping[str, Any], name: str, completions: Sequence[Completion]) -> Sequence[Any]:
+    """Return the values of a column, one per completion: None in rows without it, and if no row has it."""
+    values: Sequence[Any] = columns.get(name) or [None] * len(completions)
+    return values

@@ -1,0 +1,1 @@
+"""Reward functions: they run in processes of their own, whatever they do there."""

@@ -1,0 +1,206 @@
+"""Run reward functions in a process of their own: `python -m tunesmith_engine.rewards.child CONNECTION TRACES PARENT`.
+
+The trainer sends an order with the functions, and then requests with columns. This process answers each in JSON, so
+that the trainer never opens a pickle that the code of a reward could have written. Nothing heavy is imported here: a
+function that needs torch imports it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import importlib
+import importlib.util
+import inspect
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith_engine.rewards.link import packed, receive
+from tunesmith_engine.rewards.scores import WrongScores, plain
+from tunesmith_engine.rewards.signature import NotCallable, describe, problems
+
+SEARCH = 2.0
+"""Seconds to search for the completion on which a function fails."""
+PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, traces: int, parent: int) -> None:
+    """Import the functions of the order, answering for each, and then answer requests until the trainer is gone."""
+    end_with(parent)
+    faulthandler.enable(traces, all_threads=False)
+    faulthandler.register(signal.SIGUSR1, traces, all_threads=False)  # the trainer asks where a function hangs
+    connection, buffer = socket.socket(fileno=descriptor), bytearray()
+    message = receive(connection, buffer)
+    if message is None:
+        return
+    (order,) = message
+    sys.path[:] = list(dict.fromkeys([order["base"], *order["path"], *sys.path]))
+    functions: list[Callable[..., Any]] = []
+    for item in order["functions"]:
+        connection.sendall(packed(prepared(item, functions)))
+    while (message := receive(connection, buffer)) is not None:
+        (request,) = message
+        function, options = functions[request["reward"]], order["functions"][request["reward"]]["options"]
+        connection.sendall(packed(answer(function, options, request)))
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent ends. Elsewhere than on Linux, that is when the current call returns."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before
+
+
+def prepared(item: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[str, Any]:
+    """Import a function of the order, and append it to `functions`. Return its signature, or why it can't be used."""
+    try:
+        function = getattr(_module(item), item["function"])
+        signature = describe(function)
+        functions.append(function)
+        return {"signature": signature, "problems": list(problems(function, item["options"]))}
+    except NotCallable as error:
+        return {"error": str(error), "help": "", "index": None, "where": item["file"]}
+    except BaseException as error:
+        return _failure(error, item["file"])
+    finally:
+        flush()
+
+
+def answer(function: Callable[..., Any], options: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a request, or the error of the function."""
+    seed(request["seed"])
+    number, columns = request["number"], {**request["columns"], **request["shared"]}
+    started = time.perf_counter()
+    try:
+        scores = plain(called(function, columns | options), number)
+        return {"scores": scores, "seconds": time.perf_counter() - started}
+    except WrongScores as error:
+        return {"error": str(error), "help": error.help, "index": error.index, "where": _definition(function)}
+    except BaseException as error:
+        failure = _failure(error, _file(function))
+        if isinstance(error, Exception) and number > 1:
+            failure["index"] = failing(function, options, request, type(error))
+        return failure
+    finally:
+        flush()
+
+
+def called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Return what a function returns; what it awaits, if it is an async one."""
+    result = function(**arguments)
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+def failing(
+    function: Callable[..., Any], options: dict[str, Any], request: dict[str, Any], kind: type[Exception]
+) -> int | None:
+    """Return the first completion on which a function fails by itself with the same error; None if that is unknown."""
+    until = time.monotonic() + SEARCH
+    with _silent():
+        for index in range(request["number"]):
+            one = {name: values[index : index + 1] for name, values in request["columns"].items()}
+            try:
+                called(function, one | request["shared"] | options)
+            except kind:
+                return index
+            except BaseException:
+                return None
+            if time.monotonic() > until:
+                return None
+    return None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what is printed within the block: the trainer shows what was printed before."""
+    flush()
+    try:
+        null, kept = os.open(os.devnull, os.O_WRONLY), [os.dup(1), os.dup(2)]
+    except OSError:  # the function has closed them
+        yield
+        return
+    try:
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        yield
+    finally:
+        flush()
+        with contextlib.suppress(OSError):
+            for number, copy in enumerate(kept, 1):
+                os.dup2(copy, number)
+            for descriptor in (null, *kept):
+                os.close(descriptor)
+
+
+def seed(value: int) -> None:
+    """Seed the random numbers of Python and numpy, and those of torch if a function has imported it."""
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(value)
+
+
+def flush() -> None:
+    """Write what was printed. A function may have closed or replaced the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _module(item: dict[str, Any]) -> Any:
+    if item["module"]:
+        return importlib.import_module(item["module"])
+    name = f"tunesmith_reward_{Path(item['file']).stem}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == item["file"]:
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, item["file"])
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _failure(error: BaseException, file: str | None) -> dict[str, Any]:
+    """Return an error in words, with the line of the reward's file that is nearest to it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [frame for frame in frames if file and Path(frame.filename).parent == Path(file).parent]
+    line = next(iter((own or [f for f in frames if not f.filename.startswith("<frozen")])[-1:]), None)
+    where = f"{line.filename}:{line.lineno}" if line else file
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+    words = f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else ""
+    text = words or f"{type(error).__name__}: {error}".removesuffix(": ")
+    return {"error": text, "help": "", "index": None, "where": where}
+
+
+def _file(function: Callable[..., Any]) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_filename if code else None
+
+
+def _definition(function: Callable[..., Any]) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else None
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""Each reward is its definition, abstains where a row has no answer, and refuses options that make no sense."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunesmith_rewards.answers import exact_match, regex
+from tunesmith_rewards.extract import last_boxed, normalized
+from tunesmith_rewards.lengths import length, repetition_penalty, soft_overlong
+from tunesmith_rewards.tags import format_reward
+
+from tunesmith.testing.conformance import conformance
+
+test_conformance = conformance("rewards")
+
+
+def message(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+# exact_match
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "options", "score"),
+    [
+        ("Paris", "Paris", {}, 1.0),
+        (" Paris\n", "Paris", {}, 1.0),
+        (" Paris\n", "Paris", {"ignore_whitespace": False}, 0.0),
+        ("paris", "Paris", {}, 0.0),
+        ("paris", "Paris", {"ignore_case": True}, 1.0),
+        ("Paris!", "Paris", {}, 0.0),
+        ("Paris!", "Paris", {"ignore_punctuation": True}, 1.0),
+        ("New  York", "New York", {}, 1.0),
+        ("-1.5", "15", {"ignore_punctuation": True}, 0.0),
+        ("-1.5", "-1.5.", {"ignore_punctuation": True}, 1.0),
+        ("1,000 km.", "1000 km", {"ignore_punctuation": True}, 1.0),
+        ("4", 4, {}, 1.0),
+        ("4", ["four", 4], {}, 1.0),
+        ("5", ["four", 4], {}, 0.0),
+        ("so \\boxed{3}, no, \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", {"extract": "boxed"}, 1.0),
+        ("so \\boxed{3}, no, \\boxed{4}", "3", {"extract": "boxed"}, 0.0),
+        ("3", "3", {"extract": "boxed"}, 0.0),
+        ("It is 3 or 4.\n#### 12", "6 * 2 = 12\n#### 12", {"extract": "####"}, 1.0),
+        ("#### 11\n#### 12", "12", {"extract": "####"}, 1.0),
+        ("\\boxed{12}", "6 * 2 = 12\n#### 12", {"extract": "boxed", "extract_gold": "####"}, 1.0),
+        ("\\boxed{12}", "twelve", {"extract": "boxed", "extract_gold": "####"}, None),
+        ("the answer is 7, no, the answer is 8", "8", {"extract": r"answer is (\d+)"}, 1.0),
+        ("1 2 3", "3", {"extract": r"\d"}, 1.0),
+        ("", "", {}, 1.0),
+        ("Paris", None, {}, None),
+    ],
+)
+def test_exact_match_compares_answers(
+    completion: str, answer: Any, options: dict[str, Any], score: float | None
+) -> None:
+    assert exact_match([completion], answer=[answer], prompts=["?"], **options) == [score]
+    assert exact_match([message(completion)], answer=[answer], **options) == [score]
+    assert exact_match([completion], gold=[answer], column="gold", **options) == [score]
+
+
+def test_rewards_with_a_column_abstain_if_no_row_has_it() -> None:
+    assert exact_match(["a", "b"]) == [None, None] == regex(["a", "b"], pattern="a", column="answer")
+
+
+@given(st.text(), st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_a_text_equals_itself_and_normalization_changes_nothing_twice(
+    text: str, ignored: tuple[bool, bool, bool]
+) -> None:
+    once = normalized(text, *ignored)
+    assert exact_match([text], answer=[text]) == [1.0]
+    assert not ignored[1] or normalized(once, False, *ignored[1:]) == once
+
+
+@given(st.decimals(-(10**6), 10**6, places=3), st.decimals(-(10**6), 10**6, places=3))
+def test_different_numbers_stay_different_without_punctuation(one: Any, other: Any) -> None:
+    texts = [f"It is {one:,}." for one in (one, other)]
+    assert exact_match(texts[:1], answer=texts[1:], ignore_punctuation=True) == [float(f"{one}" == f"{other}")]
+
+
+@given(st.text("ab{}\\ "), st.text("ab ", min_size=1))
+def test_the_last_box_is_read_after_any_text(before: str, content: str) -> None:
+    before = before.rstrip("\\")
+    assert last_boxed(f"{before}\\boxed{{{content}}} and so on") == content
+
+
+@given(st.recursive(st.text("ab"), lambda inner: st.lists(inner, max_size=3).map(lambda p: "{" + "".join(p) + "}")))
+def test_braces_within_a_box_belong_to_its_content(content: str) -> None:
+    assert last_boxed("\\boxed{" + content + "}") == content
+
+
+# regex
+
+
+@pytest.mark.parametrize(
+    ("completion", "options", "score"),
+    [
+        ("a cat", {"pattern": "c.t"}, 1.0),
+        ("a cat", {"pattern": "c.t", "full": True}, 0.0),
+        (" cat\n", {"pattern": "c.t", "full": True}, 1.0),
+        ("a CAT", {"pattern": "cat"}, 0.0),
+        ("a CAT", {"pattern": "cat", "ignore_case": True}, 1.0),
+        ("a\nb", {"pattern": "a.b"}, 1.0),
+        ("a cat", {"pattern": ["cat", "dog", "a", "b"]}, 0.5),
+        ("it is 3, no, it is 4", {"pattern": r"is (\d)", "column": "answer"}, 1.0),
+        ("it is 4, no, it is 3", {"pattern": r"is (\d)", "column": "answer"}, 0.0),
+        ("it is 4", {"pattern": [r"is (\d)", "it"], "column": "answer"}, 0.5),
+    ],
+)
+def test_regex_counts_patterns(completion: str, options: dict[str, Any], score: float) -> None:
+    assert regex([completion, message(completion)], answer=[4, 4], **options) == [score, score]
+
+
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "", [], ["a", "("], ["a", ""]])
+def test_an_invalid_regular_expression_is_an_error_with_the_option(pattern: Any) -> None:
+    with pytest.raises(ValueError, match=r"^pattern"):
+        regex(["a"], pattern=pattern)
+    if isinstance(pattern, str) and pattern:
+        with pytest.raises(ValueError, match=r"^extract: .* is not a regular expression"):
+            exact_match(["a"], answer=["a"], extract=pattern)
+
+
+# format
+
+
+RIGHT = "<think>so</think>\n<answer>4</answer>"
+
+
+@pytest.mark.parametrize(
+    ("completion", "options", "score", "share"),
+    [
+        (RIGHT, {}, 1, 1),
+        (f"Well. {RIGHT}", {}, 0, 2 / 3),
+        (f"Well. {RIGHT}", {"text_outside": True}, 1, 1),
+        ("<answer>4</answer><think>so</think>", {}, 0, 2 / 3),
+        ("<think>so<answer>4</answer></think>", {"text_outside": True}, 0, 2 / 3),
+        ("<think>so</think>", {}, 0, 1 / 3),
+        ("<think></think><answer> </answer>", {}, 0, 0),
+        (f"{RIGHT}<answer>5</answer>", {"text_outside": True}, 0, 1 / 3),
+        ("</think>so<think><answer>4</answer>", {"text_outside": True}, 0, 1 / 3),
+        ("so</think>It is 4.", {"tags": ["think"], "text_outside": True, "opened": True}, 1, 1),
+        ("<think>so</think>It is 4.", {"tags": ["think"], "text_outside": True, "opened": True}, 0, 0),
+        ("", {}, 0, 0),
+    ],
+)
+def test_format_is_the_tags_in_order(completion: str, options: dict[str, Any], score: float, share: float) -> None:
+    assert format_reward([completion, message(completion)], **options) == [score, score]
+    assert format_reward([completion], partial=True, **options) == [pytest.approx(share)]
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "x", " "]), max_size=9))
+def test_partial_credit_is_a_share_and_is_full_where_the_format_is_right(parts: list[str]) -> None:
+    text = "".join(parts)
+    (share,), (score,) = format_reward([text], partial=True), format_reward([text])
+    assert 0 <= share <= 1 and (share == 1) == (score == 1)
+
+
+@pytest.mark.parametrize("tags", [[], ["a", "a"], ["<think>"], [""]])
+def test_tags_that_are_not_names_are_refused(tags: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^tags"):
+        format_reward(["a"], tags=tags)
+
+
+# lengths
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "score"),
+    [
+        (5, {"minimum": 5}, 1.0),
+        (4, {"minimum": 5}, 0.0),
+        (5, {"maximum": 5}, 1.0),
+        (6, {"maximum": 5}, 0.0),
+        (6, {"maximum": 5, "soft": 4}, 0.75),
+        (3, {"minimum": 5, "maximum": 8, "soft": 4}, 0.5),
+        (20, {"minimum": 5, "maximum": 8, "soft": 4}, 0.0),
+        (10, {"target": 10}, 1.0),
+        (5, {"target": 10}, 0.5),
+        (12, {"target": 10, "soft": 4}, 0.5),
+        (0, {"maximum": 0}, 1.0),
+    ],
+)
+def test_length_is_full_within_its_bounds_and_falls_outside(size: int, options: dict[str, Any], score: float) -> None:
+    words, letters = " ".join(["word"] * size), "x" * size
+    assert length([""], [[1] * size], **options) == [score]
+    assert length([words], [[]], unit="words", **options) == [score]
+    assert length([message(letters)], [[]], unit="characters", **options) == [score]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "write either target, or minimum"),
+        ({"target": 3, "minimum": 2}, "write either"),
+        ({"minimum": 3, "maximum": 2}, "minimum: 3 is larger than maximum: 2"),
+        ({"minimum": -1}, "at least 0"),
+        ({"target": 0}, "target at least 1"),
+        ({"maximum": 1, "soft": -1}, "at least 0"),
+        ({"maximum": 1, "unit": "lines"}, "unit: 'lines'"),
+    ],
+)
+def test_lengths_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        length(["a"], [[1]], **options)
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 200))
+def test_soft_overlong_is_that_of_trl(cache: int, more: int, size: int) -> None:
+    from trl.rewards import get_soft_overlong_punishment
+
+    theirs = get_soft_overlong_punishment(cache + more, cache)([[1] * size])
+    assert soft_overlong([[1] * size], max_completion_length=cache + more, cache=cache) == pytest.approx(theirs)
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 4))
+def test_repetition_penalty_is_that_of_trl(tokens: list[int], ngram: int) -> None:
+    from trl.rewards import get_repetition_penalty_reward
+
+    theirs = get_repetition_penalty_reward(ngram, -2.0)([tokens])
+    assert repetition_penalty([""], [tokens], ngram=ngram, max_penalty=-2.0) == pytest.approx(theirs)
+    letters = "".join(map(str, tokens))
+    assert repetition_penalty([letters], [[]], ngram=ngram, max_penalty=-2.0, unit="characters") == pytest.approx(
+        theirs
+    )
+
+
+@pytest.mark.parametrize("cache", [0, -1, 11])
+def test_a_cache_that_does_not_fit_is_refused(cache: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to max_completion_length: 10"):
+        soft_overlong([[1]], max_completion_length=10, cache=cache)
+
+
+@pytest.mark.parametrize("options", [{"ngram": 0}, {"max_penalty": 0.5}])
+def test_a_positive_penalty_and_empty_ngrams_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="ngram must be at least 1"):
+        repetition_penalty(["a"], [[1]], **options)
+
+
+# all of them
+
+
+def test_every_reward_that_is_offered_is_a_function_that_takes_all_columns() -> None:
+    import inspect
+
+    from tunesmith_rewards import plugin
+
+    for target in plugin.offers["rewards"].values():
+        module, _, name = str(target).partition(":")
+        function = getattr(__import__(module, fromlist=[name]), name)
+        parameters = inspect.signature(function).parameters.values()
+        assert any(p.kind is p.VAR_KEYWORD for p in parameters)
+        options = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        assert options and all(p.annotation is not p.empty for p in options)
+
+
+def test_importing_the_functions_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys, tunesmith_rewards.answers, tunesmith_rewards.tags, tunesmith_rewards.lengths;"
+        "print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif("TUNESMITH_TEST_DATA" not in os.environ, reason="needs the test data")
+def test_solutions_of_gsm8k_match_their_own_answers() -> None:
+    lines = Path(os.environ["TUNESMITH_TEST_DATA"], "gsm8k/grpo.jsonl").read_text("utf-8").splitlines()
+    answers = [json.loads(line)["answer"] for line in lines]
+    scores = exact_match(answers, answer=answers, extract="####")
+    other = exact_match(answers[1:] + answers[:1], answer=answers, extract="####")
+    assert len(scores) > 1000 and set(scores) == {1.0}
+    assert math.fsum(score or 0 for score in other) < 0.1 * len(other)
