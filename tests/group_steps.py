@@ -19,7 +19,7 @@ from tests import one_step, tiny
 from tunesmith import Completion, Group, Policy, Prompt, Run
 
 Gradients = dict[str, torch.Tensor]
-REWARDS = '''
+REWARDS = """
 from tunesmith import Plugin
 
 plugin = Plugin(offers={"rewards": {name: f":{name}" for name in ("whole", "first", "second", "picky")}})
@@ -39,7 +39,7 @@ def second(completion_ids, **columns):
 
 def picky(completion_ids, **columns):
     return [None if ids[1] % 3 == 2 else sum(ids) % 5 / 4 for ids in completion_ids]
-'''
+"""
 LONGEST = 7
 """max_completion_length."""
 

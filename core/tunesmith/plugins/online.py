@@ -140,6 +140,7 @@ def _in_rewards(settings: OnlineSettings, block: RolloutSettings) -> Iterator[tu
         yield "rewards", "is not set, so nothing scores completions", help + "tunesmith rewards list names all"
     if names and settings.rewards:
         yield "rewards", "and trl.reward_funcs are both set", "write all rewards in one of them"
+        return
     weights = block.reward_weights
     if weights is not None and len(weights) != len(names):
         message = f"must have one number for each reward of reward_funcs: expected {len(names)}, got {len(weights)}"
@@ -172,6 +173,12 @@ def _in_sizes(run: Run, block: RolloutSettings) -> Iterator[tuple[KeyPath | str,
     accumulated = core.gradient_accumulation_steps
     if block.generation_batch_size is not None and block.steps_per_generation is not None:
         yield (BLOCK, "generation_batch_size"), "and steps_per_generation are both set", "drop one of them"
+        return
+    whole = core.micro_batch_size * processes()
+    if block.generation_batch_size is not None and block.generation_batch_size % whole:
+        message = f"is not a multiple of micro_batch_size x processes, which is {whole}"
+        rounded = whole * -(-block.generation_batch_size // whole)
+        yield (BLOCK, "generation_batch_size"), message, f"write generation_batch_size: {rounded}"
         return
     key = "generation_batch_size" if block.generation_batch_size else "steps_per_generation"
     together = micro_batches(run, block)

@@ -94,22 +94,20 @@ class Rollouts(Rounds):
     def choose(self, groups: list[Group]) -> tuple[list[Group], list[Group]]:
         """Return the groups to train on, and those that were drawn beside `groups`. Counts all that are left out."""
         spec, wanted = self.spec, self.prompts_per_round
-        if spec.dead_groups == "keep":
-            return groups, []
         further: list[Group] = []
         for _ in range(spec.redraws if spec.dead_groups == "redraw" else 0):
             if (missing := wanted - sum(not group.dead for group in [*groups, *further])) <= 0:
                 break
             further += self.groups(self.draw(math.ceil(missing * spec.oversample)))
         everyone = [*groups, *further]
-        alive = [group for group in everyone if not group.dead]
+        alive = everyone if spec.dead_groups == "keep" else [group for group in everyone if not group.dead]
         # Dead groups fill what is missing, so that a step has its number of completions; "drop" leaves them out later.
         filling = [group for group in everyone if group.dead][: max(0, wanted - len(alive))]
         chosen = [*alive[:wanted], *filling]
-        used = set(map(id, chosen))
+        used, living = set(map(id, chosen)), set(map(id, alive))
         for group in everyone:
             if id(group) not in used:
-                self.ledger.count(["dead" if group.dead else "over_budget"] * len(group.completions))
+                self.ledger.count(["over_budget" if id(group) in living else "dead"] * len(group.completions))
         return chosen, further
 
     def draw(self, number: int) -> list[Prompt]:

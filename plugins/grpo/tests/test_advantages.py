@@ -121,35 +121,38 @@ def test_a_round_without_any_reward_has_zero_advantages() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rl", ["gdpo", "rloo", "reinforce_pp"])
-def test_a_round_is_normalized_over_the_groups_of_all_processes(rl: str, tmp_path: Path) -> None:
-    """Two processes, each of which generates and scores two of four groups, have the advantages of one process.
+def test_a_round_is_normalized_over_the_groups_of_all_processes(tmp_path: Path) -> None:
+    """Two processes, each of which generates and scores two of four groups, have the advantages of one process."""
+    paths = []
+    for rl, more in {"gdpo": {}, "rloo": {"normalize_advantages": True}, "reinforce_pp": {}}.items():
+        trl = {"reward_funcs": ["whole", "first", "second"], "temperature": 1.5, **more}
+        keys: dict[str, Any] = {"rl": rl, "plugins": ["./scores.py", "./shown.py"], "max_steps": 2}
+        one = group_steps.config(tmp_path, f"{rl}-one", trl=trl, **keys)
+        half = {"steps_per_generation": 2}, {"gradient_accumulation_steps": 1}
+        paths.append(group_steps.config(tmp_path, f"{rl}-two", trl=trl | half[0], **half[1], **keys))
+        (tmp_path / "shown.py").write_text(SHOWN)
+        tiny.train(one)
+    tiny.torchrun(2, *paths)
+    for rl in ("gdpo", "rloo", "reinforce_pp"):
+        names = [f"{rl}-one", f"{rl}-two"]
+        stored, other = (np.load(tmp_path / name / "round-0.npy") for name in names)
+        np.testing.assert_array_equal(stored, other, rl)
+        assert np.isnan(stored).any()
+        lines = [tiny.metrics(tmp_path / name) for name in names]
+        for line, two in zip(*lines, strict=True):
+            assert line["loss"] == pytest.approx(two["loss"], abs=1e-5), rl
+            assert line["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4), rl
+        if rl == "gdpo":
+            check_normalized(stored)
 
-    They are those of the formula, where one normalized over a process's own groups would differ.
-    """
-    trl = {"reward_funcs": ["whole", "first", "second"], "temperature": 1.5}
-    trl |= {"normalize_advantages": True} if rl == "rloo" else {}
-    keys: dict[str, Any] = {"rl": rl, "plugins": ["./scores.py", "./shown.py"], "max_steps": 2}
-    one = group_steps.config(tmp_path, "one", trl=trl, **keys)
-    two = group_steps.config(
-        tmp_path, "two", trl=trl | {"steps_per_generation": 2}, gradient_accumulation_steps=1, **keys
-    )
-    (tmp_path / "shown.py").write_text(SHOWN)
-    tiny.train(one)
-    tiny.torchrun(2, two)
-    assert list(np.load(tmp_path / "one/round-0.npy")) == list(np.load(tmp_path / "two/round-0.npy"))
-    stored: NDArray[Any] = np.load(tmp_path / "two/round-0.npy")
+
+def check_normalized(stored: NDArray[Any]) -> None:
+    """Check that advantages are those of the formula over all groups, where those of a process's groups differ."""
     rewards = stored[:, :3].reshape(4, 4, 3).swapaxes(1, 2).tolist()
-    assert np.isnan(stored).any()
     ours = stored[:, 3].reshape(4, 4).tolist()
-    if rl == "gdpo":
-        assert ours == [pytest.approx(row, abs=1e-6) for row in gdpo(rewards, [1.0] * 3)]
-        halves = [row for half in (rewards[::2], rewards[1::2]) for row in gdpo(half, [1.0] * 3)]
-        assert not np.allclose([halves[i] for i in (0, 2, 1, 3)], ours, atol=1e-3)
-    lines = [tiny.metrics(tmp_path / name) for name in ("one", "two")]
-    for line, other in zip(*lines, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+    assert ours == [pytest.approx(row, abs=1e-6) for row in gdpo(rewards, [1.0] * 3)]
+    halves = [row for half in (rewards[::2], rewards[1::2]) for row in gdpo(half, [1.0] * 3)]
+    assert not np.allclose([halves[i] for i in (0, 2, 1, 3)], ours, atol=1e-3)
 
 
 SHOWN = """

@@ -88,7 +88,7 @@ def joined(answers: Sequence[Answer], of: Callable[[Answer], Tensor]) -> Tensor:
 def test_bnpo_divides_by_the_tokens_of_the_full_step(tmp_path: Path) -> None:
     """TRL divides by the tokens of each micro-batch, so that tokens of short micro-batches count more there."""
     compare(tmp_path, {"loss_type": "bnpo"}, lambda step, _: joined(step, Answer.clipped).mean())
-    run, policy = one_step.started(group_steps.config(tmp_path, trl=OFF | {"loss_type": "bnpo"}))
+    run, _ = one_step.started(group_steps.config(tmp_path, trl=OFF | {"loss_type": "bnpo"}))
     groups = group_steps.groups_of(run)
     sizes = [sum(len(c.tokens) for c in group.completions) for group in groups[2:]]
     assert sizes[0] != sizes[1], "otherwise both divisions are the same"
@@ -157,9 +157,7 @@ def test_the_bonus_is_the_mean_entropy_of_the_step(share: float, tmp_path: Path)
 def test_reinforce_pp_equals_its_formula(baseline: str, tmp_path: Path) -> None:
     """TRL lacks it. The advantage is the reward minus a baseline, divided by the deviation over the round."""
     keys = {"reinforce_baseline": baseline, "loss_type": "bnpo", "reward_funcs": ["whole", "second"]}
-    answers, _ = compare(
-        tmp_path, keys, lambda step, _: joined(step, Answer.clipped).mean(), rl="reinforce_pp"
-    )
+    answers, _ = compare(tmp_path, keys, lambda step, _: joined(step, Answer.clipped).mean(), rl="reinforce_pp")
     run, _ = one_step.started(group_steps.config(tmp_path, trl=OFF | keys, rl="reinforce_pp"))
     tokens = [[c.tokens.tolist() for c in group.completions] for group in group_steps.groups_of(run)]
     first, second = group_steps.reward_functions(tmp_path, ["whole", "second"])
@@ -185,7 +183,9 @@ def test_the_divergence_in_the_reward_is_not_in_its_metric(rl: str, tmp_path: Pa
         rewards = whole([c.tokens.tolist() for c in group.completions])
         assert group.reward.tolist() == rewards
         for k, reward in enumerate(rewards):
-            own, other = (float(scores(model.set_attn_implementation("sdpa") or model, group, k)[0].sum()) for model in models)
+            own, other = (
+                float(scores(model.set_attn_implementation("sdpa") or model, group, k)[0].sum()) for model in models
+            )
             totals.append(reward - 0.5 * (own - other))
     values = np.array(totals).reshape(4, 4)
     loo = values - (values.sum(1, keepdims=True) - values) / 3

@@ -17,7 +17,7 @@ Mistake = tuple[str | KeyPath, str, str]
 def check(run: Run) -> None:
     """Raise all mistakes together."""
     trl, rl = run.settings(GRPOSettings).trl, str(run.core.rl)
-    mistakes = [*_in_group(trl, rl), *_in_loss(trl, rl), *_in_reference(run, trl), *_in_entropy(trl)]
+    mistakes = [*_in_group(trl, rl), *_in_loss(trl, rl), *_in_reference(run, trl, rl), *_in_entropy(trl)]
     with run.config.checking() as wrong:
         for mistake in mistakes:
             wrong(*mistake)
@@ -59,6 +59,7 @@ def _in_loss(trl: TRL, rl: str) -> Iterator[Mistake]:
     if rl == "rloo":
         for key in written(trl, "loss_type", "importance_sampling_level", "delta"):
             yield ("trl", key), "has no effect with rl: rloo, whose loss clips the ratio of the sequence", "drop it"
+        return
     if loss == "cispo" and trl.epsilon_high is None:
         message = "is not set, which would limit the ratio of cispo to epsilon, far below 1"
         yield ("trl", "epsilon_high"), message, "write epsilon_high: 5.0"
@@ -80,10 +81,13 @@ def _in_loss(trl: TRL, rl: str) -> Iterator[Mistake]:
         yield ("trl", "importance_sampling_level"), f"sequence cannot be used with loss_type: {loss}", help
 
 
-def _in_reference(run: Run, trl: TRL) -> Iterator[Mistake]:
+def _in_reference(run: Run, trl: TRL, rl: str) -> Iterator[Mistake]:
     for key in written(trl, "use_bias_correction_kl", "sync_ref_model") if not trl.beta else ():
         if getattr(trl, key):
             yield ("trl", key), "has no effect with beta: 0, which needs no reference", "drop it, or write beta: 0.04"
+    if trl.beta and trl.use_bias_correction_kl is not None and rl not in ("grpo", "gdpo"):
+        message = f"has no effect with rl: {rl}, which subtracts the divergence from the reward"
+        yield ("trl", "use_bias_correction_kl"), message, "drop it"
     if trl.sync_ref_model and run.core.adapter:
         message = f"needs a reference with its own weights; with adapter: {run.core.adapter} it is the base model"
         yield ("trl", "sync_ref_model"), message, "drop one of them"
@@ -95,5 +99,10 @@ def _in_entropy(trl: TRL) -> Iterator[Mistake]:
     adaptive = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
     for key in written(trl, *adaptive) if not trl.use_adaptive_entropy else ():
         yield ("trl", key), "has no effect without use_adaptive_entropy: true", "drop it"
-    if trl.use_adaptive_entropy and trl.entropy_coef_min > trl.entropy_coef_max:
+    if not trl.use_adaptive_entropy:
+        return
+    if trl.entropy_coef_min > trl.entropy_coef_max:
         yield ("trl", "entropy_coef_min"), "is above entropy_coef_max", "write a smaller value"
+    elif not trl.entropy_coef_min <= trl.entropy_coef <= trl.entropy_coef_max:
+        limits = f"entropy_coef_min {trl.entropy_coef_min:g} and entropy_coef_max {trl.entropy_coef_max:g}"
+        yield ("trl", "entropy_coef"), f"is not between {limits}", "write a value between them"

@@ -46,7 +46,9 @@ def terms(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
     results["policy"] = reduced(run, trl, batch, loss)
     coefficient = entropy_coefficient(run, trl)
     if coefficient:
-        results["entropy_bonus"] = Term(-coefficient * entropy_sum(out, batch), UNCERTAIN if marked(batch) else "tokens")
+        results["entropy_bonus"] = Term(
+            -coefficient * entropy_sum(out, batch), UNCERTAIN if marked(batch) else "tokens"
+        )
     return results
 
 

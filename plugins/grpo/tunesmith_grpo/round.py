@@ -28,7 +28,7 @@ def advantages(run: Run, policy: Policy, groups: Sequence[Group]) -> list[NDArra
     values = list(function(groups, trl, weights))
     for group, reward in zip(groups, rewards, strict=True):
         group.reward = reward  # loggers show it without the divergence
-    kept = [group for group in groups if not (trl.dead_groups == "drop" and group.dead)]
+    kept = [group for group in groups if not (run.rollout.dead_groups == "drop" and group.dead)]
     number = sum(map(trained_tokens, kept))
     steps = run.rollout.minibatches if run.purpose == "train" else 1
     for group in groups:
