@@ -25,9 +25,9 @@ plugin = Plugin()
 @hookimpl(wrapper=True)
 def compute_advantages(run, groups):
     lines = [
-        json.dumps(
-            [list(map(int, g.prompt.prompt)), c.tokens.tolist(), {k: v[i] for k, v in g.rewards.items()}, g.prompt.fields]
-        )
+        json.dumps([
+            list(map(int, g.prompt.prompt)), c.tokens.tolist(), {k: v[i] for k, v in g.rewards.items()}, g.prompt.fields
+        ])
         for g in groups for i, c in enumerate(g.completions)
     ]
     with open(pathlib.Path(run.output_dir) / f"scored{run.world.rank}.jsonl", "a") as file:
