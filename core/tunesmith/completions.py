@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-Completion: TypeAlias = "str | Sequence[Mapping[str, Any]]"
+Completion: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text; or messages such as [{"role": "assistant", "content": "..."}], if the prompt is a conversation."""
 
 

@@ -12,8 +12,8 @@ import torch
 from tunesmith import DataError, Example, Group, ModelError, Needs, Run, collate, segment
 from tunesmith_rewardmodel.models import model_name
 
-MESSAGES = ("messages", "prompt")
-"""Columns of a row that may contain its conversation."""
+MESSAGES = "prompt"
+"""The field of a prompt that contains its messages, if it is a conversation."""
 
 
 class OwnTokenizers:
@@ -90,7 +90,7 @@ def _retokenized(run: Run, tokenizer: Any, group: Group, indices: Sequence[int])
     A conversation is written with its chat template; a text is followed by its end token. Raises DataError if the
     template refuses a conversation.
     """
-    messages = next(filter(None, (_conversation(group.prompt.fields.get(name)) for name in MESSAGES)), None)
+    messages = _conversation(group.prompt.fields.get(MESSAGES))
     prompt = "" if messages else run.tokenizer.decode(group.prompt.prompt, skip_special_tokens=True)
     sequences = []
     for index in indices:

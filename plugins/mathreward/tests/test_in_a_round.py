@@ -1,0 +1,26 @@
+"""Answers are compared in the process that scores a round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests import tiny
+
+ROWS = [{"prompt": "What is 2 + 2?", "answer": "4"}, {"prompt": "And 3 + 3?", "answer": "so\n#### 6"}]
+
+
+def config(folder: Path, rewards: list[Any]) -> Path:
+    tiny.model_folder(folder / "model")
+    tiny.write_rows(folder / "data.jsonl", ROWS * 4)
+    return tiny.write_config(
+        folder, base_model=str(folder / "model"), rl="grpo", rewards=rewards, max_steps=1, micro_batch_size=4,
+        trl={"num_generations": 4, "max_completion_length": 8},
+        datasets=[{"path": str(folder / "data.jsonl"), "type": "prompt"}],
+    )  # fmt: skip
+
+
+def test_the_reward_is_logged(tmp_path: Path) -> None:
+    tiny.train(config(tmp_path, ["math"]))
+    (line,) = tiny.metrics(tmp_path / "out")
+    assert 0 <= line["rewards/math/mean"] <= 1

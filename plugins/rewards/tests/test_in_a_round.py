@@ -1,0 +1,61 @@
+"""Rewards score the completions of a round in its process, and wrong options are errors at their line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tunesmith import TunesmithError
+
+ROWS = [{"prompt": "What is 2 + 2?", "answer": "4"}, {"prompt": "the cat", "answer": ["a", "b"]}]
+
+
+def config(folder: Path, rewards: list[Any]) -> Path:
+    tiny.model_folder(folder / "model")
+    tiny.write_rows(folder / "data.jsonl", ROWS * 4)
+    return tiny.write_config(
+        folder, base_model=str(folder / "model"), rl="grpo", rewards=rewards, max_steps=1, micro_batch_size=4,
+        trl={"num_generations": 4, "max_completion_length": 8},
+        datasets=[{"path": str(folder / "data.jsonl"), "type": "prompt"}],
+    )  # fmt: skip
+
+
+REWARDS: list[Any] = [
+    "exact_match",
+    {"name": "regex", "pattern": ["x{99}"], "column": "answer"},
+    {"name": "format", "partial": True},
+    {"name": "length", "target": 4},
+    {"name": "soft_overlong", "max_completion_length": 8, "cache": 7, "weight": 0.5},
+    {"name": "repetition_penalty", "ngram": 1},
+]
+
+
+def test_each_reward_is_logged(tmp_path: Path) -> None:
+    tiny.train(config(tmp_path, REWARDS))
+    (line,) = tiny.metrics(tmp_path / "out")
+    ranges = {
+        "exact_match": (0, 1), "regex": (0, 0), "format": (0, 1), "length": (0, 1), "soft_overlong": (-1, 0),
+        "repetition_penalty": (-1, 0),
+    }  # fmt: skip
+    for name, (low, high) in ranges.items():
+        assert low <= line[f"rewards/{name}/mean"] <= high, name
+    length = line["completions/mean_length"]
+    assert line["rewards/soft_overlong/mean"] == pytest.approx((1 - length) / 7)
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ({"name": "exact_match", "colum": "answer"}, "unknown option: colum"),
+        ({"name": "length", "maximum": "8"}, "has maximum: '8'"),
+        ({"name": "regex"}, "pattern"),
+        ({"name": "regex", "pattern": "("}, "is not a regular expression"),
+    ],
+)
+def test_a_wrong_option_is_an_error_that_names_it(reward: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(TunesmithError) as caught:
+        tiny.train(config(tmp_path, [reward]))
+    assert words in str(caught.value)
