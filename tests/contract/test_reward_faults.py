@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -259,36 +257,17 @@ def test_a_file_that_can_not_be_imported_is_an_error_with_its_line(case: str, tm
     assert not line or caught.value.where == f"{tmp_path / 'scored.py'}{line}"
 
 
-TRAINER = """
-import os, sys, time
-from pathlib import Path
-from tunesmith_engine.rewards.pool import Function, Pool
-processes = Pool([Function("", Path(sys.argv[1]) / "scored.py", "fine", {})], Path(sys.argv[1]), 1)
-processes.imported(0)
-print(processes.workers[0].process.pid, flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is a signal on Linux only")
-def test_processes_end_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "scored.py").write_text(FUNCTIONS, encoding="utf-8")
-    with subprocess.Popen([sys.executable, "-c", TRAINER, tmp_path], stdout=subprocess.PIPE, text=True) as trainer:
-        assert trainer.stdout is not None
-        pid = int(trainer.stdout.readline())
-        trainer.send_signal(signal.SIGKILL)
-    until = time.monotonic() + 10
-    while alive(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not alive(pid)
-
-
-def alive(pid: int) -> bool:
-    """Return True if a process runs; one that ended and was not waited for does not."""
+def test_only_a_function_of_a_file_imports_from_the_folder_of_the_yaml(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("VALUE = 5.0\n", encoding="utf-8")
+    code = "from beside import VALUE\ndef fine(completions, **columns): return [VALUE] * len(completions)\n"
+    with pool(tmp_path, "fine", code=code) as processes:
+        assert called(processes) == [5.0] * 4
+    processes = Pool([Function("beside", None, "VALUE", {})], tmp_path, 1)
     try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        with pytest.raises(Failed, match="No module named 'beside'"):
+            processes.imported(0)
+    finally:
+        processes.close()
 
 
 def test_a_worker_imports_torch_only_for_a_function_that_does(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
-"""Several training processes: each calls the rewards of its share, and all end if a reward fails on one of them."""
+"""Several training processes call the rewards of their shares; the processes of rewards end with that of training."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,3 +53,35 @@ def test_a_reward_that_fails_on_one_process_ends_all_with_its_error(tmp_path: Pa
     )
     assert completed.returncode != 0 and time.monotonic() - started < 60
     assert "reward 'fails_once' failed on row" in completed.stderr and "KeyError: 'missing'" in completed.stderr
+
+
+TRAINER = """
+import os, sys, time
+from pathlib import Path
+from tunesmith_engine.rewards.pool import Function, Pool
+processes = Pool([Function("", Path(sys.argv[1]) / "scored.py", "fine", {})], Path(sys.argv[1]), 1)
+processes.imported(0)
+print(processes.workers[0].process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is a signal on Linux only")
+def test_processes_end_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "scored.py").write_text("def fine(): ...\n", encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-c", TRAINER, tmp_path], stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        pid = int(trainer.stdout.readline())
+        trainer.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Return True if a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

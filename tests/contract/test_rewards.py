@@ -95,8 +95,8 @@ UNKNOWN: dict[str, tuple[str, str, str]] = {
     "undefined function": ("./scored.py:zzz", "does not define 'zzz'", "it defines: length, odd, awaited"),
     "missing file": ("./gone.py:score", "can't be read", "relative to the folder of the YAML"),
     "no function": ("./scored.py", "does not name a function", "./scored.py:length, ./scored.py:odd"),
-    "folder": ("./reward-model", "is ./reward-model, a folder", "{name: reward_model, path: ./reward-model}"),
-    "hub id": ("owner/reward", "is owner/reward, a path", "{name: reward_model, path: owner/reward}"),
+    "folder": ("./reward-model", "is ./reward-model, a folder", "and {name: reward_model, path: ./reward-model}"),
+    "hub id": ("owner/reward", "is owner/reward, a path", "[rewardmodel] and {name: reward_model, path: owner/reward}"),
     "module beside the YAML": ("scored.length", "no module is imported by its name", "write ./scored.py:length"),
     "module without the function": ("scored.zzz", "no module", "./scored.py does not define 'zzz'; it defines: length"),
     "module in the working folder": ("elsewhere.score", "no module", "write ../work/elsewhere.py:score"),
@@ -151,7 +151,7 @@ def test_a_name_that_a_hook_of_an_inactive_plugin_answers(
     source = "plugin = Plugin(offers={'rewards': {'judged': None}})\n@hookimpl\ndef score_rewards(groups): ...\n"
     (tmp_path / "site").mkdir()
     distribution(tmp_path / "site", "judging", source)
-    with pytest.raises(ConfigError, match=r"the plugin is not active\n  help: write plugins: \[judging\]"):
+    with pytest.raises(ConfigError, match=r"so the plugin has to be active\n  help: write plugins: \[judging\]"):
         tiny.start(config(tmp_path, model, "judged"))
 
 

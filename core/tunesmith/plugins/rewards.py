@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KIND = "rewards"
 """The kind of offers that rewards are."""
+MODEL = "reward_model"
+"""The reward that a model gives."""
 EXAMPLE = "./my_reward.py:score"
 
 
@@ -69,7 +71,7 @@ def resolve(run: Run, reward: Reward) -> RewardSource:
         module, function = offer.home()
         return RewardSource(reward, module, offer.plugin.path, function, offer)
     if reward.name not in run.hooks.keys("score_rewards"):
-        message = f"is {reward.name}, which a hook of plugin {offer.plugin} answers, and the plugin is not active"
+        message = f"is {reward.name}, which plugin {offer.plugin} answers by a hook, so the plugin has to be active"
         raise run.config.error(reward.key, message, f"write plugins: [{offer.plugin.name}]")
     return RewardSource(reward, offer=offer)
 
@@ -89,7 +91,10 @@ def _unknown(run: Run, reward: Reward) -> ConfigError:
         return run.config.error(reward.key, f"is {name}, which does not name a function", _of_file(base, name))
     if (base / name).is_dir() or Path(name).is_dir() or "/" in name:
         kind = "a folder" if (base / name).is_dir() or Path(name).is_dir() else "a path"
-        help = f"for a reward model write {{name: reward_model, path: {name}}}; for a function, {EXAMPLE}"
+        model = offers.find(run.config.selection.available, KIND, MODEL)
+        inactive = model is not None and MODEL not in run.hooks.keys("score_rewards")
+        plugin = f"plugins: [{model.plugin.name}] and " if model is not None and inactive else ""
+        help = f"for a reward model write {plugin}{{name: {MODEL}, path: {name}}}; for a function, {EXAMPLE}"
         return run.config.error(reward.key, f"is {name}, {kind} and not a reward", help)
     advice = offers.advice(run.config.selection.available, KIND, name, ())
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):

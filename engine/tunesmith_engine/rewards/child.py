@@ -46,7 +46,7 @@ def main(descriptor: int, traces: int, parent: int) -> None:
     if message is None:
         return
     (order,) = message
-    sys.path[:] = list(dict.fromkeys([order["base"], *order["path"], *sys.path]))
+    sys.path[:] = list(dict.fromkeys([*order["path"], *sys.path]))
     functions: list[Callable[..., Any]] = []
     for item in order["items"]:
         connection.sendall(packed(prepared(item, functions)))

@@ -57,7 +57,7 @@ class Pool:
 
     Args:
         functions: the functions, which calls name by their number.
-        base: the folder of the YAML. Functions can import modules from it.
+        base: the folder of the YAML. Functions of files can import modules from it.
         size: number of processes.
     """
 
@@ -67,11 +67,13 @@ class Pool:
             {"module": f.module, "file": str(f.file) if f.file else None, "function": f.name, "options": f.options}
             for f in functions
         ]
+        # The folder of the YAML comes first only for code of that folder: plugins import nothing from there.
+        path = [str(base), *sys.path] if any(f.file for f in functions) else sys.path
         self.workers: list[Worker] = []
         self.started = time.monotonic()
         try:
             for _ in range(size):
-                self.workers.append(Worker({"base": str(base), "path": sys.path, "items": items}))
+                self.workers.append(Worker({"path": path, "items": items}))
         except BaseException:
             self.close()
             raise
