@@ -185,11 +185,16 @@ def test_the_loss_is_a_mean_over_pairs_however_they_are_divided(tmp_path: Path) 
     run, policy, examples = started(tmp_path)
     tie, four = group([1.0, 1.0]), group([1.0, 5.0, 0.0, 2.0])
     same = group([5.0, 0.0], [[10], [11]])
-    for made, values in zip((tie, four, same), run.hooks.compute_advantages(run, policy, [tie, four, same]), strict=True):
+    for made, values in zip(
+        (tie, four, same), run.hooks.compute_advantages(run, policy, [tie, four, same]), strict=True
+    ):
         made.advantages = values
     loss, _ = one_step.loss_of(run, policy, [[*examples, same.example()]])
     expected = one_step.gradients(policy.model)
-    for parts in ([[*examples, tie.example(), four.example()]], [[e] for e in [four.example(), tie.example(), *examples]]):
+    for parts in (
+        [[*examples, tie.example(), four.example()]],
+        [[e] for e in [four.example(), tie.example(), *examples]],
+    ):
         other, _ = one_step.loss_of(run, policy, parts)
         assert other == pytest.approx(loss, abs=1e-6)
         assert one_step.largest_difference(one_step.gradients(policy.model), expected) < 1e-5
@@ -208,7 +213,9 @@ def test_a_run_trains_and_counts_each_completion_once(adapter: str | None, tmp_p
     now = counts(last)
     assert now["sequences"] == 32 and now["trained"] <= 16 <= now["trained"] + now["over_budget"] + now["dead"]
     assert now["sequences"] == now["trained"] + now["dead"] + now["over_budget"]
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5) and first["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5) and first["rewards/margins"] == pytest.approx(
+        0, abs=1e-5
+    )
     assert last["loss"] != first["loss"] and last["rewards/margins"] != 0
 
 
@@ -237,7 +244,10 @@ def test_a_missing_end_decides_between_equal_rewards(tmp_path: Path) -> None:
     [
         ({"trl": {"num_generations": 1}}, "num_generations is 1, but a pair has two completions"),
         ({"micro_batch_size": 3}, "micro_batch_size 3 is not a multiple of num_generations 2"),
-        ({"trl": {"missing_eos_penalty": 1.0, "mask_truncated_completions": True}}, "missing_eos_penalty has no effect"),
+        (
+            {"trl": {"missing_eos_penalty": 1.0, "mask_truncated_completions": True}},
+            "missing_eos_penalty has no effect",
+        ),
         ({"trl": {"loss_type": "hinge"}}, "loss_type"),
         ({"rewards": []}, "rewards is not set"),
     ],

@@ -174,7 +174,10 @@ def test_what_the_template_does_not_write_is_an_error_or_a_notice() -> None:
     with pytest.raises(DataError, match="has a system message, which the chat template does not write"):
         build([{"prompt": [SYSTEM, USER]}], tokenizer(no_system))
     (example,) = build([{"prompt": [USER, BEGUN, USER], "system": "S"}], tokenizer(no_system))
-    notices = ["column 'system' is not rendered; rewards get it", "messages: text that the chat template does not write"]
+    notices = [
+        "column 'system' is not rendered; rewards get it",
+        "messages: text that the chat template does not write",
+    ]
     assert example.columns["notices"] == notices
     (plain,) = build([{"prompt": "Q", "tools": [ADD]}])
     assert len(plain.columns["notices"]) == 1  # type: ignore[arg-type]
@@ -215,7 +218,9 @@ def test_debug_shows_the_tokens_of_the_prompt(tmp_path: Path) -> None:
 def test_a_first_row_and_variables_are_checked_before_a_model_is_read(tmp_path: Path) -> None:
     path = config(tmp_path, [{"prompt": [USER, BEGUN]}])
     result = CliRunner().invoke(main, ["check", str(path)])
-    assert result.exit_code == 3 and "data.jsonl:1" in result.output and "ends with an assistant message" in result.output
+    assert (
+        result.exit_code == 3 and "data.jsonl:1" in result.output and "ends with an assistant message" in result.output
+    )
     path = config(tmp_path, [{"prompt": [USER]}], chat_template_kwargs={"tools": []})
     result = CliRunner().invoke(main, ["check", str(path)])
     assert result.exit_code == 2 and "can't be set: its value comes from the row" in result.output
