@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PARTS = (
-    "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "against", "adapters",
+    "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "groups", "against", "adapters",
     "preference", "rises", "memory", "merge",
 )  # fmt: skip
 

@@ -49,6 +49,12 @@ from tunesmith_engine.model.scoring import (
     ScoreRequest as ScoreRequest,
 )
 from tunesmith_engine.rounds.groups import Group as Group, Prompt as Prompt
+from tunesmith_engine.rounds.turns import (
+    append_tokens as append_tokens,
+    append_turn as append_turn,
+    continue_request as continue_request,
+    roll_out_turns as roll_out_turns,
+)
 from tunesmith_engine.runtime.world import World as World
 from tunesmith_engine.training.result import History as History, Result as Result
 from tunesmith.api import (

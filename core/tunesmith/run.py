@@ -285,10 +285,7 @@ class Run:
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[Run]:
-        """Yield the run; at the end, even after an error, close what it owns and undo all patches.
-
-        An error in closing hides no other error and skips nothing; see Owned.close.
-        """
+        """Yield the run; at the end, even after an error, close what it owns (see Owned.close) and undo all patches."""
         failure: BaseException | None = None
         try:
             yield self

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,9 @@ def closes_the_streams(completions, **columns):
     os.close(1); os.close(2)
     return [1.0 for _ in completions]
 def reads_the_keyboard(completions, **columns): return [input() for _ in completions]
+def describes_its_error(completions, **columns):
+    from tunesmith.errors import EnvironmentProblem
+    raise EnvironmentProblem("math is not installed", help="pip install math")
 def starts_a_thread(completions, **columns):
     threading.Thread(target=time.sleep, args=(600,)).start()
     return [1.0 for _ in completions]
@@ -194,6 +197,16 @@ def test_a_process_that_hangs_or_dies_is_an_error_in_words(name: str, tmp_path: 
     assert time.monotonic() - started < 10
 
 
+def test_an_error_of_tunesmith_keeps_its_class_and_help(tmp_path: Path) -> None:
+    with pool(tmp_path, "describes_its_error") as processes:
+        failed = failure(processes)
+    assert (failed.kind, str(failed), failed.help) == (
+        "EnvironmentProblem",
+        "math is not installed",
+        "pip install math",
+    )
+
+
 @pytest.mark.parametrize("name", ["forks", "starts_a_thread"])
 def test_what_a_function_leaves_running_ends_with_its_process(name: str, tmp_path: Path) -> None:
     with pool(tmp_path, name) as processes:
@@ -244,30 +257,6 @@ def test_a_file_that_can_not_be_imported_is_an_error_with_its_line(case: str, tm
     ):
         pass
     assert not line or caught.value.where == f"{tmp_path / 'scored.py'}{line}"
-
-
-OPTIONS = "def scaled(completions, *, scale: float, mode: str = 'a', flag: bool = False, **columns): ..."
-WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "unknown": ({"scale": 1, "moed": "x"}, "has an unknown option: moed", "did you mean 'mode'?"),
-    "far": ({"scale": 1, "zzz": "x"}, "has an unknown option: zzz", "its options: scale, mode, flag"),
-    "type": ({"scale": "1"}, "has scale: '1', which is not of type float", "write scale: 0.5"),
-    "bool": ({"scale": True}, "has scale: True, which is not of type float", "write scale"),
-    "number": ({"scale": 1, "flag": 1}, "has flag: 1, which is not of type bool", "write flag: true"),
-    "given": ({"scale": 1, "prompts": 1}, "has the option 'prompts'", "another name"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_OPTIONS)
-def test_options_are_compared_with_the_signature(case: str) -> None:
-    from tunesmith_engine.rewards.signature import describe, missing, problems
-
-    options, words, help = WRONG_OPTIONS[case]
-    namespace: dict[str, Callable[..., Any]] = {}
-    exec(OPTIONS, namespace)
-    ((message, advice),) = problems(namespace["scaled"], options)
-    assert words in message and help in advice
-    assert not list(problems(namespace["scaled"], {"scale": 1}))
-    assert missing(describe(namespace["scaled"]), (), {}) == ["scale"]
 
 
 TRAINER = """

@@ -56,7 +56,9 @@ def test_importing_every_plugin_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["config-schema"], ["plugins"]], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["config-schema"], ["plugins"], ["rewards", "list"]],
+    ids=" ".join,
 )
 def test_informational_commands_import_nothing_heavy(arguments: list[str]) -> None:
     assert command(*arguments) == (0, [])

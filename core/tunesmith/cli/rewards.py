@@ -12,6 +12,7 @@ import click
 from tunesmith.errors import DataError, PluginError
 from tunesmith.plugins.offers import Offer, offers
 from tunesmith.plugins.rewards import KIND
+from tunesmith.printable import printable
 
 GIVEN = ("prompts", "completions", "completion_ids", "step")
 SHORT = 48
@@ -27,7 +28,7 @@ def listing() -> list[dict[str, Any]]:
 
 
 def _row(offer: Offer) -> dict[str, Any]:
-    row = {"name": offer.name, "plugin": offer.plugin.name, "distribution": offer.plugin.distribution}
+    row: dict[str, Any] = {"name": offer.name, "plugin": offer.plugin.name, "distribution": offer.plugin.distribution}
     row |= {"version": offer.plugin.version, "options": [], "columns": [], "summary": ""}
     if offer.target is None:
         return row | {"summary": f"a hook answers it: write plugins: [{offer.plugin.name}]"}
@@ -37,10 +38,17 @@ def _row(offer: Offer) -> dict[str, Any]:
     except (PluginError, TypeError, ValueError) as error:
         return row | {"summary": str(error).partition("\n")[0]}
     named = [p for p in parameters if p.name not in GIVEN and p.kind is not p.VAR_POSITIONAL]
-    row["options"] = [str(p).replace("'", "") if isinstance(p.annotation, str) else str(p) for p in named
-                      if p.default is not p.empty]  # fmt: skip
+    row["options"] = [_option(p) for p in named if p.default is not p.empty]
     row["columns"] = [p.name for p in named if p.default is p.empty]
     return row | {"summary": (inspect.getdoc(function) or "").partition("\n")[0]}
+
+
+def _option(parameter: inspect.Parameter) -> str:
+    """Return a parameter as it is written in Python, without the quotes of an annotation."""
+    annotation = parameter.annotation
+    kind = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    known = f": {kind} " if annotation is not parameter.empty else " "
+    return f"{parameter.name}{known}= {parameter.default!r}"
 
 
 def lines_of(row: dict[str, Any]) -> str:
@@ -68,7 +76,7 @@ def read_completions(path: str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"not JSON: {error}", where=f"{path}:{number}", code="broken-json") from None
+            raise DataError(f"not JSON: {error}", where=f"{path}:{number}", code="row") from None
         if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
             help = 'write {"prompt": "...", "completion": "..."}, and the columns of the row'
             raise DataError("a line without the text `completion`", where=f"{path}:{number}", help=help, code="row")
@@ -88,14 +96,14 @@ def show_trial(report: dict[str, Any]) -> None:
     for row in report["rows"]:
         text = " ".join(row["completion"].split())
         shortened = text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."
-        numbers = [*(row["rewards"][label] for label in labels), row["reward"]]
+        numbers = [*(row["rewards"][label] for label in labels), row["sum"]]
         table.add_row(row["row"], _plain(shortened), *("abstains" if n is None else f"{n:.4g}" for n in numbers))
     Console().print(table)
     for label in labels:
         share, seconds = report["abstained"][label], report["seconds"][label]
-        click.echo(f"{label}: {share:.0%} abstain, {seconds * 1000:.1f} ms for {len(report['rows'])} completions")
+        click.echo(f"{label}: {share:.0%} abstain; {seconds * 1000:.1f} ms for {len(report['rows'])} completions")
         if printed := report["printed"].get(label):
-            click.echo(f"{label} printed:\n{printed}")
+            click.echo(f"{label} printed:\n" + "\n".join(map(printable, printed.splitlines())))
     groups, dead = report["groups"], report["dead"]
     click.echo(f"{dead} of {groups} groups are dead: no reward distinguishes their completions")
 
@@ -103,4 +111,4 @@ def show_trial(report: dict[str, Any]) -> None:
 def _plain(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text)  # not parsed as markup
+    return Text(printable(text))  # not parsed as markup

@@ -149,7 +149,7 @@ class ChunkedScorer:
 
 
 class TokenScores(torch.autograd.Function):
-    """Log-probabilities [n] of targets and entropies [n] in nats, from logits [n, V], with one pass over them less each.
+    """Log-probabilities [n] of targets and entropies [n] in nats, from logits [n, V].
 
     Both have gradients: that of the logits is g (1[target] − p) − h p (log p + H), where g and h are those of the
     log-probability and of the entropy H.

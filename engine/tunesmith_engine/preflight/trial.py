@@ -100,7 +100,7 @@ def report(run: Run, spec: Rollout, groups: Sequence[Group], fresh: bool) -> dic
                     "row": f"{entry}:{row + 1}" if fresh else str(number),
                     "completion": run.tokenizer.decode(one.tokens.tolist(), skip_special_tokens=True),
                     "rewards": {label: _number(group.rewards[label][k]) for label in labels},
-                    "reward": _number(group.reward[k]),
+                    "sum": _number(group.reward[k]),
                 }
             )
     rewards = run.owned(Rewards)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.errors import TunesmithError
 from tunesmith_engine.rewards.link import packed, receive
 from tunesmith_engine.rewards.scores import WrongScores, plain
 from tunesmith_engine.rewards.signature import NotCallable, describe, problems
@@ -47,12 +48,12 @@ def main(descriptor: int, traces: int, parent: int) -> None:
     (order,) = message
     sys.path[:] = list(dict.fromkeys([order["base"], *order["path"], *sys.path]))
     functions: list[Callable[..., Any]] = []
-    for item in order["functions"]:
+    for item in order["items"]:
         connection.sendall(packed(prepared(item, functions)))
     while (message := receive(connection, buffer)) is not None:
         (request,) = message
-        function, options = functions[request["reward"]], order["functions"][request["reward"]]["options"]
-        connection.sendall(packed(answer(function, options, request)))
+        item = request["item"]
+        connection.sendall(packed(answer(functions[item], order["items"][item]["options"], request)))
 
 
 def end_with(parent: int) -> None:
@@ -73,7 +74,7 @@ def prepared(item: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[
         functions.append(function)
         return {"signature": signature, "problems": list(problems(function, item["options"]))}
     except NotCallable as error:
-        return {"error": str(error), "help": "", "index": None, "where": item["file"]}
+        return {"error": str(error), "where": item["file"]}
     except BaseException as error:
         return _failure(error, item["file"])
     finally:
@@ -89,10 +90,11 @@ def answer(function: Callable[..., Any], options: dict[str, Any], request: dict[
         scores = plain(called(function, columns | options), number)
         return {"scores": scores, "seconds": time.perf_counter() - started}
     except WrongScores as error:
-        return {"error": str(error), "help": error.help, "index": error.index, "where": _definition(function)}
+        where = _definition(function)
+        return {"error": str(error), "help": error.help, "index": error.index, "where": where}
     except BaseException as error:
         failure = _failure(error, _file(function))
-        if isinstance(error, Exception) and number > 1:
+        if isinstance(error, Exception) and not isinstance(error, TunesmithError) and number > 1:
             failure["index"] = failing(function, options, request, type(error))
         return failure
     finally:
@@ -187,9 +189,12 @@ def _failure(error: BaseException, file: str | None) -> dict[str, Any]:
     where = f"{line.filename}:{line.lineno}" if line else file
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
+    if isinstance(error, TunesmithError):  # of a function that describes its own errors
+        problem = error.problems[0]
+        known = {"error": problem.message, "help": problem.help or "", "where": problem.where or where}
+        return known | {"kind": type(error).__name__, "code": problem.code}
     words = f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else ""
-    text = words or f"{type(error).__name__}: {error}".removesuffix(": ")
-    return {"error": text, "help": "", "index": None, "where": where}
+    return {"error": words or f"{type(error).__name__}: {error}".removesuffix(": "), "where": where}
 
 
 def _file(function: Callable[..., Any]) -> str | None:

@@ -71,7 +71,7 @@ class Pool:
         self.started = time.monotonic()
         try:
             for _ in range(size):
-                self.workers.append(Worker({"base": str(base), "path": sys.path, "functions": items}))
+                self.workers.append(Worker({"base": str(base), "path": sys.path, "items": items}))
         except BaseException:
             self.close()
             raise
@@ -82,7 +82,7 @@ class Pool:
         Call it once for each function, in order. Raises Failed.
         """
         answers = [worker.receive(self.started + START) for worker in self.workers]
-        return answers[0]  # type: ignore[no-any-return]
+        return answers[0]
 
     def call(self, number: int, shares: Sequence[Share], seconds: float) -> list[Scored]:
         """Call a function on shares, at most one per process, and return the answers. Raises ShareFailed.
@@ -95,7 +95,7 @@ class Pool:
         try:
             for share, part in enumerate(shares):
                 request = {
-                    "reward": number, "number": part.number, "columns": part.columns, "shared": part.shared,
+                    "item": number, "number": part.number, "columns": part.columns, "shared": part.shared,
                     "seed": part.seed,
                 }  # fmt: skip
                 self.workers[share].send(request, seconds)

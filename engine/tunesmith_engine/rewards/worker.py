@@ -26,13 +26,14 @@ class Failed(Exception):
     """A call failed. Its process is gone if it hung or died.
 
     where: file:line. index: the completion that it is about, if that is known. printed: the end of what the function
-    has printed.
+    has printed. kind, code: the class and code of an error of Tunesmith that the function raised.
     """
 
     def __init__(self, message: str, help: str = "", where: str | None = None, index: int | None = None):
         super().__init__(message)
         self.help, self.where, self.index = help, where, index
         self.timed_out, self.printed = False, ""
+        self.kind, self.code = "", ""
 
 
 class Worker:
@@ -98,7 +99,8 @@ class Worker:
             self._buffer += chunk
         (value,) = message
         if isinstance(value, dict) and "error" in value:
-            failed = Failed(value["error"], value["help"], value["where"], value["index"])
+            failed = Failed(value["error"], value.get("help", ""), value.get("where"), value.get("index"))
+            failed.kind, failed.code = value.get("kind", ""), value.get("code", "")
             raise self._with_output(failed)
         return value
 

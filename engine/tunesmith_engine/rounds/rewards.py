@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith import errors
 from tunesmith.errors import ConfigError, DataError, PluginError, Problem, TunesmithError
 from tunesmith.plugins.rewards import RewardSource, resolve
 from tunesmith.plugins.rollout import Reward, Rollout
@@ -55,20 +56,23 @@ class Rewards:
     def _imported(self) -> list[dict[str, Any]]:
         assert self.pool is not None
         signatures, problems, error = [], list[Problem](), self.run.config.error
+        data, columns = self.run.data, None  # a stream, or the rollout of an environment, may have any columns
+        if data is not None and data.train is not None and not self.run.hooks.has("rollout"):
+            columns = {name for fields in data.train.fields or () for name in fields}
         for number, source in enumerate(self.functions):
             reward = source.reward
             try:
                 answer = self.pool.imported(number)
             except Failed as failed:
+                if own := _own(failed):
+                    raise own from failed
                 late = "its process did not answer in time" if failed.timed_out else str(failed)
                 message, where = f"reward {reward.name!r} can't be imported: {late}", failed.where
                 raise PluginError(message, where=where, help=in_words(failed), code="plugin-import") from failed
             for message, help in answer["problems"]:
                 problems += error(reward.key, f"{reward.label} {message}", help).problems
             signatures.append(answer["signature"])
-            data = self.run.data
-            if data is not None and data.train is not None and not self.run.hooks.has("rollout"):
-                columns = {name for fields in data.train.fields or () for name in fields}
+            if columns is not None:
                 problems += self.lacking(source, answer["signature"], columns)
         if problems:
             raise ConfigError(problems)
@@ -140,14 +144,16 @@ class Rewards:
         scores = iter([score for answer in answers for score in answer.scores])
         return [[next(scores) for _ in group.completions] for group in groups]
 
-    def _failure(self, reward: Reward, groups: Sequence[Group], failed: Failed) -> PluginError:
+    def _failure(self, reward: Reward, groups: Sequence[Group], failed: Failed) -> TunesmithError:
         """Return the error for a call that failed, with the row and the line as far as they are known."""
         where = failed.where or self.run.config.place(reward.key)
         if failed.timed_out:
             message = f"reward {reward.label!r} did not return within {self.spec.reward_timeout:g} s"
-            failed.help = "limit the time of what it waits for, score on more processes with reward_workers, or raise "
+            failed.help = "limit the time of what it waits for, score in more processes (reward_num_workers), or raise "
             failed.help += "reward_timeout"
             return PluginError(message, where=where, help=in_words(failed), code="reward-timeout")
+        if own := _own(failed):
+            return own
         row = ""
         if failed.index is not None:
             places = [(group, k) for group in groups for k in range(len(group.completions))]
@@ -261,6 +267,14 @@ def _completions(run: Run, group: Group) -> Iterator[Any]:
 
 def _is_conversation(prompt: Any) -> bool:
     return isinstance(prompt, list) and bool(prompt) and all(isinstance(m, dict) and "role" in m for m in prompt)
+
+
+def _own(failed: Failed) -> TunesmithError | None:
+    """Return the error of Tunesmith that a function raised, such as EnvironmentProblem for a missing package."""
+    kind = getattr(errors, failed.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, TunesmithError)):
+        return None
+    return kind(str(failed), where=failed.where, help=failed.help or None, code=failed.code)
 
 
 def _divided(groups: Sequence[Group], number: int) -> Iterator[Sequence[Group]]:

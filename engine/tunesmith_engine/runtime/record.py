@@ -76,7 +76,7 @@ class RunRecord:
                 }
                 for o in run.used_offers.values()
             ],
-            "files": run.used_files,
+            "called_files": run.used_files,
             "patches": run.patches.table(),
             "processes": run.world.describe(),
             "versions": {

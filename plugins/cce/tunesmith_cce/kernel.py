@@ -58,13 +58,7 @@ def check(run: Run, install: str) -> None:
 def needs_logits(run: Run) -> list[str]:
     """Return what the run needs from the logits other than the log-probabilities of targets."""
     needs = run.needs
-    wanted = {
-        "entropy": needs.entropy,
-        "topk": needs.topk,
-        "logps_at": needs.logps_at,
-        "temperature": needs.temperature,
-    }
-    return [name for name, value in wanted.items() if value]
+    return [name for name in ("entropy", "topk", "logps_at", "temperature") if getattr(needs, name)]
 
 
 def note(run: Run, policy: Policy) -> None:

@@ -243,7 +243,8 @@ def test_a_prompt_ends_with_the_generation_prompt_and_other_columns_become_field
     (prompt,) = example.segments
     assert bench.run.tokenizer.decode(prompt.tokens) == ASKED and not prompt.weights.any()
     assert prompt.notes == [(len(prompt.tokens), "prompt")]
-    assert example.fields == {"answer": ["#", {"n": 3}], "id": None}
+    messages = [{"role": "user", "content": "Hi"}]
+    assert example.fields == {"answer": ["#", {"n": 3}], "id": None, "prompt": messages}
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,7 @@ class Prompts:
                 json.dumps(value)
             except (TypeError, ValueError) as error:
                 raise row.error(key, f"can't be passed to rewards: {error}", "columns must be JSON values") from error
+        fields.setdefault(PROMPT, chat.messages)  # rewards get messages, as with type: prompt
         return [chat], {"fields": fields}
 
     def _has(self, row: Row, messages: list[Message]) -> bool:

@@ -95,7 +95,12 @@ FAULTS: dict[str, dict[str, Series]] = {
 
 
 def test_every_rule_has_a_fault_and_a_name_of_its_own() -> None:
-    assert [rule.id for rule in RULES] == list(FAULTS)
+    assert sorted(rule.id for rule in RULES) == sorted(FAULTS)
+
+
+def test_a_rule_comes_after_those_that_explain_it() -> None:
+    order = [rule.id for rule in RULES]
+    assert all(order.index(name) < order.index(rule.id) for rule in RULES for name in rule.unless)
 
 
 @pytest.mark.parametrize("kind", WELL)
@@ -156,6 +161,13 @@ def test_each_reward_has_findings_of_its_own() -> None:
     findings = findings_of("online", WELL["online"] | flat)
     assert [finding.metric for finding in findings] == ["rewards/format/std", "rewards/length/std"]
     assert "the reward length was the same" in findings[1].message
+
+
+def test_a_reward_without_signal_is_one_finding() -> None:
+    nothing = level(0.0, 0.0)
+    values = {"frac_reward_zero_std": level(1.0, 0.0), "rewards/exact/std": nothing, "reward": nothing}
+    findings = findings_of("online", {"grad_norm": nothing, **values, "entropy": level(1.0)})
+    assert [finding.id for finding in findings] == ["reward-constant"]
 
 
 def test_a_round_of_several_steps_counts_once() -> None:

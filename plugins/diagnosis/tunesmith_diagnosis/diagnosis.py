@@ -94,9 +94,11 @@ class Diagnosis:
         """Add the metrics of a step, and apply the rules whose metric has a new value."""
         read = {name: float(value) for name, value in {**metrics, **derived(metrics)}.items() if self._is_read(name)}
         before = {key: one.severity for key, one in self.findings.items()}
-        for name in self.history.add(step, read):
-            for rule in self.read_by[name]:
-                self._apply(rule, name, step)
+        new = self.history.add(step, read)
+        for rule in self.rules:
+            for name in new:
+                if rule in self.read_by[name]:
+                    self._apply(rule, name, step)
         for key, one in self.reported().items():
             if one.severity == "warning" and before.get(key) != "warning":
                 text = f"warning: step {step}: {one.id}: {one.message}. {one.advice}"
@@ -111,9 +113,8 @@ class Diagnosis:
     def _is_read(self, name: str) -> bool:
         """Return True if a rule reads the metric, and remember which rules are about it."""
         if name not in self.kept:
-            rules = self.rules or []
-            self.read_by[name] = [rule for rule in rules if fnmatch.fnmatchcase(name, rule.measure.metric)]
-            also = {condition.measure.metric for rule in rules for condition in rule.also}
+            self.read_by[name] = [rule for rule in self.rules if fnmatch.fnmatchcase(name, rule.measure.metric)]
+            also = {condition.measure.metric for rule in self.rules for condition in rule.also}
             self.kept[name] = bool(self.read_by[name]) or name in also or name == "rollout/sequences"
         return self.kept[name]
 

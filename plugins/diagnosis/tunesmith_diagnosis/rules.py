@@ -74,7 +74,7 @@ class Rule:
 
 EVERY_METHOD = (
     Rule(
-        "gradient-zero", ALL, Measure("grad_norm", window=5), "below", warning=1e-12,
+        "gradient-zero", ALL, Measure("grad_norm"), "below", warning=1e-12,
         message="the gradient was 0, so nothing was trained",
         advice="Check that rows have trained tokens (tunesmith preprocess --debug), that the adapter's target modules "
         "exist, and for rewards that they differ within a group.",
@@ -195,6 +195,12 @@ PREFERENCES = (
 
 REWARDS = (
     Rule(
+        "entropy-collapse", ONLINE, Measure("entropy", of="start"), "below", note=0.25, warning=0.1,
+        message="the entropy fell from {start:.3g} to {now:.3g} nats, so completions hardly differ any more",
+        advice="Lower learning_rate, write trl.temperature: 1.0, raise trl.epsilon_high (0.28), trl.beta or "
+        "trl.num_generations.",
+    ),
+    Rule(
         "reward-constant", ONLINE, Measure("rewards/*/std"), "below", warning=1e-9,
         message="the reward {part} was the same for all completions of a prompt",
         advice="Call the reward on some completions by hand: it may read a column that the rows do not have, or the "
@@ -218,12 +224,6 @@ REWARDS = (
         message="the reward did not rise: {start:.3g} at the start, {now:.3g} now",
         advice="Raise learning_rate or trl.num_generations, and read some completions in report.html.",
         unless=("reward-falling", "reward-constant"),
-    ),
-    Rule(
-        "entropy-collapse", ONLINE, Measure("entropy", of="start"), "below", note=0.25, warning=0.1,
-        message="the entropy fell from {start:.3g} to {now:.3g} nats, so completions hardly differ any more",
-        advice="Lower learning_rate, write trl.temperature: 1.0, raise trl.epsilon_high (0.28), trl.beta or "
-        "trl.num_generations.",
     ),
     Rule(
         "entropy-rising", ONLINE, Measure("entropy", of="start"), "above", note=2, warning=4,
@@ -281,4 +281,5 @@ COMPLETIONS = (
     ),
 )  # fmt: skip
 
-RULES: tuple[Rule, ...] = EVERY_METHOD + LOSS + PREFERENCES + REWARDS + COMPLETIONS
+RULES: tuple[Rule, ...] = LOSS + PREFERENCES + REWARDS + COMPLETIONS + EVERY_METHOD
+"""All rules, in the order in which they are applied: one that explains others comes before them."""

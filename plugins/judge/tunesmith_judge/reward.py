@@ -62,16 +62,7 @@ def llm_judge(
     options = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
     answers = column_of(columns, column, completions) if column else [""] * len(completions)
     requests = [
-        None
-        if answer is None
-        else filled(
-            text,
-            prompt=conversation_text(prompt),
-            completion=text_of(completion),
-            answer=str(answer),
-            rubric=rubric.strip(),
-            scale=f"{scale:g}",
-        )
+        None if answer is None else _request(text, prompt, completion, answer, rubric, scale)
         for prompt, completion, answer in zip(prompts, completions, answers, strict=True)
     ]
     with ThreadPoolExecutor(concurrency) as pool:  # equal completions of a group are rated once
@@ -80,6 +71,17 @@ def llm_judge(
     ratings = {request: rating(reply, scale) for request, reply in replies.items() if isinstance(reply, str)}
     _report(list(replies.values()), list(ratings.values()), server)
     return [None if request is None else ratings.get(request) for request in requests]
+
+
+def _request(template: str, prompt: Completion, completion: Completion, answer: Any, rubric: str, scale: float) -> str:
+    return filled(
+        template,
+        prompt=conversation_text(prompt),
+        completion=text_of(completion),
+        answer=str(answer),
+        rubric=rubric.strip(),
+        scale=f"{scale:g}",
+    )
 
 
 def _asked(server: Server, request: str, options: dict[str, Any]) -> str | ServerFailed:

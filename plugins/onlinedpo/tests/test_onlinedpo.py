@@ -43,7 +43,8 @@ def config(folder: Path, name: str = "out", reward: str = "score", **keys: Any) 
         (folder / "scored.py").write_text(REWARD)
     block = {"max_completion_length": 8} | keys.pop("trl", {})
     defaults: dict[str, Any] = {
-        "base_model": str(folder / "model"), "rl": "online_dpo", "plugins": ["./scored.py"], "rewards": [reward], "trl": block,
+        "base_model": str(folder / "model"), "rl": "online_dpo", "plugins": ["./scored.py"], "rewards": [reward],
+        "trl": block,
         "datasets": [{"path": str(folder / "data.jsonl"), "type": "prompt"}], "micro_batch_size": 4,
         "gradient_accumulation_steps": 2, "max_steps": 2, "num_epochs": 9, "output_dir": str(folder / name),
     }  # fmt: skip

@@ -231,7 +231,7 @@ def test_galore_without_a_matrix_and_muon_without_one_are_errors() -> None:
     with pytest.raises(ConfigError, match="matches no trained matrix: experts"):
         own("galore_adamw", Model(), optim_target_modules=["experts"])
     with pytest.raises(ConfigError, match="matches no trained matrix: experts"):  # although the other one matches
-        own("galore_adamw", Model(), optim_target_modules=["layers", "experts"])
+        own("galore_adamw", Model(), optim_target_modules=["layer", "experts"])
     with pytest.raises(ConfigError, match="optim_args is refused by torch: Nesterov"):
         own("sgd", Model(), optim_args={"nesterov": True})
     with pytest.raises(ConfigError, match="no matrix to train"):

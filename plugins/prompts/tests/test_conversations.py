@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tunesmith_prompts import PromptDataset, build_dataset
 
+from tests import rows as byte_rows
 from tests import tiny
 from tunesmith import ConfigError, DataError, Example, ModelError, Row, prepare
 from tunesmith.cli import main
@@ -73,6 +74,14 @@ def test_a_text_is_plain_unless_chat_wraps_it() -> None:
     assert text_of(plain) == "2 + 2 =" and plain.fields == {"answer": "4"}
     assert wrapped.prompt == expected([SYSTEM, USER])
     assert wrapped.fields == {"prompt": [SYSTEM, USER], "answer": "4"}
+
+
+def test_special_tokens_are_those_of_the_template_alone() -> None:
+    adds_bos = copy.deepcopy(byte_rows.byte_tokenizer("<s> $A </s>"))
+    for opening in ("", "<s>"):
+        adds_bos.chat_template = opening + "{{ messages[0].content }}:"
+        text, chat = build([{"prompt": "Q"}, {"prompt": [USER]}], adds_bos)
+        assert adds_bos.decode(text.prompt) == "<s>Q" and adds_bos.decode(chat.prompt) == f"{opening}2 + 2 =:"
 
 
 def test_texts_and_conversations_stay_in_order() -> None:
@@ -155,7 +164,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"prompt": [USER], "chat_template_kwargs": [1]}, {}, "chat_template_kwargs: must be a mapping"),
     ({"prompt": [USER, CALL]}, {"continue_final_message": True}, "prompt[1].content: must be a text to be continued"),
     ({"prompt": "Q"}, {"system_prompt": "S"}, "prompt: is a plain text, so system_prompt has no effect"),
-    ({"prompt": "Q"}, {"chat_template_kwargs": {"brief": 1}}, "prompt: is a plain text, so chat_template_kwargs has no"),
+    ({"prompt": "Q"}, {"chat_template_kwargs": {"brief": 1}}, "prompt: is a plain text, so chat_template_kwargs has"),
     ({"prompt": "Q"}, {"continue_final_message": True, "chat": True}, "prompt: is a text, so continue_final_message"),
     ({"question": "Q", "prompt": [1]}, {"field_prompt": "question"}, "prompt: is a list, but the prompt is the text"),
 ]  # fmt: skip
@@ -186,7 +195,7 @@ def test_what_the_template_does_not_write_is_an_error_or_a_notice() -> None:
 def test_messages_without_a_template_and_a_template_that_fails_are_errors() -> None:
     with pytest.raises(ModelError, match="the tokenizer has none"):
         build([{"prompt": [USER]}], tokenizer(None))
-    with pytest.raises(DataError, match="f:1: .*the chat template fails: no such role"):
+    with pytest.raises(DataError, match=r"f:1: .*the chat template fails: no such role"):
         build([{"prompt": [USER]}], tokenizer("{{ raise_exception('no such role') }}"))
 
 

@@ -45,9 +45,8 @@ def _check_content(row: Row, place: str, message: dict[str, Any]) -> None:
         return
     texts = [content]
     if isinstance(content, list) and content:
-        texts = [
-            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
-        ]
+        parts = [part if isinstance(part, dict) else {} for part in content]
+        texts = [part.get("text") if part.get("type") == "text" else None for part in parts]
     for text in texts:
         if not isinstance(text, str):
             actual = "null" if content is None else type(content).__name__
@@ -58,12 +57,11 @@ def _check_content(row: Row, place: str, message: dict[str, Any]) -> None:
 
 
 def _parse_arguments(row: Row, place: str, call: Any) -> None:
-    """Parse the arguments of a call if they are JSON text: templates write them as JSON, so it would be encoded twice."""
+    """Parse the arguments of a call if they are JSON text, because templates write them as JSON."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise row.error(
-            place, "must be a call with the name of a function", '{"function": {"name": ..., "arguments": {}}}'
-        )
+        shape = '{"function": {"name": ..., "arguments": {}}}'
+        raise row.error(place, "must be a call with the name of a function", f"write {shape}")
     if isinstance(function.get("arguments"), str):
         try:
             function["arguments"] = json.loads(function["arguments"])

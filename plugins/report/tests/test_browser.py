@@ -127,7 +127,8 @@ section.querySelector("select").value = "length";
 section.querySelector("input[type=checkbox]").click();
 const shown = [...section.querySelectorAll(".generated")].filter((step) => !step.hidden);
 const texts = shown.flatMap((step) => [...step.querySelectorAll("li .answer")].map((one) => one.innerText.trim()));
-document.body.dataset.shown = [...shown.map((step) => step.dataset.step), ...texts.map((one) => one.slice(0, 8))];
+const numbers = shown.map((step) => step.dataset.step);
+document.body.dataset.shown = [location.hash, ...numbers, ...texts.map((one) => one.slice(0, 8))];
 }</script>"""
 
 
@@ -144,4 +145,6 @@ def test_a_step_of_completions_is_chosen_and_sorted_and_runs_no_script_of_a_comp
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"))
     page.write_text(text.replace("</body>", f"{STEP_BACK}</body>"), "utf-8")
     dom = chromium(page.parent, "--dump-dom", page.as_uri())
-    assert re.findall(r'data-shown="([^"]*)"', dom) == ["20,short,much lon,&lt;script&gt;"]
+    assert re.findall(r'data-shown="([^"]*)"', dom) == ["#step-20,20,short,much lon,&lt;script&gt;"]
+    dom = chromium(page.parent, "--dump-dom", f"{page.as_uri()}#step-20")
+    assert re.findall(r'data-shown="([^"]*)"', dom) == ["#step-10,10,short,much lon,&lt;script&gt;"], "reloaded"

@@ -12,20 +12,24 @@
     }
   };
 
-  const show = () => {
+  const show = (event) => {
     steps.forEach((step, index) => (step.hidden = index !== +range.value));
     range.setAttribute("aria-valuetext", `step ${steps[range.value].dataset.step}`);
     sort(steps[range.value]);
+    // A page of a running run reloads itself, and stays at the step that was chosen.
+    if (event) history.replaceState(null, "", `#step-${steps[range.value].dataset.step}`);
   };
 
   for (const button of form.querySelectorAll("button")) {
     button.addEventListener("click", () => {
       range.value = +range.value + +button.dataset.by;
-      show();
+      show(true);
     });
   }
   form.addEventListener("input", show);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.hidden = steps.length === 0;
+  form.hidden = false;
+  const chosen = steps.findIndex((step) => location.hash === `#step-${step.dataset.step}`);
+  range.value = chosen < 0 ? steps.length - 1 : chosen;
   show();
 })();
