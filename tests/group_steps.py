@@ -20,9 +20,14 @@ from tunesmith import Completion, Group, Policy, Prompt, Run
 
 Gradients = dict[str, torch.Tensor]
 REWARDS = """
-from tunesmith import Plugin
+from tunesmith import Plugin, hookimpl
 
-plugin = Plugin(offers={"rewards": {name: f":{name}" for name in ("whole", "first", "second", "picky")}})
+plugin = Plugin(offers={"rewards": dict.fromkeys(("whole", "first", "second", "picky"))})
+
+
+@hookimpl
+def score_rewards(name, groups):
+    return [globals()[name]([c.tokens.tolist() for c in group.completions]) for group in groups]
 
 
 def whole(completion_ids, **columns):

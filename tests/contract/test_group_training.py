@@ -23,28 +23,26 @@ from tunesmith_engine.rounds.ledger import Bucket
 from tunesmith_engine.rounds.rollout import Rollouts
 
 from tests import group_steps, one_step, tiny
-from tunesmith import Run, collate
+from tunesmith import Reward, Run, collate
 
 STALE = Path(__file__).parent / "plugins/stale.py"
 SCORES = '''
 import zlib
-from tunesmith import Plugin
-plugin = Plugin(offers={"rewards": {"one": ":one", "two": ":two", "rare": ":rare"}})
-EQUAL, NONE = 0.4, 0.3
+from tunesmith import Plugin, hookimpl
+plugin = Plugin(offers={"rewards": {"one": None, "two": None, "rare": None}})
 def draw(ids, name):
     """Return a number in [0, 1), the same for the same tokens."""
-    return zlib.crc32(f"{name} {ids}".encode()) / 2**32
-def scores(completion_ids, prompts, name):
+    return zlib.crc32(f"{name} {list(ids)}".encode()) / 2**32
+@hookimpl
+def score_rewards(name, groups, options):
     """Return scores, equal ones for a share of the prompts, and None for a share of the completions."""
-    same = [draw(prompt, name) < EQUAL for prompt in prompts]
-    values = [0.1 if equal else round(draw(ids, name), 1) for ids, equal in zip(completion_ids, same)]
-    return [None if draw(ids, name + "none") < NONE else value for ids, value in zip(completion_ids, values)]
-def one(completion_ids, prompts):
-    return scores(completion_ids, prompts, "one")
-def two(completion_ids, prompts):
-    return scores(completion_ids, prompts, "two")
-def rare(completion_ids):
-    return [float(ids[0] % 4 == 0) for ids in completion_ids]
+    return [[score(name, g.prompt.prompt, c.tokens.tolist(), **options) for c in g.completions] for g in groups]
+def score(name, prompt, ids, equal=0.0, none=0.0):
+    if name == "rare":
+        return float(ids[0] % 4 == 0)
+    if draw(ids, name + "none") < none:
+        return None
+    return 0.1 if draw(prompt, name) < equal else round(draw(ids, name), 1)
 '''
 
 
@@ -53,16 +51,18 @@ class Staled:
 
     def __init__(self, folder: Path):
         (folder / "drawn.py").write_text(SCORES)
-        trl = {"reward_funcs": ["one", "two"], "reward_weights": [0.1, 0.7], "loss_type": "bnpo", "num_iterations": 2}
+        trl = {"loss_type": "bnpo", "num_iterations": 2}
         path = group_steps.config(folder, trl=trl, plugins=["./scores.py", "./drawn.py", str(STALE)])
         self.run, self.policy = one_step.started(path)
         assert self.run.rollout is not None
-        self.spec = self.run.rollout
+        self.shares: dict[str, float] = {}  # the options of the rewards, which are read at each call
+        rewards = tuple(Reward(name, weight, self.shares) for name, weight in (("one", 0.1), ("two", 0.7)))
+        self.spec = dataclasses.replace(self.run.rollout, generator="stale", rewards=rewards)
 
     def rounds(self, equal: float, none: float, **changes: Any) -> Rollouts:
         """Return rounds in which these shares of prompts and completions have equal rewards and none."""
-        self.run.offered("rewards", "one", "rewards").__globals__.update(EQUAL=equal, NONE=none)
-        self.spec = dataclasses.replace(self.spec, generator="stale", **changes)
+        self.shares.update(equal=equal, none=none)
+        self.spec = dataclasses.replace(self.spec, **changes)
         rounds = build_rounds(self.run, self.policy)
         assert isinstance(rounds, Rollouts)
         return rounds

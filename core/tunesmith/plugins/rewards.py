@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.errors import ConfigError, errors_of, raise_together
+from tunesmith.errors import ConfigError, PluginError, errors_of, raise_together
 from tunesmith.files import functions
 from tunesmith.plugins import offers
 from tunesmith.plugins.offers import Offer
@@ -51,7 +51,11 @@ class RewardSource:
 
 def check_rewards(run: Run) -> None:
     """Raise the errors of all rewards of the run's method together. Methods that generate nothing have none."""
-    if (spec := run.rollout) is not None:
+    try:
+        spec = run.rollout
+    except (PluginError, TypeError):
+        return  # of entries that the method's validate refuses; otherwise, the run raises it when it is built
+    if spec is not None:
         raise_together(errors_of(partial(resolve, run, reward) for reward in spec.scored))
 
 

@@ -23,6 +23,8 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [  # keys, key that the error 
         {"trl": {"reward_funcs": None}, "rewards": ["whole", {"name": "whole", "weight": 2}]},
         "rewards", "has the label of an earlier reward: whole", "another label",
     ),
+    ({"trl": {"reward_funcs": ["exact_matc"]}}, "reward_funcs", "unknown name: exact_matc", "did you mean"),
+    ({"trl": {"reward_funcs": ["./scores.py:hole"]}}, "reward_funcs", "hole", "whole"),
     (
         {"trl": {"reward_weights": [1.0, 2.0]}},
         "reward_weights", "one number for each reward of reward_funcs: expected 1, got 2", "write one number for each",
@@ -67,7 +69,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [  # keys, key that the error 
     ),
     ({"rl": "gdpo", "trl": {"scale_rewards": "batch"}}, "scale_rewards", "has no effect with rl: gdpo", "drop it"),
     (
-        {"trl": {"scale_rewards": "group", "multi_objective_aggregation": "normalize_then_sum"}},
+        {"trl": {"scale_rewards": "none", "multi_objective_aggregation": "normalize_then_sum"}},
         "scale_rewards", "has no effect", "drop it",
     ),
     ({"trl": {"normalize_advantages": True}}, "normalize_advantages", "has no effect with rl: grpo", "rl: rloo"),
