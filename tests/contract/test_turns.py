@@ -82,13 +82,13 @@ def test_replies_stand_between_turns_and_nothing_is_tokenized_again(rolled: Any)
     run, _, groups = rolled
     turns = 0
     for group in groups:
-        for made in group.completions:
-            pieces = "".join("s" if drawn else "r" for drawn in made.sampled)
+        for answer in group.completions:
+            pieces = "".join("s" if drawn else "r" for drawn in answer.sampled)
             assert re.fullmatch(r"s+(rrrs+){0,2}", pieces) and len(pieces) <= LIMIT
-            assert made.tokens[~made.sampled].tolist() == [7, 8, 9] * (pieces.count("r") // 3)
+            assert answer.tokens[~answer.sampled].tolist() == [7, 8, 9] * (pieces.count("r") // 3)
             turns = max(turns, len(pieces.split("rrr")))
             for piece in re.finditer("s+(?=r)", pieces):
-                text = run.tokenizer.decode(made.tokens[piece.start() : piece.end()].tolist())
+                text = run.tokenizer.decode(answer.tokens[piece.start() : piece.end()].tolist())
                 assert text.endswith("<|im_end|>") or any(stop in text for stop in STOP)
     assert turns == 3
 
@@ -100,7 +100,7 @@ def test_log_probabilities_of_all_turns_are_those_of_training(rolled: Any) -> No
     batch = collate([group.example() for group in groups])
     with torch.no_grad():
         logps = policy(batch, Needs(logps=True)).logps
-    sampled = sum(int(made.sampled.sum()) for group in groups for made in group.completions)
+    sampled = sum(int(answer.sampled.sum()) for group in groups for answer in group.completions)
     assert len(logps) == sampled and bool((batch.columns["sampler_logps"] < 0).any())
     assert torch.allclose(logps, batch.columns["sampler_logps"], atol=1e-5)
 
@@ -108,16 +108,16 @@ def test_log_probabilities_of_all_turns_are_those_of_training(rolled: Any) -> No
 def test_tokens_of_a_tool_get_no_gradient(rolled: Any) -> None:
     """The gradient is that of the sampled tokens alone, each predicted from everything before it."""
     _, policy, groups = rolled
-    group = max(groups, key=lambda one: sum(int((~made.sampled).sum()) for made in one.completions))
+    group = max(groups, key=lambda group: sum(int((~answer.sampled).sum()) for answer in group.completions))
     group.advantages = np.ones(len(group.completions))
     policy(collate([group.example()]), Needs(logps=True)).logps.sum().backward()
     ours = one_step.gradients(policy.model)
     prompt = list(group.prompt.prompt)
-    for made in group.completions:
-        ids = torch.tensor([*prompt, *made.tokens.tolist()])
+    for answer in group.completions:
+        ids = torch.tensor([*prompt, *answer.tokens.tolist()])
         logits = policy.language_model.plain_logits(ids)[len(prompt) - 1 : -1]
         logps = torch.log_softmax(logits, -1).gather(-1, ids[len(prompt) :, None])[:, 0]
-        logps[torch.from_numpy(made.sampled)].sum().backward()
+        logps[torch.from_numpy(answer.sampled)].sum().backward()
     assert one_step.largest_difference(ours, one_step.gradients(policy.model), scaled=True) < 1e-5
 
 
@@ -152,8 +152,8 @@ def start(**keys: Any) -> tuple[Any, list[Prompt]]:
 def test_a_reply_that_leaves_no_room_ends_a_completion_at_its_length() -> None:
     run, prompts = start(max_new_tokens=4)
     (group,) = roll_out_turns(run, Script(["ab", "ab"], []), prompts, lambda *_: [1, 2, 3, 4], 2)  # type: ignore[arg-type]
-    for made in group.completions:
-        assert made.finish_reason == "length" and run.tokenizer.decode(made.tokens) == "ab"
+    for answer in group.completions:
+        assert answer.finish_reason == "length" and run.tokenizer.decode(answer.tokens) == "ab"
     with pytest.raises(PluginError, match="can't have 0 turns"):
         roll_out_turns(run, Script(), prompts, lambda *_: None, 0)  # type: ignore[arg-type]
 
@@ -167,11 +167,11 @@ def test_the_calculator_of_the_page_answers_calls_and_only_calls(tmp_path: Path)
     run, prompts = start()
     script = Script(["so <calc>17 * (4 - 1)</calc>", "51"], ["<calc>2 **"], [])
     (group,) = module["rollout"](run, script, prompts)
-    first, second = (run.tokenizer.decode(made.tokens.tolist()) for made in group.completions)
+    first, second = (run.tokenizer.decode(answer.tokens.tolist()) for answer in group.completions)
     assert first == "so <calc>17 * (4 - 1)</calc><result>51</result><calc>2 **" and second == "51"
     assert [len(requests) for requests in script.requests] == [1, 1, 0]
-    made = group.completions[0]
-    assert run.tokenizer.decode(made.tokens[~made.sampled].tolist()) == "<result>51</result>"
+    answer = group.completions[0]
+    assert run.tokenizer.decode(answer.tokens[~answer.sampled].tolist()) == "<result>51</result>"
     assert module["calculate"]("2 ** 9") == module["calculate"]("1 +") == "error"
     path = config(tmp_path, max_steps=1)
     (tmp_path / "calculator.py").write_text(block[1])

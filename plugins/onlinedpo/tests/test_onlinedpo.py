@@ -59,9 +59,9 @@ def completion(tokens: list[int], finish: Any = "stop") -> Completion:
 
 def group(rewards: list[float], tokens: Any = None, prompt: Any = (5, 6), temperature: float = 1.0) -> Group:
     texts = tokens or [[9 + k] for k in range(len(rewards))]
-    made = Group(Example([segment(list(prompt))]), [completion(t) for t in texts], temperature=temperature)
-    made.rewards, made.reward = {"score": np.array(rewards)}, np.array(rewards)
-    return made
+    one = Group(Example([segment(list(prompt))]), [completion(t) for t in texts], temperature=temperature)
+    one.rewards, one.reward = {"score": np.array(rewards)}, np.array(rewards)
+    return one
 
 
 @pytest.mark.parametrize(
@@ -79,22 +79,22 @@ def group(rewards: list[float], tokens: Any = None, prompt: Any = (5, 6), temper
 def test_the_best_completion_is_compared_with_the_worst(
     rewards: list[float], keep: bool, expected: list[int], buckets: str
 ) -> None:
-    made = group(rewards)
-    made.buckets = ["abstained" if math.isnan(reward) else "trained" for reward in rewards]
-    assert sides(made, keep).tolist() == expected
-    assert made.buckets == buckets.split()
+    one = group(rewards)
+    one.buckets = ["abstained" if math.isnan(reward) else "trained" for reward in rewards]
+    assert sides(one, keep).tolist() == expected
+    assert one.buckets == buckets.split()
 
 
 def test_a_completion_that_is_masked_is_not_compared() -> None:
-    made = group([9.0, 1.0, 2.0])
-    made.buckets[0] = "truncated"
-    assert sides(made, False).tolist() == [0, -1, 1] and made.buckets[0] == "truncated"
+    one = group([9.0, 1.0, 2.0])
+    one.buckets[0] = "truncated"
+    assert sides(one, False).tolist() == [0, -1, 1] and one.buckets[0] == "truncated"
 
 
 def test_the_penalty_applies_to_completions_without_an_end_that_have_a_reward() -> None:
-    made = group([1.0, 1.0, NAN])
-    made.completions[1:] = [completion([9], "length"), completion([9], "length")]
-    assert missing_ends([made]) == [[0.0, -1.0, None]]
+    one = group([1.0, 1.0, NAN])
+    one.completions[1:] = [completion([9], "length"), completion([9], "length")]
+    assert missing_ends([one]) == [[0.0, -1.0, None]]
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [(1.2, -0.7), (-2.0, 0.4), (0.0, 0.0)])
@@ -114,9 +114,9 @@ def started(folder: Path, temperature: float = 1.0, **keys: Any) -> tuple[Any, A
     """Return a run, its policy, which differs from the reference, and the examples of PROMPTS."""
     run, policy = one_step.started(config(folder, trl={"temperature": temperature, **keys}))
     groups = [group(r, t, p, temperature) for r, t, p in zip(REWARDS, TOKENS, PROMPTS, strict=True)]
-    for made, values in zip(groups, run.hooks.compute_advantages(run, policy, groups), strict=True):
-        made.advantages = values
-    return run, policy, [made.example() for made in groups]
+    for one, values in zip(groups, run.hooks.compute_advantages(run, policy, groups), strict=True):
+        one.advantages = values
+    return run, policy, [one.example() for one in groups]
 
 
 def trl_step(folder: Path, model: Any, **options: Any) -> tuple[float, Any, dict[str, float]]:
@@ -186,10 +186,10 @@ def test_the_loss_is_a_mean_over_pairs_however_they_are_divided(tmp_path: Path) 
     run, policy, examples = started(tmp_path)
     tie, four = group([1.0, 1.0]), group([1.0, 5.0, 0.0, 2.0])
     same = group([5.0, 0.0], [[10], [11]])
-    for made, values in zip(
+    for one, values in zip(
         (tie, four, same), run.hooks.compute_advantages(run, policy, [tie, four, same]), strict=True
     ):
-        made.advantages = values
+        one.advantages = values
     loss, _ = one_step.loss_of(run, policy, [[*examples, same.example()]])
     expected = one_step.gradients(policy.model)
     for parts in (

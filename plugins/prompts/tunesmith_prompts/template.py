@@ -16,7 +16,7 @@ RESERVED = (
     "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
     "tokenizer_kwargs",
 )  # fmt: skip
-"""Arguments of apply_chat_template that are no variables of templates."""
+"""Arguments of apply_chat_template with a meaning of their own, which templates do not get as variables."""
 
 
 def check_variables(run: Run) -> None:
