@@ -168,7 +168,7 @@ def test_online_method_on_the_page_trains_on_a_reward_of_the_page(tmp_path: Path
     plugins = [page_plugin(name, tmp_path) for name in ("rloo.py", "short_answers.py")]
     data = tiny.write_rows(tmp_path / "prompts.jsonl", tiny.rows("prompt", 8))
     keys: dict[str, Any] = {"rl": "rloo", "rloo_rewards": ["short_answers"], "plugins": plugins, "max_steps": 2}
-    path = tiny.sft_config(tmp_path, datasets=[{"path": str(data), "type": "prompt"}], **keys)
+    path = tiny.sft_config(tmp_path, datasets=[{"path": str(data), "type": "prompt"}], micro_batch_size=8, **keys)
     lines = tiny.metrics(tiny.train(path).output_dir)
     assert all(0 <= line["reward"] < 1 and math.isfinite(line["loss"]) for line in lines)
     assert lines[-1]["rollout/sequences"] == 4 * lines[-1]["rollout/prompts"] == 16
