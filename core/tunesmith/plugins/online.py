@@ -174,10 +174,10 @@ def _in_sizes(run: Run, block: RolloutSettings) -> Iterator[tuple[KeyPath | str,
     if block.generation_batch_size is not None and block.steps_per_generation is not None:
         yield (BLOCK, "generation_batch_size"), "and steps_per_generation are both set", "drop one of them"
         return
-    whole = core.micro_batch_size * processes()
-    if block.generation_batch_size is not None and block.generation_batch_size % whole:
-        message = f"is not a multiple of micro_batch_size x processes, which is {whole}"
-        rounded = whole * -(-block.generation_batch_size // whole)
+    together = core.micro_batch_size * processes()
+    if block.generation_batch_size is not None and block.generation_batch_size % together:
+        message = f"is not a multiple of micro_batch_size x processes, which is {together}"
+        rounded = together * -(-block.generation_batch_size // together)
         yield (BLOCK, "generation_batch_size"), message, f"write generation_batch_size: {rounded}"
         return
     key = "generation_batch_size" if block.generation_batch_size else "steps_per_generation"

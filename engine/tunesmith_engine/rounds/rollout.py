@@ -168,8 +168,8 @@ class Rollouts(Rounds):
         n = spec.completions
         columns = {"old_logps": [zeros] * n} if spec.old_logps else {}
         group = Group(Example([segment(prompt)]), [completion] * n, advantages=np.zeros(n), columns=columns)
-        whole, rest = divmod(size, n)
-        return [*[group.example()] * whole, *([group.example(range(rest))] if rest else [])]
+        full, rest = divmod(size, n)
+        return [*[group.example()] * full, *([group.example(range(rest))] if rest else [])]
 
     def state_dict(self) -> dict[str, Any]:
         self._over = self.number

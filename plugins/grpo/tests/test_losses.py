@@ -1,4 +1,4 @@
-"""Losses that TRL lacks, or that it computes from a micro-batch, equal formulas over all completions of a step."""
+"""Losses that TRL does not have, or that it computes from a micro-batch, equal formulas over all completions of a step."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_bonus_is_the_mean_entropy_of_the_step(share: float, tmp_path: Path)
 
 @pytest.mark.parametrize("baseline", ["group", "batch"])
 def test_reinforce_pp_equals_its_formula(baseline: str, tmp_path: Path) -> None:
-    """TRL lacks it. The advantage is the reward minus a baseline, divided by the deviation over the round."""
+    """TRL does not have it. The advantage is the reward minus a baseline, divided by the deviation over the round."""
     keys = {"reinforce_baseline": baseline, "loss_type": "bnpo", "reward_funcs": ["whole", "second"]}
     answers, _ = compare(tmp_path, keys, lambda step, _: joined(step, Answer.clipped).mean(), rl="reinforce_pp")
     run, _ = one_step.started(group_steps.config(tmp_path, trl=OFF | keys, rl="reinforce_pp"))
@@ -176,11 +176,11 @@ def test_the_divergence_in_the_reward_is_not_in_its_metric(rl: str, tmp_path: Pa
     run, policy = one_step.started(group_steps.config(tmp_path, trl=keys, rl=rl))
     groups = group_steps.groups_of(run)
     group_steps.steps_of(run, policy, groups)
-    (whole,) = group_steps.reward_functions(tmp_path, ["whole"])
+    (score,) = group_steps.reward_functions(tmp_path, ["whole"])
     models = [copy.deepcopy(policy.model), copy.deepcopy(run.models["reference"].model)]
     totals = []
     for group in groups:
-        rewards = whole([c.tokens.tolist() for c in group.completions])
+        rewards = score([c.tokens.tolist() for c in group.completions])
         assert group.reward.tolist() == rewards
         for k, reward in enumerate(rewards):
             own, other = (

@@ -67,8 +67,8 @@ def subtract_kl(run: Run, policy: Policy, groups: Sequence[Group]) -> None:
     own = policy.score(examples, NEEDS)
     with policy.reference() as reference:
         others = reference.score(examples, NEEDS)
-    for group, mine, theirs in zip(groups, own, others, strict=True):
-        divergence = [np.nansum(a["logps"] - b["logps"]) for a, b in zip(mine, theirs, strict=True)]
+    for group, segments, of_reference in zip(groups, own, others, strict=True):
+        divergence = [np.nansum(a["logps"] - b["logps"]) for a, b in zip(segments, of_reference, strict=True)]
         group.reward = group.reward - beta * np.array(divergence, np.float64)
         group.columns["kl"] = [float(value) for value in divergence]
 
