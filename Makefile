@@ -14,7 +14,7 @@ NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart test test-slow test-gpu fuzz plugin records lint metadata bench fire wheels wheels-check install-check docs
+.PHONY: setup quickstart arithmetic test test-slow test-gpu fuzz plugin records lint metadata bench fire wheels wheels-check install-check docs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -37,6 +37,17 @@ quickstart: $(STAMP)
 	@echo "At the end, you see its answers before and after training, to questions that are not in its data."
 	@echo "$$ tunesmith train examples/quickstart.yaml"
 	@$(BIN)/tunesmith train examples/quickstart.yaml --output_dir outputs/quickstart
+
+# A model that adds two numbers, half of them wrong, learns from rewards to be right: GRPO, GDPO with two rewards, RLOO.
+arithmetic: export OMP_NUM_THREADS ?= 1
+arithmetic: $(STAMP)
+	@rm -rf outputs/*-arithmetic
+	$(BIN)/tunesmith train examples/sft-arithmetic.yaml
+	$(BIN)/tunesmith train examples/grpo-arithmetic.yaml
+	$(BIN)/tunesmith train examples/grpo-arithmetic.yaml rl=gdpo output_dir=outputs/gdpo-arithmetic \
+	    'rewards=[{name: exact_match, extract: "(\\d+)\\s*$$"}, {name: length, maximum: 20}]'
+	$(BIN)/tunesmith train examples/grpo-arithmetic.yaml rl=rloo output_dir=outputs/rloo-arithmetic
+	$(BIN)/python tools/learning_curve.py --gain 0.3 outputs/grpo-arithmetic outputs/gdpo-arithmetic outputs/rloo-arithmetic
 
 # One thread per process: with more, two test workers slow each other down several times over.
 test: export OMP_NUM_THREADS ?= 1

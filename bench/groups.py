@@ -86,7 +86,9 @@ def measure(folder: Path, work: Work, rounds: int) -> None:
     )
     peaks = {name: runner().numbers["peak"] for name, runner in competitors(folder, peak=True).items()}
     share = peaks["tunesmith"] / peaks["TRL"]
-    print(f"; peak above loading {peaks['tunesmith']:.0f} MiB and {peaks['TRL']:.0f} MiB, {share:.2f} (bar 1)", flush=True)
+    print(
+        f"; peak above loading {peaks['tunesmith']:.0f} MiB and {peaks['TRL']:.0f} MiB, {share:.2f} (bar 1)", flush=True
+    )
 
 
 def main() -> None:

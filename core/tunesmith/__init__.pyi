@@ -82,7 +82,7 @@ from tunesmith.files.row import Row as Row, Source as Source
 from tunesmith.finding import Finding as Finding
 from tunesmith.plugins.dispatch import spec as spec
 from tunesmith.plugins.models import Adapter as Adapter, ModelSpec as ModelSpec
-from tunesmith.plugins.online import (
+from tunesmith.online import (
     OnlineSettings as OnlineSettings,
     RolloutSettings as RolloutSettings,
     check_online as check_online,

@@ -15,7 +15,7 @@ ORDER = {
         ("runtime",),
     ),
     "core": (
-        ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "first_rows", "resume_rules"),
+        ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "first_rows", "online", "resume_rules"),
         ("next_command", "folders"), ("run",), ("config",), ("plugins",), ("files",),
         ("engine", "finding", "outline", "streams"), ("redact", "spelling", "errors", "printable"),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.repo.source import plugin_metadata
-from tunesmith.plugins.online import BLOCK
+from tunesmith.online import BLOCK
 
 
 def declared() -> dict[str, dict[str, dict[str, object]]]:

@@ -13,7 +13,7 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 6200, "engine": 7500, "testing": 1500}
+CODE_LINES = {"core": 6200, "engine": 7800, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks

@@ -1,10 +1,9 @@
 """Write the data of examples/grpo-arithmetic.yaml: sums of two numbers with two digits. The output is deterministic.
 
-    python examples/data/make_sums.py [folder]
+    python examples/arithmetic/make.py [folder]
 
-sums-sft.jsonl teaches a model to continue "47+38:" in two ways, each in half of the rows: with the answer at once, which
-a small model gets wrong, or with the sums of the digits first, which it mostly gets right. sums.jsonl has questions with
-answers for rewards, sums-held-out.jsonl those to measure with. No question is in two files.
+worked.jsonl teaches a model to continue "47+38:" with the sums of the digits and the answer. questions.jsonl has
+questions with answers for rewards, and held-out.jsonl those to measure with. No question is in two files.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-HELD_OUT, SUPERVISED, REWARDED = 200, 4000, 3800
+HELD_OUT, WORKED = 200, 2000
 
 
 def worked(a: int, b: int) -> str:
@@ -34,10 +33,8 @@ def main(folder: Path) -> None:
     numbers = [(a, b) for a in range(10, 100) for b in range(10, 100)]
     random.Random(1).shuffle(numbers)
     held_out, rest = numbers[:HELD_OUT], numbers[HELD_OUT:]
-    supervised, rewarded = rest[:SUPERVISED], rest[SUPERVISED : SUPERVISED + REWARDED]
-    texts = [f"{a}+{b}: {worked(a, b) if i % 2 else a + b}" for i, (a, b) in enumerate(supervised)]
-    write(folder / "sums-sft.jsonl", ({"text": text} for text in texts))
-    for name, part in (("sums", rewarded), ("sums-held-out", held_out)):
+    write(folder / "worked.jsonl", ({"text": f"{a}+{b}: {worked(a, b)}"} for a, b in rest[:WORKED]))
+    for name, part in (("questions", rest[WORKED : WORKED + 4000]), ("held-out", held_out)):
         write(folder / f"{name}.jsonl", ({"prompt": f"{a}+{b}:", "answer": str(a + b)} for a, b in part))
 
 
