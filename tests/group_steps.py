@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from tunesmith_engine.data.batches import Packs, build_batches, micro_batches
 from tunesmith_engine.rounds import rewards
+from tunesmith_engine.rounds.groups import set_advantages
 from tunesmith_engine.rounds.minibatches import split
 from tunesmith_engine.rounds.rollout import mask, prepare
+from tunesmith_engine.rounds.statistics import statistics
 from tunesmith_engine.training.loop import combine
 
 from tests import one_step, tiny
-from tunesmith import Completion, Group, Policy, Prompt, Run
+from tunesmith import Completion, Example, Group, Policy, Prompt, Reward, Rollout, Run
 
+__all__ = ["set_advantages", "statistics"]
 Gradients = dict[str, torch.Tensor]
 REWARDS = """
 from tunesmith import Plugin, hookimpl
@@ -136,3 +139,15 @@ def off_policy_step(run: Run, policy: Policy, size: float = 0.02, number: int = 
     steps = steps_of(run, policy, groups)
     one_step.perturb(policy.model, 2, size)
     return groups, *step(run, policy, steps[number])
+
+
+def scored_groups(values: list[list[list[float]]], weights: list[float]) -> list[Group]:
+    """Return groups with these rewards, by group, reward and completion, and with their weighted sums."""
+    spec = Rollout(4, 6, [Reward(f"r{i}", weight) for i, weight in enumerate(weights)], abstained="mask")
+    groups = []
+    for scores in values:
+        group = Group(Example.branches([1, 2], []), [completion([3, 4])] * len(scores[0]))
+        group.rewards = {f"r{i}": np.array(own, np.float64) for i, own in enumerate(scores)}
+        group.reward = rewards.weighted_sum(spec, group)
+        groups.append(group)
+    return groups

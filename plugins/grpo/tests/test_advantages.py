@@ -11,35 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tunesmith_engine.rounds.groups import set_advantages
 from tunesmith_grpo import TRL, advantages
 
 from tests import group_steps, tiny
-from tunesmith import Example, Group, Reward, Rollout
 
 NONE = math.nan
 Rewards = list[list[list[float]]]
 """By group, reward and completion."""
 
 
-def groups_of(rewards: Rewards, weights: list[float]) -> list[Group]:
-    """Return groups with these rewards and their weighted sums."""
-    from tunesmith_engine.rounds.rewards import weighted_sum
-
-    spec = Rollout(4, 6, [Reward(f"r{i}", weight) for i, weight in enumerate(weights)], abstained="mask")
-    groups = []
-    for values in rewards:
-        group = Group(Example.branches([1, 2], []), [group_steps.completion([3, 4])] * len(values[0]))
-        group.rewards = {f"r{i}": np.array(v, np.float64) for i, v in enumerate(values)}
-        group.reward = weighted_sum(spec, group)
-        groups.append(group)
-    return groups
-
-
 def computed(rule: str, rewards: Rewards, weights: list[float], **keys: Any) -> list[list[float]]:
     """Return the advantages of each group, as the engine stores them."""
-    groups = groups_of(rewards, weights)
-    set_advantages(groups, advantages.ADVANTAGES[rule](groups, TRL(**keys), weights))
+    groups = group_steps.scored_groups(rewards, weights)
+    group_steps.set_advantages(groups, advantages.ADVANTAGES[rule](groups, TRL(**keys), weights))
     return [np.asarray(group.advantages).tolist() for group in groups]
 
 

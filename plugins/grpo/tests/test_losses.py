@@ -1,4 +1,4 @@
-"""Losses that TRL does not have, or that it computes from a micro-batch, equal formulas over all completions of a step."""
+"""Losses that are not in TRL, or that it computes from a micro-batch, equal formulas over all completions of a step."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
-from tunesmith_engine.rounds.statistics import statistics
 from tunesmith_grpo import ENTROPY
 
 from tests import group_steps, one_step, tiny
@@ -139,7 +138,9 @@ def compare(
     assert max(float(g.abs().max()) for g in gradients.values()) > 1e-4
     assert one_step.largest_difference(gradients, grads, scaled=True) < 1e-5
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    compare_metrics(metrics | statistics(groups), {k: v[-1] for k, v in trainer._metrics["train"].items() if v}, keys)
+    compare_metrics(
+        metrics | group_steps.statistics(groups), {k: v[-1] for k, v in trainer._metrics["train"].items() if v}, keys
+    )
     return metrics
 
 
