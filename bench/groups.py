@@ -79,16 +79,12 @@ def measure(folder: Path, work: Work, rounds: int) -> None:
     bound = multiply_adds(work, shared=False) / multiply_adds(work, shared=True)
     faster, low, high = pairs.ratio(times["TRL"], times["tunesmith"])
     seconds = {name: statistics.median(values) / (STEPS - 1) for name, values in times.items()}
-    print(
-        f"{work.name}: {faster:.2f} [{low:.2f}, {high:.2f}] times as fast, bound {bound:.2f}, share {faster / bound:.2f} "
-        f"(bar 0.85); {seconds['tunesmith']:.2f} s and {seconds['TRL']:.2f} s a step",
-        end="",
-    )
+    print(f"{work.name}: {faster:.2f} [{low:.2f}, {high:.2f}] times as fast (bar 2 for 4,096)")
+    print(f"  bound {bound:.2f}, share {faster / bound:.2f} (bar 0.85)")
+    print(f"  {seconds['tunesmith']:.2f} s and {seconds['TRL']:.2f} s a step")
     peaks = {name: runner().numbers["peak"] for name, runner in competitors(folder, peak=True).items()}
     share = peaks["tunesmith"] / peaks["TRL"]
-    print(
-        f"; peak above loading {peaks['tunesmith']:.0f} MiB and {peaks['TRL']:.0f} MiB, {share:.2f} (bar 1)", flush=True
-    )
+    print(f"  peak above loading {peaks['tunesmith']:.0f} and {peaks['TRL']:.0f} MiB: {share:.2f} (bar 1)", flush=True)
 
 
 def main() -> None:

@@ -32,15 +32,17 @@ def svg(curves: dict[str, list[tuple[int, float]]]) -> str:
         return f"{LEFT + (right - LEFT) * step / last:.1f},{low - (low - TOP) * share:.1f}"
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12">',
         "<title>Share of right answers to held-out questions by optimizer step</title>",
-        '<g fill="#888" stroke="none">',
+        '<g fill="#888" font-family="sans-serif">',
     ]
     for share in (0, 0.25, 0.5, 0.75, 1):
         y = low - (low - TOP) * share
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="#888" stroke-opacity=".3"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{share:.0%}</text>')
-    parts += [f'<text x="{LEFT}" y="{HEIGHT - 14}">step 0</text>', f'<text x="{right}" y="{HEIGHT - 14}" text-anchor="end">{last}</text>', "</g>"]  # fmt: skip
+    for x, label in ((LEFT, "step 0"), (right, str(last))):
+        parts.append(f'<text x="{x}" y="{HEIGHT - 14}" text-anchor="{"end" if x == right else "start"}">{label}</text>')
+    parts.append("</g>")
     ends = sorted((points[-1][1], name) for name, points in curves.items())
     labels: dict[str, float] = {}
     for share, name in ends:  # labels at least 14 pixels apart
@@ -49,7 +51,8 @@ def svg(curves: dict[str, list[tuple[int, float]]]) -> str:
     for color, (name, points) in zip(COLORS, curves.items(), strict=False):
         line = " ".join(place(*point) for point in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(f'<text x="{right + 8}" y="{labels[name]:.1f}" fill="{color}">{name} {points[-1][1]:.0%}</text>')
+        at = f'x="{right + 8}" y="{labels[name]:.1f}" font-family="sans-serif"'
+        parts.append(f'<text {at} fill="{color}">{name} {points[-1][1]:.0%}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

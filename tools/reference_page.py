@@ -25,7 +25,7 @@ GROUPS = {
     ),
     "Batches and terms": ("tunesmith_engine.batch",),
     "Models": ("tunesmith_engine.model", "tunesmith_engine.checkpoint"),
-    "Rounds": ("tunesmith_engine.rounds",),
+    "Rounds": ("tunesmith_engine.rounds", "tunesmith.online"),
     "Processes": ("tunesmith_engine.runtime",),
     "Runs from Python": ("tunesmith.api", "tunesmith.config", "tunesmith_engine.training.result"),
     "Errors": ("tunesmith.errors",),
@@ -43,8 +43,13 @@ COMMON = {
     "reward, reward_std": "of a round: the mean, and the mean over groups of the deviation within the group",
     "rewards/NAME/mean, rewards/NAME/std": "the same for each reward",
     "frac_reward_zero_std": "share of the groups in which no reward distinguishes the completions",
+    "rewards/NAME/frac_zero_std": "share of the groups in which this reward does not distinguish the completions",
     "completions/mean_length, min_length, max_length, clipped_ratio": "of a round, in tokens; the share without an end",
-    "rollout/prompts, sequences, tokens, trained, dropped, redrawn, kept": "counts of the run so far",
+    "completions/mean_terminated_length, ...": "the same lengths, of completions with an end",
+    "rollout/prompts, sequences, tokens": "drawn prompts, and sampled sequences and tokens of the run so far",
+    "rollout/trained, dead, truncated, abstained, stale, over_budget": "where the sampled sequences ended",
+    "rollout/kept": "sequences that were read from disk after a kill",
+    "speed/generating_tokens_per_second, scoring_..., training_...": "of a round, and of a step without its round",
 }
 
 

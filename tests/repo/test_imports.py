@@ -43,7 +43,6 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("engine/tunesmith_engine/preflight/trial.py", "completion"): "a column of a file with completions",
     ("engine/tunesmith_engine/preflight/trial.py", "rewards"): "the scores of a row in a report",
     ("core/tunesmith/plugins/rewards.py", "rewards"): "a kind of offers",
-    ("engine/tunesmith_engine/rounds/rewards.py", "rewards"): "a kind of offers",
     ("engine/tunesmith_engine/rounds/rollout.py", "rewards"): "a count of a round",
     ("core/tunesmith/online.py", "rewards"): "a key of the YAML",
     ("core/tunesmith/online.py", "trl"): "a key of the YAML",
