@@ -18,7 +18,7 @@ from tunesmith.printable import printable
 from tunesmith.redact import redact
 from tunesmith_console.closing import Measured, closing
 from tunesmith_console.opening import notes, opening
-from tunesmith_console.texts import clock, items, wrapped
+from tunesmith_console.texts import clock, items, worth_a_line, wrapped
 
 if TYPE_CHECKING:
     from tunesmith import LogRecord, Run, StepRecord
@@ -170,7 +170,7 @@ class Display:
             elif parts and not (self.draws and self.ended):  # the bar showed them, or the summary will
                 self.print(wrapped([f"step {record.step}/{self.run.total_steps}", *self._epoch(record), *parts], None))
             if record.evaluation:
-                values = [f"{name} {value:.4g}" for name, value in record.evaluation.items()]
+                values = [f"{name} {value:.4g}" for name, value in record.evaluation.items() if worth_a_line(name)]
                 width = self.console.width if self.console.is_terminal else None
                 self.print(wrapped(["eval", f"step {record.step}", *values], width, "      "))
             if record.step >= self.run.total_steps:

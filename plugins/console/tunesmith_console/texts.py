@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 FORMATS = {
+    "reward": "reward {:.4g}",
     "loss": "loss {:.4g}",
     "grad_norm": "grad_norm {:.3g}",
     "learning_rate": "lr {:.1e}",
@@ -12,9 +13,18 @@ FORMATS = {
 }
 
 
+DETAILS = ("completions/m", "clip_ratio/", "reward_std", "rollout/", "speed/")
+"""The beginnings of names that no line has room for: an online method has twenty of them."""
+
+
 def items(numbers: Mapping[str, float]) -> list[str]:
-    """Format the loss, gradient norm, learning rate and speed of a step, in this order."""
+    """Format the reward, loss, gradient norm, learning rate and speed of a step, in this order."""
     return [FORMATS[key].format(numbers[key]) for key in FORMATS if key in numbers]
+
+
+def worth_a_line(name: str) -> bool:
+    """Return False for a number of an evaluation that only explains others. metrics.jsonl and the report have it."""
+    return not name.removeprefix("eval_").startswith(DETAILS) and not name.endswith(("/std", "/frac_zero_std"))
 
 
 def wrapped(parts: Iterable[str], width: int | None, indent: str = "") -> str:
