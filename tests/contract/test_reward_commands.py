@@ -81,7 +81,7 @@ def test_rewards_list_names_options_and_plugins(tmp_path: Path, monkeypatch: pyt
 
 def test_two_rewards_with_one_label_are_an_error(tmp_path: Path, model: Path) -> None:
     (tmp_path / "other.py").write_text("def length(completions): ...\n")
-    error = error_of(tiny.start, config(tmp_path, model, "./scored.py:length", "./other.py:length"))
+    error = error_of(tiny.train, config(tmp_path, model, "./scored.py:length", "./other.py:length"))
     assert "two rewards have the label 'length'" in str(error)
 
 

@@ -188,7 +188,7 @@ class _Checker:
             if entry.follows not in self.unanswered:
                 yield entry.problem(name, value, where)
             return
-        elif home := self.home(path):
+        elif (home := self.home(path)) and not (home.startswith("inside") and nearest(key, known)):
             message, help = f"misplaced key: {name}", f"it belongs {home}"
         elif path in self.document.anchored:
             help = f"write x-{key} or _{key}: a key that only holds an anchor begins with x- or _"

@@ -221,6 +221,6 @@ def test_an_adapter_is_refused_with_advice_to_merge_it(tmp_path: Path) -> None:
 
 def test_without_the_plugin_the_error_says_how_to_activate_it(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"which a hook of plugin rewardmodel .* answers, and the plugin is not active"
+        ConfigError, match=r"which plugin rewardmodel .* answers by a hook, so the plugin has to be active"
     ):
         tiny.start(config(tmp_path, plugins=["./recorder.py"]))

@@ -1,20 +1,16 @@
 """Train on rollouts like groups.py, with the rewards that the YAML names."""
 
-from __future__ import annotations
-
-from typing import Any, Literal
-
 import numpy as np
 
-from tunesmith import Method, Needs, Plugin, Reward, Rollout, Settings, hookimpl
+import tunesmith as ts
 
 
-class Scored(Settings):
+class Scored(ts.Settings):
     """Settings of the method."""
 
-    scored_rewards: list[dict[str, Any]] = []
+    scored_rewards: list[dict] = []
     """The arguments of each Reward."""
-    scored_abstained: Literal["error", "mask"] = "error"
+    scored_abstained: str = "error"
     """What becomes of completions without a score."""
     scored_timeout: float = 60.0
     """Seconds that a call of a reward may take."""
@@ -23,30 +19,22 @@ class Scored(Settings):
 
 
 def rollout(run):
-    options = run.settings(Scored)
-    rewards = [Reward(**one, key=("scored_rewards", index)) for index, one in enumerate(options.scored_rewards)]
-    return Rollout(
-        4, 6, rewards, abstained=options.scored_abstained, reward_timeout=options.scored_timeout,
-        reward_workers=options.scored_workers,
-    )  # fmt: skip
+    o = run.settings(Scored)
+    rewards = [ts.Reward(**one, key=("scored_rewards", i)) for i, one in enumerate(o.scored_rewards)]
+    return ts.Rollout(
+        4, 6, rewards, abstained=o.scored_abstained, reward_timeout=o.scored_timeout, reward_workers=o.scored_workers
+    )
 
 
-plugin = Plugin(
-    settings=Scored,
-    answers={"rl": ("scored",)},
-    method=Method(rows=("prompt",)),
-    needs=Needs(logps=True),
-    rollout=rollout,
-)
+METHOD = {"method": ts.Method(("prompt",)), "needs": ts.Needs(logps=True), "rollout": rollout}
+plugin = ts.Plugin(settings=Scored, answers={"rl": ("scored",)}, **METHOD)
 
 
-@hookimpl
+@ts.hookimpl
 def compute_advantages(groups):
     return [np.nan_to_num(group.reward - np.nanmean(group.reward)) for group in groups]
 
 
-@hookimpl
+@ts.hookimpl
 def compute_loss(out, batch):
-    from tunesmith import Term
-
-    return {"policy": Term(-(out.logps * batch.columns["advantage"][batch.sequence]).sum(), "tokens")}
+    return {"policy": ts.Term(-(out.logps * batch.columns["advantage"][batch.sequence]).sum(), "tokens")}

@@ -12,22 +12,18 @@ class Stale(Generator):
         self.results, self.version = {}, 0
 
     def submit(self, requests):
-        first = len(self.results)
-        for handle, request in enumerate(requests, first):
-            self.results[handle] = [self.answer(request, k) for k in range(request.n)]
-        return list(range(first, first + len(requests)))
+        handles = range(len(self.results), len(self.results) + len(requests))
+        self.results |= {h: [self.answer(r, k) for k in range(r.n)] for h, r in zip(handles, requests, strict=True)}
+        return list(handles)
 
     def answer(self, request, k):
         random = np.random.default_rng([*request.seed, self.version, k])
         reason = random.choice(["stop", "stop", "length", "abort"])
-        length = (
-            request.max_new_tokens if reason == "length" else random.integers(reason == "stop", request.max_new_tokens)
-        )
-        ones = np.ones(length, np.float32)
+        most = request.max_new_tokens
+        length = most if reason == "length" else random.integers(reason == "stop", most)
+        ones, tokens = np.ones(length, np.float32), random.integers(3, 300, length).astype(np.int32)
         versions = np.maximum(0, self.version - random.choice([0, 0, 1, 2, 3], length)).astype(np.int32)
-        return Completion(
-            random.integers(3, 300, length).astype(np.int32), -ones, ones, ones > 0, str(reason), versions
-        )
+        return Completion(tokens, -ones, ones, ones > 0, str(reason), versions)
 
     def collect(self, handles, wait=True):
         return {handle: self.results[handle] for handle in handles}
