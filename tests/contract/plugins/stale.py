@@ -28,8 +28,7 @@ class Stale(Generator):
     def collect(self, handles, wait=True):
         return {handle: self.results[handle] for handle in handles}
 
-    def abort(self, handles):
-        pass
+    def abort(self, handles): ...
 
     def push(self, policy):
         self.version += 1
