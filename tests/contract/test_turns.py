@@ -121,6 +121,7 @@ def test_tokens_of_a_tool_get_no_gradient(rolled: Any) -> None:
     assert one_step.largest_difference(ours, one_step.gradients(policy.model), scaled=True) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_method_trains_on_completions_of_several_turns(tmp_path: Path) -> None:
     tiny.train(config(tmp_path))
     tiny.train(config(tmp_path, "again"))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from tests import tiny
@@ -24,6 +25,7 @@ def config(folder: Path, rewards: list[Any]) -> Path:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_code_of_completions_is_run(tmp_path: Path) -> None:
     """A tiny model writes no code, so a few completions of a file are scored, as `tunesmith rewards test` does."""
     path = config(tmp_path, [{"name": "code", "isolation": "python"}])

@@ -21,6 +21,7 @@ from tests import group_steps, one_step, tiny
 from tunesmith import Group, Run, StepRecord
 
 OFF = {"epsilon": 0.1}
+FAST = ("grpo", "dr_grpo", "dapo", "sapo", "luspo", "cispo", "vespo", "gspo", "kl")
 CASES: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo"},
     "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
@@ -162,7 +163,14 @@ def trl_scoring(model: Any, temperature: float) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, i % 2) for i, name in enumerate(CASES)])
+def fast_if(fast: bool) -> Any:
+    return () if fast else pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [pytest.param(name, i % 2, marks=fast_if(name in FAST)) for i, name in enumerate(CASES)],
+)
 def test_a_step_equals_that_of_trl(name: str, number: int, tmp_path: Path) -> None:
     """The first or second step of a round, each of 2 micro-batches; the second with two rewards."""
     keys = {"num_iterations": 2, **CASES[name]}
@@ -171,6 +179,7 @@ def test_a_step_equals_that_of_trl(name: str, number: int, tmp_path: Path) -> No
         assert metrics["clip_ratio/region_mean"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["off_policy_mask", "delta", "truncated", "truncated-dapo", "epsilon_high"])
 def test_the_keys_compared_with_trl_have_an_effect(name: str, tmp_path: Path) -> None:
     """Otherwise, the test above would not see a loss that ignores them."""
@@ -183,6 +192,7 @@ def test_the_keys_compared_with_trl_have_an_effect(name: str, tmp_path: Path) ->
     assert abs(results[0] - results[1]) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_MICRO_BATCH)
 def test_a_step_of_one_micro_batch_equals_that_of_trl(name: str, tmp_path: Path) -> None:
     """TRL computes these from the numbers of a micro-batch, so they agree for one micro-batch only.

@@ -97,6 +97,7 @@ def test_any_text_has_a_score_or_abstains(text: str, answer: str) -> None:
     assert score(text, answer) in (0.0, 1.0, None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("TUNESMITH_TEST_DATA" not in os.environ, reason="needs the test data")
 def test_solutions_of_gsm8k_have_their_own_answers_and_no_others() -> None:
     lines = Path(os.environ["TUNESMITH_TEST_DATA"], "gsm8k/grpo.jsonl").read_text("utf-8").splitlines()
@@ -107,6 +108,7 @@ def test_solutions_of_gsm8k_have_their_own_answers_and_no_others() -> None:
     assert set(math(changed, answer=answers)) == {0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_a_comparison_without_end_is_ended_and_the_next_one_works(in_thread: bool) -> None:
     checker, results = Checker(), []

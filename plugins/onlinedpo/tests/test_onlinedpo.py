@@ -146,6 +146,7 @@ def trl_step(folder: Path, model: Any, **options: Any) -> tuple[float, Any, dict
     return loss.item(), one_step.gradients(trainer.model), {k: v[-1] for k, v in trainer.stats.items() if v}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
 def test_loss_gradients_and_metrics_equal_those_of_trl(loss_type: str, tmp_path: Path) -> None:
     run, policy, examples = started(tmp_path, loss_type=loss_type, beta=0.2)
