@@ -89,8 +89,8 @@ class Loop:
             training = seconds - (state.round.seconds if state.round.used == 1 else 0.0)
             numbers["speed/training_tokens_per_second"] = totals["input_tokens"] / max(training, 1e-9)
         record = self.record(metrics | numbers)
-        if state.round.completions and state.round.used == 1:
-            record.tables["completions"] = state.round.completions
+        if record.log and state.round.completions:  # at the first logged step of a round
+            record.tables["completions"], state.round.completions = state.round.completions, ()
         return record
 
     def next_batches(self) -> list[Batch]:
