@@ -33,6 +33,11 @@ def check_output(run: Run, wrong: Wrong) -> None:
             wrong("output_dir", f"{relation} {key} ({folder}), which the run would overwrite", ANOTHER)
         if prepared and prepared.is_relative_to(folder):
             wrong("dataset_prepared_path", f"is in the folder of {key} ({folder})", "write another folder")
+    try:
+        files = unclaimed(out)
+    except OSError as error:  # a name that is too long, a folder that can't be read
+        wrong("output_dir", f"can't be used: {error.strerror}", ANOTHER)
+        return
     for folder, complete in data(run):
         if out == folder or (complete and out.is_relative_to(folder)):
             wrong("output_dir", f"is in the folder of the data that the run reads ({folder})", ANOTHER)
@@ -40,7 +45,7 @@ def check_output(run: Run, wrong: Wrong) -> None:
             wrong("dataset_prepared_path", f"is in the folder of the data ({folder})", "write another folder")
     if prepared and out.is_relative_to(prepared):
         wrong("output_dir", f"is in dataset_prepared_path ({prepared})", ANOTHER)
-    if files := unclaimed(out):
+    if files:
         message = f"{run.core.output_dir} has files that the run would overwrite, and that are of no run: {files[0]}"
         wrong("output_dir", message, f"{ANOTHER}, or move them away")
 

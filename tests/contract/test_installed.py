@@ -70,7 +70,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(folder: Path, name: str, plugins: tuple[str, ...], **keys: Any) -> Path:
     """Write the config of a run in `folder`, named `name`."""
-    kinds = {"groups": ("prompt", "prompt"), "pairs": ("plain_pair", "pair"), "scores": ("scored_pair", "pair")}
+    prompts = ("prompt", "prompt")
+    kinds = {"groups": prompts, "scored": prompts, "pairs": ("plain_pair", "pair"), "scores": ("scored_pair", "pair")}
     method = next((plugin for plugin in plugins if plugin in kinds), None)
     type_name, kind = kinds.get(method or "", ("chat_template", "conversation"))
     if not (folder / "model").exists():
@@ -84,6 +85,8 @@ def write(folder: Path, name: str, plugins: tuple[str, ...], **keys: Any) -> Pat
         "teacher": {"teacher_model": str(folder / "wider")},
         "words": {"words_folder": str(folder)},
         "echo": {"groups_generator": "echo"},
+        "stale": {"groups_generator": "stale"},
+        "scored": {"scored_rewards": [{"name": "even_tokens"}]},
         "recurrent": {"base_model": "recurrent://new", "tokenizer_config": str(folder / "model")},
         "exact": {"metric_for_best_model": "eval_exact_match", "greater_is_better": True, "eval_steps": 2},
         "tools_env": {"first_text": "good morning"},
@@ -121,6 +124,9 @@ ALONE: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "pairs": (("pairs",), {}),
     "groups": (("groups", "odd_tokens"), {}),
     "echo": (("groups", "odd_tokens", "echo"), {}),
+    "stale": (("groups", "odd_tokens", "stale"), {}),
+    "replies": (("groups", "odd_tokens", "replies"), {}),
+    "scored": (("scored", "replies"), {}),
     "scores": (("scores",), {}),
     "recurrent": (("recurrent",), {}),
     "tools_env": (("tools_env", "shout_tool"), {}),
