@@ -47,7 +47,8 @@ arithmetic: $(STAMP)
 	$(BIN)/tunesmith train examples/grpo-arithmetic.yaml rl=gdpo output_dir=outputs/gdpo-arithmetic \
 	    'rewards=[{name: exact_match, extract: "(\\d+)\\s*$$"}, {name: length, maximum: 20}]'
 	$(BIN)/tunesmith train examples/grpo-arithmetic.yaml rl=rloo output_dir=outputs/rloo-arithmetic
-	$(BIN)/python tools/learning_curve.py --gain 0.3 outputs/grpo-arithmetic outputs/gdpo-arithmetic outputs/rloo-arithmetic
+	$(BIN)/python tools/learning_curve.py --gain 0.3 outputs/grpo-arithmetic
+	$(BIN)/python tools/learning_curve.py --gain 0.1 outputs/gdpo-arithmetic outputs/rloo-arithmetic
 
 # One thread per process: with more, two test workers slow each other down several times over.
 test: export OMP_NUM_THREADS ?= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -129,11 +130,11 @@ plugin = Plugin(
 @hookimpl
 def validate(run: Run) -> None:
     """Refuse keys that contradict each other or have no effect."""
+    from tunesmith.errors import errors_of, raise_together
     from tunesmith_grpo.checks import check
 
     settings = run.settings(GRPOSettings)
-    check_online(run, settings, settings.trl)
-    check(run)
+    raise_together(errors_of([partial(check_online, run, settings, settings.trl), partial(check, run)]))
 
 
 @hookimpl
