@@ -93,8 +93,9 @@ def _unknown(run: Run, reward: Reward) -> ConfigError:
     name, base = reward.name, run.config.base
     if name.endswith(".py") or ".py:" in name:
         return run.config.error(reward.key, f"is {name}, which does not name a function", _of_file(base, name))
-    if (base / name).is_dir() or Path(name).is_dir() or "/" in name:
-        kind = "a folder" if (base / name).is_dir() or Path(name).is_dir() else "a path"
+    folder = os.path.isdir(base / name) or os.path.isdir(name)  # unlike is_dir(), false for a name that is too long
+    if folder or "/" in name:
+        kind = "a folder" if folder else "a path"
         model = offers.find(run.config.selection.available, KIND, MODEL)
         inactive = model is not None and MODEL not in run.hooks.keys("score_rewards")
         plugin = f"plugins: [{model.plugin.name}] and " if model is not None and inactive else ""
