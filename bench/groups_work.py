@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.preference_work import text, tokenizer
-from tests import tiny
+from bench.preference_work import small_llama, text, tokenizer
 
 GROUP, PROMPT, COMPLETION, STEPS = 8, 256, 128, 5
 
@@ -44,12 +43,7 @@ def reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
 
 def make(folder: Path, work: Work) -> None:
     """Write model, tokenizer, rows, run.yaml and work.json to a folder."""
-    heads = work.hidden // 64
-    model = tiny.model_folder(
-        folder / "model", "llama", hidden_size=work.hidden, intermediate_size=work.hidden * 8 // 3 // 8 * 8,
-        num_hidden_layers=work.layers, num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=64,
-        vocab_size=work.vocabulary, max_position_embeddings=8192, tie_word_embeddings=True, initializer_range=0.005,
-    )  # fmt: skip
+    model = small_llama(folder, work.hidden, work.layers, work.vocabulary)
     encoder = tokenizer(work.vocabulary)
     encoder.save_pretrained(model)
     random = np.random.default_rng(work.seed)

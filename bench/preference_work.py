@@ -117,14 +117,19 @@ def others(rows: Sequence[dict[str, Any]]) -> list[int]:
     return result
 
 
+def small_llama(folder: Path, hidden: int, layers: int, vocabulary: int) -> Path:
+    """Write a Llama with heads of 64 dimensions, half as many for keys and values, and return its folder."""
+    heads = hidden // 64
+    return tiny.model_folder(
+        folder / "model", "llama", hidden_size=hidden, intermediate_size=hidden * 8 // 3 // 8 * 8,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=64,
+        vocab_size=vocabulary, max_position_embeddings=8192, tie_word_embeddings=True, initializer_range=0.005,
+    )  # fmt: skip
+
+
 def make(folder: Path, work: Work) -> None:
     """Write model, tokenizer, rows, run.yaml (for Tunesmith), work.json and lengths.json (for others) to a folder."""
-    heads = work.hidden // 64
-    model = tiny.model_folder(
-        folder / "model", "llama", hidden_size=work.hidden, intermediate_size=work.hidden * 8 // 3 // 8 * 8,
-        num_hidden_layers=work.layers, num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=64,
-        vocab_size=work.vocabulary, max_position_embeddings=8192, tie_word_embeddings=True, initializer_range=0.005,
-    )  # fmt: skip
+    model = small_llama(folder, work.hidden, work.layers, work.vocabulary)
     if work.method == "reward":
         with_score_head(model)
     tokenizer(work.vocabulary).save_pretrained(model)

@@ -158,3 +158,13 @@ def assert_same_weights(folder: Path, other: Path) -> None:
     own, expected = weights(folder), weights(other)
     assert own.keys() == expected.keys()
     assert all(own[name].equal(expected[name]) for name in expected)
+
+
+def rewards_config(folder: Path, rows: list[dict[str, Any]], rewards: list[Any], **keys: Any) -> Path:
+    """Write the config of one step of GRPO on one group, with the rewards that score it."""
+    values = {
+        "base_model": str(model_folder(folder / "model")), "rl": "grpo", "rewards": rewards, "max_steps": 1,
+        "datasets": [{"path": str(write_rows(folder / "data.jsonl", rows)), "type": "prompt"}], "micro_batch_size": 4,
+        "trl": {"num_generations": 4, "max_completion_length": 8},
+    }  # fmt: skip
+    return write_config(folder, **(values | keys))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config.yamlfile import Document
+from tunesmith.errors import PluginError
 from tunesmith.plugins.discovery import installed
+from tunesmith.plugins.offers import offers
 
 TASKS = {"ForCausalLM": "text-generation", "ForSequenceClassification": "text-classification",
          "ForTokenClassification": "token-classification"}  # fmt: skip
 """The end of an architecture's name in config.json -> the pipeline of transformers that runs it."""
-MERGE = "merge-lora"
-"""The command that merges an adapter, if a plugin with it is installed."""
+KIND = "next_commands"
+"""The kind of offers of functions that name a command for the folder of a finished run."""
 CALL = 'python -c "from transformers import pipeline; print(pipeline({task!r}, {folder!r})({text}))"'
 
 
@@ -45,20 +48,17 @@ def load_command(folder: Path) -> str | None:
     return CALL.format(task=task, folder=str(folder), text=text) if task else None
 
 
-def merge_command(folder: Path) -> str | None:
-    """Return the command that merges the LoRA adapter in a folder into its base model.
+def plugin_commands(folder: Path) -> dict[str, str]:
+    """Return the commands of installed plugins that can be run on the folder of a finished run, by their purpose.
 
-    Return None if there is no such adapter, if no installed plugin has the command, or if the command would refuse it:
-    replicated layers have an update for each copy, and a base that is quantized on disk has no weights to add it to.
+    A plugin offers functions (folder) -> command or None: `Plugin(offers={"next_commands": {purpose: function}})`.
     """
-    config = _json(folder / "adapter_config.json")
-    base = Path(str(config.get("base_model_name_or_path")))
-    quantized = "quantization_config" in _json(base / "config.json")
-    if config.get("peft_type") != "LORA" or config.get("layer_replication") or quantized:
-        return None
-    if not any(MERGE in candidate.info["commands"] for candidate in installed().values()):
-        return None
-    return shlex.join(["tunesmith", MERGE, str(folder)])
+    commands = {}
+    for purpose, (offer, *_) in offers(installed(), KIND).items():
+        with contextlib.suppress(PluginError):  # of a plugin that can't be imported
+            if command := offer.load()(folder):
+                commands[purpose] = command
+    return commands
 
 
 def _json(path: Path) -> dict[str, Any]:

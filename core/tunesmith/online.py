@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from tunesmith.config.yamlfile import KeyPath
     from tunesmith.run import Run
 
+Mistake: TypeAlias = "tuple[KeyPath | str, str, str]"
+"""A key, what is wrong with its value, and what to write instead."""
 BLOCK = "trl"
+"""The group of keys of all online methods, as TRL and Axolotl name it."""
 RESERVED = ("name", "weight", "label")
 
 
@@ -31,7 +34,7 @@ class RolloutSettings(Settings):
     top_p: float = Field(1.0, gt=0, le=1)
     """Sample from the smallest set of tokens with at least this probability."""
     top_k: int = Field(0, ge=0)
-    """Sample from the most likely tokens, so many of them; 0 for all."""
+    """Sample from this many of the most likely tokens; 0 for all."""
     min_p: float | None = Field(None, ge=0, le=1)
     """Sample from the tokens with at least this share of the likeliest token's probability."""
     stop: list[str] | str = []
@@ -44,9 +47,9 @@ class RolloutSettings(Settings):
     reward_timeout: PositiveFloat = 60.0
     """Seconds after which a call of a reward function is an error."""
     reward_num_workers: PositiveInt = 1
-    """Processes on each machine process that reward functions run in."""
+    """Processes that run reward functions, for each training process."""
     abstained: Literal["error", "mask"] = "error"
-    """What happens with a completion that no reward scores (all return None): an error, or it is not trained on."""
+    """Treatment of a completion that no reward scores (all return None): raise an error, or do not train on it."""
     num_iterations: PositiveInt = 1
     """μ: optimizer steps on each generated minibatch."""
     steps_per_generation: PositiveInt | None = None
@@ -57,8 +60,8 @@ class RolloutSettings(Settings):
     mask_truncated_completions: bool = False
     """Do not train on completions that reached max_completion_length without an end."""
     dead_groups: Literal["keep", "drop", "redraw"] = "keep"
-    """What happens with a group whose completions all have equal rewards, which teaches nothing: keep it, drop it, or
-    redraw: replace it by a group of the next prompt (dynamic sampling, DAPO, arXiv 2503.14476)."""
+    """Treatment of a group whose completions all have the same rewards, so that it has no signal: keep it, drop it, or
+    redraw: replace it with a group for the next prompt (dynamic sampling, DAPO, arXiv 2503.14476)."""
     max_redraws: PositiveInt = 3
     """How often the dead groups of a round are redrawn. Those that are left are kept."""
     oversample: float = Field(1.0, ge=1)
@@ -69,7 +72,7 @@ class OnlineSettings(Settings):
     """Keys of online methods beside the block `trl:`. Declare `Plugin(shared=("rewards",))`."""
 
     rewards: list[str | dict[str, Any]] = []
-    """What scores completions: a list of names, or of {name, weight, label, and the options of the reward}."""
+    """Rewards that score completions: a list of names, or of {name, weight, label, and the reward's options}."""
 
 
 def rewards_of(settings: OnlineSettings, block: RolloutSettings) -> tuple[Reward, ...]:
@@ -125,15 +128,18 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
-def check_online(run: Run, settings: OnlineSettings, block: RolloutSettings) -> None:
-    """Raise all mistakes in the keys of an online method together. Call it in validate."""
-    mistakes = [*_in_rewards(settings, block), *_in_sizes(run, block), *_in_sampling(block)]
+def check_online(run: Run, settings: OnlineSettings, block: RolloutSettings, further: Iterable[Mistake] = ()) -> None:
+    """Raise all mistakes in the keys of an online method together, with `further` ones of its own keys.
+
+    Call it in validate.
+    """
+    mistakes = [*_in_rewards(settings, block), *_in_sizes(run, block), *_in_sampling(block), *further]
     with run.config.checking() as wrong:
         for mistake in mistakes:
             wrong(*mistake)
 
 
-def _in_rewards(settings: OnlineSettings, block: RolloutSettings) -> Iterator[tuple[KeyPath | str, str, str]]:
+def _in_rewards(settings: OnlineSettings, block: RolloutSettings) -> Iterator[Mistake]:
     names = [block.reward_funcs] if isinstance(block.reward_funcs, str) else block.reward_funcs
     if not names and not settings.rewards:
         help = "write rewards: [exact_match], or a function of your own: rewards: [./my_reward.py:score]; "
@@ -168,7 +174,7 @@ def _why_wrong(entry: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _in_sizes(run: Run, block: RolloutSettings) -> Iterator[tuple[KeyPath | str, str, str]]:
+def _in_sizes(run: Run, block: RolloutSettings) -> Iterator[Mistake]:
     core, group = run.core, block.num_generations
     accumulated = core.gradient_accumulation_steps
     if block.generation_batch_size is not None and block.steps_per_generation is not None:
@@ -206,7 +212,7 @@ def _divisor(number: int, near: int) -> int:
     return min(divisors, key=lambda d: abs(d - near))
 
 
-def _in_sampling(block: RolloutSettings) -> Iterator[tuple[KeyPath | str, str, str]]:
+def _in_sampling(block: RolloutSettings) -> Iterator[Mistake]:
     if block.temperature == 0 and block.num_generations > 1:
         message = "is 0, so all completions of a prompt would be equal"
         yield (BLOCK, "temperature"), message, "write temperature: 1.0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -209,3 +210,15 @@ def end(run: Run) -> None:
     """End a run: wait for its loggers, and close what it owns."""
     with run.alive(), run.hooks.logging(run):
         pass
+
+
+def in_fork(action: Any) -> int:
+    """Return the exit code of a forked child that runs an action; negative for a signal."""
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -23,6 +23,7 @@ from tunesmith_engine.rounds.ledger import Bucket
 from tunesmith_engine.rounds.rollout import Rollouts
 
 from tests import group_steps, one_step, tiny
+from tests.contract.fakes import in_fork
 from tunesmith import Reward, Run, collate
 
 STALE = Path(__file__).parent / "plugins/stale.py"
@@ -227,18 +228,6 @@ def train_until(path: Path, event: int, log: Path) -> None:
     os.replace = counted("saving", os.replace)
     tiny.train(path, "resume_from_checkpoint=auto")
     log.write_text(" ".join(events))
-
-
-def in_fork(action: Any) -> int:
-    """Return the exit code of a forked child that runs an action; negative for a signal."""
-    if (pid := os.fork()) == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def lines_of(folder: Path) -> dict[int, dict[str, Any]]:

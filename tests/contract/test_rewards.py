@@ -99,7 +99,7 @@ UNKNOWN: dict[str, tuple[str, str, str]] = {
     "hub id": ("owner/reward", "is owner/reward, a path", "[rewardmodel] and {name: reward_model, path: owner/reward}"),
     "module beside the YAML": ("scored.length", "no module is imported by its name", "write ./scored.py:length"),
     "module without the function": ("scored.zzz", "no module", "./scored.py does not define 'zzz'; it defines: length"),
-    "module in the working folder": ("elsewhere.score", "no module", "write ../work/elsewhere.py:score"),
+    "module in the working folder": ("elsewhere.score", "no module", "write ../cwd/elsewhere.py:score"),
     "module of a library": ("os.system", "no module is imported", "relative to this YAML: ./os.py:system"),
     "misspelled name": ("odd_tokns", "has an unknown name: odd_tokns", "did you mean 'odd_tokens'?"),
     "unknown name": ("zzz", "has an unknown name: zzz", "or ./my_reward.py:score"),
@@ -111,11 +111,11 @@ def test_an_unknown_reward_is_reported_at_its_place_with_what_to_write(
     case: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, words, help = UNKNOWN[case]
-    folder, work = tmp_path / "run", tmp_path / "work"
+    folder, cwd = tmp_path / "run", tmp_path / "cwd"
     (folder / "reward-model").mkdir(parents=True)
-    work.mkdir()
-    (work / "elsewhere.py").write_text("def score(): ...\n")
-    monkeypatch.chdir(work)
+    cwd.mkdir()
+    (cwd / "elsewhere.py").write_text("def score(): ...\n")
+    monkeypatch.chdir(cwd)
     path = config(folder, model, name, plugins=[str(PLUGINS / "scored.py"), str(PLUGINS / "odd_tokens.py")])
     error = error_of(tiny.start, path)
     (problem,) = error.problems

@@ -17,7 +17,7 @@ from tunesmith_engine.model.generation import Completion, Request
 from tunesmith_engine.rounds.journal import Journal
 
 from tests import tiny
-from tests.contract.fakes import error_of
+from tests.contract.fakes import error_of, in_fork
 from tunesmith.api import plan, prepare
 from tunesmith.errors import PluginError
 
@@ -119,18 +119,6 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     tiny.torchrun(2, tmp_path / "two.yaml")
     for line, one in zip(tiny.metrics(tmp_path / "two"), tiny.metrics(tmp_path / "out"), strict=True):
         assert line["loss"] == pytest.approx(one["loss"], abs=1e-5) and counts(line) == counts(one)
-
-
-def in_fork(action: Any) -> int:
-    """Return the exit code of a forked child that runs an action; negative for a signal."""
-    if (pid := os.fork()) == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def train_until(path: Path, event: int, log: Path) -> None:

@@ -11,10 +11,9 @@ import click
 
 from tunesmith.errors import DataError, PluginError
 from tunesmith.plugins.offers import Offer, offers
-from tunesmith.plugins.rewards import KIND
+from tunesmith.plugins.rewards import GIVEN, KIND
 from tunesmith.printable import printable
 
-GIVEN = ("prompts", "completions", "completion_ids", "step")
 SHORT = 48
 """Characters of a completion in the table."""
 
@@ -87,7 +86,7 @@ def read_completions(path: str) -> list[dict[str, Any]]:
 
 
 def show_trial(report: dict[str, Any]) -> None:
-    """Print the table of `rewards test`, and what is to be known about each reward."""
+    """Print the table of `rewards test`, and the abstentions, the time and the output of each reward."""
     from rich.console import Console
     from rich.table import Table
 

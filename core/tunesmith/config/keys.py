@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesmith.config import foreign
@@ -188,7 +188,7 @@ class _Checker:
             if entry.follows not in self.unanswered:
                 yield entry.problem(name, value, where)
             return
-        elif (home := self.home(path)) and not (home.startswith("inside") and nearest(key, known)):
+        elif home := self.home(path, known):
             message, help = f"misplaced key: {name}", f"it belongs {home}"
         elif path in self.document.anchored:
             help = f"write x-{key} or _{key}: a key that only holds an anchor begins with x- or _"
@@ -198,8 +198,8 @@ class _Checker:
             help = "if it is a key of a plugin that can't be used, fix the plugin first"
         yield Problem(message, where, "unknown-key", help)
 
-    def home(self, path: KeyPath) -> str | None:
-        """Return where a key belongs, if it exists at another depth of the YAML."""
+    def home(self, path: KeyPath, known: Iterable[str]) -> str | None:
+        """Return where a key belongs, if it exists at another depth of the YAML. `known`: the keys at its own."""
         key = str(path[-1])
         if len(path) > 1 and (key in core_schema()["properties"] or key in owners(self.available, "schema")):
             return "at the top level"
@@ -207,7 +207,7 @@ class _Checker:
         if path[0] not in DATASET_KEYS and key in entry:
             return "inside an entry of datasets:"
         schemas = [core_schema(), *(candidate.info["schema"] for candidate in self.available.values())]
-        for schema in schemas:
+        for schema in () if nearest(key, known) else schemas:  # a misspelling is more likely than another group
             for group, sub in schema.get("properties", {}).items():
                 if group != path[0] and key in _keys_of(_options(schema, sub)):
                     return f"inside {group}:"

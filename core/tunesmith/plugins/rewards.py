@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 KIND = "rewards"
 """The kind of offers that rewards are."""
 MODEL = "reward_model"
-"""The reward that a model gives."""
+"""The name under which plugins offer rewards that a model computes, for the advice about a folder."""
 EXAMPLE = "./my_reward.py:score"
+GIVEN = ("prompts", "completions", "completion_ids", "step")
+"""Arguments that every reward function may take. Columns of the rows are passed by their names too."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class Reward:
         name: what a plugin offers or answers, or a function in a file of the user: "./my_reward.py:score".
         weight: its factor in the sum of the rewards.
         options: keyword arguments of the function, or the `options` of score_rewards.
-        label: its name in metrics; by default the name, without the file. Labels of a method are unequal.
+        label: its name in metrics; by default the name, without the file. Labels must be unique.
         key: the place in the YAML that names it, for errors.
     """
 
@@ -49,19 +49,19 @@ class Rollout:
     Args:
         completions: sampled for each prompt; together they are a group.
         max_new_tokens: longest completion.
-        rewards: what scores the completions. A text stands for `Reward(name)`.
+        rewards: what scores the completions. A string is short for `Reward(name)`.
         temperature, top_p, top_k, min_p: how tokens are drawn. The column `sampling` of a row changes them for its
             prompt.
         stop: strings that end a completion.
         minibatches: optimizer steps of a pass over the round.
         iterations: passes over the round.
-        dead_groups: what becomes of a group in which no reward distinguishes the completions. "keep" trains on it,
+        dead_groups: treatment of a group in which no reward distinguishes the completions. "keep" trains on it,
             "drop" leaves it out, "redraw" replaces it by a group of the next prompt.
         redraws: how often a round redraws its dead groups. Those that are still dead at the end are kept.
         oversample: prompts that a round draws at first, as a multiple of those that it trains on, so that fewer groups
             have to be redrawn. Groups that are not needed are counted as over budget.
         truncated: "train" on completions that reached max_new_tokens, or "mask" them.
-        abstained: what becomes of a completion that no reward scores: an "error", or "mask" it.
+        abstained: "error" to raise an error for a completion that no reward scores, "mask" to leave it out.
         max_staleness: mask completions with a token from weights that are more versions behind than this.
         reward_timeout: seconds after which a call of a reward function fails.
         reward_workers: processes that reward functions run in.

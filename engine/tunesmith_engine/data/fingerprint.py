@@ -8,6 +8,7 @@ from typing import Any
 from tunesmith.config.config import digest
 from tunesmith.plugins.discovery import core_version
 from tunesmith.run import Run
+from tunesmith_engine.data.lengths import completion_length
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -30,7 +31,7 @@ def fingerprint(run: Run, rows: list[Any]) -> str:
         "versions": [core_version(), metadata.version("tunesmith-engine")],
         "makers": [_maker(run, name) for name in makers],
         "tokenizer": tokenizer_fingerprint(run.tokenizer),
-        "lengths": [core.sequence_len, core.excess_length_strategy, *completion_length(run)],
+        "lengths": [core.sequence_len, core.excess_length_strategy, *filter(None, [completion_length(run)])],
         "split": [core.val_set_size, core.seed] if core.val_set_size else None,
         "rows": rows,
         "strategies": [
@@ -42,11 +43,6 @@ def fingerprint(run: Run, rows: list[Any]) -> str:
         parts["stream"] = [spec.settings.model_dump(mode="json") for spec in config.streamed]
         parts["buffer"] = core.streaming_multipack_buffer_size
     return digest(parts)
-
-
-def completion_length(run: Run) -> list[int]:
-    """Return the longest completion that a prompt leaves room for, if the method generates completions."""
-    return [run.rollout.max_new_tokens] if run.rollout is not None else []
 
 
 def _maker(run: Run, name: str) -> list[Any]:

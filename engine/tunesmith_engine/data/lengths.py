@@ -49,3 +49,8 @@ def _cut(s: Segment, start: int, end: int) -> Segment:
     columns = {k: v[start:end] if np.ndim(v) else v for k, v in s.columns.items()}
     notes = [(min(stop, end) - start, why) for stop, why in s.notes if stop > start]
     return Segment(s.tokens[start:end], s.weights[start:end], s.parent, s.fork, columns, notes)
+
+
+def completion_length(run: Run) -> int:
+    """Return the tokens that a prompt leaves room for: the longest completion, if the method generates completions."""
+    return run.rollout.max_new_tokens if run.rollout is not None else 0

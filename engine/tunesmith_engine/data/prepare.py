@@ -23,7 +23,7 @@ from tunesmith_engine.batch.examples import Example, ExampleStore
 from tunesmith_engine.batch.media import NO_MEDIA, describe
 from tunesmith_engine.data.cache import Counts, Prepared, cached, keep, noting, read, shared
 from tunesmith_engine.data.fingerprint import fingerprint as make_fingerprint
-from tunesmith_engine.data.lengths import excess_strategy, fit
+from tunesmith_engine.data.lengths import completion_length, excess_strategy, fit
 from tunesmith_engine.data.progress import Progress
 from tunesmith_engine.data.rows import filtered, fingerprints, read_all
 from tunesmith_engine.data.suspicious import Suspicions, has_equal_answers, note_trained_on
@@ -159,7 +159,7 @@ def examples_of(run: Run, spec: DatasetSpec, rows: Iterable[Row], counts: Counts
     # columns are watched, because rows of nested lists are slow to keep.
     ahead: deque[tuple[str, dict[str, Any], set[str], list[str], Watched | None]] = deque()
     entry, suspicions = run.config.entries.index(spec), Suspicions(run, spec)
-    room = run.core.sequence_len - (run.rollout.max_new_tokens if run.rollout else 0)
+    room = run.core.sequence_len - completion_length(run)
 
     def noting() -> Iterator[Row]:
         for raw in rows:

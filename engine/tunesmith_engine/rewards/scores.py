@@ -8,7 +8,7 @@ from typing import Any
 
 
 class WrongScores(Exception):
-    """What a function returned can't be used. `index` is the completion that it is about, if there is one."""
+    """A function returned an unusable value. `index` is the number of the completion with that score."""
 
     def __init__(self, message: str, help: str = "", index: int | None = None):
         super().__init__(message)

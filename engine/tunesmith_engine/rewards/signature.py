@@ -8,10 +8,9 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from tunesmith.plugins.rewards import GIVEN
 from tunesmith.spelling import nearest
 
-GIVEN = ("prompts", "completions", "completion_ids", "step")
-"""Arguments that every reward function may take. Columns of the rows are passed by their names too."""
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 SIMPLE = (str, int, float, bool, list, dict, types.NoneType)
 

@@ -37,7 +37,7 @@ def _not_divisible(run: Run, spec: Rollout, completions: int) -> ConfigError:
     needed = n // math.gcd(n, rest)
     steps = math.ceil(core.gradient_accumulation_steps / needed) * needed
     help = f"write gradient_accumulation_steps: {steps}, or micro_batch_size: {n}"
-    return run.config.error("micro_batch_size", message, help, "group-size")
+    return run.config.error("micro_batch_size", message, help)
 
 
 def split(run: Run, spec: Rollout, groups: Sequence[Group], dropped: Sequence[bool]) -> list[Packs]:

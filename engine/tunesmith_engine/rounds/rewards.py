@@ -214,13 +214,13 @@ def weighted_sum(spec: Rollout, group: Group) -> NDArray[np.float64]:
         return np.zeros(len(group.completions))
     values = np.stack([group.rewards[reward.label] for reward in spec.scored])
     total: NDArray[np.float64] = np.nansum(values * np.array([[r.weight] for r in spec.scored]), axis=0)
-    nobody = np.isnan(values).all(0)
-    if nobody.any() and spec.abstained == "error":
-        entry, row = group.prompt.origin
+    unscored = np.isnan(values).all(0)
+    if unscored.any() and spec.abstained == "error":
         message = f"no reward scores a completion: {', '.join(group.rewards)} returned None"
         help = "fix the column that they compare with, drop the row, or mask such completions"
-        raise DataError(message, where=f"row {row + 1} of entry {entry}", code="abstained", help=help)
-    return np.where(nobody, np.nan, total)
+        where = place_of(group, int(np.flatnonzero(unscored)[0]))
+        raise DataError(message, where=where, code="abstained", help=help)
+    return np.where(unscored, np.nan, total)
 
 
 def place_of(group: Group, number: int) -> str:

@@ -45,7 +45,6 @@ class Rollouts(Rounds):
         assert run.data is not None
         self.policy, self.spec, self.steps = policy, spec, spec.steps
         self.prompts_per_round = prompts_per_round(run, spec)
-        self.completions_per_step = self.packs_per_step
         self.source: StoredRounds | StreamedRounds
         if run.data.train is not None:
             self.source = StoredRounds(run, run.data.train, packed=False)

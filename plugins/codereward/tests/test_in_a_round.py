@@ -16,13 +16,7 @@ ROWS = [{"prompt": "Set x to 4.", "tests": ["assert x == 4"]}, {"prompt": "Print
 
 
 def config(folder: Path, rewards: list[Any]) -> Path:
-    tiny.model_folder(folder / "model")
-    tiny.write_rows(folder / "data.jsonl", ROWS * 4)
-    return tiny.write_config(
-        folder, base_model=str(folder / "model"), rl="grpo", rewards=rewards, max_steps=1, micro_batch_size=4,
-        trl={"num_generations": 4, "max_completion_length": 8},
-        datasets=[{"path": str(folder / "data.jsonl"), "type": "prompt"}],
-    )  # fmt: skip
+    return tiny.rewards_config(folder, ROWS * 4, rewards)
 
 
 @pytest.mark.slow

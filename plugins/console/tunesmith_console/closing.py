@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.finding import size
-from tunesmith.next_command import load_command, merge_command, train_command
+from tunesmith.next_command import load_command, plugin_commands, train_command
 from tunesmith.outline import duration
 
 if TYPE_CHECKING:
@@ -102,4 +102,4 @@ def next_command(run: Run) -> str | None:
     """Return the command that resumes an interrupted run, or one that merges or runs the model of a finished run."""
     if run.interrupted:
         return train_command(run.config.document, resume_from_checkpoint="auto")
-    return merge_command(run.output_dir) or load_command(run.output_dir)
+    return next(iter(plugin_commands(run.output_dir).values()), None) or load_command(run.output_dir)

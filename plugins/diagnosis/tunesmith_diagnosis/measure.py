@@ -19,7 +19,7 @@ BASES = {
     "max_grad_norm": "max_grad_norm",
     "max_new_tokens": "the longest allowed completion",
 }
-"""What a median is divided by, by name. The last three are numbers of the run."""
+"""Divisors of a median, by name. The last three are numbers of the run."""
 
 
 @dataclass(frozen=True)

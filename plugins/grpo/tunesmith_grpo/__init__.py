@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -39,7 +38,7 @@ class TRL(RolloutSettings):
     advantage: str | None = None
     """How advantages are computed, instead of as `rl:` says: a name that a plugin offers (kind advantages)."""
     token_filters: list[str] | str = []
-    """What a token counts in the loss: names of functions that plugins offer (kind token_filters)."""
+    """Functions that weight the tokens in the loss: names that plugins offer (kind token_filters)."""
     scale_rewards: Literal["group", "batch", "none"] | bool = "group"
     """Divide advantages by the standard deviation of the group, or of all completions of a round, or not at all.
     `true` is group and `false` is none."""
@@ -130,11 +129,11 @@ plugin = Plugin(
 @hookimpl
 def validate(run: Run) -> None:
     """Refuse keys that contradict each other or have no effect."""
-    from tunesmith.errors import errors_of, raise_together
-    from tunesmith_grpo.checks import check
+    from tunesmith_grpo.checks import find_offers, mistakes
 
     settings = run.settings(GRPOSettings)
-    raise_together(errors_of([partial(check_online, run, settings, settings.trl), partial(check, run)]))
+    check_online(run, settings, settings.trl, mistakes(run))
+    find_offers(run)
 
 
 @hookimpl

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith import Run
-from tunesmith.config.yamlfile import KeyPath
+from tunesmith.online import Mistake
 from tunesmith_grpo import TRL, GRPOSettings
 from tunesmith_grpo.advantages import ADVANTAGES
 from tunesmith_grpo.loss_names import CLIPPED, OFFERED_ADVANTAGES, OFFERED_FILTERS
 
-Mistake = tuple[str | KeyPath, str, str]
-"""Key, what is wrong with its value, and what to write instead."""
 
-
-def check(run: Run) -> None:
-    """Raise all mistakes together."""
+def mistakes(run: Run) -> Iterator[Mistake]:
+    """Yield the mistakes in the keys of these methods."""
     trl, rl = run.settings(GRPOSettings).trl, str(run.core.rl)
-    mistakes = [*_in_group(trl, rl), *_in_loss(trl, rl), *_in_reference(run, trl, rl), *_in_entropy(trl)]
-    with run.config.checking() as wrong:
-        for mistake in mistakes:
-            wrong(*mistake)
+    yield from _in_group(trl, rl)
+    yield from _in_loss(trl, rl)
+    yield from _in_reference(run, trl, rl)
+    yield from _in_entropy(trl)
+
+
+def find_offers(run: Run) -> None:
+    """Raise ConfigError for the name of an advantage or a token filter that no plugin offers."""
+    trl = run.settings(GRPOSettings).trl
     if trl.advantage is not None:
         run.find_offer(OFFERED_ADVANTAGES, trl.advantage, ("trl", "advantage"), ADVANTAGES)
     filters = [trl.token_filters] if isinstance(trl.token_filters, str) else trl.token_filters

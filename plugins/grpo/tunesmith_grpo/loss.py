@@ -25,7 +25,7 @@ def terms(run: Run, out: Output, batch: Batch) -> dict[str, Term]:
     logps: Tensor = out.logps
     old = batch.columns["old_logps"] if "old_logps" in batch.columns else logps.detach()
     advantage = batch.columns["advantage"]
-    advantage = advantage if len(advantage) == len(logps) and per_token(batch) else advantage[batch.sequence]
+    advantage = advantage if per_token(batch) else advantage[batch.sequence]
     log_ratio = logps - old
     if run.core.rl == "rloo":
         ratio = torch.exp(batch.sum_by_sequence(log_ratio))[batch.sequence]

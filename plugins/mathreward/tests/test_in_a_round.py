@@ -11,13 +11,7 @@ ROWS = [{"prompt": "What is 2 + 2?", "answer": "4"}, {"prompt": "And 3 + 3?", "a
 
 
 def config(folder: Path, rewards: list[Any]) -> Path:
-    tiny.model_folder(folder / "model")
-    tiny.write_rows(folder / "data.jsonl", ROWS * 4)
-    return tiny.write_config(
-        folder, base_model=str(folder / "model"), rl="grpo", rewards=rewards, max_steps=1, micro_batch_size=4,
-        trl={"num_generations": 4, "max_completion_length": 8},
-        datasets=[{"path": str(folder / "data.jsonl"), "type": "prompt"}],
-    )  # fmt: skip
+    return tiny.rewards_config(folder, ROWS * 4, rewards)
 
 
 def test_the_reward_is_logged(tmp_path: Path) -> None:

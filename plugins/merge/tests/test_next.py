@@ -12,8 +12,12 @@ from click.testing import CliRunner
 from tests.tiny import sft_config, train
 from tunesmith import next_command
 from tunesmith.cli import main
-from tunesmith.next_command import load_command, merge_command
+from tunesmith.next_command import load_command, plugin_commands
 from tunesmith.plugins.discovery import installed
+
+
+def merge_command(folder: Path) -> str | None:
+    return plugin_commands(folder).get("Merge the adapter into its base")
 
 
 def write_adapter_config(folder: Path, **keys: Any) -> Path:

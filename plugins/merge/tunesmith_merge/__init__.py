@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from tunesmith_merge.merging import Merged
 
 HELP = "Merge the adapter of a run into its base model."
-plugin = Plugin(commands={"merge-lora": ("tunesmith_merge.command:merge_lora", HELP)})
+plugin = Plugin(
+    commands={"merge-lora": ("tunesmith_merge.command:merge_lora", HELP)},
+    offers={"next_commands": {"Merge the adapter into its base": "tunesmith_merge.next:merge_command"}},
+)
 
 
 def merge(*arguments: Any, **options: Any) -> Merged:

@@ -42,8 +42,8 @@ class TRL(RolloutSettings):
     missing_eos_penalty: PositiveFloat | None = None
     """Subtracted from the reward of a completion that reached max_completion_length without an end."""
     dead_groups: Literal["keep", "drop", "redraw"] = "drop"
-    """What happens with a group whose completions all have equal rewards: drop it, redraw: replace it by a group of the
-    next prompt, or keep it: the first completion counts as the better one."""
+    """Treatment of a group whose completions all have the same rewards: drop it; redraw: replace it with a group for
+    the next prompt; or keep it: the first completion counts as the better one."""
 
 
 class OnlineDPOSettings(OnlineSettings):
@@ -79,11 +79,10 @@ plugin = Plugin(
 @hookimpl
 def validate(run: Run) -> None:
     """Refuse keys that contradict each other or have no effect."""
-    from tunesmith_onlinedpo.checks import check
+    from tunesmith_onlinedpo.checks import mistakes
 
     settings = run.settings(OnlineDPOSettings)
-    check_online(run, settings, settings.trl)
-    check(run, settings.trl)
+    check_online(run, settings, settings.trl, mistakes(run, settings.trl))
 
 
 @hookimpl

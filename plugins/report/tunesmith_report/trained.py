@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunesmith import outline
 from tunesmith.finding import size
-from tunesmith.next_command import load_command, merge_command
+from tunesmith.next_command import load_command, plugin_commands
 from tunesmith_report.curves import LOSS, Metric
 from tunesmith_report.folder import Folder
 from tunesmith_report.formatting import finite
@@ -54,8 +54,8 @@ def commands(folder: Folder, path: Path) -> list[tuple[str, str]]:
     """Return (purpose, command) for what can be typed next: run or merge a finished model, or resume another run."""
     status, resume = folder.record.get("status"), folder.record.get("resume_command")
     if status == "done":
-        purposes = {"Run the model": load_command(path), "Merge the adapter into its base": merge_command(path)}
-        return [(purpose, command) for purpose, command in purposes.items() if command]
+        run = load_command(path)
+        return [*([("Run the model", run)] if run else []), *plugin_commands(path).items()]
     if status in ("interrupted", "failed") and isinstance(resume, str) and any(path.glob("checkpoint-*")):
         return [("Continue from the last checkpoint", resume)]
     return []

@@ -11,7 +11,7 @@ class Scored(ts.Settings):
     scored_rewards: list[dict] = []
     """The arguments of each Reward."""
     scored_abstained: str = "error"
-    """What becomes of completions without a score."""
+    """Treatment of completions without a score."""
     scored_timeout: float = 60.0
     """Seconds that a call of a reward may take."""
     scored_workers: int = 1
