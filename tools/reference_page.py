@@ -27,7 +27,12 @@ GROUPS = {
     "Models": ("tunesmith_engine.model", "tunesmith_engine.checkpoint"),
     "Rounds": ("tunesmith_engine.rounds", "tunesmith.online"),
     "Processes": ("tunesmith_engine.runtime",),
-    "Runs from Python": ("tunesmith.api", "tunesmith.config", "tunesmith_engine.training.result"),
+    "Runs and saved models from Python": (
+        "tunesmith.api",
+        "tunesmith.config",
+        "tunesmith.saved",
+        "tunesmith_engine.training",
+    ),
     "Errors": ("tunesmith.errors",),
 }
 METRICS_HEAD = """## Metrics

@@ -16,6 +16,7 @@ from tunesmith_engine.data.prompts import (
     prompt_tokens as prompt_tokens,
     render_prompt as render_prompt,
     template_variables as template_variables,
+    turn_ends as turn_ends,
 )
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
 from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
@@ -56,9 +57,12 @@ from tunesmith_engine.rounds.turns import (
     roll_out_turns as roll_out_turns,
 )
 from tunesmith_engine.runtime.world import World as World
+from tunesmith_engine.training.generating import generate_texts as generate_texts
+from tunesmith_engine.training.opened import OpenModel as OpenModel
 from tunesmith_engine.training.result import History as History, Result as Result
 from tunesmith.api import (
     evaluate as evaluate,
+    open_model as open_model,
     plan as plan,
     prepare as prepare,
     start as start,
@@ -99,5 +103,6 @@ from tunesmith.plugins.plugin import (
 from tunesmith.plugins.rollout import Reward as Reward, Rollout as Rollout
 from tunesmith.plugins.values import PathText as PathText
 from tunesmith.run import Run as Run
+from tunesmith.saved import SavedModel as SavedModel, find_saved as find_saved
 
 __version__: str

@@ -13,7 +13,8 @@ needs only the core. The other stages are in the engine, a separate distribution
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,9 +26,11 @@ from tunesmith.engine import engine
 from tunesmith.errors import ConfigError, TunesmithError, errors_of, raise_together
 from tunesmith.plugins.rewards import check_rewards
 from tunesmith.run import Run
+from tunesmith.saved import find_saved
 
 if TYPE_CHECKING:
     from tunesmith_engine.preflight.planned import Plan
+    from tunesmith_engine.training.opened import OpenModel
     from tunesmith_engine.training.result import Result
 
 Source: TypeAlias = "str | Path | Mapping[str, Any] | Config | Run"
@@ -166,3 +169,26 @@ def train(source: Source, **given: Any) -> Result:
 def _prepared(source: Source, given: dict[str, Any]) -> Run:
     run = start(source, **given)
     return run if run.data is not None else prepare(run)
+
+
+@contextlib.contextmanager
+def open_model(source: str | Path, *, base: str | None = None, **keys: Any) -> Iterator[OpenModel]:
+    """Load a saved model to use it, without data and without training, and free it at the end of the block.
+
+    Args:
+        source: the YAML file of a run, its output_dir or a checkpoint, the folder of any model or adapter, or a hub id.
+        base: the base model of an adapter, if it is not where it was.
+        keys: further keys of the config by name: device="cpu".
+
+    Raises ConfigError and ModelError for a model that does not exist or can't be loaded.
+
+    Example:
+        with tunesmith.open_model("outputs/first") as model:
+            print(model.generate("Write a haiku about the sea.", max_new_tokens=64))
+    """
+    saved = find_saved(source, base)
+    config = load(saved.keys() | {"output_dir": str(saved.folder)} | keys)
+    run = Run(config, config.hooks())
+    raise_together([*run.hooks.validate(run), *run.hooks.inspect(run)])
+    with engine("training.opened").opened(run, saved) as model:
+        yield model

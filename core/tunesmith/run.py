@@ -77,6 +77,8 @@ class Run:
     """The caller's own model, which load_model wraps instead of loading one."""
     given_rows: Mapping[str, Iterable[Mapping[str, Any]]] = field(default_factory=dict)
     """The caller's own rows by name, for entries with `path: rows://NAME`."""
+    trains: bool = True
+    """False if a saved model is only used: nothing is trained, and weights may have half precision."""
     abstract: bool = False
     """Build models on the meta device, without weights, to count parameters and memory."""
     adapter: Adapter | None = None
@@ -220,9 +222,7 @@ class Run:
         self.note(f"{self.config.place(key)}: {name}" if written else f"{document.name}: {name} (default)", message)
 
     def progress(self, phase: str, done: int | None = None, total: int | None = None) -> None:
-        """Report what the run is doing to the on_progress hooks, on the main process; other processes do nothing.
-
-        Call it as often as you like: within a phase, it is passed on about ten times a second.
+        """Report what the run is doing to the on_progress hooks. Only the main process does, ten times a second.
 
         Args:
             phase: what is being done, in a few words: "tokenizing rows". "" ends the last phase, before something is

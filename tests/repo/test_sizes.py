@@ -13,14 +13,15 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 6200, "engine": 7800, "testing": 1500}
+CODE_LINES = {"core": 6500, "engine": 7900, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
 and the lives of plugins, and by rewards that are found without running them; the engine by rounds (0.7k), generation
 (0.6k), heads, parallelism and the rehearsal. Then came the Python API, output streams, checks that find faults before a
 run, and in the engine locks, signals and lost processes, and what a run says of itself. Optimizers with weights, rates
-and states of their own took 150 lines, and reward functions in processes of their own 600.
+and states of their own took 150 lines, and reward functions in processes of their own 600. Opening a
+saved model, so that every command which uses one loads it as it was trained, took 200.
 tunesmith.testing is counted apart from the core.
 """
 PYPROJECT_LINES = 25

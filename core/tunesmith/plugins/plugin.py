@@ -125,7 +125,6 @@ class Plugin:
         strategies: row kind -> values of `datasets[].type` whose rows it turns into examples.
         sources: what it reads rows from: file, hub, the scheme of a URL, or endings of local files, such as ".db". With
             an ending, the plugin reads only files with its endings, in preference to a plugin that reads any file.
-        sources: what it reads rows from: file, hub, or the scheme of a URL.
         models: what it loads models from: folder, hub, the scheme of a path, or the model_type in a folder's
             config.json, which comes before "folder".
         dataset_settings: additional keys of a `datasets:` entry of one of its types.

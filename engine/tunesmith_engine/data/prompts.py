@@ -12,11 +12,11 @@ Messages = Sequence[Mapping[str, Any]]
 """A conversation: its messages, such as {"role": "user", "content": "..."}."""
 
 
-def prompt_tokens(run: Run, prompt: str | Messages) -> list[int]:
+def prompt_tokens(run: Run, prompt: str | Messages, variables: Mapping[str, Any] | None = None) -> list[int]:
     """Return the token ids of a prompt: rendered with the chat template up to the answer, or as a plain text.
 
     With a chat template, a text is the message of a user. The template gets the chat_template_kwargs of the YAML and of
-    the first entry, as it does for rows. Raises PluginError for messages without a chat template.
+    the first entry, as it does for rows, and `variables`. Raises PluginError for messages without a chat template.
     """
     tokenizer = run.tokenizer
     if not getattr(tokenizer, "chat_template", None):
@@ -25,9 +25,9 @@ def prompt_tokens(run: Run, prompt: str | Messages) -> list[int]:
         return list(tokenizer(prompt).input_ids) or [tokenizer.eos_token_id]  # as a text of training starts
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     entries = run.config.entries
-    variables = template_variables(run) | (getattr(entries[0].options, "chat_template_kwargs", {}) if entries else {})
+    own = template_variables(run) | (getattr(entries[0].options, "chat_template_kwargs", {}) if entries else {})
     options: dict[str, Any] = {"tokenize": True, "add_generation_prompt": True, "return_dict": False}
-    return list(tokenizer.apply_chat_template(turns, **(variables | options)))
+    return list(tokenizer.apply_chat_template(turns, **(own | dict(variables or {}) | options)))
 
 
 def template_variables(run: Run) -> dict[str, Any]:
@@ -69,3 +69,21 @@ def render_prompt(
     if tools and text == render(None):
         raise ValueError("the chat template does not render tools")
     return text
+
+
+def turn_ends(tokenizer: Any, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the special token that the chat template writes after an answer; nothing without one.
+
+    It ends a turn in training, and it may be another token than the tokenizer's end token.
+    """
+    mark = "answer"
+    if not getattr(tokenizer, "chat_template", None):
+        return ()
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, **variables))
+    except Exception:  # a template that refuses the conversation; rows and prompts report why
+        return ()
+    after = text.rpartition(mark)[2].lstrip()
+    special = sorted(map(str, tokenizer.all_special_tokens + list(tokenizer.get_added_vocab())), key=len, reverse=True)
+    return tuple(token for token in special if after.startswith(token))[:1]

@@ -30,12 +30,12 @@ def build_policy(run: Run) -> Policy:
     if not run.shares_prompts:
         attention = next(m.attention for m in language_models.values() if not m.shares_prompts)
         run.note("prompts are repeated", f"the attention backend {attention} can't share them")
-    if not any(p.requires_grad for p in language_models[POLICY].module.parameters()):
+    if run.trains and not any(p.requires_grad for p in language_models[POLICY].module.parameters()):
         raise ConfigError("no parameter is trained", help="a plugin froze all parameters: see `tunesmith hooks`")
     for name, language_model in language_models.items():
         check_finite(run, name, language_model)
         model = run.models[name] = handle(run, name, language_model)
-        model.module = run.parallelism.wrap(model.module, training=name == POLICY)  # type: ignore[arg-type]
+        model.module = run.parallelism.wrap(model.module, training=run.trains and name == POLICY)  # type: ignore[arg-type]
         if name in run.specs:
             run.note(f"model {name!r}", f"{run.specs[name].path}, frozen: {size(bytes_of(language_model.module))}")
     run.progress("")
@@ -110,7 +110,7 @@ def completed(run: Run, spec: ModelSpec) -> ModelSpec:
     """
     if spec.name == POLICY:
         spec = replace(spec, heads=heads.needed(run), exports=run.method.exports)
-    half = run.world.half and (run.core.adapter is not None or spec.name != POLICY)
+    half = run.world.half and (run.core.adapter is not None or spec.name != POLICY or not run.trains)
     return replace(
         spec, dtype=spec.dtype or ("bfloat16" if half else "float32"), load_arguments={**spec.load_arguments}
     )

@@ -30,7 +30,7 @@ from tunesmith_engine.model.scoring import OutputHead, Scorer, ScoreRequest
 if TYPE_CHECKING:
     from tunesmith.run import Run
     from tunesmith_engine.model.generation import Completion, Request
-    from tunesmith_engine.model.policy_generator import PolicyGenerator
+    from tunesmith_engine.model.policy_generator import OnToken, PolicyGenerator
 
 
 class Output:
@@ -144,12 +144,21 @@ class Policy:
 
         return PolicyGenerator(self)
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+    def generate(self, requests: Sequence[Request], on_token: OnToken | None = None) -> list[list[Completion]]:
         """Return n completions for each request. Under sharding, call it on all processes, each with its requests.
 
-        Training is not disturbed: random numbers and the mode of modules are as before.
+        Training is not disturbed: random numbers and the mode of modules are as before. `on_token` is called with the
+        index of the request, the number of the completion and each token as it is drawn. An error that it raises ends
+        the generation.
         """
-        return self.generator.generate(requests)
+        if on_token is None:
+            return self.generator.generate(requests)
+        generator = type(self.generator)(self)
+        handles = generator.submit(requests)
+        index = {handle: number for number, handle in enumerate(handles)}
+        generator.on_token = lambda handle, number, token: on_token(index[handle], number, token)
+        completions = generator.collect(handles)
+        return [completions[handle] for handle in handles]
 
     def score(self, examples: Sequence[Example], needs: Needs) -> list[list[Values]]:
         """Return values of the tokens of examples, by example, segment after the prompt, and name; see `inference`."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from tunesmith_engine.model.policy import Policy
 
 
+OnToken = Callable[[int, int, int], None]
+"""A function that gets each token as it is drawn: (handle of the request, number of the completion, token)."""
+
+
 @dataclass
 class Row:
     """A completion in progress."""
@@ -64,6 +68,7 @@ class PolicyGenerator(Generator):
     def __init__(self, policy: Policy):
         self.policy = policy
         self.version = 0
+        self.on_token: OnToken | None = None
         self._handles = itertools.count()
         self._requests: dict[int, Request] = {}
         self._chunks: list[list[Piece]] = []
@@ -193,6 +198,9 @@ class PolicyGenerator(Generator):
             tokens, logps = self._draw(hidden, sampler, uniform[:, step])
             drawn = zip(rows, tokens.tolist(), logps.tolist(), strict=True)
             reasons = [row.add(token, logp, ends) for row, token, logp in drawn]
+            if self.on_token is not None:
+                for row in rows:
+                    self.on_token(row.handle, row.number, row.tokens[-1])
             kept = [at for at, reason in enumerate(reasons) if reason is None]
             if len(kept) < len(rows):
                 for row, reason in zip(rows, reasons, strict=True):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
 from torch import nn
 
-from tunesmith.errors import PluginError
 from tunesmith_engine.batch.terms import LogRecord
-from tunesmith_engine.data.prompts import Messages, prompt_tokens
-from tunesmith_engine.model.generation import Request, Sampling
 from tunesmith_engine.model.policy import Policy
+from tunesmith_engine.training.generating import Prompts, generate_texts
 
 
 class History(Sequence[dict[str, float]]):
@@ -88,47 +86,10 @@ class Result:
         """The tokenizer of the run."""
         return self.policy.run.tokenizer
 
-    def generate(
-        self,
-        prompts: str | Messages | Sequence[str] | Sequence[Messages],
-        *,
-        max_new_tokens: int = 256,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        stop: str | Sequence[str] = (),
-        seed: int = 0,
-    ) -> Any:
-        """Return completions of the trained model as texts.
+    def generate(self, prompts: Prompts, **options: Any) -> Any:
+        """Return completions of the trained model as texts; see `generate_texts` for options, result and errors.
 
-        Args:
-            prompts: a prompt, or a list of prompts. A prompt is a text or a list of messages. With a chat template, a
-                text is the message of a user; without one, the text that the model continues.
-            max_new_tokens: the longest completion.
-            n: completions of each prompt, which is computed once for all of them.
-            temperature: 0 takes the likeliest token.
-            top_p: sample from the smallest set of tokens with this probability.
-            top_k: sample from so many tokens, 0 for all.
-            stop: strings that end a completion.
-            seed: equal seeds give equal completions.
-
-        Returns a text for one prompt, a list of n texts if n > 1, and a list of these for a list of prompts.
+        Example:
+            result.generate("Write a haiku about the sea.", max_new_tokens=64, temperature=0)
         """
-        run = self.policy.run
-        if run.method.exports is not None:
-            message = f"a model that is exported as a {run.method.exports} does not generate text"
-            raise PluginError(message, help="its score is computed with transformers: see docs/choose-a-method.md")
-        alone = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
-        wanted: Sequence[Any] = [prompts] if alone else prompts
-        sampling, ends = Sampling(temperature, top_p, top_k), (stop,) if isinstance(stop, str) else tuple(stop)
-        requests = [
-            Request(prompt_tokens(run, prompt), max_new_tokens, n, sampling, ends, (seed, number))
-            for number, prompt in enumerate(wanted)
-        ]
-        texts = [
-            [str(run.tokenizer.decode(one.tokens.tolist(), skip_special_tokens=True)) for one in completions]
-            for completions in self.policy.generate(requests)
-        ]
-        answers = texts if n > 1 else [one for (one,) in texts]
-        return answers[0] if alone else answers
+        return generate_texts(self.policy, prompts, **options)

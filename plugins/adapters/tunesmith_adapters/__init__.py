@@ -23,6 +23,7 @@ plugin = Plugin(
     settings=AdaptersSettings,
     answers={"adapter": tuple(sorted({*TYPES, *REFUSED} - {*PROMPT}))},
     before=("tiledmlp",),
+    offers={"saved_models": {"adapters of peft": "tunesmith_adapters.opening:keys"}},
 )
 
 

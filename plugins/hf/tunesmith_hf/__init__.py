@@ -57,6 +57,7 @@ plugin = Plugin(
     settings=HFSettings,
     sources=("hub",),
     models=("folder", "hub"),
+    offers={"saved_models": {"models of transformers": "tunesmith_hf.opening:keys"}},
     on_resume=dict.fromkeys(("trust_remote_code", "revision_of_model", "model_type", "tokenizer_type"), "accept"),
 )
 

@@ -24,6 +24,7 @@ plugin = Plugin(
     before=("tiledmlp",),
     # What any adapter of peft needs, for plugins of other types: see wrapping.py.
     offers={
+        "saved_models": {"LoRA adapters": "tunesmith_lora.opening:keys"},
         "peft": {
             "inject": "tunesmith_lora.wrapping:inject",
             "attach": "tunesmith_lora.wrapping:attach",
@@ -36,7 +37,7 @@ plugin = Plugin(
             "save": "tunesmith_lora.wrapping:save",
             "check_folder": "tunesmith_lora.saved:check",
             "origin": "tunesmith_lora.saved:origin",
-        }
+        },
     },
 )
 

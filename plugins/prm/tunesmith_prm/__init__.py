@@ -20,6 +20,7 @@ class ProcessRewardSettings(Settings):
 plugin = Plugin(
     settings=ProcessRewardSettings,
     switches=("process_reward_model",),
+    offers={"saved_models": {"process reward models": "tunesmith_prm.opening:keys"}},
     method=Method(rows=("stepwise",), exports="token_classifier"),
     heads={"score": Head(labels=2, at="points", names=("wrong", "right"))},
     needs=Needs(heads=("score",)),

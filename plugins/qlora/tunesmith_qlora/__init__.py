@@ -74,6 +74,7 @@ class QLoRASettings(Settings):
 plugin = Plugin(
     settings=QLoRASettings,
     switches=("load_in_4bit", "load_in_8bit", "adapter: qlora", "gptq", "model_quantization_config"),
+    offers={"saved_models": {"quantized base models": "tunesmith_qlora.opening:keys"}},
 )
 
 

@@ -25,6 +25,7 @@ class RewardSettings(Settings):
 plugin = Plugin(
     settings=RewardSettings,
     switches=("reward_model",),
+    offers={"saved_models": {"outcome reward models": "tunesmith_reward.opening:keys"}},
     method=Method(rows=("pair",), exports="sequence_classifier"),
     heads={"score": Head(at="last", names=("reward",))},
     needs=Needs(heads=("score",)),
