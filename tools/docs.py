@@ -4,6 +4,7 @@ hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come 
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
 core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters,
 diagnosis.md from the rules of the plugin diagnosis, and reference.md from the exported names and their docstrings.
+families.md and examples/FAMILY/ come from tools/example_families.toml.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pictures import PICTURES
 from pieces import metadata, page, points, table
 from reference_page import reference_page
 
+from examples import families_page, files
 from tunesmith.plugins import discovery
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +80,7 @@ def plugins_page() -> str:
 
 
 PAGES = {
+    "families": families_page,
     "hooks": hooks_page,
     "config": config_page,
     "keys-from-elsewhere": elsewhere_page,
@@ -93,11 +96,12 @@ def main() -> int:
     stale = []
     builders = {f"{name}.md": build for name, build in PAGES.items()}
     builders |= {f"{name}.svg": build for name, build in PICTURES.items()}
-    for name, build in builders.items():
-        path, text = ROOT / "docs" / name, build()
+    pages = [(ROOT / "docs" / name, build()) for name, build in builders.items()]
+    for path, text in [*pages, *files()]:
         if not path.exists() or path.read_text("utf-8") != text:
-            stale.append(f"docs/{name}")
+            stale.append(path.relative_to(ROOT).as_posix())
             if "--check" not in sys.argv:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
     print("\n".join(stale) or "the pages are up to date with the source")
     return 1 if stale and "--check" in sys.argv else 0

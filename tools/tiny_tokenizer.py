@@ -23,7 +23,7 @@ PIECES = Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
 
 
 def texts() -> Iterator[str]:
-    for path in sorted((EXAMPLES / "data").glob("*.jsonl")):
+    for path in sorted({*(EXAMPLES / "data").glob("*.jsonl")} - {EXAMPLES / "data/labels.jsonl"}):  # those of the pairs
         for line in path.read_text("utf-8").splitlines():
             row = json.loads(line)
             if "messages" in row:

@@ -1,4 +1,4 @@
-"""Write the data of the examples: chat.jsonl, alpaca.jsonl, text.jsonl and pairs.jsonl. The output is deterministic.
+"""Write the data of the examples: chat, alpaca, text, pairs and labels. The output is deterministic.
 
     python examples/data/make.py [folder]
 
@@ -246,6 +246,13 @@ def pairs(facts: list[Fact], r: random.Random) -> Iterator[dict[str, str]]:
         yield {"prompt": r.choice(fact.questions()), "chosen": fact.answer(), "rejected": r.choice(others)}
 
 
+def labels(pairs: Iterable[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    """Yield the two answers of each pair as rows of their own, with a label each."""
+    for pair in pairs:
+        yield {"prompt": pair["prompt"], "completion": pair["chosen"], "label": True}
+        yield {"prompt": pair["prompt"], "completion": pair["rejected"], "label": False}
+
+
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8")
@@ -266,7 +273,9 @@ def main(folder: Path) -> None:
     write(folder / "chat.jsonl", map(messages, chats))
     write(folder / "alpaca.jsonl", instructions(all_facts, r))
     write(folder / "text.jsonl", texts(all_facts, r))
-    write(folder / "pairs.jsonl", pairs(all_facts, r))
+    both = list(pairs(all_facts, r))
+    write(folder / "pairs.jsonl", both)
+    write(folder / "labels.jsonl", labels(both))
 
 
 if __name__ == "__main__":
