@@ -1,8 +1,8 @@
 """Plan the memory of a step for models of known sizes, and name the smallest GPU that it fits on: docs/hardware.md.
 
-Nothing is downloaded and no weight exists: a folder has the config.json of the model, a tokenizer, and the header of a
-file of weights, whose content is a hole in the file system. `plan` counts the tensors of a step without content. What it
-adds for the heap of a CPU is left out; a GPU needs about 1 GiB for its context and kernels instead.
+Nothing is downloaded and no weight exists: a folder has the config.json of the model, a tokenizer, and the header of
+a file of weights, whose content is a hole in the file system. `plan` counts the tensors of a step without content. What
+it adds for the heap of a CPU is left out; a GPU needs about 1 GiB for its context and kernels instead.
 """
 
 from __future__ import annotations
