@@ -73,7 +73,7 @@ def test_completions_may_be_conversations_and_are_scored_in_order() -> None:
     assert code(completions, tests=tests, isolation=ISOLATION, timeout=10.0) == [0.5, 1.0] * 3
 
 
-@pytest.mark.parametrize("tests", [None, "", []])
+@pytest.mark.parametrize("tests", [None, "", " \n", [], "[]"])
 def test_a_row_without_tests_abstains(tests: Any) -> None:
     assert score(ADD, tests) is None
     assert code(["```\nx\n```"], isolation=ISOLATION) == [None]
@@ -96,7 +96,12 @@ def test_a_completion_without_code_scores_zero() -> None:
         ("<think>```python\na\n```</think>none", None),
         ("~~~python\na = '```'\n~~~", "a = '```'\n"),
         ("````python\na\n```\nb\n````", "a\n```\nb\n"),
-        ("- so:\n  ```python\n  a\n  ```", "  a\n"),
+        ("- so:\n  ```python\n  a:\n    b\n  ```", "a:\n  b\n"),
+        ("```python\r\na\r\n```\r\n", "a\r\n"),
+        ("```python\na\n`````", "a\n"),
+        ("~~~python\na\n```\nb\n```", "b\n"),
+        ("`````python\na\n````python\nb\n````", "b\n"),
+        ("```print``` prints\n```python\na\n```", "a\n"),
         ("a ```b``` c", None),
     ],
 )
