@@ -21,6 +21,7 @@ import asyncio, ctypes, os, random, signal, sys, threading, time
 def fine(completions, **columns): return [float(len(text)) for text in completions]
 def raises(completions, **columns): return [1 / len(text) for text in completions]
 def raises_for_all(completions, **columns): raise KeyError("answer")
+def refuses(completions, *, at_most=0, **columns): raise ValueError(f"at_most: {at_most} must be at least 1")
 def hangs(completions, **columns):
     print("about to hang")
     while True: pass
@@ -145,6 +146,7 @@ def test_scores_of_many_kinds_become_numbers(tmp_path: Path) -> None:
 RETURNED = {
     "raises": ("ZeroDivisionError: division by zero", 2),
     "raises_for_all": ("KeyError: 'answer'", 0),
+    "refuses": ("ValueError: at_most: 0 must be at least 1", None),
     "exits": ("sys.exit(3) was called", None),
     "too_few": ("it returned 1 scores for 4 completions", None),
     "nan": ("it returned NaN", 2),
