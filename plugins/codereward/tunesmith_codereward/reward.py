@@ -69,9 +69,9 @@ def code(
 
 def last_block(text: str) -> str | None:
     """Return the code of a completion, after its last </think>; None if it has no fenced block that may be Python."""
-    found = list(blocks(text.rpartition("</think>")[2]))
-    python = [body for language, body in found if language in PYTHON]
-    unmarked = [body for language, body in found if not language]
+    fenced = list(blocks(text.rpartition("</think>")[2]))
+    python = [body for language, body in fenced if language in PYTHON]
+    unmarked = [body for language, body in fenced if not language]
     return (python or unmarked or [None])[-1]
 
 
