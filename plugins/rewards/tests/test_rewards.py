@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import typing
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunesmith_rewards.answers import exact_match, regex
-from tunesmith_rewards.extract import last_boxed, normalized
+from tunesmith_rewards.extract import BOXED, last_boxed, normalized
 from tunesmith_rewards.lengths import length, repetition_penalty, soft_overlong
 from tunesmith_rewards.tags import format_reward
 
@@ -46,6 +47,12 @@ def message(text: str) -> list[dict[str, str]]:
         ("-1.5", "-1.5.", {"ignore_punctuation": True}, 1.0),
         ("1,000 km.", "1000 km", {"ignore_punctuation": True}, 1.0),
         ("4", 4, {}, 1.0),
+        ("4", 4.0, {}, 1.0),
+        ("4.0", 4.0, {}, 1.0),
+        ("5", 4.0, {}, 0.0),
+        ("4", [4.5, 4.0], {}, 1.0),
+        ("nan", float("nan"), {}, None),
+        ("4", [None], {}, None),
         ("4", ["four", 4], {}, 1.0),
         ("5", ["four", 4], {}, 0.0),
         ("so \\boxed{3}, no, \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", {"extract": "boxed"}, 1.0),
@@ -94,6 +101,33 @@ def test_the_last_box_is_read_after_any_text(before: str, content: str) -> None:
     assert last_boxed(f"{before}\\boxed{{{content}}} and so on") == content
 
 
+@given(st.text("\\bo{} "), st.lists(st.sampled_from(["\\boxed{", "\\fbox {", "}", "{", "\\", "a"]), max_size=12))
+def test_the_last_box_is_the_last_one_whose_braces_are_balanced(before: str, parts: list[str]) -> None:
+    def balanced(content: str) -> int | None:
+        depth, place = 1, 0
+        while place < len(content):
+            if content[place] == "\\":
+                place += 2
+                continue
+            depth += {"{": 1, "}": -1}.get(content[place], 0)
+            if not depth:
+                return place
+            place += 1
+        return None
+
+    text = before + "".join(parts)
+    contents = [text[match.end() :] for match in BOXED.finditer(text)]
+    ends = [(content, end) for content in contents if (end := balanced(content)) is not None]
+    assert last_boxed(text) == (ends[-1][0][: ends[-1][1]] if ends else None)
+
+
+@pytest.mark.parametrize("part", ["\\boxed{", "\\boxed{{", "{", "\\boxed{a}", "\\"])
+def test_no_text_takes_long_to_search_for_a_box(part: str) -> None:
+    started = time.process_time()
+    last_boxed(part * (100_000 // len(part)))
+    assert time.process_time() - started < 1
+
+
 @given(st.recursive(st.text("ab"), lambda inner: st.lists(inner, max_size=3).map(lambda p: "{" + "".join(p) + "}")))
 def test_braces_within_a_box_belong_to_its_content(content: str) -> None:
     assert last_boxed("\\boxed{" + content + "}") == content
@@ -114,14 +148,19 @@ def test_braces_within_a_box_belong_to_its_content(content: str) -> None:
         ("a cat", {"pattern": ["cat", "dog", "a", "b"]}, 0.5),
         ("it is 3, no, it is 4", {"pattern": r"is (\d)", "column": "answer"}, 1.0),
         ("it is 4, no, it is 3", {"pattern": r"is (\d)", "column": "answer"}, 0.0),
+        ("it is 4", {"pattern": r"is (\d)", "column": "either"}, 1.0),
+        ("it is 5", {"pattern": r"is (\d)", "column": "either"}, 0.0),
+        ("it is 4", {"pattern": r"is (\d)", "column": "answer"}, 1.0),
         ("it is 4", {"pattern": [r"is (\d)", "it"], "column": "answer"}, 0.5),
     ],
 )
 def test_regex_counts_patterns(completion: str, options: dict[str, Any], score: float) -> None:
-    assert regex([completion, message(completion)], answer=[4, 4], **options) == [score, score]
+    assert regex([completion, message(completion)], answer=[4, 4.0], either=[[3, " 4"], [4.0]], **options) == [
+        score, score,
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pattern", ["(", "[a", "*", "", [], ["a", "("], ["a", ""]])
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "", [], ["a", "("], ["a", ""], [1]])
 def test_an_invalid_regular_expression_is_an_error_with_the_option(pattern: Any) -> None:
     with pytest.raises(ValueError, match=r"^pattern"):
         regex(["a"], pattern=pattern)
