@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunesmith_engine.rewards.output import Output
 from tunesmith_engine.rewards.pool import Function, Pool, Share, ShareFailed
 from tunesmith_engine.rewards.worker import Failed, in_words
 
@@ -141,6 +142,17 @@ def test_scores_of_many_kinds_become_numbers(tmp_path: Path) -> None:
         for number, (name, scores) in enumerate(SCORES.items()):
             assert called(processes, number) == scores, name
     assert (os.getcwd(), dict(os.environ)) == (folder, environment)
+
+
+def test_what_a_function_printed_is_complete_when_it_returns() -> None:
+    """The thread that reads the pipe may be late: without waiting for it, most of these texts are lost."""
+    for _ in range(50):
+        reading, writing = os.pipe()
+        output = Output(reading)
+        os.write(writing, b"hello")
+        assert output.since(0) == "hello"
+        os.close(writing)
+        output.close()
 
 
 RETURNED = {
