@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from tunesmith_engine.rewards.signature import NotCallable, describe, mentions_o
 
 SEARCH = 2.0
 """Seconds to search for the completion on which a function fails."""
+WARNINGS = 3
+"""Warnings of a call that the trainer gets."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -108,13 +111,14 @@ def refused(function: Callable[..., Any], signature: dict[str, Any], options: di
 
 
 def answer(function: Callable[..., Any], options: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores of a request, or the error of the function."""
+    """Return the scores of a request with the function's warnings, or its error."""
     seed(request["seed"])
     number, columns = request["number"], {**request["columns"], **request["shared"]}
     started = time.perf_counter()
     try:
-        scores = plain(called(function, columns | options), number)
-        return {"scores": scores, "seconds": time.perf_counter() - started}
+        with _warnings() as texts:
+            scores = plain(called(function, columns | options), number)
+        return {"scores": scores, "seconds": time.perf_counter() - started, "warnings": texts}
     except WrongScores as error:
         where = _definition(function)
         return {"error": str(error), "help": error.help, "index": error.index, "where": where}
@@ -160,6 +164,22 @@ def failing(
             if time.monotonic() > until:
                 return None
     return None
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Yield a list of the first user warnings within the block, which are printed too."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def record(message: Any, category: type[Warning], *arguments: Any, **named: Any) -> None:
+            if category is UserWarning and len(texts) < WARNINGS:
+                texts.append(str(message)[:500])
+            show(message, category, *arguments, **named)
+
+        warnings.showwarning = record
+        yield texts
 
 
 @contextlib.contextmanager

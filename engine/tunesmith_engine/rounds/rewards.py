@@ -72,10 +72,9 @@ class Rewards:
                 raise PluginError(message, where=where, help=in_words(failed), code="plugin-import") from failed
             for message, help in answer["problems"]:
                 problems += error(reward.key, f"{reward.label} {message}", help).problems
-            signatures.append(answer["signature"])
+            signatures.append(signature := answer["signature"])
             if columns is not None:
-                problems += self.lacking(source, answer["signature"], columns)
-                problems += self.misread(source, answer["signature"], columns)
+                problems += self.lacking(source, signature, columns) + self.misread(source, signature, columns)
         if problems:
             raise ConfigError(problems)
         return signatures
@@ -93,8 +92,7 @@ class Rewards:
 
     def misread(self, source: RewardSource, signature: Mapping[str, Any], columns: set[str]) -> list[Problem]:
         """Return a problem if the option `column` of a plugin's function names a column that no row has."""
-        reward = source.reward
-        column = reward.options.get("column", signature["column"])
+        reward, column = source.reward, source.reward.options.get("column", signature["column"])
         if source.offer is None or not isinstance(column, str) or column in columns or column in GIVEN:
             return []
         close = nearest(column, sorted(columns))
@@ -152,6 +150,8 @@ class Rewards:
             raise self._failure(reward, parts[error.share], error.failed) from error
         self.seconds[reward.label] = max((answer.seconds for answer in answers), default=0.0)
         self.printed[reward.label] = "\n".join(answer.printed for answer in answers if answer.printed)
+        if warnings := list(dict.fromkeys(text for answer in answers for text in answer.warnings)):
+            self.run.warn(reward.key, f"{reward.label}: {'; '.join(warnings)}")
         if self.pool.printed():
             self.run.note("output of rewards", "is not shown; tunesmith rewards test shows it")
         scores = iter([score for answer in answers for score in answer.scores])
