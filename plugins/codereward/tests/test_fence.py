@@ -170,11 +170,11 @@ HOGS = {
 @needs_kernel
 @pytest.mark.parametrize("name", HOGS)
 def test_what_takes_without_end_is_ended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "START", 2.0)
+    monkeypatch.setattr(sandbox, "START", 1.0)
     started = time.monotonic()
     before = len(processes())
-    assert not prints(HOGS[name], "", timeout=1.0, memory=256)
-    assert code([f"```\n{HOGS[name]}\n```"], tests=[["assert True"]], timeout=1.0, memory=256) == [0.0]
+    assert not prints(HOGS[name], "", timeout=0.5, memory=256)
+    assert code([f"```\n{HOGS[name]}\n```"], tests=[["assert True"]], timeout=0.5, memory=256) == [0.0]
     assert time.monotonic() - started < 20
     assert len(processes()) <= before + 1
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 3 << 20  # KiB, of the largest child so far

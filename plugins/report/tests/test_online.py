@@ -211,6 +211,7 @@ def constant(completions, **columns):
 """
 
 
+@pytest.mark.slow
 def test_the_page_of_a_real_run_has_completions_a_ledger_and_findings(tmp_path: Path) -> None:
     """Ten rounds of four steps, whose reward is the same for all completions."""
     (tmp_path / "scored.py").write_text(CONSTANT)
