@@ -159,6 +159,7 @@ def test_assert_statements_of_a_text_are_those_of_a_list(numbers: list[int]) -> 
     [
         ({"isolation": "none"}, "write kernel or python"),
         ({"timeout": 0.0}, "timeout must be positive"),
+        ({"timeout": float("inf")}, "at most 3600 seconds"),
         ({"memory": 8}, "at least 64 MiB"),
         ({"processes": 0}, "at least 1"),
     ],

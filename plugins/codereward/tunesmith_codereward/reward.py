@@ -14,6 +14,8 @@ from tunesmith_codereward.sandbox import Limits, passed_asserts, passed_cases
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([\w+.-]*)(.*)")
 """A line that may open a block: its indentation, its marks, a language, and the rest."""
 PYTHON = ("python", "py", "python3")
+LONGEST = 3600.0
+"""Seconds. Limits of the system can't be infinite: with one, all code would fail."""
 
 
 def code(
@@ -44,8 +46,9 @@ def code(
     """
     if isolation not in ("kernel", "python"):
         raise ValueError(f"isolation: {isolation!r}: write kernel or python")
-    if not timeout > 0 or memory < 64 or processes < 1:
-        raise ValueError("timeout must be positive, memory at least 64 MiB, and processes at least 1")
+    if not 0 < timeout <= LONGEST or memory < 64 or processes < 1:
+        message = f"timeout must be positive and at most {LONGEST:g} seconds, memory at least 64 MiB, and processes at"
+        raise ValueError(f"{message} least 1")
     limits = Limits(timeout, memory << 20, isolation == "kernel")
 
     def score(completion: Completion, tests: RowTests | None) -> float | None:
