@@ -15,7 +15,6 @@ import pytest
 from tests import tiny
 from tests.contract.fakes import distribution, error_of
 from tunesmith.errors import ConfigError, DataError, PluginError, SafetyError, TunesmithError
-from tunesmith.files.record import last_record
 
 PLUGINS = Path(__file__).parent / "plugins"
 FUNCTIONS = """
@@ -281,19 +280,6 @@ def test_a_constant_reward_is_noticed_after_ten_rounds(tmp_path: Path, model: Pa
     (note,) = [text for name, text in run.notes.items() if "scored_rewards.0" in name]
     assert "reward 'constant' gave 2 to every completion in 10 rounds in a row" in note
     assert not [name for name in run.notes if "scored_rewards.1" in name]
-
-
-def test_warnings_of_a_function_are_notes_of_the_run(tmp_path: Path, model: Path) -> None:
-    code = """
-        import warnings
-        def warns(completions, **columns):
-            warnings.warn(f"{len(completions)} replies can't be read")
-            warnings.warn("old", DeprecationWarning)
-            return [float(len(text)) for text in completions]
-    """
-    tiny.train(config(tmp_path, model, "./scored.py:warns", code=code))
-    notes = last_record(tmp_path / "out")["notes"]
-    assert [text for text in notes.values() if "can't be read" in text] == ["warns: 8 replies can't be read"]
 
 
 def test_abstentions_are_masked_if_the_method_wants_that(tmp_path: Path, model: Path) -> None:

@@ -78,8 +78,9 @@ def gold_texts(value: Any) -> list[str]:
         return [text for one in value for text in gold_texts(one)]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return []
-    whole = isinstance(value, float) and value.is_integer()
-    return [str(value), str(int(value))] if whole else [str(value)]
+    if isinstance(value, float) and value.is_integer():
+        return [str(value), str(int(value))]
+    return [str(value)]
 
 
 def normalized(text: str, case: bool, whitespace: bool, punctuation: bool) -> str:
