@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tunesmith_engine.rewards.output import Output
 from tunesmith_engine.rewards.pool import Function, Pool, Share, ShareFailed
 from tunesmith_engine.rewards.worker import Failed, in_words
 
@@ -21,6 +22,7 @@ import asyncio, ctypes, os, random, signal, sys, threading, time
 def fine(completions, **columns): return [float(len(text)) for text in completions]
 def raises(completions, **columns): return [1 / len(text) for text in completions]
 def raises_for_all(completions, **columns): raise KeyError("answer")
+def refuses(completions, *, at_most=0, **columns): raise ValueError(f"at_most: {at_most} must be at least 1")
 def hangs(completions, **columns):
     print("about to hang")
     while True: pass
@@ -142,9 +144,21 @@ def test_scores_of_many_kinds_become_numbers(tmp_path: Path) -> None:
     assert (os.getcwd(), dict(os.environ)) == (folder, environment)
 
 
+def test_what_a_function_printed_is_complete_when_it_returns() -> None:
+    """The thread that reads the pipe may be late: without waiting for it, most of these texts are lost."""
+    for _ in range(50):
+        reading, writing = os.pipe()
+        output = Output(reading)
+        os.write(writing, b"hello")
+        assert output.since(0) == "hello"
+        os.close(writing)
+        output.close()
+
+
 RETURNED = {
     "raises": ("ZeroDivisionError: division by zero", 2),
     "raises_for_all": ("KeyError: 'answer'", 0),
+    "refuses": ("ValueError: at_most: 0 must be at least 1", None),
     "exits": ("sys.exit(3) was called", None),
     "too_few": ("it returned 1 scores for 4 completions", None),
     "nan": ("it returned NaN", 2),

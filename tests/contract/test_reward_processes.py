@@ -1,4 +1,4 @@
-"""Several training processes call the rewards of their shares; the processes of rewards end with that of training."""
+"""Several training processes call the rewards of their shares; rewards end with training, which gets their warnings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 
 from tests import tiny
 from tests.contract.test_rewards import config
+from tunesmith.files.record import last_record
 from tunesmith.testing import worker
 
 FUNCTIONS = """
@@ -85,3 +86,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_warnings_of_a_function_are_notes_of_the_run(tmp_path: Path) -> None:
+    model = tiny.model_folder(tmp_path / "model")
+    code = """
+        import warnings
+        def warns(completions, **columns):
+            warnings.warn(f"{len(completions)} replies can't be read")
+            warnings.warn("old", DeprecationWarning)
+            return [float(len(text)) for text in completions]
+    """
+    tiny.train(config(tmp_path, model, "./scored.py:warns", code=code))
+    notes = last_record(tmp_path / "out")["notes"]
+    assert [text for text in notes.values() if "can't be read" in text] == ["warns: 8 replies can't be read"]

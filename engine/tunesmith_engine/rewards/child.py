@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from typing import Any
 import numpy as np
 
 from tunesmith.errors import TunesmithError
+from tunesmith.plugins.rewards import GIVEN
 from tunesmith_engine.rewards.link import packed, receive
 from tunesmith_engine.rewards.scores import WrongScores, plain
-from tunesmith_engine.rewards.signature import NotCallable, describe, problems
+from tunesmith_engine.rewards.signature import NotCallable, describe, mentions_option, problems
 
 SEARCH = 2.0
 """Seconds to search for the completion on which a function fails."""
+WARNINGS = 3
+"""Warnings of a call that the trainer gets."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -72,7 +76,10 @@ def prepared(item: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[
         function = getattr(_module(item), item["function"])
         signature = describe(function)
         functions.append(function)
-        return {"signature": signature, "problems": list(problems(function, item["options"]))}
+        wrong = list(problems(function, item["options"]))
+        if item["module"] and not wrong:
+            wrong = refused(function, signature, item["options"])
+        return {"signature": signature, "problems": wrong}
     except NotCallable as error:
         return {"error": str(error), "where": item["file"]}
     except BaseException as error:
@@ -81,21 +88,44 @@ def prepared(item: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[
         flush()
 
 
+def refused(function: Callable[..., Any], signature: dict[str, Any], options: dict[str, Any]) -> list[tuple[str, str]]:
+    """Call a function of a plugin without completions, and return its error if that is about an option.
+
+    A wrong option is found before training that way. Errors of Tunesmith are raised; others may be about having
+    no completions.
+    """
+    nothing: dict[str, Any] = {
+        name: [] for name in (*signature["required"], *GIVEN) if signature["any"] or name in signature["names"]
+    }
+    with _silent():
+        try:
+            called(function, nothing | ({"step": 0} if "step" in nothing else {}) | options)
+        except TunesmithError:
+            raise
+        except ValueError as error:
+            if mentions_option(error, signature, options):
+                return [(f"has an unusable option: {error}", "")]
+        except BaseException:
+            pass
+    return []
+
+
 def answer(function: Callable[..., Any], options: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores of a request, or the error of the function."""
+    """Return the scores of a request with the function's warnings, or its error."""
     seed(request["seed"])
     number, columns = request["number"], {**request["columns"], **request["shared"]}
     started = time.perf_counter()
     try:
-        scores = plain(called(function, columns | options), number)
-        return {"scores": scores, "seconds": time.perf_counter() - started}
+        with _warnings() as texts:
+            scores = plain(called(function, columns | options), number)
+        return {"scores": scores, "seconds": time.perf_counter() - started, "warnings": texts}
     except WrongScores as error:
         where = _definition(function)
         return {"error": str(error), "help": error.help, "index": error.index, "where": where}
     except BaseException as error:
         failure = _failure(error, _file(function))
         if isinstance(error, Exception) and not isinstance(error, TunesmithError) and number > 1:
-            failure["index"] = failing(function, options, request, type(error))
+            failure["index"] = failing(function, options, request, error)
         return failure
     finally:
         flush()
@@ -112,22 +142,44 @@ async def _awaited(result: Any) -> Any:
 
 
 def failing(
-    function: Callable[..., Any], options: dict[str, Any], request: dict[str, Any], kind: type[Exception]
+    function: Callable[..., Any], options: dict[str, Any], request: dict[str, Any], error: Exception
 ) -> int | None:
-    """Return the first completion on which a function fails by itself with the same error; None if that is unknown."""
+    """Return the first completion on which a function fails by itself with the same type of error.
+
+    None if that is unknown, or if it is a ValueError that the function raises without a completion too: of an option.
+    """
     until = time.monotonic() + SEARCH
     with _silent():
-        for index in range(request["number"]):
-            one = {name: values[index : index + 1] for name, values in request["columns"].items()}
+        for index in range(-1 if isinstance(error, ValueError) else 0, request["number"]):
+            part = slice(max(index, 0), index + 1)
+            one = {name: values[part] for name, values in request["columns"].items()}
             try:
                 called(function, one | request["shared"] | options)
-            except kind:
-                return index
+            except type(error) as again:
+                if index >= 0 or str(again) == str(error):
+                    return index if index >= 0 else None
             except BaseException:
-                return None
+                if index >= 0:
+                    return None
             if time.monotonic() > until:
                 return None
     return None
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Yield a list of the first user warnings within the block, which are printed too."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def record(message: Any, category: type[Warning], *arguments: Any, **named: Any) -> None:
+            if category is UserWarning and len(texts) < WARNINGS:
+                texts.append(str(message)[:500])
+            show(message, category, *arguments, **named)
+
+        warnings.showwarning = record
+        yield texts
 
 
 @contextlib.contextmanager

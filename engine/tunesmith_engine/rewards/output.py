@@ -34,17 +34,25 @@ class Output:
             while not self._ending.is_set():
                 if not selector.select(0.1):
                     continue
-                chunk = os.read(self.descriptor, 1 << 16)
-                if not chunk:
-                    break
-                with self._lock:
+                with self._lock:  # what is no longer in the pipe is in the tail
+                    chunk = os.read(self.descriptor, 1 << 16)
+                    if not chunk:
+                        break
                     self.total += len(chunk)
                     self._tail += chunk
                     del self._tail[:-KEPT]
         os.close(self.descriptor)
 
     def since(self, total: int) -> str:
-        """Return the end of what was printed after the first `total` bytes."""
+        """Return the end of what was printed after the first `total` bytes, including what is still in the pipe.
+
+        A function that prints without end is not waited for longer than a tenth of a second.
+        """
+        until = time.monotonic() + 0.1
+        with selectors.DefaultSelector() as selector, contextlib.suppress(OSError, ValueError):  # closed
+            selector.register(self.descriptor, selectors.EVENT_READ)
+            while self._thread.is_alive() and selector.select(0) and time.monotonic() < until:
+                time.sleep(0.001)
         with self._lock:
             number = min(self.total - total, len(self._tail))
             return self._tail[len(self._tail) - number :].decode(errors="replace").strip()

@@ -37,11 +37,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Scored:
-    """The answer of a worker: scores, the seconds of the function, and the end of what it printed."""
+    """The answer of a worker: scores, the seconds of the function, the end of what it printed, and its warnings."""
 
     scores: list[float | None]
     seconds: float
     printed: str
+    warnings: list[str]
 
 
 class ShareFailed(Exception):
@@ -104,7 +105,8 @@ class Pool:
             for share in range(len(shares)):
                 worker = self.workers[share]
                 answer = worker.receive(until)
-                answers.append(Scored(answer["scores"], answer["seconds"], worker.output.since(worker.mark)))
+                printed = worker.output.since(worker.mark)
+                answers.append(Scored(answer["scores"], answer["seconds"], printed, answer["warnings"]))
         except Failed as failed:
             raise ShareFailed(share, failed) from failed
         return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -22,6 +23,8 @@ class NotCallable(Exception):
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the parameters of a function as JSON values: all names, those without a default, and if it takes any.
 
+    column: the default of its option `column`, which names a column of the rows, or None.
+
     Raises NotCallable for an object that can't be called with arguments by name.
     """
     if not callable(function):
@@ -37,6 +40,7 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
         "names": [p.name for p in named],
         "required": [p.name for p in named if p.default is p.empty],
         "any": any(p.kind is p.VAR_KEYWORD for p in parameters.values()),
+        "column": next((p.default for p in named if p.name == "column" and isinstance(p.default, str)), None),
     }
 
 
@@ -62,6 +66,12 @@ def problems(function: Callable[..., Any], options: Mapping[str, Any]) -> Iterat
 def missing(signature: Mapping[str, Any], columns: Collection[str], options: Mapping[str, Any]) -> list[str]:
     """Return the required parameters of a function that nothing provides."""
     return [name for name in signature["required"] if name not in GIVEN and name not in columns and name not in options]
+
+
+def mentions_option(error: ValueError, signature: Mapping[str, Any], options: Collection[str]) -> bool:
+    """Return True if an error names an option of a function, or a parameter with a default."""
+    names = {*options, *signature["names"]} - ({*signature["required"]} - {*options}) - {*GIVEN}
+    return not names.isdisjoint(re.findall(r"\w+", str(error)))
 
 
 def fits(value: Any, expected: Any) -> bool:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from tunesmith import errors
 from tunesmith.errors import ConfigError, DataError, PluginError, Problem, TunesmithError
-from tunesmith.plugins.rewards import RewardSource, resolve
+from tunesmith.plugins.rewards import GIVEN, RewardSource, resolve
 from tunesmith.plugins.rollout import Reward, Rollout
 from tunesmith.run import Run
+from tunesmith.spelling import nearest
 from tunesmith_engine.rewards.pool import Function, Pool, Share, ShareFailed
 from tunesmith_engine.rewards.signature import missing
 from tunesmith_engine.rewards.worker import Failed, in_words
@@ -64,16 +65,16 @@ class Rewards:
             try:
                 answer = self.pool.imported(number)
             except Failed as failed:
-                if own := _own(failed):
+                if own := _own(failed, self.run.config.place(reward.key) if source.offer else None):
                     raise own from failed
                 late = "its process did not answer in time" if failed.timed_out else str(failed)
                 message, where = f"reward {reward.name!r} can't be imported: {late}", failed.where
                 raise PluginError(message, where=where, help=in_words(failed), code="plugin-import") from failed
             for message, help in answer["problems"]:
                 problems += error(reward.key, f"{reward.label} {message}", help).problems
-            signatures.append(answer["signature"])
+            signatures.append(signature := answer["signature"])
             if columns is not None:
-                problems += self.lacking(source, answer["signature"], columns)
+                problems += self.lacking(source, signature, columns) + self.misread(source, signature, columns)
         if problems:
             raise ConfigError(problems)
         return signatures
@@ -88,6 +89,16 @@ class Rewards:
                 help = "it is not passed: give the parameter a default; `step` is the number of the step"
             problems += self.run.config.error(source.reward.key, message, help).problems
         return problems
+
+    def misread(self, source: RewardSource, signature: Mapping[str, Any], columns: set[str]) -> list[Problem]:
+        """Return a problem if the option `column` of a plugin's function names a column that no row has."""
+        reward, column = source.reward, source.reward.options.get("column", signature["column"])
+        if source.offer is None or not isinstance(column, str) or column in columns or column in GIVEN:
+            return []
+        close = nearest(column, sorted(columns))
+        help = f"did you mean {close!r}?" if close else f"columns: {', '.join(sorted(columns)) or 'none'}"
+        message = f"{reward.label} reads the column {column!r}, which no row has, so it would score nothing"
+        return list(self.run.config.error(reward.key, message, f"{help}; write column: NAME").problems)
 
     def _everywhere(self, action: Callable[[], Any]) -> list[Any]:
         """Return what the processes that call functions return from an action. Raises the error of the first of them.
@@ -139,6 +150,8 @@ class Rewards:
             raise self._failure(reward, parts[error.share], error.failed) from error
         self.seconds[reward.label] = max((answer.seconds for answer in answers), default=0.0)
         self.printed[reward.label] = "\n".join(answer.printed for answer in answers if answer.printed)
+        if warnings := list(dict.fromkeys(text for answer in answers for text in answer.warnings)):
+            self.run.warn(reward.key, f"{reward.label}: {'; '.join(warnings)}")
         if self.pool.printed():
             self.run.note("output of rewards", "is not shown; tunesmith rewards test shows it")
         scores = iter([score for answer in answers for score in answer.scores])
@@ -269,12 +282,12 @@ def _is_conversation(prompt: Any) -> bool:
     return isinstance(prompt, list) and bool(prompt) and all(isinstance(m, dict) and "role" in m for m in prompt)
 
 
-def _own(failed: Failed) -> TunesmithError | None:
+def _own(failed: Failed, where: str | None = None) -> TunesmithError | None:
     """Return the error of Tunesmith that a function raised, such as EnvironmentProblem for a missing package."""
     kind = getattr(errors, failed.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, TunesmithError)):
         return None
-    return kind(str(failed), where=failed.where, help=failed.help or None, code=failed.code)
+    return kind(str(failed), where=where or failed.where, help=failed.help or None, code=failed.code)
 
 
 def _divided(groups: Sequence[Group], number: int) -> Iterator[Sequence[Group]]:

@@ -38,7 +38,7 @@ ECHO = "a, b = map(int, input().split())\nprint(a + b)"
         (ADD, CHECK, 1.0),
         (ADD.replace("+", "-"), CHECK, 0.0),
         (ADD, ["assert sub(1, 2) == 3"], 0.0),
-        (ADD, ["this is not Python", "assert add(1, 2) == 3"], 0.5),
+        (ADD, ["this is no Python", "assert add(1, 2) == 3"], 0.5),
         ("def add(a, b: return", ["assert True"], 0.0),
         ("raise ValueError", ["assert True"], 0.0),
         ("import sys; sys.exit(0)", ["assert True"], 0.0),
@@ -48,6 +48,8 @@ ECHO = "a, b = map(int, input().split())\nprint(a + b)"
         (ECHO, [{"input": "1 2\n", "output": "3\n"}, {"input": "2 2", "output": " 4  \n\n"}], 0.5),
         (ECHO, [{"input": "1 2\n", "output": "3"}, {"input": "2 2", "output": "4  \n\n"}], 1.0),
         (ECHO, {"input": "1 2", "output": 3}, 1.0),
+        (ECHO, '[{"input": "1 2", "output": "3"}, {"input": "1 2", "output": "4"}]', 0.5),
+        (ADD, ' ["assert add(1, 2) == 3", "assert add(1, 2) == 4"]\n', 0.5),
         (ECHO, [{"input": "", "output": "3"}], 0.0),
         ("print(3)\nraise ValueError", [{"output": "3"}], 0.0),
         ("print(3)\nexit()", [{"input": None, "output": "3"}], 1.0),
@@ -71,7 +73,7 @@ def test_completions_may_be_conversations_and_are_scored_in_order() -> None:
     assert code(completions, tests=tests, isolation=ISOLATION, timeout=10.0) == [0.5, 1.0] * 3
 
 
-@pytest.mark.parametrize("tests", [None, "", []])
+@pytest.mark.parametrize("tests", [None, "", " \n", [], "[]"])
 def test_a_row_without_tests_abstains(tests: Any) -> None:
     assert score(ADD, tests) is None
     assert code(["```\nx\n```"], isolation=ISOLATION) == [None]
@@ -94,7 +96,12 @@ def test_a_completion_without_code_scores_zero() -> None:
         ("<think>```python\na\n```</think>none", None),
         ("~~~python\na = '```'\n~~~", "a = '```'\n"),
         ("````python\na\n```\nb\n````", "a\n```\nb\n"),
-        ("- so:\n  ```python\n  a\n  ```", "  a\n"),
+        ("- so:\n  ```python\n  a:\n    b\n  ```", "a:\n  b\n"),
+        ("```python\r\na\r\n```\r\n", "a\r\n"),
+        ("```python\na\n`````", "a\n"),
+        ("~~~python\na\n```\nb\n```", "b\n"),
+        ("`````python\na\n````python\nb\n````", "b\n"),
+        ("```print``` prints\n```python\na\n```", "a\n"),
         ("a ```b``` c", None),
     ],
 )
@@ -108,10 +115,32 @@ def test_a_block_at_the_end_is_read_after_any_text(before: str, body: str) -> No
     assert last_block(f"{before}\n```python\n{body}\n```") == f"{body}\n"
 
 
+@pytest.mark.parametrize("part", ["`", "~~~~", "```python x\n", "````x\n```\n", "```\n", "``` \n~~~x\n", " \t", "a`"])
+def test_no_text_takes_long_to_search_for_code(part: str) -> None:
+    started = time.process_time()
+    last_block(part * (200_000 // len(part)) + "\n" + "a\n" * 50_000)
+    last_block("\n".join("`" * number + "x" for number in range(700)))
+    assert time.process_time() - started < 3
+
+
 @pytest.mark.parametrize("tests", [3, True, [3], ["assert True", {"output": "3"}], [["assert True"]], [{"input": "3"}]])
 def test_tests_that_can_not_be_read_are_an_error_with_the_forms_that_can(tests: Any) -> None:
     with pytest.raises(ValueError, match="write assert statements"):
         score(ADD, tests)
+
+
+@pytest.mark.parametrize(
+    "tests", ["# none", "add(1, 2) == 3", ["add(1, 2) == 3"], [""], ["assert True", "'3'"], ['{"output": "3"}']]
+)
+def test_tests_that_any_code_would_pass_are_an_error(tests: Any) -> None:
+    with pytest.raises(ValueError, match="checks nothing, so any code would pass it"):
+        score(ADD, tests)
+
+
+@pytest.mark.parametrize("case", [{"input": ["1"], "output": "1"}, {"output": ["3"]}, {"output": {"a": 1}}])
+def test_a_case_whose_values_are_no_texts_is_an_error(case: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be a text, got (list|dict)"):
+        score(ECHO, [case])
 
 
 def test_a_text_that_is_not_python_is_an_error() -> None:
@@ -130,6 +159,7 @@ def test_assert_statements_of_a_text_are_those_of_a_list(numbers: list[int]) -> 
     [
         ({"isolation": "none"}, "write kernel or python"),
         ({"timeout": 0.0}, "timeout must be positive"),
+        ({"timeout": float("inf")}, "at most 3600 seconds"),
         ({"memory": 8}, "at least 64 MiB"),
         ({"processes": 0}, "at least 1"),
     ],

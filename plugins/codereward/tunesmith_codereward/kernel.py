@@ -30,8 +30,9 @@ LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/usr
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random")
 
 # seccomp: system calls that are refused, by machine. Those from 424 on have the same numbers everywhere.
-ANYWHERE = (424, *range(425, 428), *range(428, 434), 434, 438, 442)
-"""pidfd_send_signal, io_uring (which opens sockets), mount calls, pidfd_open, pidfd_getfd, mount_setattr."""
+ANYWHERE = (424, *range(425, 428), *range(428, 434), 434, 438, 440, 442, 447, 448, 452, 463, 466, 469)
+"""pidfd_send_signal, io_uring (which opens sockets), mount calls, pidfd_open, pidfd_getfd, process_madvise,
+mount_setattr, memfd_secret, process_mrelease, fchmodat2, setxattrat, removexattrat, file_setattr."""
 CLONE3 = 435
 CALLS = {
     # socket, socketpair, fork, vfork, execve, execveat, shmget, semget, msgget, mq_open, ptrace, process_vm_readv and
@@ -41,6 +42,15 @@ CALLS = {
                321, 248, 249, 250, 298, 323, 304, 175, 313, 246, 169),
     "aarch64": (198, 199, 221, 281, 194, 190, 186, 180, 117, 270, 271, 130, 138, 240, 51, 41, 40, 39, 97, 268, 280,
                 217, 218, 219, 241, 282, 265, 105, 273, 104, 142),
+}  # fmt: skip
+UNRESTRICTED = {
+    # What Landlock does not restrict. Of files anywhere: chmod, fchmod, fchmodat, chown, fchown, lchown, fchownat,
+    # setxattr, removexattr and their variants, utime, utimes, futimesat, utimensat; truncate, before Landlock's
+    # version 3. Of other processes of the user: setpriority, ioprio_set, sched_setparam, sched_setscheduler,
+    # sched_setaffinity, sched_setattr, migrate_pages, move_pages, kcmp. memfd_create is memory that no limit counts.
+    "x86_64": (90, 91, 268, 92, 93, 94, 260, 188, 189, 190, 197, 198, 199, 132, 235, 261, 280, 76, 141, 251, 142, 144,
+               203, 314, 256, 279, 312, 319),
+    "aarch64": (52, 53, 55, 54, 5, 6, 7, 14, 15, 16, 88, 45, 140, 30, 118, 119, 122, 274, 238, 239, 272, 279),
 }  # fmt: skip
 CLONE = {"x86_64": 56, "aarch64": 220}
 OWN = {"x86_64": (62, 234, 302), "aarch64": (129, 131, 261)}
@@ -133,7 +143,7 @@ def filter_for(machine: str) -> list[tuple[int, int, int, int]]:
     number, architecture, first_argument = 0, 4, 16
     lines = [(load, 0, 0, architecture), (equal, 1, 0, ARCHITECTURE[machine]), (answer, 0, 0, kill)]
     lines += [(load, 0, 0, number), (at_least, 0, 1, 0x40000000), (answer, 0, 0, kill)]
-    for call in (*CALLS[machine], *ANYWHERE):
+    for call in (*CALLS[machine], *UNRESTRICTED[machine], *ANYWHERE):
         lines += [(equal, 0, 1, call), (answer, 0, 0, refuse)]
     lines += [(equal, 0, 1, CLONE3), (answer, 0, 0, unknown)]  # libraries then use clone, whose flags are visible
     lines += [(equal, 0, 4, CLONE[machine]), (load, 0, 0, first_argument), (has_bit, 0, 1, 0x10000)]  # CLONE_THREAD

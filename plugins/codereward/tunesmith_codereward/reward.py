@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +11,11 @@ from tunesmith.completions import Completion, column_of, text_of
 from tunesmith_codereward.cases import RowTests, read_tests
 from tunesmith_codereward.sandbox import Limits, passed_asserts, passed_cases
 
-BLOCK = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([\w+.-]*)(.*)")
+"""A line that may open a block: its indentation, its marks, a language, and the rest."""
 PYTHON = ("python", "py", "python3")
+LONGEST = 3600.0
+"""Seconds. Limits of the system can't be infinite: with one, all code would fail."""
 
 
 def code(
@@ -43,8 +46,9 @@ def code(
     """
     if isolation not in ("kernel", "python"):
         raise ValueError(f"isolation: {isolation!r}: write kernel or python")
-    if not timeout > 0 or memory < 64 or processes < 1:
-        raise ValueError("timeout must be positive, memory at least 64 MiB, and processes at least 1")
+    if not 0 < timeout <= LONGEST or memory < 64 or processes < 1:
+        message = f"timeout must be positive and at most {LONGEST:g} seconds, memory at least 64 MiB, and processes at"
+        raise ValueError(f"{message} least 1")
     limits = Limits(timeout, memory << 20, isolation == "kernel")
 
     def score(completion: Completion, tests: RowTests | None) -> float | None:
@@ -68,7 +72,36 @@ def code(
 
 def last_block(text: str) -> str | None:
     """Return the code of a completion, after its last </think>; None if it has no fenced block that may be Python."""
-    blocks = [(match[2].lower(), match[3]) for match in BLOCK.finditer(text.rpartition("</think>")[2])]
-    python = [body for language, body in blocks if language in PYTHON]
-    unmarked = [body for language, body in blocks if not language]
+    fenced = list(blocks(text.rpartition("</think>")[2]))
+    python = [body for language, body in fenced if language in PYTHON]
+    unmarked = [body for language, body in fenced if not language]
     return (python or unmarked or [None])[-1]
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the language and the code of each fenced block of Markdown, without the indentation of its first line.
+
+    A block ends with a line of the same marks, at least as many. Lines after an opening one that is not closed are
+    searched for other blocks. No text takes long: lines are read again only for marks that no line before them had.
+    """
+    lines, place = text.split("\n"), 0
+    unclosed: dict[str, int] = {}  # fewest marks, by kind, that no later line closes
+    while place < len(lines):
+        opening = FENCE.fullmatch(lines[place].rstrip())
+        place += 1
+        if not opening or ("`" in opening[2] and "`" in opening[4]):  # `code` within a line
+            continue
+        indent, marks, language = opening[1], opening[2], opening[3].lower()
+        if len(marks) >= unclosed.get(marks[0], len(marks) + 1):
+            continue
+        closings = (n for n in range(place, len(lines)) if _closes(lines[n].strip(), marks))
+        end = next(closings, None)
+        if end is None:
+            unclosed[marks[0]] = len(marks)
+            continue
+        yield language, "".join(f"{line.removeprefix(indent)}\n" for line in lines[place:end])
+        place = end + 1
+
+
+def _closes(line: str, marks: str) -> bool:
+    return len(line) >= len(marks) and not line.strip(marks[0])

@@ -26,6 +26,12 @@ LOSSES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for all runs of this file, so that its model and rows are written once."""
+    return tmp_path_factory.mktemp("ways")
+
+
 def steps(folder: Path, name: str, share: bool = True, **sizes: Any) -> list[tuple[dict[str, float], Any]]:
     """Return metrics and gradients of the steps of a round of 3 groups of 8, after the policy has moved."""
     keys = {key: value for key, value in LOSSES[name].items() if key != "trl"}
@@ -55,33 +61,34 @@ def check_equal(ours: list[tuple[dict[str, float], Any]], expected: list[tuple[d
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_shared_prompt_equals_a_repeated_one(name: str, tmp_path: Path) -> None:
+def test_a_shared_prompt_equals_a_repeated_one(name: str, folder: Path) -> None:
     sizes = {"micro_batch_size": 8, "gradient_accumulation_steps": 3}
-    check_equal(steps(tmp_path, name, **sizes), steps(tmp_path, name, share=False, **sizes))
+    check_equal(steps(folder, name, **sizes), steps(folder, name, share=False, **sizes))
 
 
+@pytest.mark.parametrize("sizes", [(3, 12), pytest.param((1, 6), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
-def test_micro_batches_of_any_size_give_the_same_step(name: str, tmp_path: Path) -> None:
+def test_micro_batches_of_any_size_give_the_same_step(name: str, sizes: tuple[int, ...], folder: Path) -> None:
     """Groups are split between micro-batches of 1, 3 and 6 completions, and joined in those of 12 and 24."""
-    expected = steps(tmp_path, name, micro_batch_size=24, gradient_accumulation_steps=1)
-    for size in (1, 3, 6, 12):
-        ours = steps(tmp_path, name, micro_batch_size=size, gradient_accumulation_steps=24 // size)
+    expected = steps(folder, name, micro_batch_size=24, gradient_accumulation_steps=1)
+    for size in sizes:
+        ours = steps(folder, name, micro_batch_size=size, gradient_accumulation_steps=24 // size)
         check_equal(ours, expected)
 
 
+@pytest.mark.parametrize("size", [6, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_group_may_be_split_between_optimizer_steps(name: str, tmp_path: Path) -> None:
+def test_a_group_may_be_split_between_optimizer_steps(name: str, size: int, folder: Path) -> None:
     """Two steps of 12 completions: the second group belongs to both, with the advantages of the full group."""
-    expected = steps(tmp_path, name, micro_batch_size=12, gradient_accumulation_steps=1)
+    expected = steps(folder, name, micro_batch_size=12, gradient_accumulation_steps=1)
     assert len(expected) == 2
-    for size in (4, 6):
-        check_equal(steps(tmp_path, name, micro_batch_size=size, gradient_accumulation_steps=12 // size), expected)
+    check_equal(steps(folder, name, micro_batch_size=size, gradient_accumulation_steps=12 // size), expected)
 
 
-def test_the_steps_of_a_round_add_up_to_the_round(tmp_path: Path) -> None:
+def test_the_steps_of_a_round_add_up_to_the_round(folder: Path) -> None:
     """With dapo, each token of a round counts the same, whatever step it is in: the mean step is the full one."""
-    (one, gradients), *none = steps(tmp_path, "everything", micro_batch_size=24, gradient_accumulation_steps=1)
-    parts = steps(tmp_path, "everything", micro_batch_size=8, gradient_accumulation_steps=1)
+    (one, gradients), *none = steps(folder, "everything", micro_batch_size=24, gradient_accumulation_steps=1)
+    parts = steps(folder, "everything", micro_batch_size=8, gradient_accumulation_steps=1)
     assert not none and len(parts) == 3
     assert sum(metrics["policy"] for metrics, _ in parts) / 3 == pytest.approx(one["policy"], abs=1e-5)
     assert gradients

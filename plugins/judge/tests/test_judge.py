@@ -164,10 +164,10 @@ def test_replies_that_are_not_ratings_are_counted(judge: Judge) -> None:
         assert rated(judge, "yes", "no", "nope") == [0.5, None, None]
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_failed_request_is_repeated(judge: Judge, status: int) -> None:
+@pytest.mark.parametrize(("status", "wait"), [(429, "0"), (500, "nan"), (503, "-1"), (503, "1e999"), (429, "soon")])
+def test_a_failed_request_is_repeated(judge: Judge, status: int, wait: str) -> None:
     def reply(text: str) -> Any:
-        return "Score: 5" if len(judge.requests) > 2 else (status, {"Retry-After": "0"}, "later")
+        return "Score: 5" if len(judge.requests) > 2 else (status, {"Retry-After": wait}, "later")
 
     judge.reply = reply
     assert rated(judge, "a") == [0.5] and len(judge.requests) == 3
@@ -229,9 +229,26 @@ def test_a_missing_key_is_an_error_that_does_not_print_a_key_written_instead_of_
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["first-part\nsecond-part", "sch\u00fcssel-of-mine", "a-key\x00-with-null"])
+def test_a_key_that_no_header_can_have_is_an_error_that_does_not_print_it(
+    judge: Judge, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {"JUDGE_API_KEY": key})
+    with pytest.raises(EnvironmentProblem, match="JUDGE_API_KEY has characters that a header can't have") as caught:
+        rated(judge, "a", api_key_env="JUDGE_API_KEY", retries=0)
+    assert not any(part in str(caught.value) for part in ("first-part", "of-mine", "a-key")) and not judge.requests
+
+
+def test_braces_of_a_template_that_are_no_places_are_text(judge: Judge) -> None:
+    assert rated(judge, "a", template='{"answer": {completion}, "as": {format}}') == [0.7]
+    assert judge.requests[0]["messages"][0]["content"] == '{"answer": a, "as": {format}}'
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"template": "{completion} of {promt}"}, "{promt}, which is not a place: did you mean {prompt}?"),
+        ({"template": "{completion}", "rubric": "Is it polite?"}, "rubric has no effect"),
         ({"url": "file:///etc/passwd"}, "must begin with http"),
         ({"url": "localhost:8000"}, "must begin with http"),
         ({"url": "http://user:pass@localhost/v1"}, "contains a password"),

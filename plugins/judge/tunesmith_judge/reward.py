@@ -57,7 +57,7 @@ def llm_judge(
     if not scale > 0 or concurrency < 1 or not timeout > 0 or retries < 0 or max_tokens < 1:
         raise ValueError("scale, concurrency, timeout and max_tokens must be positive, and retries at least 0")
     text = _template(template, template_file)
-    check_template(text, column)
+    check_template(text, column, rubric)
     server = Server(url, _key(api_key_env), timeout, retries)
     options = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
     answers = column_of(columns, column, completions) if column else [""] * len(completions)
@@ -124,4 +124,7 @@ def _key(name: str | None) -> str | None:
         shown = name if name.isupper() and len(name) < 40 else "that api_key_env names"
         message = f"the environment variable {shown} is not set"
         raise EnvironmentProblem(message, help="export it, or drop api_key_env if the server needs no key")
+    if not key.isascii() or not key.isprintable():  # http.client would print it
+        message = f"the key in the environment variable {name} has characters that a header can't have, or two lines"
+        raise EnvironmentProblem(message, help="copy the key again")
     return key

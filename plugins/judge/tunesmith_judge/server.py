@@ -98,8 +98,9 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def _asked_wait(error: urllib.error.HTTPError) -> float | None:
-    """Return the seconds that the server asks to wait, at most LONGEST_WAIT."""
+    """Return the seconds that the server asks to wait, at most LONGEST_WAIT; None if it asks for no number of them."""
     try:
-        return min(max(float(error.headers.get("Retry-After") or "no"), 0.0), LONGEST_WAIT)
+        seconds = float(error.headers.get("Retry-After") or "no")
     except ValueError:
         return None
+    return min(seconds, LONGEST_WAIT) if seconds >= 0 else None  # NaN is not

@@ -145,7 +145,7 @@ def test_threads_share_a_checker() -> None:
     assert scores == {number: [float(n == number) for n in range(5)] for number in range(5)}
 
 
-@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf"), 1e20])
 def test_a_timeout_has_to_be_positive(timeout: float) -> None:
     with pytest.raises(ValueError, match=r"timeout: .* must be positive"):
         math(["4"], answer=["4"], timeout=timeout)

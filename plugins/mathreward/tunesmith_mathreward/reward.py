@@ -10,6 +10,9 @@ from typing import Any
 from tunesmith.completions import Completion, column_of, text_of
 from tunesmith_mathreward.checker import Checker
 
+LONGEST = 3600.0
+"""Seconds. An alarm of the system can't be infinite."""
+
 
 def math(
     completions: Sequence[Completion], *, column: str = "answer", timeout: float = 5.0, **columns: Any
@@ -23,10 +26,10 @@ def math(
         timeout: seconds for the comparison of one completion. One that takes longer scores 0.0; a row whose own answer
             takes longer abstains.
 
-    Raises ValueError for a timeout that is not positive, EnvironmentProblem if math-verify is not installed.
+    Raises ValueError for a timeout that is not positive or too long, EnvironmentProblem if math-verify is missing.
     """
-    if not timeout > 0:
-        raise ValueError(f"timeout: {timeout} must be positive")
+    if not 0 < timeout <= LONGEST:
+        raise ValueError(f"timeout: {timeout} must be positive, and at most {LONGEST:g} seconds")
     checker = _checker(os.getpid())
     scores: list[float | None] = []
     for completion, value in zip(completions, column_of(columns, column, completions), strict=True):

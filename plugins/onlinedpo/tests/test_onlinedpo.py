@@ -94,7 +94,7 @@ def test_a_completion_that_is_masked_is_not_compared() -> None:
 def test_the_penalty_applies_to_completions_without_an_end_that_have_a_reward() -> None:
     one = group([1.0, 1.0, NAN])
     one.completions[1:] = [completion([9], "length"), completion([9], "length")]
-    assert missing_ends([one]) == [[0.0, -1.0, None]]
+    assert str(missing_ends([one])) == "[[0.0, -1.0, None]]"  # not -0.0
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [(1.2, -0.7), (-2.0, 0.4), (0.0, 0.0)])

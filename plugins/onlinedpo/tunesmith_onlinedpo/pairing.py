@@ -47,6 +47,6 @@ def missing_ends(groups: Sequence[Group]) -> list[list[float | None]]:
     scores: list[list[float | None]] = []
     for group in groups:
         known = ~np.isnan(list(group.rewards.values())).all(0)
-        ends = [-float(completion.finish_reason == "length") for completion in group.completions]
+        ends = [-1.0 if completion.finish_reason == "length" else 0.0 for completion in group.completions]
         scores.append([end if applies else None for end, applies in zip(ends, known, strict=True)])
     return scores

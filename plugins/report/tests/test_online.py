@@ -64,6 +64,13 @@ def test_completions_are_grouped_by_prompt_with_the_best_first(tmp_path: Path) -
     assert steps[0].means == [("exact", "0.75"), ("format", "0.5")]
 
 
+@pytest.mark.parametrize(("advantage", "idle"), [(0.0, True), (0.5, False), (None, True)])
+def test_a_part_of_a_group_with_equal_advantages_is_not_called_idle(advantage: Any, idle: bool) -> None:
+    rows = [row("Q", "a", advantage, 1.0), row("Q", "b", advantage, 1.0)]
+    [group] = steps_of([{"step": 1, "rows": rows}])[0].groups
+    assert group.idle is idle
+
+
 def test_long_texts_are_folded_and_complete(tmp_path: Path) -> None:
     [text] = [one.text for one in steps_of(read_tables(online(tmp_path), Folder("x", {}))[0])[0].groups[1].rows[1:]]
     assert text.visible + text.folded == LONG and len(text.visible) <= SHOWN and text.left_out == 0
@@ -204,6 +211,7 @@ def constant(completions, **columns):
 """
 
 
+@pytest.mark.slow
 def test_the_page_of_a_real_run_has_completions_a_ledger_and_findings(tmp_path: Path) -> None:
     """Ten rounds of four steps, whose reward is the same for all completions."""
     (tmp_path / "scored.py").write_text(CONSTANT)

@@ -65,8 +65,12 @@ class Group:
 
     @property
     def idle(self) -> bool:
-        """True if no completion is better than another, so that the group trains nothing."""
-        return len(self.rows) > 1 and not any(row.rank for row in self.rows)
+        """True if no completion is better than another, so that the group trains nothing.
+
+        Loggers get the first completions of a round, so a group may lack some: advantages that are equal and not 0 are
+        those of a group with others.
+        """
+        return len(self.rows) > 1 and not any(row.rank or row.advantage for row in self.rows)
 
 
 @dataclass

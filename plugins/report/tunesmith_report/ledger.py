@@ -13,8 +13,6 @@ TOTAL, PREFIX = "rollout/sequences", "rollout/"
 BUCKETS = {
     "trained": "trained",
     "dead": "in groups with equal rewards",
-    "dropped": "in groups with equal rewards, left out",
-    "redrawn": "in groups with equal rewards, replaced",
     "truncated": "not ended within the longest length",
     "abstained": "without a reward",
     "over_budget": "beyond the budget",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from tokenizers.processors import TemplateProcessing
 from tunesmith_rewardmodel.models import check_head
+from tunesmith_rewardmodel.score import _retokenized
 
 from plugins.reward.tests.scoring import classifier
 from tests import rows, tiny
-from tunesmith import ConfigError, ModelError
+from tunesmith import Completion, ConfigError, Example, Group, ModelError, segment
 from tunesmith.testing.conformance import conformance
 
 test_conformance = conformance("rewardmodel")
@@ -133,6 +138,33 @@ def test_conversations_are_written_with_the_template_of_the_model(tmp_path: Path
     assert values == pytest.approx(expected(tmp_path / "judge", tokens), abs=1e-4)
 
 
+def retokenized(answer: str, prompt: Any, appends_end: bool = False) -> list[int]:
+    """Return the tokens of a prompt and an answer for a reward model whose tokenizer may append its end token."""
+    ours, theirs = tiny.tokenizer(), copy.deepcopy(tiny.tokenizer())
+    if appends_end:
+        end = (theirs.eos_token, theirs.eos_token_id)
+        theirs.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    tokens, ones = np.array(ours(answer).input_ids, np.int32), np.ones(len(ours(answer).input_ids), np.float32)
+    text = prompt if isinstance(prompt, str) else "not read"
+    fields = {} if isinstance(prompt, str) else {"prompt": prompt}
+    example = Example([segment(ours(text).input_ids)], fields=fields)
+    group = Group(example, [Completion(tokens, -ones, ones, ones > 0, "stop", np.zeros_like(tokens))])
+    run: Any = SimpleNamespace(tokenizer=ours)
+    return [int(token) for token in _retokenized(run, theirs, group, [0]).segments[1].tokens]
+
+
+@pytest.mark.parametrize("appends_end", [False, True])
+def test_a_text_has_one_end_token(appends_end: bool) -> None:
+    end = tiny.tokenizer().eos_token_id
+    assert retokenized("a cat", "Is it ", appends_end) == [*tiny.tokenizer()("Is it a cat").input_ids, end]
+
+
+def test_a_completion_that_continues_a_message_is_part_of_it() -> None:
+    user, begun = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "The sum"}
+    text = "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\nThe sum is 4<|im_end|>"
+    assert retokenized(" is 4", [user, begun]) == tiny.tokenizer()(text).input_ids
+
+
 def test_a_model_with_another_tokenizer_is_refused_as_one_with_the_same(tmp_path: Path) -> None:
     classifier(tmp_path / "judge")
     other_tokenizer(tmp_path / "judge")
@@ -167,6 +199,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "an unknown option": ({"pth": "a"}, "rewards.0.pth unknown option of reward_model: pth", "did you mean 'path'?"),
     "a number": ({"path": 3}, "rewards.0.path must be a text, got 3", "write path"),
+    "a number as a revision": ({"revision": 1234567}, "rewards.0.revision must be a text", "write revision: '1234567'"),
     "a wrong dtype": ({"dtype": "int8"}, "rewards.0.dtype must be float32 or bfloat16, got 'int8'", "float32"),
     "a wrong tokenizer": ({"tokenizer": "mine"}, "rewards.0.tokenizer must be policy or own", "policy"),
 }

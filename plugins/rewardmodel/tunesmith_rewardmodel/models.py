@@ -19,6 +19,7 @@ OPTIONS: Mapping[str, tuple[str, ...] | None] = {
     "tokenizer": ("policy", "own"),
 }
 """Options of the reward, each with its values; None for any text."""
+EXAMPLES = {"path": "./reward-model", "dtype": "bfloat16", "tokenizer": "own"}
 HEAD = Head(at="last", names=("reward",))
 CLASSIFIER = "ForSequenceClassification"
 
@@ -70,7 +71,7 @@ def _check(reward: Reward, wrong: Wrong) -> None:
             help = f"did you mean {close!r}?" if close else f"write one of {', '.join(OPTIONS)}"
             wrong(key, f"unknown option of reward_model: {name}", help)
         elif not isinstance(value, str) or not value:
-            wrong(key, f"must be a text, got {value!r}", "write path: ./reward-model")
+            wrong(key, f"must be a text, got {value!r}", f"write {name}: {EXAMPLES.get(name, repr(str(value)))}")
         elif (values := OPTIONS[name]) and value not in values:
             wrong(key, f"must be {' or '.join(values)}, got {value!r}", f"write {name}: {values[0]}")
     if "path" not in reward.options:

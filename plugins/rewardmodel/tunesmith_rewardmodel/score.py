@@ -87,8 +87,8 @@ def _example(group: Group, indices: Sequence[int]) -> Example:
 def _retokenized(run: Run, tokenizer: Any, group: Group, indices: Sequence[int]) -> Example:
     """Return the same texts in the tokens of the reward model.
 
-    A conversation is written with its chat template; a text is followed by its end token. Raises DataError if the
-    template refuses a conversation.
+    A conversation is written with its chat template; a completion that continues its last message becomes part of that.
+    A text is followed by its end token. Raises DataError if the template refuses a conversation.
     """
     messages = _conversation(group.prompt.fields.get(MESSAGES))
     prompt = "" if messages else run.tokenizer.decode(group.prompt.prompt, skip_special_tokens=True)
@@ -96,19 +96,26 @@ def _retokenized(run: Run, tokenizer: Any, group: Group, indices: Sequence[int])
     for index in indices:
         answer = run.tokenizer.decode(group.completions[index].tokens.tolist(), skip_special_tokens=True)
         if messages is None:
-            end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-            tokens = [*tokenizer(prompt + answer).input_ids, *end]
+            tokens, end = list(tokenizer(prompt + answer).input_ids), tokenizer.eos_token_id
+            if end is not None and tokens[-1:] != [end]:  # some tokenizers append it
+                tokens.append(end)
         else:
             try:
-                text = tokenizer.apply_chat_template(
-                    [*messages, {"role": "assistant", "content": answer}], tokenize=False
-                )
+                text = tokenizer.apply_chat_template(_answered(messages, answer), tokenize=False)
             except Exception as error:  # templates raise what they like
                 message = f"the chat template of the reward model refuses {json.dumps(messages)[:200]}: {error}"
                 raise DataError(message, help="write tokenizer: policy, or another reward model") from error
             tokens = tokenizer(text.rstrip("\n"), add_special_tokens=False).input_ids
         sequences.append(segment(np.array(tokens, np.int32)))
     return Example([segment([]), *sequences])
+
+
+def _answered(messages: Sequence[dict[str, Any]], answer: str) -> list[dict[str, Any]]:
+    """Return a conversation with its answer, which continues a message of the assistant at its end."""
+    *before, last = messages
+    if last["role"] == "assistant":
+        return [*before, {**last, "content": f"{last['content']}{answer}"}]
+    return [*messages, {"role": "assistant", "content": answer}]
 
 
 def _conversation(value: Any) -> list[dict[str, Any]] | None:

@@ -40,16 +40,25 @@ def test_each_reward_is_logged(tmp_path: Path) -> None:
     assert line["rewards/soft_overlong/mean"] == pytest.approx((1 - length) / 7)
 
 
-@pytest.mark.parametrize(
-    ("reward", "words"),
-    [
-        ({"name": "exact_match", "colum": "answer"}, "unknown option: colum"),
-        ({"name": "length", "maximum": "8"}, "has maximum: '8'"),
-        ({"name": "regex"}, "pattern"),
-        ({"name": "regex", "pattern": "("}, "is not a regular expression"),
-    ],
-)
-def test_a_wrong_option_is_an_error_that_names_it(reward: dict[str, Any], words: str, tmp_path: Path) -> None:
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"name": "exact_match", "colum": "answer"}, "unknown option: colum"),
+    ({"name": "length", "maximum": "8"}, "has maximum: '8'"),
+    ({"name": "regex"}, "pattern"),
+    ({"name": "regex", "pattern": "("}, "is not a regular expression"),
+    ({"name": "length"}, "has an unusable option: write either target"),
+    ({"name": "exact_match", "column": "anwser"}, "reads the column 'anwser', which no row has"),
+    ({"name": "regex", "pattern": "a", "column": "solution"}, "reads the column 'solution'"),
+]
+
+
+def test_wrong_options_are_errors_found_together_at_their_places(tmp_path: Path) -> None:
+    rewards = [{"label": str(number), **reward} for number, (reward, _) in enumerate(WRONG)]
+    path = config(tmp_path, rewards)
     with pytest.raises(TunesmithError) as caught:
-        tiny.train(config(tmp_path, [reward]))
-    assert words in str(caught.value)
+        tiny.train(path)
+    lines = path.read_text().splitlines()
+    for number, (_, words) in enumerate(WRONG):
+        (problem,) = (one for one in caught.value.problems if one.message.startswith(f"rewards.{number} "))
+        assert words in problem.message
+        assert lines[int(str(problem.where).split(":")[1]) - 1] == f"- label: '{number}'", problem.where
+    assert "did you mean 'answer'?" in str(caught.value)

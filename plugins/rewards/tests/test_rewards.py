@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import typing
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tunesmith_rewards.answers import exact_match, regex
-from tunesmith_rewards.extract import last_boxed, normalized
-from tunesmith_rewards.lengths import length, repetition_penalty, soft_overlong
+from tunesmith_rewards.extract import BOXED, last_boxed, normalized
 from tunesmith_rewards.tags import format_reward
 
 from tunesmith.testing.conformance import conformance
@@ -46,6 +46,12 @@ def message(text: str) -> list[dict[str, str]]:
         ("-1.5", "-1.5.", {"ignore_punctuation": True}, 1.0),
         ("1,000 km.", "1000 km", {"ignore_punctuation": True}, 1.0),
         ("4", 4, {}, 1.0),
+        ("4", 4.0, {}, 1.0),
+        ("4.0", 4.0, {}, 1.0),
+        ("5", 4.0, {}, 0.0),
+        ("4", [4.5, 4.0], {}, 1.0),
+        ("nan", float("nan"), {}, None),
+        ("4", [None], {}, None),
         ("4", ["four", 4], {}, 1.0),
         ("5", ["four", 4], {}, 0.0),
         ("so \\boxed{3}, no, \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", {"extract": "boxed"}, 1.0),
@@ -94,6 +100,33 @@ def test_the_last_box_is_read_after_any_text(before: str, content: str) -> None:
     assert last_boxed(f"{before}\\boxed{{{content}}} and so on") == content
 
 
+@given(st.text("\\bo{} "), st.lists(st.sampled_from(["\\boxed{", "\\fbox {", "}", "{", "\\", "a"]), max_size=12))
+def test_the_last_box_is_the_last_one_whose_braces_are_balanced(before: str, parts: list[str]) -> None:
+    def balanced(content: str) -> int | None:
+        depth, place = 1, 0
+        while place < len(content):
+            if content[place] == "\\":
+                place += 2
+                continue
+            depth += {"{": 1, "}": -1}.get(content[place], 0)
+            if not depth:
+                return place
+            place += 1
+        return None
+
+    text = before + "".join(parts)
+    contents = [text[match.end() :] for match in BOXED.finditer(text)]
+    ends = [(content, end) for content in contents if (end := balanced(content)) is not None]
+    assert last_boxed(text) == (ends[-1][0][: ends[-1][1]] if ends else None)
+
+
+@pytest.mark.parametrize("part", ["\\boxed{", "\\boxed{{", "{", "\\boxed{a}", "\\"])
+def test_no_text_takes_long_to_search_for_a_box(part: str) -> None:
+    started = time.process_time()
+    last_boxed(part * (100_000 // len(part)))
+    assert time.process_time() - started < 1
+
+
 @given(st.recursive(st.text("ab"), lambda inner: st.lists(inner, max_size=3).map(lambda p: "{" + "".join(p) + "}")))
 def test_braces_within_a_box_belong_to_its_content(content: str) -> None:
     assert last_boxed("\\boxed{" + content + "}") == content
@@ -114,14 +147,19 @@ def test_braces_within_a_box_belong_to_its_content(content: str) -> None:
         ("a cat", {"pattern": ["cat", "dog", "a", "b"]}, 0.5),
         ("it is 3, no, it is 4", {"pattern": r"is (\d)", "column": "answer"}, 1.0),
         ("it is 4, no, it is 3", {"pattern": r"is (\d)", "column": "answer"}, 0.0),
+        ("it is 4", {"pattern": r"is (\d)", "column": "either"}, 1.0),
+        ("it is 5", {"pattern": r"is (\d)", "column": "either"}, 0.0),
+        ("it is 4", {"pattern": r"is (\d)", "column": "answer"}, 1.0),
         ("it is 4", {"pattern": [r"is (\d)", "it"], "column": "answer"}, 0.5),
     ],
 )
 def test_regex_counts_patterns(completion: str, options: dict[str, Any], score: float) -> None:
-    assert regex([completion, message(completion)], answer=[4, 4], **options) == [score, score]
+    assert regex([completion, message(completion)], answer=[4, 4.0], either=[[3, " 4"], [4.0]], **options) == [
+        score, score,
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pattern", ["(", "[a", "*", "", [], ["a", "("], ["a", ""]])
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "", [], ["a", "("], ["a", ""], [1]])
 def test_an_invalid_regular_expression_is_an_error_with_the_option(pattern: Any) -> None:
     with pytest.raises(ValueError, match=r"^pattern"):
         regex(["a"], pattern=pattern)
@@ -169,81 +207,6 @@ def test_partial_credit_is_a_share_and_is_full_where_the_format_is_right(parts: 
 def test_tags_that_are_not_names_are_refused(tags: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^tags"):
         format_reward(["a"], tags=tags)
-
-
-# lengths
-
-
-@pytest.mark.parametrize(
-    ("size", "options", "score"),
-    [
-        (5, {"minimum": 5}, 1.0),
-        (4, {"minimum": 5}, 0.0),
-        (5, {"maximum": 5}, 1.0),
-        (6, {"maximum": 5}, 0.0),
-        (6, {"maximum": 5, "soft": 4}, 0.75),
-        (3, {"minimum": 5, "maximum": 8, "soft": 4}, 0.5),
-        (20, {"minimum": 5, "maximum": 8, "soft": 4}, 0.0),
-        (10, {"target": 10}, 1.0),
-        (5, {"target": 10}, 0.5),
-        (12, {"target": 10, "soft": 4}, 0.5),
-        (0, {"maximum": 0}, 1.0),
-    ],
-)
-def test_length_is_full_within_its_bounds_and_falls_outside(size: int, options: dict[str, Any], score: float) -> None:
-    words, letters = " ".join(["word"] * size), "x" * size
-    assert length([""], [[1] * size], **options) == [score]
-    assert length([words], [[]], unit="words", **options) == [score]
-    assert length([message(letters)], [[]], unit="characters", **options) == [score]
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "write either target, or minimum"),
-        ({"target": 3, "minimum": 2}, "write either"),
-        ({"minimum": 3, "maximum": 2}, "minimum: 3 is larger than maximum: 2"),
-        ({"minimum": -1}, "at least 0"),
-        ({"target": 0}, "target at least 1"),
-        ({"maximum": 1, "soft": -1}, "at least 0"),
-        ({"maximum": 1, "unit": "lines"}, "unit: 'lines'"),
-    ],
-)
-def test_lengths_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        length(["a"], [[1]], **options)
-
-
-@given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 200))
-def test_soft_overlong_is_that_of_trl(cache: int, more: int, size: int) -> None:
-    from trl.rewards import get_soft_overlong_punishment
-
-    theirs = get_soft_overlong_punishment(cache + more, cache)([[1] * size])
-    assert soft_overlong([[1] * size], max_completion_length=cache + more, cache=cache) == pytest.approx(theirs)
-
-
-@given(st.lists(st.integers(0, 3), max_size=12), st.integers(1, 4))
-def test_repetition_penalty_is_that_of_trl(tokens: list[int], ngram: int) -> None:
-    from trl.rewards import get_repetition_penalty_reward
-
-    theirs = get_repetition_penalty_reward(ngram, -2.0)([tokens])
-    assert repetition_penalty([""], [tokens], ngram=ngram, max_penalty=-2.0) == pytest.approx(theirs)
-    letters = "".join(map(str, tokens))
-    assert repetition_penalty([letters], [[]], ngram=ngram, max_penalty=-2.0, unit="characters") == pytest.approx(
-        theirs
-    )
-
-
-@pytest.mark.parametrize("cache", [0, -1, 11])
-def test_a_cache_that_does_not_fit_is_refused(cache: int) -> None:
-    with pytest.raises(ValueError, match="from 1 to max_completion_length: 10"):
-        soft_overlong([[1]], max_completion_length=10, cache=cache)
-
-
-@pytest.mark.parametrize("options", [{"ngram": 0}, {"max_penalty": 0.5}])
-def test_a_positive_penalty_and_empty_ngrams_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="ngram must be at least 1"):
-        repetition_penalty(["a"], [[1]], **options)
 
 
 # all of them

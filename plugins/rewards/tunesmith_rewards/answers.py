@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.completions import Completion, column_of, text_of
-from tunesmith_rewards.extract import captured, checked, compiled, extracted, normalized
+from tunesmith_rewards.extract import captured, checked, compiled, extracted, gold_texts, normalized
 
 
 def exact_match(
@@ -41,7 +41,7 @@ def exact_match(
 
     def score(text: str, value: Any) -> float | None:
         golds: set[str] = set()
-        for gold in map(str, value if isinstance(value, list | tuple) else [value]):
+        for gold in gold_texts(value):
             answer = extracted(gold, how_gold)
             if answer is None and extract_gold is None:
                 answer = gold
@@ -53,10 +53,7 @@ def exact_match(
         return float(answer is not None and normalized(answer, *ignored) in golds)
 
     values = column_of(columns, column, completions)
-    return [
-        None if value is None else score(text_of(completion), value)
-        for completion, value in zip(completions, values, strict=True)
-    ]
+    return [score(text_of(completion), value) for completion, value in zip(completions, values, strict=True)]
 
 
 def regex(
@@ -75,25 +72,28 @@ def regex(
         pattern: a regular expression of Python, or a list of them. A dot matches line breaks too.
         full: the pattern has to match the whole text, without whitespace at its ends, and not a part of it.
         ignore_case: match without regard to case.
-        column: if it is set, the first group of the last match has to equal the value of this column, without
-            whitespace at both ends. Rows without it abstain.
+        column: if it is set, the first group of the last match has to equal the value of this column, or one of a list,
+            without whitespace at both ends. Rows without it abstain.
 
     Raises ValueError for an invalid regular expression, or for no pattern.
     """
+    if isinstance(pattern, list) and not all(isinstance(one, str) for one in pattern):
+        raise ValueError(f"pattern: {pattern} must be texts: write each in quotes")
     patterns = [compiled(one, "pattern", ignore_case) for one in ([pattern] if isinstance(pattern, str) else pattern)]
     if not patterns:
         raise ValueError("pattern is empty: write a regular expression, or a list of them")
 
-    def matches(text: str, expected: str | None) -> float:
+    def matches(text: str, expected: list[str] | None) -> float:
         count = 0
         for one in patterns:
             match = one.fullmatch(text.strip()) if full else next(reversed(list(one.finditer(text))), None)
-            count += match is not None and (expected is None or captured(match).strip() == expected)
+            count += match is not None and (expected is None or captured(match).strip() in expected)
         return count / len(patterns)
 
     if column is None:
         return [matches(text_of(completion), None) for completion in completions]
+    golds = [[text.strip() for text in gold_texts(value)] for value in column_of(columns, column, completions)]
     return [
-        None if value is None else matches(text_of(completion), str(value).strip())
-        for completion, value in zip(completions, column_of(columns, column, completions), strict=True)
+        matches(text_of(completion), expected) if expected else None
+        for completion, expected in zip(completions, golds, strict=True)
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from typing import Any
 
 BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
@@ -46,18 +48,39 @@ def captured(match: re.Match[str]) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    """Return the content of the last \\boxed{...} whose braces are balanced; None if there is none."""
-    for start in reversed([match.end() for match in BOXED.finditer(text)]):
-        depth, place = 1, start
-        while place < len(text):
-            if text[place] == "\\":  # \{ and \} are characters, not braces
-                place += 2
-                continue
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if not depth:
-                return text[start:place]
-            place += 1
-    return None
+    """Return the content of the last \\boxed{...} whose braces are balanced; None if there is none.
+
+    Each character is read once, so that a text of many open boxes does not take long.
+    """
+    boxes = {match.start(): match.end() for match in BOXED.finditer(text)}
+    opened: list[int] = []  # where the content of each open brace begins; -1 if it is not that of a box
+    place, last = 0, (-1, -1)
+    while place < len(text):
+        if text[place] == "\\":
+            if place in boxes:
+                place = boxes[place]
+                opened.append(place)
+            else:  # \{ and \} are characters, not braces
+                place += 1 if place + 1 in boxes else 2
+            continue
+        if text[place] == "{":
+            opened.append(-1)
+        elif text[place] == "}" and opened:
+            last = max(last, (opened.pop(), place))
+        place += 1
+    start, end = last
+    return None if start < 0 else text[start:end]
+
+
+def gold_texts(value: Any) -> list[str]:
+    """Return the texts that a column's value stands for: each of a list; 4.0 is also 4, and null and NaN are none."""
+    if isinstance(value, list | tuple):
+        return [text for one in value for text in gold_texts(one)]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return []
+    if isinstance(value, float) and value.is_integer():
+        return [str(value), str(int(value))]
+    return [str(value)]
 
 
 def normalized(text: str, case: bool, whitespace: bool, punctuation: bool) -> str:
