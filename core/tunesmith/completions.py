@@ -20,6 +20,14 @@ def text_of(completion: Completion) -> str:
 
 
 def column_of(columns: Mapping[str, Any], name: str, completions: Sequence[Completion]) -> Sequence[Any]:
-    """Return the values of a column, one per completion: None in rows without it, and if no row has it."""
+    """Return the values of a column, one per completion: None in rows without it, and if no row has it.
+
+    `outer.inner` names a key of a column of mappings, if there is no column of this name.
+    """
+    if name not in columns and "." in name:
+        outer, _, inner = name.partition(".")
+        mappings = [value if isinstance(value, Mapping) else {} for value in column_of(columns, outer, completions)]
+        keys = {key for mapping in mappings for key in mapping}
+        return column_of({key: [mapping.get(key) for mapping in mappings] for key in keys}, inner, completions)
     values: Sequence[Any] = columns.get(name) or [None] * len(completions)
     return values

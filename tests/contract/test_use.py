@@ -65,7 +65,7 @@ def test_help_cuts_no_description_and_has_examples(narrow: Path) -> None:
         text = tunesmith(*words).stdout
         assert "..." not in text.replace("[ARGS]...", "").replace("[OVERRIDES]...", "")
         assert text.count("  tunesmith ") >= 2 and max(map(len, text.splitlines())) <= 80
-    assert "_TUNESMITH_COMPLETE" in tunesmith("--help").stdout
+    assert "tunesmith completion" in tunesmith("--help").stdout
 
 
 def progress_of(*calls: tuple[Any, ...], main: bool = True) -> list[tuple[Any, ...]]:

@@ -43,8 +43,8 @@ class ChatDataset(Settings):
     """Drop the system message at the beginning of a conversation."""
     field_messages: str = "messages"
     """Column with the messages: a list of mappings of a role and content."""
-    field_tools: str = "tools"
-    """Column with the JSON schemas of tools; rows may leave it out."""
+    field_tools: str | None = "tools"
+    """Column with the JSON schemas of tools; rows may leave it out. With null, no tools are passed to the template."""
     field_system: str = "system"
     """Column with the text of the system message, for rows whose messages do not begin with one."""
     message_property_mappings: dict[str, str] = {}
@@ -75,20 +75,46 @@ class ChatDataset(Settings):
     field_rejected: str = "rejected"
     """Column with the rejected answer, for methods that train on pairs."""
     field_completion: str = "completion"
-    """Column with the answer, for methods that train on labeled answers."""
+    """Column with the answer, for methods that train on labeled answers and for chat_template.prompt_completion."""
+    field_ranked: str | None = None
+    """Column with ranked answers, for methods that train on pairs: a list of {rank, answer}, in which rank 1 is the
+    best. The best is chosen and the worst rejected."""
+    field_better: str | None = None
+    """Column that says which answer is better: 0 for the one in field_chosen, 1 for the one in field_rejected."""
     turn_markers: dict[str, str] = {"user": "\n\nHuman:", "assistant": "\n\nAssistant:"}
-    """Role -> text before its turns (type: chat_template.dialogue). The first turn needs no line ends before it."""
+    """Role -> text before its turns (type: chat_template.dialogue). The first turn needs no line ends before it. A
+    marker of the system is also removed from the beginning of the column field_system."""
+    turn_end: str | None = None
+    """Text at the end of a turn that is not part of it, such as "<|endoftext|>" (type: chat_template.dialogue)."""
+    exchange_turns: dict[str, str] = {"user": "input", "assistant": "output"}
+    """Role -> property with its turn, in the order of the turns of an exchange (type: chat_template.exchanges)."""
+    field_tool_calls: str | None = None
+    """Column with the tool calls of the completion: a list, or the same as JSON text (type:
+    chat_template.prompt_completion)."""
     field_label: str = "label"
     """Column with the label of the answer: true if it is good, false if not."""
+    label_threshold: float | None = None
+    """Smallest number in field_label with which an answer is good. If set, labels are numbers, such as scores."""
 
 
 DIALOGUE = "chat_template.dialogue"
 """The type of entries whose columns are dialogues in one text, with a marker before each turn."""
+EXCHANGES, COMPLETION = "chat_template.exchanges", "chat_template.prompt_completion"
+"""The types of entries whose rows have exchanges of several turns, and of those with a prompt and its completion."""
 PAIRS = ("chat_template.default", "chat_template.argilla_chat")
 plugin = Plugin(
     settings=ChatSettings,
     strategies={
-        "conversation": ("chat_template", "chat_template.default", DIALOGUE, "llama2_chat", "pygmalion", "metharme"),
+        "conversation": (
+            "chat_template",
+            "chat_template.default",
+            DIALOGUE,
+            EXCHANGES,
+            COMPLETION,
+            "llama2_chat",
+            "pygmalion",
+            "metharme",
+        ),
         "pair": ("chat_template", *PAIRS, DIALOGUE, "chat_template.argilla", "bradley_terry.chat_template"),
         "labelled": ("chat_template", *PAIRS, DIALOGUE),
         "prompt": ("chat_template", "chat_template.default", DIALOGUE),

@@ -68,10 +68,10 @@ def call_message(row: Row, place: str, raw: Mapping[str, Any], role: str, conten
             raise row.error(f"{place}.{content}", problem, help) from error
     calls = value if isinstance(value, list) else [value]
     rest = {key: item for key, item in raw.items() if key != content}
-    return {**rest, role: "assistant", "tool_calls": read_calls(row, f"{place}.{content}", list(map(_wrapped, calls)))}
+    return {**rest, role: "assistant", "tool_calls": read_calls(row, f"{place}.{content}", list(map(wrapped, calls)))}
 
 
-def _wrapped(call: Any) -> Any:
+def wrapped(call: Any) -> Any:
     """Return a call in the form that templates read, if it is a mapping of a name and arguments only."""
     if not isinstance(call, Mapping):
         return call
@@ -86,7 +86,7 @@ def with_calls(message: dict[str, Any]) -> dict[str, Any]:
     call = message.get(CALL_ROLE)
     if not isinstance(call, Mapping) or message.get("tool_calls"):
         return message
-    return {key: value for key, value in message.items() if key != CALL_ROLE} | {"tool_calls": [_wrapped(call)]}
+    return {key: value for key, value in message.items() if key != CALL_ROLE} | {"tool_calls": [wrapped(call)]}
 
 
 def _kind(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith import ConfigError, DatasetSpec, ModelError, Problem
 from tunesmith.spelling import nearest
-from tunesmith_chat import DIALOGUE, ChatDataset, ChatSettings
+from tunesmith_chat import COMPLETION, DIALOGUE, EXCHANGES, ChatDataset, ChatSettings
 from tunesmith_chat.formats import FORMATS
 from tunesmith_chat.roles import BUILT_IN, role_names
 from tunesmith_chat.sources import DEFAULT, FALLBACK, JINJA, fallback_name, known, name_of
@@ -24,7 +24,16 @@ _TRAINING = {
     "message_field_training",
     "message_field_training_detail",
 }
-_COLUMNS = {"pair": {"field_chosen", "field_rejected"}, "labelled": {"field_completion", "field_label"}}
+_COLUMNS = {
+    "pair": {"field_chosen", "field_rejected", "field_ranked", "field_better"},
+    "labelled": {"field_completion", "field_label", "label_threshold"},
+}
+_TYPES = {
+    DIALOGUE: {"turn_markers", "turn_end"},
+    EXCHANGES: {"exchange_turns"},
+    COMPLETION: {"field_completion", "field_tool_calls"},
+}
+"""Type -> its own keys."""
 _ANY_COLUMN = {key for keys in _COLUMNS.values() for key in keys}
 _PROPERTIES = ("role", "content", "tool_calls")
 _RESERVED = ("messages", "tools", "add_generation_prompt")
@@ -77,8 +86,12 @@ def _unused_keys(spec: DatasetSpec) -> set[str]:
     unused = _ANY_COLUMN - _COLUMNS.get(spec.row_kind, set())
     if spec.row_kind != "conversation":
         unused |= _TRAINING
-    if spec.type != DIALOGUE:
-        unused |= {"turn_markers"}
+    own = _TYPES.get(spec.type, set())
+    unused = (unused | {key for keys in _TYPES.values() for key in keys - _ANY_COLUMN}) - own
+    if spec.type == COMPLETION:  # the completion is trained, and nothing of the prompt
+        unused |= _TRAINING - {"train_on_eos", "train_on_eot"}
+    if spec.row_kind == "pair" and isinstance(spec.options, ChatDataset) and spec.options.field_ranked is not None:
+        unused |= {"field_better", "field_chosen", "field_rejected"}
     if spec.type.startswith("bradley_terry."):
         unused |= {"field_messages"}
     return unused
@@ -132,6 +145,13 @@ def _properties(run: Run, entry: ChatDataset, path: Place) -> list[Problem]:
         problems += run.config.error(
             (*path, "turn_markers", unknown[0]), "is an unknown role", "add it to roles:"
         ).problems
+    if unknown := sorted(role for role in entry.exchange_turns if role not in {*BUILT_IN, *entry.roles}):
+        problems += run.config.error(
+            (*path, "exchange_turns", unknown[0]), "is an unknown role", "add it to roles:"
+        ).problems
+    if not entry.exchange_turns:
+        help = "write {user: input, assistant: output}"
+        problems += run.config.error((*path, "exchange_turns"), "is empty", help).problems
     if not entry.turn_markers or not all(marker.strip() for marker in entry.turn_markers.values()):
         help = 'write {user: "\\n\\nHuman:", assistant: "\\n\\nAssistant:"}'
         problems += run.config.error(

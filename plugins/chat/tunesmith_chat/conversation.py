@@ -82,20 +82,23 @@ class Reader:
         if self._system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self._system}, *messages]
             plans = plans and [None, *plans]
-        return Conversation(row, messages, self._tools(row) if self.field_tools in row else None, plans, field)
+        if self.field_tools is None:
+            row.get("tools")  # the entry leaves the column out, so it is not reported as unread
+        tools = self._tools(row, self.field_tools) if self.field_tools is not None and self.field_tools in row else None
+        return Conversation(row, messages, tools, plans, field)
 
-    def _tools(self, row: Row) -> list[Any] | None:
+    def _tools(self, row: Row, column: str) -> list[Any] | None:
         """Return the row's tools: a list of JSON schemas, or the same as JSON text, as in columns of Parquet files."""
-        value = row[self.field_tools]
+        value = row[column]
         if isinstance(value, str):
             try:
                 value = json.loads(value) if value.strip() else None
             except ValueError as error:
-                raise row.error(self.field_tools, f"is not valid JSON: {error}") from error
+                raise row.error(column, f"is not valid JSON: {error}") from error
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
-            raise row.error(self.field_tools, "must be a list of JSON schemas")
-        if row.padded and not isinstance(row[self.field_tools], str):
+            raise row.error(column, "must be a list of JSON schemas")
+        if row.padded and not isinstance(row[column], str):
             value = [unpadded_tool(row, tool) for tool in value]
         return [plain(tool) for tool in value]

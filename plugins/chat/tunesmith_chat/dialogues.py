@@ -29,6 +29,10 @@ def with_messages(row: Row, kind: str, options: ChatDataset) -> Row:
     if kind not in columns:
         del result[source]
     result.update(changed)
+    marker = options.turn_markers.get("system", "").strip()
+    system = row.get(options.field_system) if marker else None
+    if isinstance(system, str) and system.strip().startswith(marker):
+        result[options.field_system] = system.strip().removeprefix(marker).strip()
     return result
 
 
@@ -48,4 +52,9 @@ def messages_of(row: Row, column: str, options: ChatDataset) -> list[dict[str, A
         )
     properties = options.message_property_mappings
     role, content = properties.get("role", "role"), properties.get("content", "content")
-    return [{role: roles[mark], content: turn.strip()} for mark, turn in zip(parts[::2], parts[1::2], strict=True)]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{role: roles[mark], content: _without_end(turn.strip(), options.turn_end)} for mark, turn in turns]
+
+
+def _without_end(turn: str, end: str | None) -> str:
+    return turn.removesuffix(end).rstrip() if end else turn

@@ -10,6 +10,7 @@ import numpy as np
 
 from tunesmith import DataError, Example, Row, Segment, tokenized
 from tunesmith_chat import DIALOGUE, ChatDataset, ChatSettings
+from tunesmith_chat.arranged import arranged
 from tunesmith_chat.branches import branched
 from tunesmith_chat.conversation import Conversation, Reader
 from tunesmith_chat.dialogues import with_messages
@@ -38,6 +39,7 @@ def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterat
         bos = getattr(run.tokenizer, "bos_token", None) or ""
         return tokenized(run.tokenizer, (format.pieces(bos, row, options) for row in rows))
     check_fast(run.tokenizer)
+    rows = (arranged(row, spec.type, spec.row_kind, options) for row in rows)
     if spec.type == DIALOGUE:
         rows = (with_messages(row, spec.row_kind, options) for row in rows)
     reader = Reader(options, run.settings(ChatSettings).default_system_message)
@@ -52,6 +54,7 @@ def check(run: Run, spec: DatasetSpec, row: Row) -> None:
     if spec.type in FORMATS:
         FORMATS[spec.type].pieces("", row, options)
         return
+    row = arranged(row, spec.type, spec.row_kind, options)
     row = with_messages(row, spec.row_kind, options) if spec.type == DIALOGUE else row
     reader = Reader(options, run.settings(ChatSettings).default_system_message)
     if spec.row_kind == "conversation":

@@ -79,6 +79,13 @@ def test_rewards_with_a_column_abstain_if_no_row_has_it() -> None:
     assert exact_match(["a", "b"]) == [None, None] == regex(["a", "b"], pattern="a", column="answer")
 
 
+def test_a_column_of_mappings_is_read_by_the_name_of_its_key() -> None:
+    rows = [{"gold": {"answer": "4"}}, {"gold": None}, None]
+    assert exact_match(["4", "4", "4"], column="model.gold.answer", model=rows) == [1.0, None, None]
+    assert exact_match(["4"], column="model.gold", **{"model.gold": ["4"], "model": [{"gold": "5"}]}) == [1.0]
+    assert exact_match(["4"], column="model.gold") == [None]
+
+
 @given(st.text(), st.tuples(st.booleans(), st.booleans(), st.booleans()))
 def test_a_text_equals_itself_and_normalization_changes_nothing_twice(
     text: str, ignored: tuple[bool, bool, bool]

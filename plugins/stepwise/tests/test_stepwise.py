@@ -29,7 +29,7 @@ def build(
     """Return the examples of rows. `notes` gets the notes of the run."""
     dataset = StepwiseDataset(**options)
     run: Any = SimpleNamespace(tokenizer=tokens, note=({} if notes is None else notes).__setitem__)
-    spec: Any = SimpleNamespace(option=lambda model: dataset, group="datasets", index=0)
+    spec: Any = SimpleNamespace(option=lambda model: dataset, group="datasets", index=0, type="stepwise_supervised")
     return list(build_dataset(run, spec, [Row(record, f"f:{i}") for i, record in enumerate(records, 1)]))
 
 

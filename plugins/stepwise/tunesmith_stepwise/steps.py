@@ -10,6 +10,7 @@ import numpy as np
 
 from tunesmith import DatasetSpec, Example, Piece, Row, Run, segment, tokenized
 from tunesmith_stepwise import StepwiseDataset
+from tunesmith_stepwise.layouts import arranged
 
 
 class Solution(NamedTuple):
@@ -29,9 +30,13 @@ def rows_to_examples(run: Run, spec: DatasetSpec, rows: Iterable[Row]) -> Iterat
     """
     options = spec.option(StepwiseDataset)
     cut_rows: list[str] = []
-    solutions, again = tee(read(row) for row in rows)
-    pieces = (_pieces(solution, options.step_separator) for solution in solutions)
+    arranged_rows = (arranged(row, spec.type, options) for row in rows)
+    solutions, again = tee(None if row is None else read(row) for row in arranged_rows)
+    pieces = (_pieces(solution, options.step_separator) if solution else [] for solution in solutions)
     for solution, example in zip(again, tokenized(run.tokenizer, pieces), strict=True):
+        if solution is None:  # without a rated step: the engine counts it among the rows in which nothing is trained
+            yield Example.text([], [])
+            continue
         scored, cut = _scored(solution, example, options)
         if cut:
             cut_rows.append(solution.row.where)
