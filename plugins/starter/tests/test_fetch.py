@@ -25,10 +25,16 @@ def run(*arguments: str) -> Any:
 
 
 def test_every_example_is_listed_with_a_sentence_and_printed_as_it_is() -> None:
-    listed = run("examples").output.splitlines()[:-1]
+    *listed, families, _ = run("examples").output.splitlines()
     names = {path.stem for path in (ROOT / "examples").glob("*.yaml")}
     assert {line.split()[0] for line in listed} == names and all(line.endswith(".") for line in listed)
     assert run("examples", "dpo").output == (ROOT / "examples" / "dpo.yaml").read_text("utf-8")
+    folders = {path.parent.name for path in (ROOT / "examples").glob("*/*.yaml")}
+    assert set(families.removeprefix("families of models: ").partition(";")[0].split(", ")) == folders
+    listed = run("examples", "qwen2.5").output.splitlines()[:-1]
+    assert {line.split()[0] for line in listed} == {f"qwen2.5/{p.stem}" for p in (ROOT / "examples/qwen2.5").iterdir()}
+    assert listed[0].startswith("qwen2.5/dpo          DPO on pairs of a better and a worse answer;")
+    assert run("examples", "qwen2.5/dpo").output == (ROOT / "examples/qwen2.5/dpo.yaml").read_text("utf-8")
 
 
 def test_an_example_is_copied_with_its_data(here: Path) -> None:

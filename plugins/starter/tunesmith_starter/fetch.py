@@ -42,23 +42,29 @@ def examples(name: str | None, dest: str | None, force: bool) -> None:
     \b
     Examples:
       tunesmith examples
-      tunesmith examples dpo > dpo.yaml
+      tunesmith examples qwen3
+      tunesmith examples qwen3/dpo > dpo.yaml
       tunesmith examples dpo --dest .
     """
     folder = folder_of("examples")
-    paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name is None:
-        width = max(map(len, paths))
-        for stem, path in paths.items():
-            click.echo(f"{stem:<{width}}  {title(path)}")
+    found = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+    families = list(dict.fromkeys(stem.partition("/")[0] for stem in paths if "/" in stem))
+    stem = name.removesuffix(".yaml").rstrip("/") if name else None
+    if stem is None or stem in families:
+        listed = [one for one in paths if (one.startswith(f"{stem}/") if stem else "/" not in one)]
+        width = max(map(len, listed))
+        for one in listed:
+            click.echo(f"{one:<{width}}  {title(paths[one], drop=bool(stem))}")
+        if stem is None:
+            click.echo(f"families of models: {', '.join(families)}; tunesmith examples {families[0]} lists one of them")
         click.echo("next: tunesmith examples NAME prints one; tunesmith fetch examples copies all, with their data")
         return
-    stem = name.removesuffix(".yaml")
     if stem not in paths:
         from tunesmith.spelling import nearest
 
         close = nearest(stem, set(paths))
-        help = f"did you mean {close!r}?" if close else f"examples: {', '.join(paths)}"
+        help = f"did you mean {close!r}?" if close else "tunesmith examples lists them"
         raise ConfigError(f"unknown example {name!r}", where="command line", help=help, code="usage")
     if dest is None:
         click.echo(paths[stem].read_text("utf-8"), nl=False)
@@ -68,7 +74,7 @@ def examples(name: str | None, dest: str | None, force: bool) -> None:
         path for path in files_of(folder) if path == paths[stem] or named_in(text, path.relative_to(folder.parent))
     ]
     copy(wanted, folder.parent, Path(dest), force)
-    click.echo(f"next: tunesmith check examples/{paths[stem].name}")
+    click.echo(f"next: tunesmith check examples/{stem}.yaml")
 
 
 def named_in(text: str, path: Path) -> bool:
@@ -80,14 +86,15 @@ def named_in(text: str, path: Path) -> bool:
     return path.as_posix() in text or as_folder
 
 
-def title(path: Path) -> str:
-    """Return the first sentence of the comment at the beginning of an example."""
+def title(path: Path, drop: bool = False) -> str:
+    """Return the first sentence of the comment at the beginning of an example; the second one with `drop`."""
     lines = []
     for line in path.read_text("utf-8").splitlines():
         if not line.startswith("# "):
             break
         lines.append(line[2:].strip())
-    return " ".join(lines).partition(". ")[0].rstrip(".") + "."
+    text = " ".join(lines)
+    return (text.partition(". ")[2] if drop else text).partition(". ")[0].rstrip(".") + "."
 
 
 @click.command()
