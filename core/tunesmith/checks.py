@@ -132,7 +132,7 @@ def check_metric(run: Run) -> None:
 def _check_data(run: Run, wrong: Wrong) -> None:
     """Report contradictions among training data, evaluation data, and the way entries are mixed."""
     core, config = run.core, run.config
-    if not config.datasets and not config.streamed:
+    if not config.datasets and not config.streamed and run.purpose == "train":
         wrong((), "nothing to train on", "write datasets: ...", code="no-data")
     if core.datasets and core.pretraining_dataset:
         wrong("pretraining_dataset", "does not go with datasets", "keep one of them")

@@ -86,7 +86,7 @@ class Run:
     shares_prompts: bool = True
     """True if a prompt is computed once for all of its completions; False if the model does not support that."""
     purpose: Purpose = "train"
-    """The purpose of the current hook calls: training or evaluation."""
+    """The purpose of the current hook calls: training or evaluation. A run that starts with "eval" only evaluates."""
     step: int = 0
     """Optimizer steps done."""
     total_steps: int = 0

@@ -84,7 +84,9 @@ def generate(
     try:
         result = _run(source, base, replaced, rows, wanted, file)
     except KeyboardInterrupt:
-        click.echo(f"{file.complete_lines():,} of {len(rows):,} rows are in {output}; the same command continues", err=True)
+        click.echo(
+            f"{file.complete_lines():,} of {len(rows):,} rows are in {output}; the same command continues", err=True
+        )
         raise
     finally:
         file.close()

@@ -45,7 +45,9 @@ class Options:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that are added to each row."""
-        names = ("completion", "finish_reason", "tokens") if self.n == 1 else ("completions", "finish_reasons", "tokens")
+        names = (
+            ("completion", "finish_reason", "tokens") if self.n == 1 else ("completions", "finish_reasons", "tokens")
+        )
         return tuple(f"{self.prefix}{name}" for name in names + (("token_ids", "logprobs") if self.logprobs else ()))
 
 
@@ -83,7 +85,9 @@ def tokenize(model: OpenModel, rows: Sequence[PromptRow], options: Options) -> l
         if most is not None and len(tokens) + options.max_new_tokens > most:
             message = f"the prompt has {len(tokens):,} tokens, which with {options.max_new_tokens:,} new ones"
             help = "shorten the prompt, or write a smaller --max-new-tokens"
-            problems.append(Problem(f"{message} are more than the {most:,} positions of the model", row.where, "row", help))
+            problems.append(
+                Problem(f"{message} are more than the {most:,} positions of the model", row.where, "row", help)
+            )
         prompts.append(tokens)
     if problems:
         raise problems_of(problems)
@@ -143,8 +147,7 @@ def generate_groups(
         ]
         completions = model.policy.generate(requests, lambda *_: drawn())
         yield [
-            rows[number].columns | _columns(model, own, options)
-            for number, own in zip(group, completions, strict=True)
+            rows[number].columns | _columns(model, own, options) for number, own in zip(group, completions, strict=True)
         ]
 
 
