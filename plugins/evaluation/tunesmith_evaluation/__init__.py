@@ -1,33 +1,8 @@
-"""Describe evaluation in one line."""
+"""Evaluate a trained model without training, with the command evaluate."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from tunesmith import Plugin
 
-from pydantic import PositiveFloat
-
-from tunesmith import Needs, Plugin, Settings, hookimpl
-
-if TYPE_CHECKING:
-    from tunesmith import Batch, Output, Run, Term
-
-
-class EvaluationSettings(Settings):
-    """Keys of evaluation."""
-
-    evaluation_weight: PositiveFloat | None = None
-    """Factor of the term that is added to the loss."""
-
-
-plugin = Plugin(settings=EvaluationSettings, switches=("evaluation_weight",), needs=Needs(logps=True))
-
-
-@hookimpl(wrapper=True)
-def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[str, Term], dict[str, Term]]:
-    """Add the term to those of the method, whichever it is."""
-    from tunesmith_evaluation.term import penalty
-
-    terms = yield
-    weight = run.settings(EvaluationSettings).evaluation_weight or 0.0
-    return {**terms, "evaluation": penalty(out.logps, batch.weight, weight)}
+HELP = "Evaluate a trained model on held-out rows and benchmarks."
+plugin = Plugin(commands={"evaluate": ("tunesmith_evaluation.command:evaluate", HELP)})
