@@ -111,6 +111,8 @@ class Run:
     contains it. A plugin that writes a page about the run adds its name in output_dir as "report", in on_start."""
     memory_used: Watch | None = None
     """From on_start on: `memory_used.peak` is the peak memory of this process in bytes, or None if it is unknown."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """What plugins measure on the final model, as JSON values with time, seconds, model and metrics; see run.json."""
     best: tuple[int, float] | None = None
     """The step of the best evaluation so far, and its value of metric_for_best_model."""
     _parallelism: Parallelism | None = None

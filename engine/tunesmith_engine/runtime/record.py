@@ -32,9 +32,14 @@ def add_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     """
     with locked(folder), writing("run.json", folder, "make room, and check its permissions"):
         record = last_record(folder)
-        earlier = record.get(EVALUATIONS)
-        record[EVALUATIONS] = [*(earlier if isinstance(earlier, list) else []), clean(evaluation)]
+        record[EVALUATIONS] = [*evaluations_in(record), clean(evaluation)]
         write_text(folder / "run.json", json.dumps(record, indent=1))
+
+
+def evaluations_in(record: dict[str, Any]) -> list[Any]:
+    """Return the evaluations in a record."""
+    evaluations = record.get(EVALUATIONS)
+    return evaluations if isinstance(evaluations, list) else []
 
 
 class RunRecord:
@@ -46,7 +51,7 @@ class RunRecord:
         self.memory: Watch | None = None
         self.begun = False
         resumed = run.core.resume_from_checkpoint is not None
-        self.evaluations = last_record(run.output_dir).get(EVALUATIONS) if resumed else None
+        self.earlier = evaluations_in(last_record(run.output_dir)) if resumed else []
 
     def crashed(self) -> None:
         """Write the traceback of the error that ends the run to crash.txt, or crash-RANK.txt of another process."""
@@ -109,6 +114,7 @@ class RunRecord:
             "hook_seconds": {f"{p}.{h}": round(s, 6) for (p, h), s in sorted(run.hooks.seconds.items())},
             "hook_calls": {f"{p}.{h}": n for (p, h), n in sorted(run.hooks.counts.items())},
         }
-        content |= {EVALUATIONS: self.evaluations} if self.evaluations else {}
+        if evaluations := [*self.earlier, *run.evaluations]:
+            content[EVALUATIONS] = evaluations
         with writing("run.json", run.output_dir, "make room in output_dir, and check its permissions"):
             write_text(run.output_dir / "run.json", json.dumps(clean(content), indent=1))
