@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,5 +90,6 @@ def _print(saved: SavedModel, result: Mapping[str, Any], written: str | None, re
     click.echo(f"{saved.path}: {rows}, {result['seconds']:.1f} s")
     if written:
         click.echo(f"written: {written}, evaluations")
+        click.echo(f"next: {shlex.join(['tunesmith', 'report', str(Path(written).parent)])}")
     elif record is not None:
         click.echo(f"not written: {Path(saved.path)} belongs to no run (it has no run.json)")

@@ -84,9 +84,8 @@ def generate(
     try:
         result = _run(source, base, replaced, rows, wanted, file)
     except KeyboardInterrupt:
-        click.echo(
-            f"{file.complete_lines():,} of {len(rows):,} rows are in {output}; the same command continues", err=True
-        )
+        written = f"{file.complete_lines():,} of {len(rows):,} rows are in {output}"
+        click.echo(f"{written}; the same command continues", err=True)
         raise
     finally:
         file.close()
@@ -108,7 +107,7 @@ def _run(source: str, base: str | None, keys: dict[str, Any], rows: Any, options
         left = [group for group in groups if group.stop > done]
         file.keep(left[0].start)
         reasons: Counter[str] = Counter()
-        started, count, first, name = time.monotonic(), 0, left[0].start, options.columns
+        started, count, first, reason = time.monotonic(), 0, left[0].start, options.columns[1]
 
         def drawn() -> None:
             nonlocal count
@@ -119,7 +118,7 @@ def _run(source: str, base: str | None, keys: dict[str, Any], rows: Any, options
             file.write(lines)
             first = group.stop
             for line in lines:
-                reasons.update([line[name[1]]] if options.n == 1 else line[name[1]])
+                reasons.update([line[reason]] if options.n == 1 else line[reason])
         model.run.progress("")
     seconds = round(time.monotonic() - started, 3)
     numbers = {"generated": len(rows) - left[0].start, "tokens": count, "seconds": seconds}

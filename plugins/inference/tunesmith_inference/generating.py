@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunesmith import ConfigError, ModelError, Problem, PluginError, TunesmithError
+from tunesmith import ConfigError, ModelError, PluginError, Problem, TunesmithError
 from tunesmith_inference.prompts import PromptRow, problems_of
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ class Options:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that are added to each row."""
-        names = (
-            ("completion", "finish_reason", "tokens") if self.n == 1 else ("completions", "finish_reasons", "tokens")
-        )
-        return tuple(f"{self.prefix}{name}" for name in names + (("token_ids", "logprobs") if self.logprobs else ()))
+        names = ["completion", "finish_reason"] if self.n == 1 else ["completions", "finish_reasons"]
+        names += ["tokens", *(["token_ids", "logprobs"] if self.logprobs else [])]
+        return tuple(f"{self.prefix}{name}" for name in names)
 
 
 def check_columns(rows: Sequence[PromptRow], options: Options) -> None:
@@ -83,11 +82,9 @@ def tokenize(model: OpenModel, rows: Sequence[PromptRow], options: Options) -> l
             problems.append(Problem(f"the prompt can't be tokenized: {detail}", row.where, "row", help))
             continue
         if most is not None and len(tokens) + options.max_new_tokens > most:
-            message = f"the prompt has {len(tokens):,} tokens, which with {options.max_new_tokens:,} new ones"
+            message = f"the prompt has {len(tokens):,} tokens, which with {options.max_new_tokens:,} new ones are more"
             help = "shorten the prompt, or write a smaller --max-new-tokens"
-            problems.append(
-                Problem(f"{message} are more than the {most:,} positions of the model", row.where, "row", help)
-            )
+            problems.append(Problem(f"{message} than the {most:,} positions of the model", row.where, "row", help))
         prompts.append(tokens)
     if problems:
         raise problems_of(problems)
@@ -153,7 +150,7 @@ def generate_groups(
 
 def _columns(model: OpenModel, completions: Sequence[Completion], options: Options) -> dict[str, Any]:
     """Return the columns of a row's completions: values for one completion, lists for several."""
-    values = [
+    values: list[list[Any]] = [
         [text_of(model, one, options.stop) for one in completions],
         [one.finish_reason for one in completions],
         [len(one.tokens) for one in completions],

@@ -31,7 +31,7 @@ class Output:
         self.path, self.settings = path, json.loads(json.dumps(settings))
         if path.is_dir():
             raise ConfigError(f"{path} is a folder", where=WHERE, help="name a file: --output OUT.jsonl", code="usage")
-        if path.exists() and not overwrite:
+        if path.exists() and path.stat().st_size and not overwrite:
             self._check()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ def load_early(run: Run) -> None:
 def measure(run: Run, policy: Policy) -> dict[str, float]:
     """Return what the tasks measure, by name. Call it on all processes."""
     from lm_eval import evaluate
+
     from tunesmith_lmeval.model import EngineLM
 
     settings, tasks = run.settings(LMEvalSettings), run.owned(Tasks)

@@ -93,7 +93,11 @@ class EngineLM(TemplateLM):
             branches.setdefault(prompt, []).append(number)
             continuations.append(list(continuation))
         results: list[Scored] = [(0.0, False)] * len(requests)
-        members = [(prompt, part) for prompt, numbers in branches.items() for part in self._parts(prompt, numbers, continuations)]
+        members = [
+            (prompt, part)
+            for prompt, numbers in branches.items()
+            for part in self._parts(prompt, numbers, continuations)
+        ]
         for first in range(0, len(members), GROUP):
             self.policy.run.progress("lm-eval: scoring prompts", first, len(members))
             group = members[first : first + GROUP]
@@ -126,9 +130,7 @@ class EngineLM(TemplateLM):
         run.progress("lm-eval: generating", 0, len(requests))
         wanted = [self._request(*request.args, number) for number, request in enumerate(requests)]
         own = self.policy.generate(wanted[data.rank :: data.size])
-        texts = [
-            self.tokenizer.decode(completion.tokens.tolist(), skip_special_tokens=True) for (completion,) in own
-        ]
+        texts = [self.tokenizer.decode(completion.tokens.tolist(), skip_special_tokens=True) for (completion,) in own]
         answers = [""] * len(requests)
         for rank, share in enumerate(run.world.gather(texts, axis="data")):
             answers[rank :: data.size] = share
@@ -160,5 +162,5 @@ def _sampling(options: Mapping[str, Any]) -> Sampling:
 
 def _before(text: str, stop: Sequence[str]) -> str:
     for one in stop:
-        text = text.split(one)[0]
+        text = text.split(one, maxsplit=1)[0]
     return text

@@ -49,7 +49,7 @@ def load(run: Run) -> Any:
         for number, task in enumerate(tasks):
             if not is_path(task) and task not in manager.all_tasks:
                 close = nearest(task, manager.all_tasks)
-                help = f"did you mean {close!r}?" if close else "lm-eval ls tasks lists them; or name a file: ./task.yaml"
+                help = f"did you mean {close!r}?" if close else "lm-eval ls tasks lists them; or name ./task.yaml"
                 raise run.config.error(("lm_eval_tasks", number), f"unknown task: {task}", help, "unknown-value")
         try:
             loaded = manager.load(tasks)

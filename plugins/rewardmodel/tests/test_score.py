@@ -93,7 +93,9 @@ def test_all_shapes_of_a_row_give_the_same_score(tmp_path: Path) -> None:
         {"prompt": question, "chosen": answer, "rejected": "no"},
         {"chosen": [user, assistant], "rejected": [user, {"role": "assistant", "content": "no"}]},
     ]
-    outcome = run(tmp_path / "out", tiny.write_rows(tmp_path / "shapes.jsonl", shapes), "--output", tmp_path / "o.jsonl")
+    outcome = run(
+        tmp_path / "out", tiny.write_rows(tmp_path / "shapes.jsonl", shapes), "--output", tmp_path / "o.jsonl"
+    )
     assert outcome.exit_code == 0, outcome.output
     scored = lines(tmp_path / "o.jsonl")
     values = [row.get("score", row.get("chosen_score", row.get("scores", [None])[0])) for row in scored]

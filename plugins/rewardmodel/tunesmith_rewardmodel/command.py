@@ -27,7 +27,9 @@ STEPS, SEQUENCES = "process_reward_model", "reward_model"
 @click.option("--output", metavar="FILE", type=click.Path(path_type=Path),
               help="Write the rows with their scores to a file. Default: print them.")  # fmt: skip
 @click.option("--raw", is_flag=True, help="Join prompt and completion as texts, without the chat template.")
-@click.option("--step-separator", metavar="TEXT", help="Text after each step. Default: that of the run, or a line break.")
+@click.option(
+    "--step-separator", metavar="TEXT", help="Text after each step. Default: that of the run, or a line break."
+)
 @click.option("--batch-tokens", type=click.IntRange(1), default=2**14, show_default=True,
               help="Most tokens that are computed together.")  # fmt: skip
 @click.option("--base", metavar="MODEL", help="Folder or hub id of the base model, if it is not where it was.")

@@ -12,7 +12,9 @@ from tunesmith import DataError, Problem
 
 MOST_PROBLEMS = 20
 """Problems that are listed; a file with another format would have one in each row."""
-SHAPES = 'write {"prompt": ..., "completion": ...}, {"messages": [...]}, or {"prompt": ..., "chosen": ..., "rejected": ...}'
+SHAPES = (
+    'write {"prompt": ..., "completion": ...}, {"messages": [...]}, or {"prompt": ..., "chosen": ..., "rejected": ...}'
+)
 Prompt = str | list[dict[str, Any]]
 
 

@@ -22,9 +22,7 @@ RIGHT = 1
 
 def score_answers(model: OpenModel, rows: Sequence[Answers], raw: bool, batch_tokens: int) -> Iterator[dict[str, Any]]:
     """Yield each row with the scores of its answers: score, or scores; chosen_score, rejected_score and margin."""
-    examples = [
-        Example([segment([]), segment(_tokens(model, row, name, raw))]) for row in rows for name in row.answers
-    ]
+    examples = [Example([segment([]), segment(_tokens(model, row, name, raw))]) for row in rows for name in row.answers]
     scores = _scores(model, examples, batch_tokens)
     for row in rows:
         own = {name: round(float(next(scores)[0]), 6) for name in row.answers}

@@ -66,7 +66,7 @@ def _check_answers(run: Run, wrong: Wrong) -> None:
 
 
 def correct_source(run: Run) -> RewardSource:
-    """Return what decides if a completion is right. Raises ConfigError for an unknown name or one without a function."""
+    """Return what decides if a completion is right. Raises ConfigError for a name that is not that of a function."""
     value = run.settings(TextMetricSettings).generation_metrics_correct
     options = dict(value) if isinstance(value, Mapping) else {"name": value}
     name = options.pop("name", None)

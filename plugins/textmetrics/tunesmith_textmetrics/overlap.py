@@ -31,11 +31,10 @@ def extracted(text: str, pattern: re.Pattern[str] | None) -> str | None:
     """Return the answer in a completion: the first group of the last match; None without a match."""
     if pattern is None:
         return text
-    last = None
-    for last in pattern.finditer(text):
-        pass
-    if last is None:
+    every = list(pattern.finditer(text))
+    if not every:
         return None
+    last = every[-1]
     return last[1] if pattern.groups and last[1] is not None else last[0]
 
 
