@@ -158,7 +158,8 @@ def test_a_prompt_that_is_too_long_is_an_error_before_anything_is_generated(tmp_
 
     torch.manual_seed(0)
     folder = tmp_path / "gpt2"
-    GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=32, n_layer=1, n_head=2, n_positions=64)).save_pretrained(folder)
+    sizes = {"vocab_size": 320, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=2)).save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     source = tiny.write_rows(tmp_path / "p.jsonl", [{"prompt": "short"}, {"prompt": "very long " * 40}])
     output = tmp_path / "out.jsonl"
