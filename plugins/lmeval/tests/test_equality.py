@@ -67,7 +67,6 @@ def test_the_numbers_equal_those_of_lm_eval_itself(architecture: str, tmp_path: 
         for key, value in own.items()
         if key.endswith(",none") and "stderr" not in key
     }
-    print(measured, values)
     assert len(values) == 6 and measured == pytest.approx(values, rel=1e-5)
 
 
