@@ -84,7 +84,7 @@ def test_a_resumed_run_keeps_its_evaluations(tmp_path: Path) -> None:
     config = tiny.sft_config(tmp_path, val_set_size=4, save_steps=2)
     tiny.train(config, "max_steps=2")
     assert run(config).exit_code == 0
-    tiny.train(config, "resume_from_checkpoint=auto", "accept_changes=[max_steps]")
+    tiny.train(config, "resume_from_checkpoint=auto")
     record = json.loads((tmp_path / "out/run.json").read_text("utf-8"))
     assert record["step"] == 4 and len(record["evaluations"]) == 1
 
