@@ -12,6 +12,7 @@ import yaml
 from plugins.lmeval.tests.test_equality import write_tasks
 from tests import tiny
 from tunesmith import ConfigError, SafetyError, TunesmithError
+from tunesmith.testing import Setup
 from tunesmith.testing.conformance import conformance
 
 FUNCTION = "def change(docs):\n    open({marker!r}, 'w').close()\n    return docs\n"
@@ -32,10 +33,12 @@ def with_function(folder: Path, name: str = "utils.change") -> tuple[str, Path]:
 
 
 def config(folder: Path, **keys: Any) -> Path:
-    return tiny.sft_config(folder, **{"lm_eval_tasks": tasks_in(folder), "max_steps": 2, **keys})
+    tasks = keys.pop("lm_eval_tasks", None) or tasks_in(folder)
+    return tiny.sft_config(folder, **{"lm_eval_tasks": tasks, "max_steps": 2, **keys})
 
 
-test_conformance = conformance("lmeval")
+WORDS = str(Path(__file__).with_name("words.yaml"))
+test_conformance = conformance({"lmeval": Setup(keys={"lm_eval_tasks": [WORDS], "lm_eval_limit": 2})})
 
 
 def test_a_function_in_a_file_that_is_not_named_does_not_run(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_a_task_chooses_the_best_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="eval_pick/ac is not measured") as error:
         tiny.train(config(tmp_path, metric_for_best_model="eval_pick/ac", **keys), f"output_dir={tmp_path}/other")
     assert error.value.problems[0].help == "did you mean 'eval_pick/acc'?"
-    assert not (tmp_path / "other/metrics.jsonl").exists()
+    assert not tiny.metrics(tmp_path / "other")
 
 
 @pytest.mark.slow

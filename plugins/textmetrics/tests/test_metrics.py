@@ -20,15 +20,13 @@ ALL = ["exact_match", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf", "pass@1",
 SHORT = {"generation_metrics_max_new_tokens": 6}
 CHECK = "def score(completions, answer, letter='e'):\n    return [float(letter in text) for text in completions]\n"
 
-test_conformance = conformance(
-    {"textmetrics": Setup(keys={"generation_metrics": ["exact_match"], "val_set_size": 4, **SHORT})}
-)
+test_conformance = conformance({"textmetrics": Setup(keys={"generation_metrics": ["exact_match"], **SHORT})})
 
 
 def config(folder: Path, rows: list[dict[str, Any]] | None = None, **keys: Any) -> Path:
     """Write a run that holds out rows with the column answer."""
     own = rows or [{**row, "answer": "e"} for row in tiny.rows("conversation", 5)]
-    held = tiny.write_rows(folder / "held.jsonl", own)
+    held = tiny.write_rows(folder / "conversations.jsonl", own)
     entry = {"path": str(held), "type": "chat_template", "keep": ["answer"]}
     return tiny.sft_config(folder, **{"test_datasets": [entry], "max_steps": 2, **SHORT, **keys})
 
@@ -40,7 +38,7 @@ def test_each_metric_is_that_of_the_generated_answers(tmp_path: Path) -> None:
     path = config(tmp_path, generation_metrics=ALL, generation_metrics_samples=5)
     tiny.train(path)
     line = next(line for line in reversed(tiny.metrics(tmp_path / "out")) if "eval_bleu" in line)
-    assert {name.removeprefix("eval_") for name in line if name.startswith("eval_")} == {"loss", *ALL}
+    assert {name.removeprefix("eval_") for name in line if name.startswith("eval_")} == {"loss", "perplexity", *ALL}
     measured = tunesmith.evaluate(find_saved(path).evaluation())
     assert measured == pytest.approx({name: line[name] for name in line if name.startswith("eval_")}, rel=1e-6)
     messages = [row["messages"] for row in tiny.rows("conversation", 5)]
