@@ -40,7 +40,8 @@ def test_each_metric_is_that_of_the_generated_answers(tmp_path: Path) -> None:
     line = next(line for line in reversed(tiny.metrics(tmp_path / "out")) if "eval_bleu" in line)
     assert {name.removeprefix("eval_") for name in line if name.startswith("eval_")} == {"loss", "perplexity", *ALL}
     measured = tunesmith.evaluate(find_saved(path).evaluation())
-    assert measured == pytest.approx({name: line[name] for name in line if name.startswith("eval_")}, rel=1e-6)
+    assert measured == pytest.approx({name: line[name] for name in measured}, rel=1e-6)
+    assert set(measured) == {f"eval_{name}" for name in ("loss", *ALL)}
     messages = [row["messages"] for row in tiny.rows("conversation", 5)]
     firsts = [next(i for i, m in enumerate(own) if m["role"] == "assistant") for own in messages]
     references = [own[first]["content"] for own, first in zip(messages, firsts, strict=True)]
