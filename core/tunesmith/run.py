@@ -39,8 +39,7 @@ __all__ = ["DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
 Purpose = Literal["train", "eval"]
 T = TypeVar("T")
-PROGRESS = 0.1
-"""Least seconds between two reports of one phase."""
+PROGRESS = 0.1  # least seconds between two reports of one phase
 
 
 class Stateful(Protocol):

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tunesmith_engine.runtime.lock import locked
 
 from tests import tiny
 from tunesmith.cli.main import main
+from tunesmith.engine import engine
+
+locked = engine("runtime.lock").locked
 
 
 def run(*arguments: Any) -> Any:

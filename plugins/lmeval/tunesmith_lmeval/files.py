@@ -102,7 +102,8 @@ def read(run: Run, path: Path) -> dict[str, Any]:
     """Return the content of a task file, with functions as texts. Raises ConfigError for one that can't be read."""
     where = run.config.place("lm_eval_tasks")
     try:
-        content = yaml.load(path.read_text("utf-8"), Loader)
+        loader = Loader(path.read_text("utf-8"))
+        content = loader.get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} can't be read: {error}", where=where, code="task") from error
     if not isinstance(content, dict):
