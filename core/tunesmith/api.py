@@ -25,7 +25,7 @@ from tunesmith.config.load import load_config
 from tunesmith.engine import engine
 from tunesmith.errors import ConfigError, TunesmithError, errors_of, raise_together
 from tunesmith.plugins.rewards import check_rewards
-from tunesmith.run import Run
+from tunesmith.run import Purpose, Run
 from tunesmith.saved import find_saved
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def start(
     tokenizer: Any = None,
     datasets: Any = None,
     check_rows: bool = True,
+    purpose: Purpose = "train",
     **keys: Any,
 ) -> Run:
     """Return a run of a config, after the core and all plugins have checked it. Raises their problems together.
@@ -63,6 +64,7 @@ def start(
             of mappings that can be iterated again, such as a list or a datasets.Dataset. Without a name, they are the
             rows of the only entry of `datasets:`, whatever its path.
         check_rows: check the first row of each local dataset.
+        purpose: "eval" for a run that only evaluates, which needs no training data.
         keys: further keys of the config by name, which replace its own: learning_rate=1e-4.
     """
     if isinstance(source, Run):
@@ -75,7 +77,9 @@ def start(
     if unnamed and len(config.entries) > 1:
         message = f"has {len(config.entries)} entries, so rows need names"
         raise config.error("datasets", message, f"write path: {checks.ROWS}train, and pass datasets={{'train': rows}}")
-    run = Run(config.copy(), config.hooks(), tokenizer=tokenizer, given_model=model, given_rows=dict(rows))
+    run = Run(
+        config.copy(), config.hooks(), tokenizer=tokenizer, given_model=model, given_rows=dict(rows), purpose=purpose
+    )
     raise_together(faults(run, check_rows))
     checks.warn(run)
     if translated := config.translated:
@@ -150,7 +154,7 @@ def evaluate(source: Source, **given: Any) -> dict[str, float]:
     The model is base_model, with the weights of the checkpoint in resume_from_checkpoint, if there is one. No file
     of a run is written. The arguments are those of `start`. Raises ConfigError if nothing is evaluated.
     """
-    return engine("training.run").evaluate_only(start(source, **given))  # type: ignore[no-any-return]
+    return engine("training.run").evaluate_only(start(source, purpose="eval", **given))  # type: ignore[no-any-return]
 
 
 def train(source: Source, **given: Any) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tunesmith.config.secrets import is_secret, is_unexpanded
 from tunesmith.config.yamlfile import KeyPath
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError, PluginError, Problem
 from tunesmith.folders import check_output, contains_run
+from tunesmith.plugins.discovery import LoadedPlugin
 from tunesmith.run import Run
 from tunesmith.spelling import nearest
 
@@ -83,6 +84,18 @@ def _written(run: Run) -> set[str]:
     return {key for key, value in run.config.document.values.items() if value not in (None, False)}
 
 
+def metrics_of(run: Run, plugin: LoadedPlugin) -> Sequence[str] | None:
+    """Return the names of metrics that a plugin declares; None if it declares none, or does not know them yet."""
+    metrics = plugin.declaration.metrics
+    return metrics(run) if callable(metrics) else metrics
+
+
+def names_pending(run: Run) -> bool:
+    """Return True if a plugin that evaluates does not know the names of its metrics yet."""
+    acting = {call.plugin for call in run.hooks.calls("evaluate")}
+    return any(metrics_of(run, run.hooks.by_name[name]) is None for name in acting)
+
+
 def declared_metrics(run: Run, *hooks: str) -> dict[str, str]:
     """Return the declared names of evaluation metrics, each with its plugin.
 
@@ -91,7 +104,7 @@ def declared_metrics(run: Run, *hooks: str) -> dict[str, str]:
     names: dict[str, str] = {}
     acting = {call.plugin for hook in hooks for call in run.hooks.calls(hook)}
     for plugin in run.hooks.plugins:
-        for name in plugin.declaration.metrics or () if not hooks or plugin.name in acting else ():
+        for name in metrics_of(run, plugin) or () if not hooks or plugin.name in acting else ():
             if (other := names.setdefault(f"eval_{name}", plugin.name)) != plugin.name:
                 message = f"two plugins declare the metric {name!r}: {other} and {plugin}"
                 raise PluginError(message, help="rename one of them, or use one plugin", code="plugin-conflict")
@@ -111,12 +124,15 @@ def check_metric(run: Run) -> None:
     """Raise ConfigError if metric_for_best_model is not measured, as far as that is known without a model.
 
     The terms of a method that does not declare their names are known on the first batch; the engine checks them there.
+    A plugin that learns the names of its metrics later calls this function then.
     """
     for call in run.hooks.calls("evaluate"):
         if not run.hooks.by_name[call.plugin].declaration.metrics:
             message = f"plugin {run.hooks.by_name[call.plugin]} answers evaluate and declares no names"
             help = 'write Plugin(metrics=("name",)) with every name that it returns'
             raise PluginError(message, where=call.location, help=help, code="plugin-shape")
+    if names_pending(run):
+        return
     known, core = set(declared_metrics(run, "evaluate")), run.core
     if holds_out(run):
         known |= {"eval_loss", *declared_metrics(run)}
@@ -132,7 +148,7 @@ def check_metric(run: Run) -> None:
 def _check_data(run: Run, wrong: Wrong) -> None:
     """Report contradictions among training data, evaluation data, and the way entries are mixed."""
     core, config = run.core, run.config
-    if not config.datasets and not config.streamed:
+    if not config.datasets and not config.streamed and run.purpose == "train":
         wrong((), "nothing to train on", "write datasets: ...", code="no-data")
     if core.datasets and core.pretraining_dataset:
         wrong("pretraining_dataset", "does not go with datasets", "keep one of them")

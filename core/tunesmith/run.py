@@ -39,8 +39,7 @@ __all__ = ["DatasetSpec", "Run"]
 S = TypeVar("S", bound=Settings)
 Purpose = Literal["train", "eval"]
 T = TypeVar("T")
-PROGRESS = 0.1
-"""Least seconds between two reports of one phase."""
+PROGRESS = 0.1  # least seconds between two reports of one phase
 
 
 class Stateful(Protocol):
@@ -86,7 +85,7 @@ class Run:
     shares_prompts: bool = True
     """True if a prompt is computed once for all of its completions; False if the model does not support that."""
     purpose: Purpose = "train"
-    """The purpose of the current hook calls: training or evaluation."""
+    """The purpose of the current hook calls: training or evaluation. A run that starts with "eval" only evaluates."""
     step: int = 0
     """Optimizer steps done."""
     total_steps: int = 0
@@ -111,6 +110,8 @@ class Run:
     contains it. A plugin that writes a page about the run adds its name in output_dir as "report", in on_start."""
     memory_used: Watch | None = None
     """From on_start on: `memory_used.peak` is the peak memory of this process in bytes, or None if it is unknown."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """What plugins measure on the final model, as JSON values with time, seconds, model and metrics; see run.json."""
     best: tuple[int, float] | None = None
     """The step of the best evaluation so far, and its value of metric_for_best_model."""
     _parallelism: Parallelism | None = None

@@ -202,3 +202,20 @@ def test_example_of_the_page_evaluates_by_generation(tmp_path: Path, monkeypatch
     )
     lines = tiny.metrics(tmp_path / "outputs/questions")
     assert [line["eval_exact_match"] for line in lines if "eval_loss" in line][-1] == 1.0
+
+
+def test_names_of_metrics_may_depend_on_the_run(tmp_path: Path) -> None:
+    source = MEASURE.replace('("measured",)', "lambda run: ('measured',) if run.core.eval_steps == 1 else ('other',)")
+    metric = {"metric_for_best_model": "eval_measured"}
+    tiny.train(measuring(tmp_path, source, **metric))
+    assert [line["eval_measured"] for line in evaluations(tmp_path)] == [1.0, 2.0]
+    with pytest.raises(ConfigError, match="eval_measured is not measured; measured: eval_other"):
+        tiny.start(measuring(tmp_path, source, eval_steps=2, **metric))
+
+
+def test_a_metric_whose_name_is_pending_is_not_refused_early(tmp_path: Path) -> None:
+    source = MEASURE.replace('("measured",)', "lambda run: ('measured',) if run.step else None")
+    tiny.start(measuring(tmp_path, source, metric_for_best_model="eval_measured"))
+    tiny.train(measuring(tmp_path, source, metric_for_best_model="eval_measured"))
+    with pytest.raises(ConfigError, match="eval_wrong is not measured"):
+        tiny.train(measuring(tmp_path, source, metric_for_best_model="eval_wrong", output_dir=str(tmp_path / "two")))

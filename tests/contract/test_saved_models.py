@@ -19,6 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": "lora", "lora_dropout": 0.5},
     "new-tokens": ADDED,
     "vera": {"adapter": "vera"},
+    "random-base": {"adapter": "lora", "reinit_weights": True, "seed": 11},
     "qlora": {"adapter": "qlora", "bnb_config_kwargs": {"bnb_4bit_quant_type": "fp4"}},
 }
 

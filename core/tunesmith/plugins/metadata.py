@@ -49,7 +49,7 @@ def describe(name: str, module: Any) -> dict[str, Any]:
         "shared": list(plugin.shared),
         "commands": {command: list(target) for command, target in plugin.commands.items()},
         "on_resume": rules_of(plugin),
-        "metrics": None if plugin.metrics is None else list(plugin.metrics),
+        "metrics": None if plugin.metrics is None or callable(plugin.metrics) else list(plugin.metrics),
         "method": dataclasses.asdict(plugin.method) if plugin.method else None,
         "heads": {name: {**dataclasses.asdict(head), "names": list(head.names)} for name, head in plugin.heads.items()},
         "provides": dict(plugin.provides),

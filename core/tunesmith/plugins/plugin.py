@@ -142,6 +142,7 @@ class Plugin:
         needs: what it reads from the forward pass; a function of the run if that depends on settings.
         metrics: the names that it adds to evaluations, without the prefix `eval_`: what `evaluate` returns, its terms
             of compute_loss, and what its on_step adds. With None, names of terms are known from the first batch on.
+            A function of the run if they depend on settings; it returns None as long as they are unknown.
         after, before: names of plugins whose hooks run before, or after, its own.
         hookspecs: hooks that it declares for others: a module with functions marked with `spec`, or name -> function.
             The plugin calls them by `run.hooks.ask(name, ...)`.
@@ -171,7 +172,7 @@ class Plugin:
     provides: Mapping[str, str] = field(default_factory=dict)
     needs: Needs | Callable[[Run], Needs] = Needs()
     rollout: Rollout | Callable[[Run], Rollout] | None = None
-    metrics: Sequence[str] | None = None
+    metrics: Sequence[str] | Callable[[Run], Sequence[str] | None] | None = None
     after: Sequence[str] = ()
     before: Sequence[str] = ()
     hookspecs: str | Mapping[str, Callable[..., Any]] = field(default_factory=dict)

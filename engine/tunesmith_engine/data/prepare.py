@@ -35,7 +35,7 @@ def prepare(run: Run) -> Prepared:
     Raises ConfigError or DataError for data that can't be trained on.
     """
     core = run.core
-    if not run.config.datasets and not run.config.streamed:
+    if not run.config.datasets and not run.config.streamed and run.purpose == "train":
         where = run.config.place(())
         raise ConfigError("there is nothing to train on", where=where, help="write datasets: ...", code="no-data")
     if run.tokenizer is None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,10 @@ def take(run: Run) -> None:
     problem = None
     if run.world.main:
         try:
-            problem = _take(run)
+            taken = _take(run.output_dir)
+            problem = taken if isinstance(taken, tuple) else None
+            if isinstance(taken, int):
+                run.closing.append(partial(_release, run.output_dir / NAME, taken))
         except OSError as error:
             help = "choose a place with room, and with write permission"
             problem = (f"{run.output_dir} could not be locked: {error.strerror}", help)
@@ -40,27 +44,42 @@ def take(run: Run) -> None:
         raise EnvironmentProblem(message, where=run.config.place("output_dir"), help=help, code="in-use")
 
 
-def _take(run: Run) -> tuple[str, str] | None:
-    """Lock output_dir, and release it when the run ends. Return message and help if that is not possible."""
-    path = run.output_dir / NAME
-    for _ in range(ATTEMPTS):
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run for the block. Raises EnvironmentProblem if a run has it."""
+    try:
+        taken = _take(folder, attempts=3)
+    except OSError as error:
+        message = f"{folder} could not be locked: {error.strerror}"
+        raise EnvironmentProblem(message, help="check its permissions", code="in-use") from error
+    if isinstance(taken, tuple):
+        raise EnvironmentProblem(taken[0], help=taken[1], code="in-use")
+    try:
+        yield
+    finally:
+        _release(folder / NAME, taken)
+
+
+def _take(folder: Path, attempts: int = ATTEMPTS) -> int | tuple[str, str]:
+    """Lock a folder, and return the open file, to be released. Return message and help if that is not possible."""
+    path = folder / NAME
+    for _ in range(attempts):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         holder = _holder(handle)
         if _lock(handle, holder) and _is_at(path, handle):
             content = json.dumps(asdict(Process.this())).encode()
             os.ftruncate(handle, 0)
             os.pwrite(handle, content, 0)
-            run.closing.append(partial(_release, path, handle))
-            return None
+            return handle
         if holder is not None and not holder.ended and _is_at(path, handle):
             os.close(handle)
-            message = f"{run.output_dir} is in use by another run, {holder}"
+            message = f"{folder} is in use by another run, {holder}"
             return message, f"wait for it, choose another output_dir, or delete {path} if that run is gone"
         if holder is not None and holder.ended and _is_at(path, handle):
             path.unlink(missing_ok=True)  # a child of the run that was killed has the lock, and will end soon
         os.close(handle)
         time.sleep(PAUSE)
-    return f"{run.output_dir} is in use by another run", f"wait for it, or delete {path} if it is gone"
+    return f"{folder} is in use by another run", f"wait for it, or delete {path} if it is gone"
 
 
 def _lock(handle: int, holder: Process | None) -> bool:

@@ -9,14 +9,37 @@ import time
 import traceback
 from dataclasses import asdict
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import EnvironmentProblem, TunesmithError
+from tunesmith.files.record import last_record
 from tunesmith.plugins.discovery import core_version
 from tunesmith.redact import clean, redact
 from tunesmith.run import Run
 from tunesmith_engine.runtime.atomic import write_text, writing
+from tunesmith_engine.runtime.lock import locked
 from tunesmith_engine.runtime.memory_used import Watch
+
+EVALUATIONS = "evaluations"
+"""What commands measured after training. A run that resumes keeps it."""
+
+
+def add_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Append an evaluation to the record of a finished run, which is replaced at once.
+
+    Raises EnvironmentProblem while a run has the folder, because that run will write its record again.
+    """
+    with locked(folder), writing("run.json", folder, "make room, and check its permissions"):
+        record = last_record(folder)
+        record[EVALUATIONS] = [*evaluations_in(record), clean(evaluation)]
+        write_text(folder / "run.json", json.dumps(record, indent=1))
+
+
+def evaluations_in(record: dict[str, Any]) -> list[Any]:
+    """Return the evaluations in a record."""
+    evaluations = record.get(EVALUATIONS)
+    return evaluations if isinstance(evaluations, list) else []
 
 
 class RunRecord:
@@ -27,6 +50,8 @@ class RunRecord:
         self.started = time.time()
         self.memory: Watch | None = None
         self.begun = False
+        resumed = run.core.resume_from_checkpoint is not None
+        self.earlier = evaluations_in(last_record(run.output_dir)) if resumed else []
 
     def crashed(self) -> None:
         """Write the traceback of the error that ends the run to crash.txt, or crash-RANK.txt of another process."""
@@ -89,5 +114,7 @@ class RunRecord:
             "hook_seconds": {f"{p}.{h}": round(s, 6) for (p, h), s in sorted(run.hooks.seconds.items())},
             "hook_calls": {f"{p}.{h}": n for (p, h), n in sorted(run.hooks.counts.items())},
         }
+        if evaluations := [*self.earlier, *run.evaluations]:
+            content[EVALUATIONS] = evaluations
         with writing("run.json", run.output_dir, "make room in output_dir, and check its permissions"):
             write_text(run.output_dir / "run.json", json.dumps(clean(content), indent=1))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tunesmith.checks import declared_metrics, holds_out, unmeasured
+from tunesmith.checks import declared_metrics, holds_out, names_pending, unmeasured
 from tunesmith.errors import PluginError
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example, ExampleStore
@@ -131,7 +131,7 @@ def check_metric(run: Run, policy: Policy, rounds: Rounds) -> None:
     held, metric = run.data.eval if run.data else None, run.core.metric_for_best_model
     # on_step may add to an evaluation, so a name that such a plugin declares can't be ruled out here.
     declared = {"eval_loss", *declared_metrics(run, "evaluate", "on_step")}
-    if held is None or metric in declared:
+    if held is None or metric in declared or names_pending(run):
         return
     number = (run.core.eval_batch_size or run.core.micro_batch_size) * run.world.data.size
     with _apart(run, policy):

@@ -21,6 +21,8 @@ def keys(saved: SavedModel) -> dict[str, Any] | None:
         keys |= {key: value for key in TOKENS if (value := _given(saved.get(key)))}
         if not saved.base and (revision := saved.get("revision_of_model") or saved.peft_config.get("revision")):
             keys["revision_of_model"] = revision
+        if not saved.base and saved.get("reinit_weights"):  # the base has no weights: its random ones follow the seed
+            keys |= {"reinit_weights": True} | ({"seed": seed} if (seed := saved.get("seed")) is not None else {})
         return keys
     if (saved.folder / "config.json").is_file() or (not saved.folder.exists() and is_hub_id(saved.path)):
         return keys | {"base_model": saved.path}

@@ -18,6 +18,7 @@ from tunesmith_report import formatting, tables
 from tunesmith_report.chart import Chart, chart
 from tunesmith_report.completions import read_tables, steps_of
 from tunesmith_report.curves import LOSS, Metric, groups, metrics_of, rewards
+from tunesmith_report.evaluations import evaluations
 from tunesmith_report.findings import NOTE, Found, findings_of
 from tunesmith_report.folder import Folder, read
 from tunesmith_report.headline import elapsed, status_of, tiles
@@ -48,6 +49,7 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
     samples, samples_left_out = samples_of(folder.samples)
     explicit, defaults = tables.settings(folder)
     status = status_of(folder)
+    measured, measured_left_out = evaluations(folder)
     all_charts = [*loss, *(item for _, members in others for item in members)]
     return environment().get_template("page.html").render(
         folder=folder,
@@ -64,6 +66,8 @@ def render(path: Path, live: Mapping[str, Any] | None = None, now: float | None 
         averaged=any(item.averaged for item in all_charts),
         findings=findings,
         ledger=ledger,
+        evaluations=measured,
+        evaluations_left_out=measured_left_out,
         generated=steps_of(generated),
         generated_left_out=generated_left_out,
         samples=samples,

@@ -1,4 +1,4 @@
-"""A reward that is a model: a sequence classifier with one label scores each completion."""
+"""A reward that is a model: a sequence classifier with one label scores each completion. The command score uses one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from tunesmith import Group, Run
 
 NAME = "reward_model"
-plugin = Plugin(offers={"rewards": {NAME: None}})
+HELP = "Score the answers in a file with a reward model."
+plugin = Plugin(offers={"rewards": {NAME: None}}, commands={"score": ("tunesmith_rewardmodel.command:score", HELP)})
 
 
 @hookimpl
