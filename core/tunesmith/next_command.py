@@ -49,12 +49,12 @@ def load_command(folder: Path) -> str | None:
 
 
 def plugin_commands(folder: Path) -> dict[str, str]:
-    """Return the commands of installed plugins that can be run on the folder of a finished run, by their purpose.
+    """Return the commands of installed plugins that can be run on the folder of a finished run, sorted by purpose.
 
     A plugin offers functions (folder) -> command or None: `Plugin(offers={"next_commands": {purpose: function}})`.
     """
     commands = {}
-    for purpose, (offer, *_) in offers(installed(), KIND).items():
+    for purpose, (offer, *_) in sorted(offers(installed(), KIND).items()):
         with contextlib.suppress(PluginError):  # of a plugin that can't be imported
             if command := offer.load()(folder):
                 commands[purpose] = command

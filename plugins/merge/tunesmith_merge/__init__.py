@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 HELP = "Merge the adapter of a run into its base model."
 plugin = Plugin(
     commands={"merge-lora": ("tunesmith_merge.command:merge_lora", HELP)},
-    offers={"next_commands": {"Merge the adapter into its base": "tunesmith_merge.next:merge_command"}},
+    offers={
+        "next_commands": {"Merge the adapter into its base": "tunesmith_merge.next:merge_command"},
+        "merge": {  # for plugins that need a full model
+            "merge_adapter": "tunesmith_merge.merging:merge",
+            "why_not_by_layer": "tunesmith_merge.adapter:why_unmergeable",
+        },
+    },
 )
 
 
