@@ -76,7 +76,7 @@ class Answering:
     def _generate(self, side: int) -> None:
         speaker, request, answer = self.speakers[side], self.requests[side], self.answers[side]
         stream = TextStream(speaker.model.tokenizer, request.stop)
-        start = time.monotonic()
+        switched, start = contextlib.ExitStack(), time.monotonic()
 
         def report(text: str) -> None:
             if text:
@@ -84,7 +84,6 @@ class Answering:
                 self._events.put((side, text))
 
         def on_token(index: int, number: int, token: int) -> None:
-            nonlocal switched
             answer.tokens += 1
             report(stream.add(token))
             if self._stop.is_set():
@@ -93,12 +92,10 @@ class Answering:
                 switched.close()
                 self._pass(side)
                 self._wait(side)
-                switched = contextlib.ExitStack()
                 switched.enter_context(speaker.active())
 
         if self.thinking[side]:
             answer.text = f"{Thinking.OPEN}\n"  # the prompt has the mark, and the saved answer needs it
-        switched = contextlib.ExitStack()
         try:
             switched.enter_context(speaker.active())
             ((completion,),) = speaker.model.policy.generate([request], on_token)

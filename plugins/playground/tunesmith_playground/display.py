@@ -169,4 +169,4 @@ def note(answer: Answer, styled: bool) -> str:
 
 def style(text: str, styled: bool, **attributes: bool) -> str:
     """Return the text in a style, if there are styles."""
-    return click.style(text, **attributes) if styled else text  # type: ignore[arg-type]
+    return click.style(text, **attributes) if styled else text

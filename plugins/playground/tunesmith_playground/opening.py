@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from tunesmith import ConfigError
 from tunesmith_playground.settings import RANGES, Settings
+
+if TYPE_CHECKING:
+    from tunesmith_playground.server import PageServer
 
 PORT = 8765
 
@@ -34,10 +40,19 @@ def converse(
     assert given.keys() <= RANGES.keys()
     settings = Settings().changed(given)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    from tunesmith_playground.server import PageServer
     from tunesmith_playground.session import Session
     from tunesmith_playground.speakers import speakers
 
     with speakers(source, compare, base, **({"device": device} if device else {})) as sides:
         if web:
-            raise NotImplementedError
+            return serve(PageServer(PORT if port is None else port, sides, settings, system))
         Session(sides, settings, system, save, interactive).run()
+
+
+def serve(server: PageServer) -> None:
+    """Serve the page until Ctrl-C."""
+    click.echo(f"open {server.url}\nonly this machine can; Ctrl-C ends it")
+    sys.stdout.flush()
+    with server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()

@@ -128,8 +128,9 @@ def _base_of(model: OpenModel, source: str) -> str:
 
 
 def _name(source: str) -> str:
-    """Return a short name of a source: the last part of its path."""
-    return Path(source).name or source
+    """Return a short name of a source: the last part of its path, with the folder of its run for a checkpoint."""
+    path = Path(source)
+    return "/".join(path.parts[-2:]) if path.name.startswith("checkpoint-") else path.name or source
 
 
 def _check(model: OpenModel, source: str) -> None:
