@@ -90,8 +90,10 @@ class Answering:
                 raise Stopped
             if len(self._running) > 1 and answer.tokens % TOKENS_IN_TURN == 0:
                 switched.close()
+                paused = time.monotonic()
                 self._pass(side)
                 self._wait(side)
+                answer.seconds -= time.monotonic() - paused
                 switched.enter_context(speaker.active())
 
         if self.thinking[side]:
@@ -105,7 +107,7 @@ class Answering:
         finally:
             switched.close()
             report(stream.finish())
-            answer.seconds = time.monotonic() - start
+            answer.seconds += time.monotonic() - start
 
     def _wait(self, side: int) -> None:
         with self._baton:

@@ -10,7 +10,11 @@ Ending = Literal["stop", "length", "abort"]
 
 @dataclass
 class Answer:
-    """An answer. ending: "stop" after an end token, "length" at max_new_tokens, "abort" if the user stopped it."""
+    """An answer.
+
+    seconds: without those in which another model drew tokens. ending: "stop" after an end token, "length" at
+    max_new_tokens, "abort" if the user stopped it.
+    """
 
     text: str = ""
     tokens: int = 0

@@ -110,14 +110,17 @@ class Handler(BaseHTTPRequestHandler):
     def _path(self) -> str | None:
         """Return the part of the path after the token; None, after a refusal, for a request from elsewhere."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        if host.rpartition(":")[0] not in HOSTS and host not in HOSTS:
-            return self._refuse(HTTPStatus.FORBIDDEN, f"write http://{ADDRESS} in the address")
-        if origin is not None and origin != f"http://{host}":
-            return self._refuse(HTTPStatus.FORBIDDEN, "this page belongs to another one")
         token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            return self._refuse(HTTPStatus.FORBIDDEN, "the address has no valid token: copy it from the terminal")
-        return path
+        if host not in HOSTS and host.rpartition(":")[0] not in HOSTS:
+            reason = f"write http://{ADDRESS} in the address"
+        elif origin is not None and origin != f"http://{host}":
+            reason = "a page of another origin may not use this one"
+        elif not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            reason = "the address has no valid token: copy it from the terminal"
+        else:
+            return path
+        self._refuse(HTTPStatus.FORBIDDEN, reason)
+        return None
 
     def _answer(self, body: bytes) -> None:
         """Stream events, one JSON object on each line, until the answers are complete or the browser leaves."""
