@@ -26,8 +26,9 @@ CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 class Terminal:
     """A process on a terminal of its own."""
 
-    def __init__(self, *arguments: str, columns: int = 80, **environment: str):
-        command = [sys.executable, "-m", "tunesmith", "chat", *arguments, "--device", "cpu"]
+    def __init__(self, *arguments: str, columns: int = 80, patch: str = "", **environment: str):
+        start = f"{patch}\nfrom tunesmith.cli import main; main()"
+        command = [sys.executable, "-c", start, "chat", *arguments, "--device", "cpu"]
         variables = {key: text for key, text in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
         self.process, self.side = pty.fork()
         if self.process == 0:
@@ -51,7 +52,8 @@ class Terminal:
         """Read to the end of the output, and return the exit status of the process."""
         while self._read():
             pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        process, self.process = self.process, 0
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
     def _read(self) -> bool:
         """Read what is there, and return False at the end of the output."""
@@ -65,7 +67,7 @@ class Terminal:
         return True
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        if self.process:
             os.kill(self.process, signal.SIGKILL)
             os.waitpid(self.process, 0)
         os.close(self.side)
@@ -116,6 +118,22 @@ def test_ctrl_c_at_the_prompt_asks_first_and_ctrl_d_leaves(talker: Path) -> None
         terminal.wait("to leave")
         terminal.type(CTRL_D)
         assert terminal.leave() == 0
+
+
+def test_a_second_ctrl_c_leaves_although_a_token_takes_long(talker: Path) -> None:
+    slow = "import time, tunesmith_playground.decoding as d; d.TextStream.add = lambda *_: time.sleep(25) or 'token'"
+    with chat(str(talker), patch=slow) as terminal:
+        terminal.wait("> ")
+        terminal.type("hello\r")
+        terminal.wait("hello\r\n")
+        time.sleep(2)
+        start = time.monotonic()
+        terminal.type(CTRL_C)
+        time.sleep(0.3)
+        terminal.type(CTRL_C)
+        assert terminal.leave() == 0
+        assert time.monotonic() - start < 15
+    assert "Traceback" not in terminal.raw and "token" not in terminal.raw.partition("hello\r\n")[2]
 
 
 def test_lines_are_edited_and_remembered(talker: Path) -> None:

@@ -58,6 +58,7 @@ def test_thoughts_are_found_in_any_pieces() -> None:
 
 
 def test_a_column_breaks_between_words_and_only_its_last_line_changes() -> None:
+    complete: list[str]
     text, column, complete = "the quick brown fox jumps over a verylongwordwithoutspaces\n\nend", Column(10), []
     for character in text:
         column.add(character, False)

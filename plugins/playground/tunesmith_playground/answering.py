@@ -24,7 +24,8 @@ class Stopped(Exception):
 
 
 class Answering:
-    """The answers of models to a request each. Iterate over it to get (side, text) as the texts grow.
+    """The answers of models to a request each. Iterate over it to get (side, text) as the texts grow, and (side, None)
+    when one is complete.
 
     Each model runs on a thread, and only one of them at a time: two speakers may share the weights of a model, once
     with its adapter and once without. `answers` are complete when the iteration ends. An error of a model is raised by
@@ -46,21 +47,24 @@ class Answering:
         """End the answers at the next token. What they have so far is kept."""
         self._stop.set()
 
-    def __iter__(self) -> Iterator[tuple[int, str]]:
+    def __iter__(self) -> Iterator[tuple[int, str | None]]:
         for thread in self._threads:
             thread.start()
+        left, patience = len(self._threads), PATIENCE
         try:
-            for _ in self._threads:
-                while (event := self._events.get())[1] is not None:
-                    side, value = event
-                    if isinstance(value, BaseException):
-                        raise value
-                    assert value is not None
-                    yield side, value
+            while left:
+                side, value = self._events.get()
+                if isinstance(value, BaseException):
+                    raise value
+                left -= value is None
+                yield side, value
+        except KeyboardInterrupt:  # the user leaves, and does not wait for a token that takes long
+            patience = 0.0
+            raise
         finally:
             self.stop()
             for thread in self._threads:
-                thread.join(PATIENCE)
+                thread.join(patience)
 
     def _run(self, side: int) -> None:
         """Generate one answer. This is the code of a thread."""

@@ -35,59 +35,58 @@ class Plain:
 
     def __init__(self, names: Sequence[str]):
         self.names = names if len(names) > 1 else ()
-        self.texts = [""] * max(1, len(names))
+        self.finished: dict[int, str] = {}
 
     def begin(self, thinking: Sequence[bool]) -> None:
-        self.texts = [f"{Thinking.OPEN}\n" if begun else "" for begun in thinking]
+        self.finished = {}
 
     def add(self, side: int, text: str) -> None:
-        self.texts[side] += text
+        """Wait for the complete answer."""
 
-    def end(self, answers: Sequence[Answer]) -> None:
-        for side, text in enumerate(self.texts):
-            title = f"[{printable(self.names[side])}]\n" if self.names else ""
-            write(f"{title}{printable(text)}\n")
+    def finish(self, side: int, answer: Answer) -> None:
+        self.finished[side] = answer.text
+        if len(self.finished) >= len(self.names):
+            for number, text in sorted(self.finished.items()):
+                title = f"[{printable(self.names[number])}]\n" if self.names else ""
+                write(f"{title}{printable(text)}\n")
 
 
 class Stream:
     """Answers on a terminal, one below the other: the second one waits until the first is complete."""
 
     def __init__(self, names: Sequence[str], styled: bool):
-        self.names, self.styled = names if len(names) > 1 else (), styled
+        self.names, self.styled = names, styled
 
     def begin(self, thinking: Sequence[bool]) -> None:
         self.thinking = [Thinking(begun) for begun in thinking]
-        self.waiting = [[*thinking_start(begun)] for begun in thinking]
+        self.waiting = [[*_mark(begun)] for begun in thinking]
+        self.endings: dict[int, str] = {}
         self.current = -1
         self._next()
 
     def add(self, side: int, text: str) -> None:
-        parts = self.thinking[side].add(text)
-        if side == self.current:
-            self._show(parts)
-        else:
-            self.waiting[side] += parts
+        self.waiting[side] += self.thinking[side].add(text)
+        self._show()
 
-    def end(self, answers: Sequence[Answer]) -> None:
-        while True:
-            self._show(self.thinking[self.current].add("", last=True))
-            write(f"{note(answers[self.current], self.styled)}\n")
-            if self.current + 1 == len(answers):
-                return
+    def finish(self, side: int, answer: Answer) -> None:
+        self.waiting[side] += self.thinking[side].add("", last=True)
+        self.endings[side] = note(answer)
+        while self.current in self.endings:
+            self._show()
+            write(f"{style(self.endings[self.current], self.styled, dim=True)}\n")
             self._next()
-
-    def ended(self, side: int, answer: Answer) -> None:
-        """Show the next answer if that of `side`, which is complete, was the one on the screen."""
 
     def _next(self) -> None:
         self.current += 1
-        if self.names:
+        if len(self.names) > 1 and self.current < len(self.names):
             write(f"{style(printable(self.names[self.current]), self.styled, bold=True)}\n")
-        self._show(self.waiting[self.current])
+            self._show()
 
-    def _show(self, parts: Sequence[tuple[str, bool]]) -> None:
-        for text, thought in parts:
+    def _show(self) -> None:
+        """Write what waits of the current answer."""
+        for text, thought in self.waiting[self.current]:
             write(style(printable(text), self.styled and thought, dim=True))
+        self.waiting[self.current] = []
 
 
 class SideBySide:
@@ -105,42 +104,41 @@ class SideBySide:
         self.thinking = [Thinking(begun) for begun in thinking]
         self.columns = [Column(self.width) for _ in self.names]
         self.complete = [False] * len(self.names)
-        titles = [Column(self.width) for _ in self.names]
-        for title, name in zip(titles, self.names, strict=True):
-            title.add(printable(name)[: self.width], False)
-        left, right = (title.line(0, False) for title in titles)
-        write(style(f"{left}{SEPARATOR}{right}".rstrip(), self.styled, bold=True) + "\n")
+        titles = SEPARATOR.join(f"{printable(name)[: self.width]:<{self.width}}" for name in self.names).rstrip()
+        write(style(titles, self.styled, bold=True) + "\n")
         write("─" * (self.width + 1) + "┼" + "─" * (self.width + 1) + "\n")
         for column, begun in zip(self.columns, thinking, strict=True):
-            for text, thought in thinking_start(begun):
+            for text, thought in _mark(begun):
                 column.add(text, thought)
         self.row = 0
 
     def add(self, side: int, text: str) -> None:
-        for part, thought in self.thinking[side].add(text):
-            self.columns[side].add(printable(part), thought)
+        self._fill(side, text)
         self._draw()
 
-    def end(self, answers: Sequence[Answer]) -> None:
-        for column, thinking, answer in zip(self.columns, self.thinking, answers, strict=True):
-            for part, thought in thinking.add("", last=True):
-                column.add(printable(part), thought)
-            if ending := note(answer, False):
-                column.add(ending, True)
-        self.complete = [True] * len(self.names)
+    def finish(self, side: int, answer: Answer) -> None:
+        self._fill(side, "", last=True)
+        self.columns[side].add(note(answer), True)
+        self.complete[side] = True
         self._draw()
-        write("\n")
+        if all(self.complete):
+            write("\n")
+
+    def _fill(self, side: int, text: str, last: bool = False) -> None:
+        for part, thought in self.thinking[side].add(text, last):
+            self.columns[side].add(printable(part), thought)
 
     def _draw(self) -> None:
         """Write the rows that are complete, and draw the one at the bottom again."""
-        rows = []
-        while all(self.row < column.rows(done) for column, done in zip(self.columns, self.complete, strict=True)) or (
-            all(self.complete) and any(self.row < column.rows(True) for column in self.columns)
+        sides, rows = [*zip(self.columns, self.complete, strict=True)], []
+        while all(done or self.row < column.rows(False) for column, done in sides) and any(
+            self.row < column.rows(done) for column, done in sides
         ):
             rows.append(self._line())
             self.row += 1
-        rows.append("" if all(self.complete) else self._line())
-        write("\r\x1b[2K" + "\n".join(rows) if not all(self.complete) else "\r\x1b[2K" + "\n".join(rows[:-1]))
+        if not all(self.complete):
+            rows.append(self._line())
+        write("\r\x1b[2K" + "\n".join(rows))
 
     def _line(self) -> str:
         left, right = (column.line(self.row, self.styled) for column in self.columns)
@@ -155,18 +153,17 @@ def display(names: Sequence[str], interactive: bool) -> Plain | Stream | SideByS
     return SideBySide(names, colored(), width) if len(names) > 1 and width >= WIDE else Stream(names, colored())
 
 
-def thinking_start(begun: bool) -> Iterator[tuple[str, bool]]:
+def _mark(begun: bool) -> Iterator[tuple[str, bool]]:
     """Yield the mark of a part that the prompt has begun."""
     if begun:
         yield f"{Thinking.OPEN}\n", True
 
 
-def note(answer: Answer, styled: bool) -> str:
+def note(answer: Answer) -> str:
     """Return why an answer ended early; nothing if the model ended it."""
-    text = {"length": " [cut off: max_new_tokens]", "abort": " [stopped]"}.get(answer.ending, "")
-    return style(text, styled and bool(text), dim=True)
+    return {"length": " [cut off: max_new_tokens]", "abort": " [stopped]"}.get(answer.ending, "")
 
 
 def style(text: str, styled: bool, **attributes: bool) -> str:
     """Return the text in a style, if there are styles."""
-    return click.style(text, **attributes) if styled else text
+    return click.style(text, **attributes) if styled and text else text

@@ -62,7 +62,8 @@ def events(answering: Answering) -> Iterator[dict[str, Any]]:
             yield {"side": side, "text": "<think>\n"}
     try:
         for side, text in answering:
-            yield {"side": side, "text": text}
+            if text is not None:
+                yield {"side": side, "text": text}
     except TunesmithError as error:
         yield problem(error)
     except Exception as error:  # of a library; the page shows it and the next message may work

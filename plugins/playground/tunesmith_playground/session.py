@@ -23,6 +23,10 @@ from tunesmith_playground.speakers import Speaker
 PROMPT = "> "
 
 
+class Leave(KeyboardInterrupt):
+    """Raised by the second Ctrl-C during an answer."""
+
+
 class Session:
     """A conversation with models, and what the user has set.
 
@@ -67,6 +71,13 @@ class Session:
                 try:
                     if not self.handle(text):
                         break
+                except Leave:
+                    break
+                except KeyboardInterrupt:  # before the first token
+                    if not self.interactive:
+                        raise
+                    self.interrupted = True
+                    self.say("stopped")
                 except TunesmithError as error:
                     if not self.interactive:
                         raise
@@ -100,9 +111,11 @@ class Session:
         with _interruptible(answering.stop, self.interactive):
             shown.begin(answering.thinking)
             for side, text in answering:
-                shown.add(side, text)
+                if text is None:
+                    shown.finish(side, answering.answers[side])
+                else:
+                    shown.add(side, text)
         turn.answers = answering.answers
-        shown.end(turn.answers)
         self.interrupted = any(answer.ending == "abort" for answer in turn.answers)
 
     def set_system(self, text: str) -> None:
@@ -154,13 +167,16 @@ class Session:
 
 @contextlib.contextmanager
 def _interruptible(stop: Callable[[], None], active: bool) -> Iterator[None]:
-    """Let Ctrl-C call `stop`. A second one raises KeyboardInterrupt, in case a token takes long."""
+    """Let Ctrl-C call `stop`. A second one raises Leave, in case a token takes long."""
     if not active:
         yield
         return
 
+    def second(number: int, frame: Any) -> None:
+        raise Leave
+
     def first(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, second)
         stop()
 
     before = signal.signal(signal.SIGINT, first)
