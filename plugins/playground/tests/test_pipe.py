@@ -203,3 +203,6 @@ def test_a_finished_run_names_the_command(adapted: Path, talker: Path, tmp_path:
     assert chat_command(tmp_path) is None
     (tmp_path / "config.json").write_text("[]")
     assert chat_command(tmp_path) is None
+    adapter = json.loads((adapted / "adapter_config.json").read_text("utf-8"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter | {"base_model_name_or_path": str(tmp_path)}))
+    assert chat_command(tmp_path) is None  # the base has no weights

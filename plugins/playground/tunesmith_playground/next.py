@@ -12,10 +12,14 @@ TASKS = ("CAUSAL_LM", None)
 
 
 def chat_command(folder: Path) -> str | None:
-    """Return the command that talks to the model in a folder; None if there is none, or if it generates no text."""
+    """Return the command that talks to the model in a folder; None if there is none, or if it generates no text.
+
+    An adapter of a model that the run initialized at random is not talked to either: its base has no weights.
+    """
     adapter, config = _json(folder / "adapter_config.json"), _json(folder / "config.json")
     if adapter:
-        talks = adapter.get("task_type") in TASKS
+        base = Path(str(adapter.get("base_model_name_or_path")))
+        talks = adapter.get("task_type") in TASKS and (not base.is_dir() or any(base.glob("*.safetensors")))
     else:
         architectures = config.get("architectures") or [""]
         talks = str(architectures[0]).endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
