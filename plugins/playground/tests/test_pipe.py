@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def test_retry_draws_other_numbers_and_equal_seeds_draw_equal_ones(talker: Path)
     assert len({text[len(before) :] for text, before in zip(texts[1:], texts, strict=False)} | {texts[0]}) == 3
 
 
+@pytest.mark.slow
 def test_save_appends_a_row_that_trains_and_load_continues_it(talker: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"messages": []}')  # without a line end
@@ -150,6 +152,7 @@ def test_base_is_the_adapter_switched_off(adapted: Path) -> None:
     assert result.stdout == f"[out]\n{tuned}\n[base]\n{base}\n"
 
 
+@pytest.mark.slow
 def test_base_of_a_full_model_is_what_its_run_trained_from(tmp_path: Path) -> None:
     tiny.train(tiny.sft_config(tmp_path, learning_rate=0.1, plugins=["-report"]))
     result = chat(tmp_path / "run.yaml", "hello there\n", *GREEDY, "--compare", "base")
@@ -158,6 +161,7 @@ def test_base_of_a_full_model_is_what_its_run_trained_from(tmp_path: Path) -> No
     assert result.stdout == f"[run.yaml]\n{tuned}\n[base]\n{base}\n"
 
 
+@pytest.mark.slow
 def test_two_sources_answer_with_their_own_history(talker: Path, adapted: Path) -> None:
     result = chat(talker, "hello\nmore\n", *GREEDY, "--compare", str(adapted))
     for source in (talker, adapted):
@@ -169,10 +173,55 @@ def test_two_sources_answer_with_their_own_history(talker: Path, adapted: Path) 
         assert f"[{source.name}]\n{first}\n" in result.stdout and f"[{source.name}]\n{second}\n" in result.stdout
 
 
+def test_a_second_model_gets_the_messages_of_the_first(talker: Path, writer: Path) -> None:
+    result = chat(talker, "hello\n", *GREEDY, "--compare", str(writer))
+    assert "writer has no chat template, and gets that of talker" in result.stderr
+    text = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    (answer,) = answers(writer, text, stop="<|im_end|>")
+    assert f"[writer]\n{answer}\n" in result.stdout
+    result = chat(writer, "hello\n", *GREEDY, "--compare", str(talker))
+    assert "without its chat template" in result.stderr
+    (answer,) = answers(writer, "hello")
+    assert result.stdout.startswith(f"[writer]\n{answer}\n")
+
+
+def with_template(talker: Path, folder: Path, template: str) -> Path:
+    """Return a folder with the model that has another chat template."""
+    shutil.copytree(talker, folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+def test_a_thought_that_the_prompt_begins_is_complete_in_the_row(talker: Path, tmp_path: Path) -> None:
+    template = tiny.CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    model = with_template(talker, tmp_path / "thinker", template)
+    file = tmp_path / "rows.jsonl"
+    result = chat(model, "hello\n", *GREEDY, "--save", str(file))
+    (answer,) = answers(model, "hello")
+    assert saved(file)[0]["messages"][1]["content"].startswith("<think>\n")
+    assert result.stdout == f"<think>\n{answer}\n"
+
+
+def test_a_template_that_refuses_the_conversation_is_an_error_in_words(talker: Path, tmp_path: Path) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + tiny.CHATML
+    model = with_template(talker, tmp_path / "refuses", refuses)
+    result = chat(model, "hello\n", "--system", "Be kind.", code=4)
+    assert "the chat template refuses the conversation: no system role" in result.stderr
+    assert chat(model, "hello\n", *GREEDY).stdout
+
+
+def test_bytes_that_are_not_text_do_not_end_a_session(talker: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    options = ["chat", str(talker), "--device", "cpu", *GREEDY, "--save", str(file)]
+    result = CliRunner().invoke(main, options, input=b"a\xffb\n")
+    assert result.exit_code == 0 and saved(file)[0]["messages"][0]["content"] == "a\N{REPLACEMENT CHARACTER}b"
+
+
 def test_what_was_trained_from_has_to_be_known(talker: Path) -> None:
     assert "name it: --compare MODEL" in chat(talker, "", "--compare", "base", code=2).stderr
 
 
+@pytest.mark.slow
 def test_a_score_head_is_refused(tmp_path: Path) -> None:
     rows = tiny.write_rows(tmp_path / "rows.jsonl", tiny.rows("pair", 16))
     datasets = [{"path": str(rows), "type": "chat_template"}]

@@ -20,6 +20,7 @@ def state(speakers: Sequence[Speaker], settings: Settings, system: str | None) -
         "names": [speaker.name for speaker in speakers],
         "chats": all(speaker.chats for speaker in speakers),
         "context": [speaker.context for speaker in speakers],
+        "notes": [speaker.note for speaker in speakers if speaker.note],
         "system": system or "",
         "settings": dataclasses.asdict(settings),
         "help": {key: f"{key}: {help}" for key, (_, _, _, help) in RANGES.items()},

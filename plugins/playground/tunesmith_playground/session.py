@@ -66,6 +66,11 @@ class Session:
         if self.interactive:
             complete_with(f"/{name}" for name in slash.COMMANDS)
             self.say(self._welcome())
+        else:
+            _replace_what_is_not_text()
+        for speaker in self.speakers:
+            if speaker.note:
+                self.say(speaker.note)
         try:
             while (text := self._read()) is not None:
                 try:
@@ -87,6 +92,7 @@ class Session:
 
     def handle(self, text: str) -> bool:
         """Carry out a command or answer a message. Return False to end the session."""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs, which no tokenizer reads
         if text.startswith("/") and not text.startswith("//"):
             return slash.run(self, text)
         if text.strip() or (not self.chats and self.conversation.turns):
@@ -163,6 +169,12 @@ class Session:
     def _report(self, error: TunesmithError) -> None:
         for problem in error.problems:
             self.say(f"{problem.message}\n  {problem.help}" if problem.help else problem.message)
+
+
+def _replace_what_is_not_text() -> None:
+    """Read bytes of stdin that are not text as replacement characters."""
+    with contextlib.suppress(AttributeError):  # a stream of another type, in a test
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

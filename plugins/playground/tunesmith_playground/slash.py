@@ -67,7 +67,7 @@ def undo(session: Session, argument: str) -> None:
 
 
 def save(session: Session, argument: str) -> None:
-    path = Path(argument) if argument else session.save
+    path = Path(argument).expanduser() if argument else session.save
     if path is None:
         raise ConfigError("/save needs the name of a file", where="command", help="/save FILE", code="usage")
     rows = session.rows()
@@ -84,7 +84,7 @@ def load(session: Session, argument: str) -> None:
             "/load needs the name of a file" if not argument else "a model without a chat template has no messages"
         )
         raise ConfigError(message, where="command", help="/load FILE" if not argument else None, code="usage")
-    conversation = read_conversation(Path(argument), len(session.speakers))
+    conversation = read_conversation(Path(argument).expanduser(), len(session.speakers))
     session.finish()
     session.conversation = conversation
     session.say(f"{len(conversation.turns)} {'turn' if len(conversation.turns) == 1 else 'turns'} loaded")

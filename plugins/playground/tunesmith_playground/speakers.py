@@ -26,11 +26,13 @@ class Speaker:
         name: what the user calls it.
         model: the opened model.
         switched_off: answer without the adapter.
+        note: what the user should know about it.
     """
 
     name: str
     model: OpenModel
     switched_off: bool = False
+    note: str = ""
 
     @property
     def chats(self) -> bool:
@@ -112,9 +114,21 @@ def speakers(source: str, compare: str | None = None, base: str | None = None, *
             second = stack.enter_context(tunesmith.open_model(other, **keys))
             _check(second, other)
             sides.append(Speaker(BASE if compare == BASE else _name(other), second))
+            _align(*sides)
         if len({side.name for side in sides}) < len(sides):
             sides[0].name, sides[1].name = source, str(compare)
         yield sides
+
+
+def _align(first: Speaker, second: Speaker) -> None:
+    """Let the second model get the same messages or texts as the first, if only one of them has a chat template."""
+    if first.chats == second.chats:
+        return
+    second.note = f"{second.name} has no chat template, and gets that of {first.name}"
+    if second.chats:
+        second.note = f"{second.name} continues texts, as {first.name} does, without its chat template"
+    second.model.tokenizer.chat_template = first.model.tokenizer.chat_template
+    second.model.variables, second.model.stop = first.model.variables, first.model.stop
 
 
 def _base_of(model: OpenModel, source: str) -> str:
