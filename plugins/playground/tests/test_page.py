@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tunesmith_playground import exchange
 from tunesmith_playground.server import LARGEST, PageServer
 from tunesmith_playground.settings import Settings
 from tunesmith_playground.speakers import speakers
@@ -74,15 +75,15 @@ def test_answers_are_streamed_by_side_and_end_with_a_summary(server: PageServer,
 
 def test_each_side_continues_its_own_answers(server: PageServer, adapted: Path) -> None:
     turns: list[dict[str, Any]] = [
-        {"user": "hello", "answers": ["one", "two"]},
+        {"user": "hello", "answers": ["one", "many other words"]},
         {"user": "more", "answers": [], "attempt": 0},
     ]
     _, events = answer(server, turns, system="Be brief.")
     with tunesmith.open_model(adapted.parent / "model-llama", device="cpu") as model:
-        messages = [("system", "Be brief."), ("user", "hello"), ("assistant", "two"), ("user", "more")]
-        wanted = model.generate(
-            [{"role": role, "content": text} for role, text in messages], temperature=0, max_new_tokens=6
-        )
+        messages = [("system", "Be brief."), ("user", "hello"), ("assistant", "many other words"), ("user", "more")]
+        turns = [{"role": role, "content": text} for role, text in messages]
+        wanted, prompt = model.generate(turns, temperature=0, max_new_tokens=6), model.prompt_tokens(turns)
+    assert events[-1]["used"][1] == len(prompt) + events[-1]["answers"][1]["tokens"]
     assert events[-1]["answers"][1]["text"] == wanted
 
 
@@ -167,6 +168,7 @@ def test_a_form_of_another_page_is_refused(server: PageServer) -> None:
         {"turns": []}, {"turns": 1}, {"turns": [1]}, {"turns": [{"user": 1, "answers": []}]},
         {"turns": [{"user": "x", "answers": ["one", "two"]}]}, {"turns": [{"user": "x"}]},
         {"turns": [{"user": "x", "answers": ["one"]}, {"user": "y", "answers": []}]},
+        {"turns": [{"user": "x", "answers": ["one", "two", "three"]}, {"user": "y", "answers": []}]},
         {"turns": [{"user": "x", "answers": [], "attempt": -1}]},
         {"turns": [{"user": "x", "answers": []}], "system": 1},
         {"turns": [{"user": "x", "answers": []}], "settings": {"temperature": -1}},
@@ -201,7 +203,12 @@ def test_other_paths_and_methods_do_not_exist(server: PageServer) -> None:
     assert ask(server, f"/{server.token}/state", {})[0] == 404
 
 
-def test_one_message_at_a_time_and_a_browser_that_leaves_stops_its_answer(talker: Path) -> None:
+def test_one_message_at_a_time_and_a_browser_that_leaves_stops_its_answer(
+    talker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    begin = exchange.answering
+    monkeypatch.setattr(exchange, "answering", lambda *values: started.append(begin(*values)) or started[-1])
     with speakers(str(talker), device="cpu") as sides, PageServer(0, sides, Settings()) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         body = json.dumps({"turns": [{"user": "hello", "answers": []}], "settings": {"max_new_tokens": 480}}).encode()
@@ -216,6 +223,7 @@ def test_one_message_at_a_time_and_a_browser_that_leaves_stops_its_answer(talker
         while server.busy.locked():
             assert time.monotonic() - start < 20
             time.sleep(0.01)
+        assert started[0].answers[0].ending == "abort" and started[0].answers[0].tokens < 480
         status, events = answer(server, [{"user": "hello", "answers": []}])
         assert status == 200 and events[-1]["answers"][0]["tokens"] == 6
         server.shutdown()

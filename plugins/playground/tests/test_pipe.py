@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from tunesmith_playground.decoding import TextStream
 from tunesmith_playground.next import chat_command
+from tunesmith_playground.speakers import speakers
 
 import tunesmith
 from tests import tiny
@@ -183,6 +184,12 @@ def test_a_second_model_gets_the_messages_of_the_first(talker: Path, writer: Pat
     assert "without its chat template" in result.stderr
     (answer,) = answers(writer, "hello")
     assert result.stdout.startswith(f"[writer]\n{answer}\n")
+
+
+def test_a_second_model_stops_where_the_first_does(talker: Path, writer: Path) -> None:
+    for first, second, stop in ((talker, writer, ("<|im_end|>",)), (writer, talker, ())):
+        with speakers(str(first), str(second), device="cpu") as sides:
+            assert [side.model.stop for side in sides] == [stop, stop]
 
 
 def with_template(talker: Path, folder: Path, template: str) -> Path:
