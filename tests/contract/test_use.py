@@ -160,4 +160,4 @@ def test_train_reports_its_phases_from_before_torch_is_imported(narrow: Path) ->
     assert tokenized[-1][1] == tokenized[-1][2] != "None"  # n of n
     out = result.stdout.splitlines()
     assert [line.split()[0] for line in out[:6]] == ["model", "method", "data", "steps", "memory", "output"]
-    assert out[-1].startswith("next: python -c ")
+    assert out[-1].startswith("next: ")

@@ -67,8 +67,7 @@ def closing(run: Run, measured: Measured, seconds: float, earlier: Mapping[str, 
     lines += [f"stopped early: {run.stopped}"] if run.stopped else []
     lines += [f"output: {run.output_dir}"]
     lines += [f"report: {run.output_dir / report}"] if (report := run.outline.get("report")) else []
-    command = next_command(run)
-    return "\n".join(["summary", *(f"  {line}" for line in lines), *([f"next: {command}"] if command else [])])
+    return "\n".join(["summary", *(f"  {line}" for line in lines), *(f"next: {one}" for one in next_commands(run))])
 
 
 def _evaluations(run: Run, measured: Measured) -> list[str]:
@@ -98,8 +97,10 @@ def findings(note: Any) -> list[str]:
     return lines
 
 
-def next_command(run: Run) -> str | None:
-    """Return the command that resumes an interrupted run, or one that merges or runs the model of a finished run."""
+def next_commands(run: Run) -> list[str]:
+    """Return the command that resumes an interrupted run, or those that use the model of a finished run."""
     if run.interrupted:
-        return train_command(run.config.document, resume_from_checkpoint="auto")
-    return next(iter(plugin_commands(run.output_dir).values()), None) or load_command(run.output_dir)
+        return [train_command(run.config.document, resume_from_checkpoint="auto")]
+    offered = [*plugin_commands(run.output_dir).values()]
+    load = None if offered else load_command(run.output_dir)
+    return offered or ([load] if load else [])
