@@ -47,8 +47,8 @@ def examples(name: str | None, dest: str | None, force: bool) -> None:
       tunesmith examples dpo --dest .
     """
     folder = folder_of("examples")
-    found = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]
-    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+    files = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     families = list(dict.fromkeys(stem.partition("/")[0] for stem in paths if "/" in stem))
     stem = name.removesuffix(".yaml").rstrip("/") if name else None
     if stem is None or stem in families:
