@@ -7,6 +7,7 @@ it, which offers a function of a `SavedModel`: `Plugin(offers={"saved_models": {
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from tunesmith.files.record import last_record
 from tunesmith.files.untrusted import read_json
 from tunesmith.plugins.discovery import installed
 from tunesmith.plugins.offers import offers
+from tunesmith.run import Run
 
 KIND = "saved_models"
 """The kind of offers of functions that return the keys which load a saved model."""
@@ -103,6 +105,9 @@ class SavedModel:
         """Return the config of the run with this model in the place of the one that it trained from: data and method
         stay, and the keys of the plugins that load it are replaced by `keys()`.
 
+        A method that reads a reference, such as DPO, compares the model with the one that its training started from.
+        So its config stays as it is, with the weights of the checkpoint that became the final model.
+
         Without a YAML, the config has no data, unless `overrides` (`key=value`) add some: a record is not asked for
         code, files or plugins. Raises ConfigError.
         """
@@ -110,12 +115,37 @@ class SavedModel:
             "output_dir": f"{self.folder}-evaluation"
         }  # nothing is written, but a run may not replace its model
         if self.config is None or self.config.origin is None:
-            return load_config(keys, overrides)
-        owners = [offer.plugin for offer, *_ in offers(installed(), KIND).values()]
-        loading = {*REPLACED, *(key for owner in owners for key in (owner.info["schema"] or {}).get("properties", ()))}
-        unset = dict.fromkeys(loading & self.config.document.values.keys())
-        origin = self.config.origin
-        return load_config(origin.source, (*origin.overrides, *overrides), **{**origin.keys, **unset, **keys})
+            config = load_config(keys, overrides)
+        else:
+            owners = [offer.plugin for offer, *_ in offers(installed(), KIND).values()]
+            loading = {
+                *REPLACED,
+                *(key for owner in owners for key in (owner.info["schema"] or {}).get("properties", ())),
+            }
+            config = self._reloaded(overrides, dict.fromkeys(loading & self.config.document.values.keys()) | keys)
+        if not Run(config, config.hooks()).needs.reference:
+            return config
+        return self._reloaded(overrides, {"resume_from_checkpoint": str(self._checkpoint())})
+
+    def _reloaded(self, overrides: Sequence[str], keys: Mapping[str, Any]) -> Config:
+        """Load the run's YAML again with other keys. Raises ConfigError without one."""
+        origin = self.config.origin if self.config is not None else None
+        if origin is None:
+            message = f"{self.path}: the method compares the model with the one that its training started from"
+            help = "name the YAML of the run, which says what that was"
+            raise ConfigError(message, where="command line", help=help, code="usage")
+        return load_config(origin.source, (*origin.overrides, *overrides), **{**origin.keys, **keys})
+
+    def _checkpoint(self) -> Path:
+        """Return the checkpoint with the weights of the final model: that of the last step, or the best one."""
+        record = last_record(self.folder)
+        notes = record.get("notes")
+        best = re.match(r"that of step (\d+)\b", str(notes.get("final model", ""))) if isinstance(notes, dict) else None
+        folder = self.folder / f"checkpoint-{best[1] if best else record.get('step')}"
+        if not folder.is_dir():
+            message = f"{folder} is gone, and the method needs it beside the model that training started from"
+            raise ConfigError(message, where="command line", help="name rows and rl: sft, or train again", code="usage")
+        return folder
 
 
 def find_saved(source: str | Path, base: str | None = None) -> SavedModel:

@@ -44,13 +44,10 @@ def evaluate(
     """
     from tunesmith_evaluation.overrides import check_measures, overrides_of
     from tunesmith_evaluation.recording import Record
-    from tunesmith_evaluation.reference import needs_reference, with_reference
 
     saved = find_saved(source, base)
     words = overrides_of(saved, pairs(overrides), tasks, data, strategy)
     config = saved.evaluation(words)
-    if needs_reference(config):
-        config = with_reference(saved, words)
     check_measures(config, saved)
     record = None if no_record else Record.of(saved)
     run = start(config, purpose="eval")
