@@ -47,7 +47,8 @@ def keys_with(test: Callable[[dict[str, Any]], bool]) -> dict[Path_, str]:
 
 
 NUMBERS = keys_with(lambda option: option.get("type") in ("integer", "number") and "enum" not in option)
-PATHS = keys_with(lambda option: "path" in (option.get("format"), option.get("items", {}).get("format")))
+LISTS = keys_with(lambda option: option.get("items", {}).get("format") == "path")
+PATHS = keys_with(lambda option: option.get("format") == "path") | LISTS
 
 
 def config_of(paths: dict[Path_, str], value: Any) -> dict[str, Any]:
@@ -55,13 +56,14 @@ def config_of(paths: dict[Path_, str], value: Any) -> dict[str, Any]:
     entry: dict[str, Any] = {"path": "nobody/rows", "type": "completion"}
     values: dict[str, Any] = {"base_model": "nobody/nothing", "plugins": sorted(set(paths.values()) - {"core"})}
     for path in paths:
+        own = [value] if path in LISTS else value
         if path[0] == "datasets":
-            entry[path[1]] = value
+            entry[path[1]] = own
         else:
             group = values
             for name in path[:-1]:
                 group = group.setdefault(name, {})
-            group[path[-1]] = value
+            group[path[-1]] = own
     return values | {"datasets": [entry]}
 
 
@@ -73,7 +75,8 @@ def messages(folder: Path, paths: dict[Path_, str], value: Any, code: str) -> di
     names = {".".join(path).replace("datasets.", "datasets.0."): path for path in paths}
     problems = [(where, p) for where, p in problems_of(error, file) if p.code == code]
     assert all(where.count(":") == 1 for where, _ in problems)
-    return {names[p.message.split(" ")[0]]: p.message for _, p in problems if p.message.split(" ")[0] in names}
+    named = {p.message.split(" ")[0].removesuffix(".0"): p.message for _, p in problems}
+    return {names[name]: message for name, message in named.items() if name in names}
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e30, -1e30, 10**40, -(10**40)], ids=str)
