@@ -67,6 +67,7 @@ def test_good_config_is_accepted(tmp_path: Path) -> None:
     assert [spec.strategy for spec in config.datasets] == ["chat", "alpaca"]
 
 
+@pytest.mark.slow
 def test_misspelled_key_is_reported_at_its_place_with_the_right_key(tmp_path: Path) -> None:
     outcomes: list[tuple[str, str, bool]] = []
 
@@ -110,6 +111,7 @@ def groups() -> Iterator[tuple[str, str, set[str]]]:
                     yield owner, key, set(schema["$defs"][name]["properties"])
 
 
+@pytest.mark.slow
 def test_misspellings_of_all_installed_keys_are_reported_and_95_percent_corrected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

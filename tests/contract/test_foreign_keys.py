@@ -84,6 +84,7 @@ def test_a_key_of_another_tool_without_a_value_asks_for_nothing(tmp_path: Path) 
     assert not loaded(tmp_path, config_of("", KEYS)).translated
 
 
+@pytest.mark.slow
 def test_every_entry_is_one_kind_of_key() -> None:
     for name, key in KEYS.items():
         assert name.rpartition(".")[0] in GROUPS | {""}

@@ -146,6 +146,7 @@ def own(folder: Path, models: Path, model: str = "recurrent://new", **keys: Any)
     return config(folder, models, "recurrent", **keys)
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_planned_verified_trained_and_continued(models: Path, tmp_path: Path) -> None:
     path = own(tmp_path, models, save_steps=1)
     planned = plan(prepare(tiny.start(path)))

@@ -163,6 +163,7 @@ def test_data_error_is_reported_and_the_stream_resumes_at_its_place(
     check_resumed_equals_uninterrupted(tmp_path / "cut", tmp_path / "uninterrupted")
 
 
+@pytest.mark.slow
 def test_lost_process_ends_the_others_and_the_run_resumes(tmp_path: Path) -> None:
     """One of two processes is killed in a step. The other must neither wait forever nor remain."""
     keys = {

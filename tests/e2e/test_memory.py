@@ -34,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_planned_memory_is_near_the_measured_peak(case: str, tmp_path: Path) -> None:
     """The tolerance is one sixth, plus memory that is not tensors. After the run, plan shows the measured peak, too.

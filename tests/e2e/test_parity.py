@@ -44,6 +44,7 @@ def test_packed_accumulated_and_uneven_equal_one_batch(architecture: str, tmp_pa
         assert_same_metrics(tmp_path / name, tmp_path / "unpacked")
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """One launch trains all architectures on 2 gloo processes with 2 or 3 micro-batches each, including a dummy one."""
     pairs = []

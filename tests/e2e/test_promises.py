@@ -65,12 +65,14 @@ def test_reference_of_a_passed_model_leaves_the_policy_trainable(tmp_path: Path)
     assert result.steps == 2 and losses(tmp_path / "out")[0] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_adapter_with_a_reference_trains_sharded(half: bool, tmp_path: Path) -> None:
     tiny.torchrun(2, pairs(tmp_path, bf16=half, fsdp_config={}, lora_dropout=None))
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_fewer_prompts_than_processes_are_allowed(tmp_path: Path) -> None:
     """With three prompts and one held-out prompt, two processes leave one idle in the last step and in evaluation."""
     path = run_config(tmp_path, "groups", val_set_size=1, eval_steps=1)

@@ -32,6 +32,7 @@ def base(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "adapter"), CASES)
 def test_held_out_loss_falls_and_the_result_loads(
     source: str, adapter: str | None, base: Path, test_data: Path, tmp_path: Path

@@ -117,6 +117,7 @@ def test_resumed_run_has_the_same_reference(kept: bool, tmp_path: Path) -> None:
     assert all(torch.equal(one, two) for one, two in pairs)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_the_same_log_probabilities(tmp_path: Path) -> None:
     tiny.train(config(tmp_path, "one", gradient_accumulation_steps=2, **KEEP))
     half: dict[str, Any] = KEEP | {"dataset_prepared_path": None}

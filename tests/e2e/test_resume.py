@@ -66,6 +66,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in tiny.metrics(folder)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "kills"), [("full", 10), ("lora", 5), ("stream", 5)])
 def test_run_killed_at_random_times_equals_uninterrupted(case: str, kills: int, tmp_path: Path) -> None:
     reference = config(tmp_path / "uninterrupted", case)

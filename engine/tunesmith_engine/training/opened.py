@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.files.untrusted import leads_out
 from tunesmith.run import Run
 from tunesmith.saved import SavedModel
 from tunesmith_engine.data.prompts import Messages, prompt_tokens, turn_ends
@@ -69,7 +70,7 @@ def opened(run: Run, saved: SavedModel) -> Iterator[OpenModel]:
         run.trains = False
         run.tokenizer = run.hooks.load_tokenizer(run)
         template = saved.folder / TEMPLATE
-        if template.is_file():
+        if template.is_file() and not leads_out(saved.folder, template):
             run.tokenizer.chat_template = template.read_text("utf-8")
         policy = build_policy(run)
         policy.model.eval()

@@ -17,6 +17,7 @@ from tunesmith import ConfigError, EnvironmentProblem, ModelError, build_policy,
 from tunesmith.api import prepare
 
 
+@pytest.mark.slow
 def test_types_json_is_that_of_the_installed_peft() -> None:
     command = [sys.executable, ROOT / "tools/adapter_types.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

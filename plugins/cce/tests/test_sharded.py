@@ -34,6 +34,7 @@ def on_start(run, policy):
 """
 
 
+@pytest.mark.slow
 def test_kernel_reads_and_trains_unsharded_weights(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(PLAIN)
     data = tiny.write_rows(tmp_path / "pairs.jsonl", tiny.rows("pair", 8))

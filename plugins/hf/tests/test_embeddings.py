@@ -123,6 +123,7 @@ def test_resuming_with_other_tokens_is_refused(tmp_path: Path) -> None:
         tiny.train(path, "resume_from_checkpoint=auto", "tokens=[<think>]")
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_as_one(tmp_path: Path) -> None:
     single = sft_config(tmp_path, name="one.yaml", output_dir=str(tmp_path / "one"), micro_batch_size=1,
                         gradient_accumulation_steps=2)  # fmt: skip

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import tiny
 from tunesmith import build_policy
 from tunesmith.api import prepare
@@ -20,6 +22,7 @@ def command(*arguments: str) -> Any:
     return subprocess.run(line, capture_output=True, text=True, check=False, env=environment | {"OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.slow
 def test_plan_of_a_saved_adapter_prints_no_warning_of_a_library(tmp_path: Path) -> None:
     """Without the filters: "copying from a non-meta parameter" for each matrix, a FutureWarning, and a wrong id."""
     tiny.train(tiny.sft_config(tmp_path, adapter="lora", max_steps=1, number=4))

@@ -26,6 +26,7 @@ def test_layouts_and_micro_batches_give_the_same_step(architecture: str, adapter
     method_checks.check_layouts(*one_step.started(path, ABOVE))
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Micro-batches of 3, 3 and 1 answers on two processes, with a dummy on one of them; replicated and sharded."""
     ways: dict[str, dict[str, Any]] = {"replicated": {}, "sharded": {"fsdp_config": {}}}

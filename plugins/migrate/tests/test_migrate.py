@@ -123,6 +123,7 @@ def test_secrets_are_not_copied(tmp_path: Path) -> None:
     assert "abcdefgh12345" not in rewrite(path, "axolotl").text
 
 
+@pytest.mark.slow
 def test_axolotl_configs_keep_their_meaning(tmp_path: Path) -> None:
     folder = os.environ.get("TUNESMITH_TEST_DATA")
     if not folder:

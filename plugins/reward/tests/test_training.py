@@ -25,6 +25,7 @@ def check_same(ours: Path, theirs: Path) -> None:
     method_checks.check_same(ours, theirs, steps=3, names=NAMES)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Three micro-batches on two processes. One of them gets a dummy, whose rewards are not counted."""
     split = {"sample_packing": False, "micro_batch_size": 5, "gradient_accumulation_steps": 2}

@@ -15,7 +15,7 @@ from tunesmith import api
 from tunesmith.api import load as load_config
 
 sys.path.insert(0, str(Path(__file__).parent))
-from datasets import DATA, DATASETS, ROOT, initialize, table, written
+from known_datasets import DATA, DATASETS, ROOT, initialize, table, written
 
 NAMES = list(DATASETS)
 """The datasets."""
