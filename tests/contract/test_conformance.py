@@ -24,6 +24,24 @@ PROMPT = {"field_instruction": "instruction", "field_output": "output", "format"
 TALK = "Human: hello\n\nAssistant:"
 DIALOGUES = [{"text": f"{TALK} {t}", "chosen": f"{TALK} {t}", "rejected": f"{TALK} no {t}", "completion": f"{TALK} {t}",
               "label": n % 2 == 0} for n, t in enumerate(TEXTS)]  # fmt: skip
+EXCHANGES = [{"conversation": [{"input": "hello", "output": text}]} for text in TEXTS]
+COMPLETIONS = [{"prompt": "hello", "completion": text} for text in TEXTS]
+STEPS: dict[str, list[dict[str, Any]]] = {
+    "stepwise_supervised.prm800k": [
+        {
+            "question": {"problem": "Which words?"},
+            "label": {
+                "finish_reason": "solution",
+                "steps": [{"completions": [{"text": text, "rating": 1 - 2 * (n % 2)}], "chosen_completion": 0}],
+            },
+        }
+        for n, text in enumerate(TEXTS)
+    ],
+    "stepwise_supervised.math_shepherd": [
+        {"input": f"Which words? Step 1: {text} ки", "label": f"Which words? Step 1: {text} {'+-'[n % 2]}"}
+        for n, text in enumerate(TEXTS)
+    ],
+}
 TORCHAO = [f"{prefix}_{bits}" for prefix in ("adamw_torch", "ao_adamw") for bits in ("8bit", "4bit", "fp8")]
 EACH_ADAPTER = (
     "only_the_adapter_is_trained", "disabled_is_the_base_model", "saved_adapter", "resumed_adapter", "adapter_on_packs",
@@ -36,7 +54,13 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
         skip=dict.fromkeys(EACH_ADAPTER, "plugins/adapters/tests checks each type, with options that fit")
     ),
     "alpaca": Setup(entries={"user_defined": {"type": PROMPT}}),
-    "chat": Setup(rows={"chat_template.dialogue": DIALOGUES}),
+    "chat": Setup(
+        rows={
+            "chat_template.dialogue": DIALOGUES,
+            "chat_template.exchanges": EXCHANGES,
+            "chat_template.prompt_completion": COMPLETIONS,
+        }
+    ),
     "cce": Setup(no_run="its kernels need a GPU"),
     "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
     "freeze": Setup(keys={"unfrozen_parameters": [r"model\.layers\.1"]}),
@@ -51,6 +75,7 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "optimizers": Setup(leave_out=[f"optimizer: {name}" for name in TORCHAO] if find_spec("torchao") is None else ()),
     "pretokenized": Setup(rows={"tokenized": TOKENS}),
     "qlora": Setup(keys={"adapter": "qlora"}),
+    "stepwise": Setup(rows=STEPS),
     "trigger": Setup(keys={"dynamic_checkpoint": {"enabled": True}}),
     "samples": Setup(skip={"failing_disk": "it generates on every process, so that it can't be muted on one of them"}),
 }
