@@ -71,11 +71,15 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     ),
     "inputoutput": Setup(rows={"input_output": SEGMENTS}),
     "preference": Setup(entries={"user_defined": {"type": {"prompt_format": "{prompt}\n"}}}),
+    "lmeval": Setup(
+        skip={"nothing_is_left_behind": "it needs the file of a task: plugins/lmeval/tests train with one"}
+    ),
     "lora": Setup(leave_out=["adapter: qlora"]),  # a base of 4 bits, which the plugin qlora brings
     "optimizers": Setup(leave_out=[f"optimizer: {name}" for name in TORCHAO] if find_spec("torchao") is None else ()),
     "pretokenized": Setup(rows={"tokenized": TOKENS}),
     "qlora": Setup(keys={"adapter": "qlora"}),
     "stepwise": Setup(rows=STEPS),
+    "textmetrics": Setup(keys={"generation_metrics": ["exact_match"], "generation_metrics_max_new_tokens": 2}),
     "trigger": Setup(keys={"dynamic_checkpoint": {"enabled": True}}),
     "samples": Setup(skip={"failing_disk": "it generates on every process, so that it can't be muted on one of them"}),
 }
