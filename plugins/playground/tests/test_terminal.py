@@ -48,10 +48,25 @@ class Terminal:
         before, self.seen = self.seen, at + len(text)
         return output[before : self.seen]
 
-    def leave(self) -> int:
+    def prompt(self) -> str:
+        """Wait for the next prompt, and until keys are read: readline prints the prompt a moment before that."""
+        before = self.wait("> ")
+        time.sleep(0.3)
+        return before
+
+    def ask(self, message: str) -> None:
+        """Type a message, and wait for the first text of its answer."""
+        self.type(f"{message}\r")
+        self.wait(f"{message}\r\n")
+        end = time.monotonic() + 90
+        while len(CONTROL.sub("", self.raw)) == self.seen:
+            assert time.monotonic() < end and self._read(), "no answer"
+
+    def leave(self, seconds: float = 60) -> int:
         """Read to the end of the output, and return the exit status of the process."""
+        end = time.monotonic() + seconds
         while self._read():
-            pass
+            assert time.monotonic() < end, f"did not end: {self.raw[-200:]!r}"
         process, self.process = self.process, 0
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
@@ -86,20 +101,18 @@ def chat(*arguments: str, **options: str | int) -> Iterator[Terminal]:
 def test_ctrl_c_stops_an_answer_and_keeps_it_and_a_second_one_leaves(talker: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     with chat(str(talker), "--save", str(file)) as terminal:
-        terminal.wait("> ")
-        terminal.type("hello\r")
-        terminal.wait("hello\r\n")
-        time.sleep(0.2)
+        terminal.prompt()
+        terminal.ask("hello")
         terminal.type(CTRL_C)
         terminal.wait("[stopped]")
-        terminal.wait("> ")
+        terminal.prompt()
         terminal.type("/tokens\r")
         assert int(re.findall(r"(\d+) tokens; ", terminal.wait("left"))[0]) < 500
-        terminal.type("and more\r")
-        time.sleep(0.2)
+        terminal.prompt()
+        terminal.ask("and more")
         terminal.type(CTRL_C)
         terminal.wait("[stopped]")
-        terminal.wait("> ")
+        terminal.prompt()
         terminal.type(CTRL_C)
         assert terminal.leave() == 0
     assert len(file.read_text("utf-8").splitlines()) == 1
@@ -108,14 +121,17 @@ def test_ctrl_c_stops_an_answer_and_keeps_it_and_a_second_one_leaves(talker: Pat
 
 def test_ctrl_c_at_the_prompt_asks_first_and_ctrl_d_leaves(talker: Path) -> None:
     with chat(str(talker)) as terminal:
-        terminal.wait("> ")
+        terminal.prompt()
         terminal.type("half a mess")
         terminal.type(CTRL_C)
         terminal.wait("to leave")
+        terminal.prompt()
         terminal.type("/undo\r")
         terminal.wait("nothing to undo yet")  # an error does not end the session
+        terminal.prompt()
         terminal.type(CTRL_C)
         terminal.wait("to leave")
+        terminal.prompt()
         terminal.type(CTRL_D)
         assert terminal.leave() == 0
 
@@ -123,7 +139,7 @@ def test_ctrl_c_at_the_prompt_asks_first_and_ctrl_d_leaves(talker: Path) -> None
 def test_a_second_ctrl_c_leaves_although_a_token_takes_long(talker: Path) -> None:
     slow = "import time, tunesmith_playground.decoding as d; d.TextStream.add = lambda *_: time.sleep(25) or 'token'"
     with chat(str(talker), patch=slow) as terminal:
-        terminal.wait("> ")
+        terminal.prompt()
         terminal.type("hello\r")
         terminal.wait("hello\r\n")
         time.sleep(2)
@@ -138,11 +154,13 @@ def test_a_second_ctrl_c_leaves_although_a_token_takes_long(talker: Path) -> Non
 
 def test_lines_are_edited_and_remembered(talker: Path) -> None:
     with chat(str(talker), "--max-new-tokens", "2") as terminal:
-        terminal.wait("> ")
+        terminal.prompt()
         terminal.type("/set seed 3\r")
         terminal.wait("seed            3")
+        terminal.prompt()
         terminal.type(UP + "\x7f4\r")
         terminal.wait("seed            4")
+        terminal.prompt()
         terminal.type("/to\t\r")
         terminal.wait("0 tokens; 512 of 512 left")
 
@@ -152,19 +170,19 @@ def test_two_models_answer_side_by_side_if_there_is_room(adapted: Path) -> None:
     with chat(*options, columns=120) as terminal:
         terminal.type("hello there\r")
         terminal.wait("┼")
-        wide = terminal.wait("> ")
+        wide = terminal.prompt()
         assert wide.count("│") >= 1 and "[" in wide
         assert all(len(line) <= 120 for line in wide.replace("\r", "\n").splitlines())
     with chat(*options, columns=80) as terminal:
         terminal.type("hello there\r")
-        narrow = terminal.wait("base\r\n") + terminal.wait("> ")
+        narrow = terminal.wait("base\r\n") + terminal.prompt()
         assert "│" not in narrow and "out\r\n" in narrow
 
 
 def test_styles_are_for_terminals_without_no_color(talker: Path) -> None:
     with chat(str(talker)) as terminal:
-        terminal.wait("> ")
+        terminal.prompt()
         assert "\x1b[2m" in terminal.raw and "\x1b[1m" in terminal.raw
     with chat(str(talker), NO_COLOR="1") as terminal:
-        terminal.wait("> ")
+        terminal.prompt()
         assert not re.search(r"\x1b\[[0-9;]*m", terminal.raw)
