@@ -26,7 +26,7 @@ from tunesmith.engine import engine
 from tunesmith.errors import ConfigError, TunesmithError, errors_of, raise_together
 from tunesmith.plugins.rewards import check_rewards
 from tunesmith.run import Purpose, Run
-from tunesmith.saved import find_saved
+from tunesmith.saved import SavedModel, find_saved
 
 if TYPE_CHECKING:
     from tunesmith_engine.preflight.planned import Plan
@@ -176,7 +176,7 @@ def _prepared(source: Source, given: dict[str, Any]) -> Run:
 
 
 @contextlib.contextmanager
-def open_model(source: str | Path, *, base: str | None = None, **keys: Any) -> Iterator[OpenModel]:
+def open_model(source: str | Path | SavedModel, *, base: str | None = None, **keys: Any) -> Iterator[OpenModel]:
     """Load a saved model to use it, without data and without training, and free it at the end of the block.
 
     Args:

@@ -31,3 +31,10 @@ def column_of(columns: Mapping[str, Any], name: str, completions: Sequence[Compl
         return column_of({key: [mapping.get(key) for mapping in mappings] for key in keys}, inner, completions)
     values: Sequence[Any] = columns.get(name) or [None] * len(completions)
     return values
+
+
+def has_column(row: Mapping[str, Any], name: str) -> bool:
+    """Return True if `column_of` finds a value in a row."""
+    outer, _, inner = name.partition(".")
+    value = row.get(outer)
+    return name in row or (bool(inner) and isinstance(value, Mapping) and has_column(value, inner))

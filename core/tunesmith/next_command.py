@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith.config.yamlfile import Document
 from tunesmith.errors import PluginError
+from tunesmith.files.record import json_object
 from tunesmith.plugins.discovery import installed
 from tunesmith.plugins.offers import offers
 
@@ -39,9 +40,9 @@ def load_command(folder: Path) -> str | None:
     if any(not character.isalnum() and character not in "/._-+" for character in str(folder)):
         return None  # a quoted path in a quoted program: people would have to check it first
     if (folder / "adapter_config.json").is_file():
-        task = {"CAUSAL_LM": "text-generation"}.get(str(_json(folder / "adapter_config.json").get("task_type")))
+        task = {"CAUSAL_LM": "text-generation"}.get(str(json_object(folder / "adapter_config.json").get("task_type")))
     else:
-        architectures = _json(folder / "config.json").get("architectures") or [""]
+        architectures = json_object(folder / "config.json").get("architectures") or [""]
         task = next((task for end, task in TASKS.items() if str(architectures[0]).endswith(end)), None)
     chat = (folder / "chat_template.jinja").is_file() and task == "text-generation"
     text = "[{'role': 'user', 'content': 'Hello'}]" if chat else "'Hello'"
@@ -59,11 +60,3 @@ def plugin_commands(folder: Path) -> dict[str, str]:
             if command := offer.load()(folder):
                 commands[purpose] = command
     return commands
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -111,7 +111,7 @@ class Run:
     memory_used: Watch | None = None
     """From on_start on: `memory_used.peak` is the peak memory of this process in bytes, or None if it is unknown."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    """What plugins measure on the final model, as JSON values with time, seconds, model and metrics; see run.json."""
+    """Evaluations of the final model by plugins, for run.json: JSON objects with time, seconds, model and metrics."""
     best: tuple[int, float] | None = None
     """The step of the best evaluation so far, and its value of metric_for_best_model."""
     _parallelism: Parallelism | None = None

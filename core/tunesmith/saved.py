@@ -7,7 +7,6 @@ it, which offers a function of a `SavedModel`: `Plugin(offers={"saved_models": {
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,24 +138,26 @@ class SavedModel:
     def _checkpoint(self) -> Path:
         """Return the checkpoint with the weights of the final model: that of the last step, or the best one."""
         record = last_record(self.folder)
-        notes = record.get("notes")
-        best = re.match(r"that of step (\d+)\b", str(notes.get("final model", ""))) if isinstance(notes, dict) else None
-        folder = self.folder / f"checkpoint-{best[1] if best else record.get('step')}"
+        outline = record.get("outline")
+        step = outline.get("model_step") if isinstance(outline, dict) else None
+        folder = self.folder / f"checkpoint-{step or record.get('step')}"
         if not folder.is_dir():
             message = f"{folder} is gone, and the method needs it beside the model that training started from"
             raise ConfigError(message, where="command line", help="name rows and rl: sft, or train again", code="usage")
         return folder
 
 
-def find_saved(source: str | Path, base: str | None = None) -> SavedModel:
+def find_saved(source: str | Path | SavedModel, base: str | None = None) -> SavedModel:
     """Return the model that a source names. Reads no weights.
 
     Args:
-        source: the YAML file of a run, a folder, or a hub id.
+        source: the YAML file of a run, a folder, or a hub id. A model that is found already is returned as it is.
         base: the base model of an adapter, if it is not where it was.
 
     Raises ConfigError for a run that has saved no model yet, and for a path that does not exist.
     """
+    if isinstance(source, SavedModel):
+        return source
     path = Path(source)
     if path.suffix.lower() in YAML and (path.is_file() or not path.is_dir()):
         config = load_config(str(path))

@@ -35,7 +35,7 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("engine/tunesmith_engine/rounds/statistics.py", "reward"): "the name of a metric",
     ("engine/tunesmith_engine/rounds/statistics.py", "completion"): "a column of a table",
     ("core/tunesmith/outline.py", "completion"): "a unit of a step",
-    ("engine/tunesmith_engine/rounds/rewards.py", "prompts"): "an argument of a reward function, as in TRL",
+    ("engine/tunesmith_engine/rounds/arguments.py", "prompts"): "an argument of a reward function, as in TRL",
     ("core/tunesmith/plugins/rewards.py", "prompts"): "an argument of a reward function, as in TRL",
     ("core/tunesmith/cli/rewards.py", "completion"): "a column of a file with completions",
     ("core/tunesmith/cli/rewards.py", "rewards"): "the scores of a row in a report",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith import errors
+from tunesmith.completions import has_column
 from tunesmith.errors import ConfigError, DataError, PluginError, Problem, TunesmithError
 from tunesmith.plugins.rewards import GIVEN, RewardSource, resolve
 from tunesmith.plugins.rollout import Reward, Rollout
@@ -19,8 +20,12 @@ from tunesmith.spelling import nearest
 from tunesmith_engine.rewards.pool import Function, Pool, Share, ShareFailed
 from tunesmith_engine.rewards.signature import missing
 from tunesmith_engine.rewards.worker import Failed, in_words
+from tunesmith_engine.rounds.arguments import columns_of
 from tunesmith_engine.rounds.groups import Group
 from tunesmith_engine.runtime.rng import random_state, set_random_state
+
+Rows = Sequence[Mapping[str, Any]]
+"""The columns of rows, by name."""
 
 Scores = list[list[float | None]]
 """For each group, one score per completion, or None where the reward does not apply."""
@@ -57,9 +62,9 @@ class Rewards:
     def _imported(self) -> list[dict[str, Any]]:
         assert self.pool is not None
         signatures, problems, error = [], list[Problem](), self.run.config.error
-        data, columns = self.run.data, None  # a stream, or the rollout of an environment, may have any columns
+        data, rows = self.run.data, None  # a stream, or the rollout of an environment, may have any columns
         if data is not None and data.train is not None and not self.run.hooks.has("rollout"):
-            columns = {name for fields in data.train.fields or () for name in fields}
+            rows = data.train.fields or ()
         for number, source in enumerate(self.functions):
             reward = source.reward
             try:
@@ -73,8 +78,9 @@ class Rewards:
             for message, help in answer["problems"]:
                 problems += error(reward.key, f"{reward.label} {message}", help).problems
             signatures.append(signature := answer["signature"])
-            if columns is not None:
-                problems += self.lacking(source, signature, columns) + self.misread(source, signature, columns)
+            if rows is not None:
+                columns = {name for row in rows for name in row}
+                problems += self.lacking(source, signature, columns) + self.misread(source, signature, rows)
         if problems:
             raise ConfigError(problems)
         return signatures
@@ -90,13 +96,16 @@ class Rewards:
             problems += self.run.config.error(source.reward.key, message, help).problems
         return problems
 
-    def misread(self, source: RewardSource, signature: Mapping[str, Any], columns: set[str]) -> list[Problem]:
+    def misread(self, source: RewardSource, signature: Mapping[str, Any], rows: Rows) -> list[Problem]:
         """Return a problem if the option `column` of a plugin's function names a column that no row has."""
         reward, column = source.reward, source.reward.options.get("column", signature["column"])
-        if source.offer is None or not isinstance(column, str) or column in columns or column in GIVEN:
+        if source.offer is None or not isinstance(column, str) or column in GIVEN:
             return []
-        close = nearest(column, sorted(columns))
-        help = f"did you mean {close!r}?" if close else f"columns: {', '.join(sorted(columns)) or 'none'}"
+        if any(has_column(row, column) for row in rows):
+            return []
+        columns = sorted({name for row in rows for name in row})
+        close = nearest(column, columns)
+        help = f"did you mean {close!r}?" if close else f"columns: {', '.join(columns) or 'none'}"
         message = f"{reward.label} reads the column {column!r}, which no row has, so it would score nothing"
         return list(self.run.config.error(reward.key, message, f"{help}; write column: NAME").problems)
 
@@ -240,46 +249,6 @@ def place_of(group: Group, number: int) -> str:
     """Return the place of a completion in words."""
     entry, row = group.prompt.origin
     return f"row {row + 1} of entry {entry} (completion {number + 1} of {len(group.completions)})"
-
-
-def columns_of(
-    run: Run, groups: Sequence[Group], signature: Mapping[str, Any]
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Return the arguments that a function takes, as in TRL: lists with one item per completion, and others.
-
-    prompts and completions are texts; those of a row whose prompt is a list of messages are lists of messages.
-    completion_ids are token ids. Each column of the rows is a list of its values. `step` is passed if it is named.
-    """
-    names, everything = set(signature["names"]), signature["any"]
-    columns: dict[str, list[Any]] = {}
-
-    def add(name: str, value: Callable[[Group], Iterator[Any]]) -> None:
-        if everything or name in names:
-            columns[name] = [item for group in groups for item in value(group)]
-
-    add("prompts", lambda group: iter([_prompt(run, group)] * len(group.completions)))
-    add("completions", lambda group: _completions(run, group))
-    add("completion_ids", lambda group: (completion.tokens.tolist() for completion in group.completions))
-    fields = {name for group in groups for name in group.prompt.fields} - columns.keys()
-    for field in sorted(fields - ({"prompt"} - names)):
-        add(field, lambda group, field=field: iter([group.prompt.fields.get(field)] * len(group.completions)))  # type: ignore[misc]
-    return columns, {"step": run.step} if "step" in names and "step" not in columns else {}
-
-
-def _prompt(run: Run, group: Group) -> Any:
-    own = group.prompt.fields.get("prompt")
-    return own if isinstance(own, str) or _is_conversation(own) else run.tokenizer.decode(group.prompt.prompt)
-
-
-def _completions(run: Run, group: Group) -> Iterator[Any]:
-    messages = _is_conversation(group.prompt.fields.get("prompt"))
-    for completion in group.completions:
-        text = run.tokenizer.decode(completion.tokens.tolist(), skip_special_tokens=True)
-        yield [{"role": "assistant", "content": text}] if messages else text
-
-
-def _is_conversation(prompt: Any) -> bool:
-    return isinstance(prompt, list) and bool(prompt) and all(isinstance(m, dict) and "role" in m for m in prompt)
 
 
 def _own(failed: Failed, where: str | None = None) -> TunesmithError | None:

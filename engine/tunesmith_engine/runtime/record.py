@@ -22,7 +22,7 @@ from tunesmith_engine.runtime.lock import locked
 from tunesmith_engine.runtime.memory_used import Watch
 
 EVALUATIONS = "evaluations"
-"""What commands measured after training. A run that resumes keeps it."""
+"""The key of evaluations of the saved model, during and after training. A run that resumes keeps them."""
 
 
 def add_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:

@@ -153,6 +153,7 @@ def finish(state: TrainState) -> None:
     switch(state.optimizer, "eval")
     if run.core.load_best_model_at_end and best not in (None, run.step):
         load_weights(run, state.policy, run.output_dir / f"checkpoint-{best}")
+        run.outline["model_step"] = best
         run.note("final model", f"that of step {best}, the best {run.core.metric_for_best_model}")
     if isinstance(state.rounds, StreamedRounds):
         for name, counts in state.rounds.counts.items():

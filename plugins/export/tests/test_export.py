@@ -11,13 +11,14 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from tunesmith_export import exporting, llamacpp
 from tunesmith_export.exporting import Options, export
-from tunesmith_export.folders import ParityError, new_folder
+from tunesmith_export.folders import ParityError
 from tunesmith_export.ggufwriter import Tensors
 from tunesmith_export.next import export_command
 
 from tests import tiny
 from tunesmith import ConfigError, EnvironmentProblem, ModelError
 from tunesmith.cli import main
+from tunesmith.engine import engine
 from tunesmith.next_command import plugin_commands
 
 
@@ -137,7 +138,7 @@ def test_the_trained_adapter_is_in_the_file(run: Path, tmp_path: Path) -> None:
     texts = parity.sequences(tiny.tokenizer(), [])
     exported = parity.gguf_logits(tmp_path / "base.gguf", base, texts)
     with pytest.raises(ParityError):
-        parity.compare(parity.trained_logits(str(run), saved, texts), exported, 1e-3)
+        parity.compare(parity.trained_logits(saved, texts), exported, 1e-3)
 
 
 def test_a_failing_export_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +152,10 @@ def test_a_failing_export_leaves_nothing(run: Path, tmp_path: Path, monkeypatch:
 
 
 def test_two_exports_to_one_folder_do_not_mix(run: Path, tmp_path: Path) -> None:
-    with new_folder(tmp_path / "gguf"), pytest.raises(EnvironmentProblem, match="written by another process"):
+    with (
+        engine("runtime.new_folder").new_folder(tmp_path / "gguf"),
+        pytest.raises(EnvironmentProblem, match="written by another process"),
+    ):
         export(run, tmp_path / "gguf", Options("gguf"))
 
 

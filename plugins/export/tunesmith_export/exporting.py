@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import ConfigError, SavedModel, find_saved
+from tunesmith.engine import engine
 from tunesmith.files.paths import is_hub_id
-from tunesmith_export.folders import check_new, new_folder, read_config, read_tokenizer
+from tunesmith_export.folders import ParityError, check_new, read_config, read_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ Report = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What to export.
+    """Options of an export.
 
     form: one of FORMS. kind: one of TYPES; None for the default of the form. base: the base model of an adapter.
     verify: compare the result with the trained model. pre: llama.cpp's name of the pre-tokenizer. template: the name of
@@ -70,9 +71,8 @@ def export(
     target = Path(out) if out is not None else default_folder(saved, str(source), options)
     check_new(target, saved.folder)
     check_family(saved, options)
-    with new_folder(target) as partial:
-        origin = str(source) if Path(source).exists() else saved.path  # a hub id is in the cache by now
-        result = _write(origin, saved, partial, options, report)
+    with engine("runtime.new_folder").new_folder(target, keep=ParityError) as partial:
+        result = _write(saved, partial, options, report)
     result.folder, result.path = target, target / result.path.relative_to(partial)
     return result
 
@@ -132,7 +132,7 @@ def check_family(saved: SavedModel, options: Options) -> None:
         raise ModelError(message, code="export", help=help)
 
 
-def _write(source: str, saved: SavedModel, partial: Path, options: Options, report: Report) -> Exported:
+def _write(saved: SavedModel, partial: Path, options: Options, report: Report) -> Exported:
     """Write one form into a folder, and compare it."""
     from tunesmith_export import parity
     from tunesmith_export.ggufwriter import write_gguf
@@ -140,12 +140,12 @@ def _write(source: str, saved: SavedModel, partial: Path, options: Options, repo
 
     if options.form == "merged":
         report("writing the merged model")
-        return write_merged(source, saved, partial, options, report)
+        return write_merged(saved, partial, options, report)
     folder, kind = saved.folder, options.kind or "F16"
     if saved.peft_config:
         report("merging the adapter")
         folder = partial / "merged"
-        write_merged(source, saved, folder, Options("merged", None, options.base, verify=False), report)
+        write_merged(saved, folder, Options("merged", None, options.base, verify=False), report)
     name = model_name(saved)
     report("writing the GGUF file")
     file = write_gguf(folder, partial / f"{name}-{kind}.gguf", kind, name, options.pre)
@@ -153,7 +153,7 @@ def _write(source: str, saved: SavedModel, partial: Path, options: Options, repo
     if options.verify:
         report("comparing its logits with those of the trained model")
         texts = parity.sequences(read_tokenizer(folder), parity.run_prompts(saved))
-        _compare(result, parity.trained_logits(source, saved, texts), texts, folder, kind)
+        _compare(result, parity.trained_logits(saved, texts), texts, folder, kind)
     if options.form == "ollama":
         from tunesmith_export.ollama import write_modelfile
 

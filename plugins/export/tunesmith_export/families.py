@@ -1,7 +1,7 @@
 """The model families that a GGUF file can be written for: their metadata, and how their tensors differ in llama.cpp.
 
-llama.cpp knows an architecture by a name, and reads its sizes from metadata with that name as prefix. What it can't be
-told is fixed in its code, so a config with other values is refused here instead of giving a file with wrong results.
+llama.cpp reads the name and the sizes of an architecture from the metadata. Everything else is fixed in its code. A
+config with other values would give wrong results there, so it is refused here.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
-"""Read what is in the folder of a model, and write a new folder that is complete or absent."""
+"""Read what is in the folder of a model, and check the folder to write."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith import ConfigError, EnvironmentProblem, ModelError
-from tunesmith.engine import engine
+from tunesmith import ConfigError, ModelError
 from tunesmith.files.untrusted import leads_out
 
 BESIDE = (
@@ -60,52 +55,6 @@ def check_new(out: Path, source: Path) -> None:
         message = f"{out} already exists"
     if message:
         raise ConfigError(message, where="command line (--out)", code="usage", help="write --out with another folder")
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield OUT.partial, which becomes `out` if the block succeeds.
-
-    If the model in it differs from the trained one, it stays for inspection; after any other error it is deleted. The
-    next export replaces it. Raises EnvironmentProblem if the disk refuses the files.
-    """
-    partial, flush = out.with_name(f"{out.name}.partial"), engine("runtime.atomic").flush
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with _claimed(partial, out):
-            try:
-                yield partial
-            except BaseException as error:
-                if not isinstance(error, ParityError):
-                    shutil.rmtree(partial, ignore_errors=True)
-                raise
-            for path in partial.iterdir():
-                flush(path)
-            flush(partial)
-            if out.is_dir():
-                out.rmdir()  # empty: see check_new
-            partial.rename(out)
-            flush(out.parent)
-    except OSError as error:
-        message = f"{out} could not be written: {error.strerror or error}"
-        raise EnvironmentProblem(message, code="disk", help="make room, or write --out with another place") from error
-
-
-@contextlib.contextmanager
-def _claimed(partial: Path, out: Path) -> Iterator[None]:
-    """Empty a folder that no other process has locked; the system releases the lock of a process that is killed."""
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"{out} is being written by another process"
-            raise EnvironmentProblem(message, code="in-use", help="wait for it, or write another --out") from None
-        for path in partial.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        yield
-    finally:
-        os.close(handle)
 
 
 class ParityError(ModelError):

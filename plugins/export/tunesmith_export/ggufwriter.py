@@ -52,6 +52,7 @@ def write_gguf(folder: Path, path: Path, kind: str, name: str, pre: str | None =
     Raises ModelError for a model or a tokenizer that llama.cpp would compute differently.
     """
     import gguf
+    import numpy
 
     from tunesmith_export.folders import read_config
 
@@ -73,8 +74,6 @@ def write_gguf(folder: Path, path: Path, kind: str, name: str, pre: str | None =
         tensors = Tensors(weights, config, family, names, kind)
         for target, shape, dtype in tensors.plan():
             size, raw = byte_size(shape, dtype)
-            import numpy
-
             writer.add_tensor_info(target, size, numpy.dtype(numpy.uint8), raw, dtype)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -59,7 +59,7 @@ def offered(name: str) -> Any:
     return offer.load()
 
 
-def write_merged(source: str, saved: SavedModel, folder: Path, options: Options, report: Report) -> Exported:
+def write_merged(saved: SavedModel, folder: Path, options: Options, report: Report) -> Exported:
     """Write a full model into a folder, and return what was written and how it was compared."""
     from tunesmith_export.exporting import Exported
 
@@ -68,14 +68,12 @@ def write_merged(source: str, saved: SavedModel, folder: Path, options: Options,
         return _copy(saved, folder, options)
     reason = offered("why_not_by_layer")(saved.peft_config)
     if reason is not None:
-        return _merge_by_peft(source, saved, folder, options, reason)
+        return _merge_by_peft(saved, folder, options, reason)
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(dir=folder if folder.is_dir() else folder.parent, prefix=".merging-") as place:
-        done = offered("merge_adapter")(
-            source if not Path(saved.path).is_dir() else _source_of(source, saved),
-            Path(place) / "merged", base=saved.base, dtype=dtype, verify=options.verify, report=report,
-        )  # fmt: skip
+        given = {"base": saved.base, "dtype": dtype, "verify": options.verify, "report": report}
+        done = offered("merge_adapter")(source_of(saved), Path(place) / "merged", **given)
         folder.mkdir(parents=True, exist_ok=True)
         for path in done.folder.iterdir():
             path.rename(folder / path.name)
@@ -91,12 +89,13 @@ def write_merged(source: str, saved: SavedModel, folder: Path, options: Options,
     return result
 
 
-def _source_of(source: str, saved: SavedModel) -> str:
+def source_of(saved: SavedModel) -> str:
     """Return what merge gets as source: the YAML if the user named it, for its model card, or the folder."""
-    return source if saved.config is not None else saved.path
+    source = saved.config.origin.source if saved.config is not None and saved.config.origin is not None else None
+    return str(source) if isinstance(source, str | Path) else saved.path
 
 
-def _merge_by_peft(source: str, saved: SavedModel, folder: Path, options: Options, reason: tuple[str, str]) -> Exported:
+def _merge_by_peft(saved: SavedModel, folder: Path, options: Options, reason: tuple[str, str]) -> Exported:
     """Merge an adapter whose layers can't be merged one by one, in memory, if its type changes weights at all."""
     import torch
 
@@ -106,14 +105,12 @@ def _merge_by_peft(source: str, saved: SavedModel, folder: Path, options: Option
 
     message, help = reason
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-    from peft.utils import PeftType
 
     prompts = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "ADAPTION_PROMPT", "CPT"}
     kind = str(saved.peft_config.get("peft_type"))
     if kind == "LORA" or kind in prompts or kind not in {str(one.value) for one in PEFT_TYPE_TO_PREFIX_MAPPING}:
         raise ModelError(f"{saved.folder}: {message}", code="export", help=help)
-    assert kind in {one.value for one in PeftType}
-    with quiet(), open_model(source, base=saved.base, bf16=False, device="cpu") as model, torch.no_grad():
+    with quiet(), open_model(saved, bf16=False, device="cpu") as model, torch.no_grad():
         wrapper = model.model._peft_wrapper
         try:
             merged = wrapper.merge_and_unload(safe_merge=True)
@@ -126,7 +123,7 @@ def _merge_by_peft(source: str, saved: SavedModel, folder: Path, options: Option
     result = Exported(folder, folder, sum(path.stat().st_size for path in folder.glob("*.safetensors")))
     if options.verify:
         texts = sequences(model.tokenizer, run_prompts(saved))
-        trained = trained_logits(source, saved, texts)
+        trained = trained_logits(saved, texts)
         result.compared.append(
             str(compare(trained, folder_logits(folder, texts), ALLOWED[options.kind or precision(folder)]))
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
+from tunesmith.files.record import json_object
 from tunesmith_export.families import FAMILIES
 
 
@@ -15,10 +14,10 @@ def export_command(folder: Path) -> str | None:
 
     After a run that trains all weights, the line that runs the model comes first, so nothing is suggested here.
     """
-    adapter = _json(folder / "adapter_config.json")
+    adapter = json_object(folder / "adapter_config.json")
     if adapter.get("peft_type") != "LORA" or adapter.get("task_type") not in (None, "CAUSAL_LM"):
         return None
-    config = _json(Path(str(adapter.get("base_model_name_or_path"))) / "config.json")
+    config = json_object(Path(str(adapter.get("base_model_name_or_path"))) / "config.json")
     family = FAMILIES.get(str((config.get("architectures") or [None])[0]))
     if family is None or not family.readable or "quantization_config" in config or adapter.get("layer_replication"):
         return None
@@ -35,11 +34,3 @@ def after_export(form: str, folder: Path, path: Path) -> str | None:
         return shlex.join(["llama-server", "-m", str(path)])
     name = path.name.rpartition("-")[0].lower()
     return shlex.join(["ollama", "create", name, "-f", str(folder / "Modelfile")])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -101,7 +101,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def trained_logits(source: str, saved: SavedModel, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+def trained_logits(saved: SavedModel, texts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Return the logits [T, vocabulary] of a saved model in float32; for an adapter, of its base with the adapter.
 
     A base that was quantized for training is loaded in full precision, because the export contains that one.
@@ -113,7 +113,7 @@ def trained_logits(source: str, saved: SavedModel, texts: Sequence[Sequence[int]
     keys = {key: value for key, value in keys.items() if value is not None or key in given}
     if given.get("adapter") == "qlora":
         keys |= {"adapter": "lora"} | {key: None for key in given if key.startswith(("bnb_", "llm_int8"))}
-    with quiet(), open_model(source, base=saved.base, **keys) as model, torch.no_grad():
+    with quiet(), open_model(saved, **keys) as model, torch.no_grad():
         return [logits(model.model, ids) for ids in texts]
 
 

@@ -23,7 +23,7 @@ ADVICE = "a wrong name splits some texts differently without an error"
 
 @dataclass
 class Vocabulary:
-    """What a GGUF file says about a tokenizer."""
+    """The tokenizer section of a GGUF file."""
 
     model: str
     tokens: list[str]

@@ -1,18 +1,13 @@
-"""Write the folder of a merged model, which is complete or absent, and the files beside its weights."""
+"""Check the folder of a merged model, and write the files beside its weights."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunesmith import ConfigError, EnvironmentProblem, write_card
-from tunesmith.engine import engine
+from tunesmith import ConfigError, write_card
 from tunesmith.files.untrusted import leads_out, read_json
 from tunesmith.redact import redact
 from tunesmith_merge.model import read_tokenizer
@@ -39,55 +34,6 @@ def check_output(out: Path, base: Path, adapter: Path) -> None:
         raise wrong(f"{out} is inside the folder of the base model")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise wrong(f"{out} already exists")
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `out` if the block succeeds, and is deleted if it fails.
-
-    A process that is killed leaves the temporary folder, whose name begins with a dot. The next merge to `out` deletes
-    it. Raises EnvironmentProblem if the disk refuses the files, or if another process is writing them.
-    """
-    partial, flush = out.with_name(f".{out.name}.merging"), engine("runtime.atomic").flush
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _claimed(partial, out):
-            try:
-                yield partial
-                for path in partial.iterdir():
-                    flush(path)
-                flush(partial)
-                if out.is_dir():
-                    out.rmdir()  # empty: see check_output
-                partial.rename(out)
-                flush(out.parent)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-    except OSError as error:
-        message = f"{out} could not be written: {error.strerror or error}"
-        raise EnvironmentProblem(message, code="disk", help="make room, or write --out with another place") from error
-
-
-@contextlib.contextmanager
-def _claimed(partial: Path, out: Path) -> Iterator[None]:
-    """Create a folder that no other process has locked; the system releases the lock of a process that is killed."""
-    for _ in range(2):
-        partial.mkdir(exist_ok=True)
-        handle = os.open(partial, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                message = f"{out} is being written by another process"
-                raise EnvironmentProblem(message, code="in-use", help="wait for it, or write another --out") from None
-            if any(partial.iterdir()):  # left by a process that was killed
-                shutil.rmtree(partial)
-                continue
-            yield
-            return
-        finally:
-            os.close(handle)
 
 
 def write_configs(folder: Path, base: Path, model: Any, dtype: str, special: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tunesmith import ConfigError
+from tunesmith.engine import engine
 from tunesmith_merge import folder as files
 from tunesmith_merge.compare import Difference, check, compare, parts
 from tunesmith_merge.layers import changes
@@ -86,7 +87,7 @@ def merge(
     changed = changes(wrapped, names)
     layout = plan(weights, changed, same_class)
     writer = Writer(weights, changed, layout, DTYPES[dtype] if dtype else None)
-    with files.new_folder(target) as partial:
+    with engine("runtime.new_folder").new_folder(target) as partial:
         report("merging")
         size = writer.write(partial)
         report("writing the tokenizer and the config")

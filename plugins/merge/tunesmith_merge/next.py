@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
+
+from tunesmith.files.record import json_object
 
 
 def merge_command(folder: Path) -> str | None:
@@ -14,18 +14,12 @@ def merge_command(folder: Path) -> str | None:
     Return None if there is no such adapter, or if the command would refuse it: replicated layers have an update for
     each copy, and a base that is quantized on disk has no weights to add it to.
     """
-    config = _json(folder / "adapter_config.json")
+    config = json_object(folder / "adapter_config.json")
     base = Path(str(config.get("base_model_name_or_path")))
     if config.get("peft_type") != "LORA" or config.get("layer_replication"):
         return None
-    if "quantization_config" in _json(base / "config.json"):
+    if base.is_dir() and not any(base.glob("*.safetensors")):  # random weights, which the run has not saved
+        return None
+    if "quantization_config" in json_object(base / "config.json"):
         return None
     return shlex.join(["tunesmith", "merge-lora", str(folder)])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""What a terminal shows while answers grow."""
+"""Answers are displayed on a terminal while they grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page and its server send each other, as JSON values."""
+"""Convert between the JSON messages of the page and conversations."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
+
+from tunesmith.files.record import json_object
 
 TASKS = ("CAUSAL_LM", None)
 """The task types of adapters that generate text; an adapter of a run without a head may name none."""
@@ -16,7 +16,7 @@ def chat_command(folder: Path) -> str | None:
 
     An adapter of a model that the run initialized at random is not talked to either: its base has no weights.
     """
-    adapter, config = _json(folder / "adapter_config.json"), _json(folder / "config.json")
+    adapter, config = json_object(folder / "adapter_config.json"), json_object(folder / "config.json")
     if adapter:
         base = Path(str(adapter.get("base_model_name_or_path")))
         talks = adapter.get("task_type") in TASKS and (not base.is_dir() or any(base.glob("*.safetensors")))
@@ -25,11 +25,3 @@ def chat_command(folder: Path) -> str | None:
         talks = str(architectures[0]).endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
     scores = any(folder.glob("*_head.safetensors"))
     return shlex.join(["tunesmith", "chat", str(folder)]) if talks and not scores else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

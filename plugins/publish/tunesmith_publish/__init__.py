@@ -18,7 +18,7 @@ class PublishSettings(Settings):
     hub_model_id: str | None = None
     """Repository of the hub to upload the model to: NAME or OWNER/NAME. It is created if it does not exist."""
     hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"] = "every_save"
-    """What to upload: the final model (end); each saved model in place of the one before (every_save); each one also in
+    """Models to upload: the final one (end); each saved model in place of the one before (every_save); each one also in
     last-checkpoint (checkpoint) or in checkpoint-N (all_checkpoints)."""
     hub_private_repo: bool | None = None
     """Create the repository as a private one. Default: what the account sets. An existing one is not changed."""

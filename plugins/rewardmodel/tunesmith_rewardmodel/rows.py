@@ -71,7 +71,7 @@ def read_rows(path: Path, separator: str | None) -> list[Answers] | list[Steps]:
         rest = [Problem(f"{more:,} more rows have problems", code="row")] if more > 0 else []
         raise DataError([*problems[:MOST_PROBLEMS], *rest])
     if not rows:
-        raise DataError("there are no rows", where=str(path), code="no-rows")
+        raise DataError("the file contains no rows", where=str(path), code="no-rows")
     return rows
 
 

@@ -10,7 +10,10 @@ import pytest
 from tests import tiny
 from tunesmith import TunesmithError
 
-ROWS = [{"prompt": "What is 2 + 2?", "answer": "4"}, {"prompt": "the cat", "answer": ["a", "b"]}]
+ROWS = [
+    {"prompt": "What is 2 + 2?", "answer": "4", "model": {"gold": "4"}},
+    {"prompt": "the cat", "answer": ["a", "b"]},
+]
 
 
 def config(folder: Path, rewards: list[Any]) -> Path:
@@ -20,6 +23,7 @@ def config(folder: Path, rewards: list[Any]) -> Path:
 REWARDS: list[Any] = [
     "exact_match",
     {"name": "regex", "pattern": ["x{99}"], "column": "answer"},
+    {"name": "exact_match", "column": "model.gold", "label": "nested"},
     {"name": "format", "partial": True},
     {"name": "length", "target": 4},
     {"name": "soft_overlong", "max_completion_length": 8, "cache": 7, "weight": 0.5},
@@ -31,8 +35,8 @@ def test_each_reward_is_logged(tmp_path: Path) -> None:
     tiny.train(config(tmp_path, REWARDS))
     (line,) = tiny.metrics(tmp_path / "out")
     ranges = {
-        "exact_match": (0, 1), "regex": (0, 0), "format": (0, 1), "length": (0, 1), "soft_overlong": (-1, 0),
-        "repetition_penalty": (-1, 0),
+        "exact_match": (0, 1), "nested": (0, 1), "regex": (0, 0), "format": (0, 1), "length": (0, 1),
+        "soft_overlong": (-1, 0), "repetition_penalty": (-1, 0),
     }  # fmt: skip
     for name, (low, high) in ranges.items():
         assert low <= line[f"rewards/{name}/mean"] <= high, name
@@ -48,6 +52,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "length"}, "has an unusable option: write either target"),
     ({"name": "exact_match", "column": "anwser"}, "reads the column 'anwser', which no row has"),
     ({"name": "regex", "pattern": "a", "column": "solution"}, "reads the column 'solution'"),
+    ({"name": "exact_match", "column": "model.glod"}, "reads the column 'model.glod'"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What a server has to know about a trained model: read from its files, without its weights."""
+"""Read the facts about a trained model that a server needs from its files, without reading weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import ConfigError, SavedModel, find_saved
+from tunesmith import ConfigError, find_saved
 from tunesmith.files.untrusted import leads_out, read_json
 
 HEADS = {"SEQ_CLS": "classify", "TOKEN_CLS": "token_classify"}
@@ -127,8 +127,3 @@ def _number(config: dict[str, Any], key: str) -> int | None:
 
 def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() and not leads_out(path.parent, path) else {}
-
-
-def saved_model(source: str, base: str | None) -> SavedModel:
-    """Return the model that a source names."""
-    return find_saved(source, base)

@@ -206,10 +206,12 @@ def test_rows_with_tools_need_a_template_that_writes_them(here: Path) -> None:
 
 
 def test_a_model_of_the_hub_is_looked_at_if_it_is_in_the_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
     assert look_at("owner/name").template is None
     snapshots = here / "hub" / "models--owner--name" / "snapshots"
     snapshots.mkdir(parents=True)
+    (snapshots.parent / "refs").mkdir()
+    (snapshots.parent / "refs" / "main").write_text("abc", encoding="utf-8")
     model(snapshots / "abc", template="{{ messages }}", max_position_embeddings=64)
     looked = look_at("owner/name")
     assert looked.template == "{{ messages }}" and looked.context == 64 and looked.weights is None

@@ -14,7 +14,7 @@ ROLE_KEYS, CONTENT_KEYS = ("role", "from", "speaker", "author"), ("content", "va
 
 @dataclass(frozen=True)
 class Messages:
-    """What a column of messages looks like: its property names, its roles in the order of their first use."""
+    """The shape of a column of messages: property names, and roles in the order of their first use."""
 
     role: str
     content: str
