@@ -44,7 +44,8 @@ def new_folder(out: Path, keep: type[BaseException] | tuple[type[BaseException],
                 raise
     except OSError as error:
         message = f"{out} could not be written: {error.strerror or error}"
-        raise EnvironmentProblem(message, code="disk", help="make room, or write --out with another place") from error
+        help = "make room, or write --output with another place"
+        raise EnvironmentProblem(message, code="disk", help=help) from error
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def _claimed(partial: Path, out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = f"{out} is being written by another process"
-            raise EnvironmentProblem(message, code="in-use", help="wait for it, or write another --out") from None
+            raise EnvironmentProblem(message, code="in-use", help="wait for it, or write another --output") from None
         for path in partial.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         yield

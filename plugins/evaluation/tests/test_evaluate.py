@@ -95,6 +95,7 @@ def test_a_resumed_run_keeps_its_evaluations(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["out"], "there is nothing to evaluate"),
+        (["out"], "or name the YAML of the run, to use its held-out rows"),
         (["out", "--data", "rows.jsonl"], "names no prompt strategy"),
         (["run.yaml", "--type", "alpaca"], "has no effect without --data"),
         (["run.yaml", "--tasks", "no-such.yaml"], "no-such.yaml: no such file"),

@@ -56,5 +56,7 @@ def check_measures(config: Config, saved: SavedModel) -> None:
     help = "write --data FILE --type TYPE, or --tasks NAMES"
     if saved.config is not None:
         help += "; or val_set_size: 0.05 in the YAML"
+    elif saved.record:
+        help += "; or name the YAML of the run, to use its held-out rows"
     message = f"there is nothing to evaluate {saved.path} on"
     raise ConfigError(message, where="command line", help=help, code="no-data")

@@ -41,7 +41,7 @@ def invoke(*words: Any) -> Result:
 
 
 def test_an_adapter_becomes_a_gguf_file_that_computes_the_same(run: Path, tmp_path: Path) -> None:
-    result = invoke(run, "--to", "gguf", "--out", tmp_path / "gguf")
+    result = invoke(run, "--to", "gguf", "--output", tmp_path / "gguf")
     assert result.exit_code == 0, result.output
     assert "compared: F16 in transformers: 8 texts" in result.output  # four prompts of the run, four fixed texts
     assert result.output.splitlines()[-1] == f"next: llama-server -m {tmp_path}/gguf/out-F16.gguf"
@@ -58,7 +58,7 @@ def test_a_folder_and_a_checkpoint_can_be_exported(source: str, run: Path, tmp_p
 def test_a_merged_model_is_that_of_the_merge_command(run: Path, tmp_path: Path) -> None:
     done = export(run, tmp_path / "merged", Options("merged"))
     assert "largest relative difference" in done.compared[0]
-    result = CliRunner().invoke(main, ["merge-lora", str(run), "--out", str(tmp_path / "again")])
+    result = CliRunner().invoke(main, ["merge-lora", str(run), "--output", str(tmp_path / "again")])
     assert result.exit_code == 0, result.output
     tiny.assert_same_weights(tmp_path / "merged", tmp_path / "again")
     assert (tmp_path / "merged" / "chat_template.jinja").is_file()
@@ -185,13 +185,13 @@ def test_a_family_that_nothing_reads_back_needs_no_verify(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="nothing can compare it") as error:
         export(tmp_path / "model", tmp_path / "gguf", Options("gguf"))
     assert "xllamacpp" in str(error.value.problems[0].help)
-    result = invoke(tmp_path / "model", "--to", "gguf", "--out", tmp_path / "gguf", "--no-verify")
+    result = invoke(tmp_path / "model", "--to", "gguf", "--output", tmp_path / "gguf", "--no-verify")
     assert result.exit_code == 0, result.output
     assert "not compared with the trained model" in result.output
 
 
 def test_ollama_gets_a_file_and_a_modelfile(run: Path, tmp_path: Path) -> None:
-    result = invoke(run, "--to", "ollama", "--quantize", "Q8_0", "--out", tmp_path / "ollama")
+    result = invoke(run, "--to", "ollama", "--quantize", "Q8_0", "--output", tmp_path / "ollama")
     assert result.exit_code == 0, result.output
     assert "chat template: chatml" in result.output
     assert result.output.splitlines()[-1] == f"next: ollama create out -f {tmp_path}/ollama/Modelfile"

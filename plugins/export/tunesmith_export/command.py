@@ -15,7 +15,7 @@ FORMS = ("merged", "gguf", "ollama")
 @click.argument("source", metavar="RUN.YAML|MODEL")
 @click.option("--to", "form", required=True, type=click.Choice(FORMS), help="merged: a full model for transformers, "
               "vLLM and SGLang. gguf: a file for llama.cpp. ollama: that file with a Modelfile.")  # fmt: skip
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path),
+@click.option("--output", "out", metavar="DIR", type=click.Path(path_type=Path),
               help="The folder to write, which must not exist. Default: merged, gguf or ollama, in that of the model.",
               )  # fmt: skip
 @click.option("--quantize", "--dtype", "kind", metavar="TYPE",
@@ -43,7 +43,7 @@ def export(
     \b
     Examples:
       tunesmith export run.yaml --to gguf --quantize Q8_0
-      tunesmith export outputs/first --to ollama --out exports/first
+      tunesmith export outputs/first --to ollama --output exports/first
       tunesmith export outputs/first/checkpoint-100 --to merged --dtype bfloat16
     """
     from tunesmith_export.exporting import Options, export

@@ -108,7 +108,7 @@ def local(saved: SavedModel, report: Report) -> SavedModel:
 
 
 def default_folder(saved: SavedModel, source: str, options: Options) -> Path:
-    """Return the folder to write without --out: in that of the model, or in the working folder for a hub id."""
+    """Return the folder to write without --output: in that of the model, or in the working folder for a hub id."""
     if not Path(source).exists():
         return Path(f"{source.rpartition('/')[2]}-{options.form}")
     return saved.folder / options.form

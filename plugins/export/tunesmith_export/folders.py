@@ -54,7 +54,8 @@ def check_new(out: Path, source: Path) -> None:
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         message = f"{out} already exists"
     if message:
-        raise ConfigError(message, where="command line (--out)", code="usage", help="write --out with another folder")
+        help = "write --output with another folder"
+        raise ConfigError(message, where="command line (--output)", code="usage", help=help)
 
 
 class ParityError(ModelError):

@@ -112,7 +112,7 @@ def _run(source: str, base: str | None, keys: dict[str, Any], rows: Any, options
         def drawn() -> None:
             nonlocal count
             count += 1
-            model.run.progress(f"generating after {first:,} of {len(rows):,} rows, tokens", count)
+            model.run.progress(f"generating, {first:,} of {len(rows):,} rows done; tokens", count)
 
         for group, lines in zip(left, generate_groups(model, rows, prompts, left, options, drawn), strict=True):
             file.write(lines)

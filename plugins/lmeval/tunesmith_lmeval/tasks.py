@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,11 +126,19 @@ def metric_name(task: str, key: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval from logging what it is about to do; its errors are raised."""
-    logger = logging.getLogger("lm_eval")
+    """Keep lm-eval from logging what it is about to do, and from drawing progress bars. Its errors are raised."""
+    import datasets
+    from lm_eval.api import task
+
+    logger, bars, bar = logging.getLogger("lm_eval"), datasets.is_progress_bar_enabled(), task.tqdm
     level = logger.level
     logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    task.tqdm = functools.partial(bar, disable=True)
     try:
         yield
     finally:
         logger.setLevel(level)
+        task.tqdm = bar
+        if bars:
+            datasets.enable_progress_bars()

@@ -40,7 +40,7 @@ def sft(tmp_path_factory: Any) -> Path:
 
 
 def test_the_command_merges_a_run_and_prints_the_comparison(sft: Path) -> None:
-    result = CliRunner().invoke(main, ["merge-lora", str(sft / "run.yaml"), "--out", str(sft / "merged")])
+    result = CliRunner().invoke(main, ["merge-lora", str(sft / "run.yaml"), "--output", str(sft / "merged")])
     assert result.exit_code == 0, result.output
     assert "largest relative difference" in result.output
     merged = sft / "merged"

@@ -12,7 +12,7 @@ from tunesmith.next_command import load_command
 
 @click.command()
 @click.argument("source", metavar="RUN.YAML|RUN|ADAPTER", type=click.Path(path_type=Path))
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path),
+@click.option("--output", "out", metavar="DIR", type=click.Path(path_type=Path),
               help="The folder to write, which must not exist. Default: merged, in the folder of the adapter.",
               )  # fmt: skip
 @click.option("--base", metavar="MODEL", help="Folder or hub id of the base model, if it is not where it was.")
@@ -26,7 +26,7 @@ def merge_lora(source: Path, out: Path | None, base: str | None, dtype: str | No
     \b
     Examples:
       tunesmith merge-lora run.yaml
-      tunesmith merge-lora outputs/first --out models/first
+      tunesmith merge-lora outputs/first --output models/first
       tunesmith merge-lora outputs/first/checkpoint-100 --dtype bfloat16
     """
     from tunesmith_merge.merging import merge

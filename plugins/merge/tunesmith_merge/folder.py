@@ -25,7 +25,8 @@ def check_output(out: Path, base: Path, adapter: Path) -> None:
     """Raise ConfigError for an output folder that would overwrite something."""
 
     def wrong(message: str) -> ConfigError:
-        return ConfigError(message, where="command line (--out)", code="usage", help="write --out with another folder")
+        help = "write --output with another folder"
+        return ConfigError(message, where="command line (--output)", code="usage", help=help)
 
     for folder, what in ((base, "the base model"), (adapter, "the adapter")):
         if out.resolve() == folder.resolve():
