@@ -12,8 +12,8 @@ TORCHRUN = {
     "PET_SHUTDOWN_TIMEOUT": "3600",
 }
 """Environment variables of torchrun, which otherwise dies of SIGUSR1 and SIGXCPU without its processes, and kills
-processes that do not end within 30 seconds of a signal, although a checkpoint of a large model takes longer. A scheduler
-or a second signal ends them earlier, and the wait after a lost process stays 30 seconds."""
+processes that do not end within 30 seconds of a signal, although a checkpoint of a large model takes longer. A
+scheduler or a second signal ends them earlier, and the wait after a lost process stays 30 seconds."""
 
 
 def relaunch(run: Run) -> None:
