@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith_launch.job import PORT, Job
 from tunesmith_launch.yamltext import text
 
-STORAGE = "/mnt/tunesmith"
+STORAGE = "/outputs"
 
 
 def skypilot(job: Job, image: str | None, spot: bool, storage: str | None) -> str:

@@ -103,7 +103,7 @@ class Job:
 
     @property
     def requirement(self) -> str:
-        """What pip installs for this run: the package with the extras of the plugins that the config selects."""
+        """The requirement for pip: the package with the extras of the plugins that the config selects."""
         selected = {plugin.distribution for plugin in self.config.loaded if plugin.selected_by != ("default",)}
         offered = {
             f"tunesmith-{extra}": extra for extra in metadata.metadata("tunesmith").get_all("Provides-Extra") or ()

@@ -37,25 +37,6 @@ def manifests(job: Job, image: str, volume: str, namespace: str | None, cpus: in
         limits["cpu"] = cpus
     if memory:
         limits["memory"] = memory
-    pod: dict[str, Any] = {
-        "volumes": [
-            {"name": "config", "configMap": {"name": job.name}},
-            {"name": "workspace", "persistentVolumeClaim": {"claimName": volume}},
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        ],
-        "containers": [
-            {
-                "name": "node",
-                "volumeMounts": [
-                    {"name": "config", "mountPath": f"{SHARED}/{own}", "subPath": "run.yaml"},
-                    {"name": "workspace", "mountPath": SHARED},
-                    {"name": "shm", "mountPath": "/dev/shm"},
-                ],
-            }
-        ],
-    }
-    if job.gpu_type:
-        pod["nodeSelector"] = {"nvidia.com/gpu.product": job.gpu_type}
     train: dict[str, Any] = {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
@@ -72,7 +53,7 @@ def manifests(job: Job, image: str, volume: str, namespace: str | None, cpus: in
                 "env": [{"name": name, "value": value} for name, value in job.environment.items()],
             },
             "runtimePatches": [{"manager": "tunesmith.dev/launch", "trainingRuntimeSpec": {"template": {"spec": {
-                "replicatedJobs": [{"name": "node", "template": {"spec": {"template": {"spec": pod}}}}]}}}}],
+                "replicatedJobs": [{"name": "node", "template": {"spec": {"template": {"spec": pod(job, volume, own)}}}}]}}}}],
         },
     }  # fmt: skip
     if not limits:
@@ -87,3 +68,27 @@ def manifests(job: Job, image: str, volume: str, namespace: str | None, cpus: in
     }
     notes = [*job.notes(), f"The volume {volume} needs, by these paths: {', '.join(job.files()) or 'nothing'}."]
     return text(notes, config, train)
+
+
+def pod(job: Job, volume: str, config: Path) -> dict[str, Any]:
+    """Return what the Pod of a machine has beyond the runtime: the config, the volume, and memory that processes share."""
+    spec: dict[str, Any] = {
+        "volumes": [
+            {"name": "config", "configMap": {"name": job.name}},
+            {"name": "workspace", "persistentVolumeClaim": {"claimName": volume}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+        "containers": [
+            {
+                "name": "node",
+                "volumeMounts": [
+                    {"name": "config", "mountPath": f"{SHARED}/{config}", "subPath": "run.yaml"},
+                    {"name": "workspace", "mountPath": SHARED},
+                    {"name": "shm", "mountPath": "/dev/shm"},
+                ],
+            }
+        ],
+    }
+    if job.gpu_type:
+        spec["nodeSelector"] = {"nvidia.com/gpu.product": job.gpu_type}
+    return spec
