@@ -52,8 +52,11 @@ def manifests(job: Job, image: str, volume: str, namespace: str | None, cpus: in
                 "resourcesPerNode": {"limits": limits, "requests": limits},
                 "env": [{"name": name, "value": value} for name, value in job.environment.items()],
             },
-            "runtimePatches": [{"manager": "tunesmith.dev/launch", "trainingRuntimeSpec": {"template": {"spec": {
-                "replicatedJobs": [{"name": "node", "template": {"spec": {"template": {"spec": pod(job, volume, own)}}}}]}}}}],
+            "runtimePatches": [
+                {"manager": "tunesmith.dev/launch", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [
+                    {"name": "node", "template": {"spec": {"template": {"spec": pod(job, volume, own)}}}},
+                ]}}}},
+            ],
         },
     }  # fmt: skip
     if not limits:
@@ -71,7 +74,7 @@ def manifests(job: Job, image: str, volume: str, namespace: str | None, cpus: in
 
 
 def pod(job: Job, volume: str, config: Path) -> dict[str, Any]:
-    """Return what the Pod of a machine has beyond the runtime: the config, the volume, and memory that processes share."""
+    """Return what a Pod has beyond the runtime: the config, the volume, and memory that processes share."""
     spec: dict[str, Any] = {
         "volumes": [
             {"name": "config", "configMap": {"name": job.name}},
