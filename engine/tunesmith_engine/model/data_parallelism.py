@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -126,7 +127,9 @@ class Replicated(DataParallelism):
             return module
         # Buffers are not broadcast, because forwards must not communicate.
         devices = None if device.type == "cpu" else [device.index]
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():  # torch 2.13 has a new name for it, which earlier releases don't know
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
         synced = last or not isinstance(module, DistributedDataParallel)
