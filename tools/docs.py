@@ -4,7 +4,8 @@ hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come 
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
 core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters,
 diagnosis.md from the rules of the plugin diagnosis, and reference.md from the exported names and their docstrings.
-families.md and examples/FAMILY/ come from tools/example_families.toml.
+families.md and examples/FAMILY/ come from tools/example_families.toml. index.md is written by hand, except for its
+messages and its table of methods.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from diagnosis_page import diagnosis_page
 from elsewhere_page import elsewhere_page
 from errors_page import errors_page
 from hooks_page import hooks_page
+from landing import index_page
 from pictures import PICTURES
 from pieces import metadata, page, points, table
 from reference_page import reference_page
@@ -80,6 +82,7 @@ def plugins_page() -> str:
 
 
 PAGES = {
+    "index": index_page,
     "families": families_page,
     "hooks": hooks_page,
     "config": config_page,

@@ -1,7 +1,7 @@
 """Build the site from the pages of the repository (`make site`), and check its links.
 
-SITE_URL is the address that the site gets, such as https://example.org/tunesmith/. It is needed for sitemap.xml, and for
-the links of 404.html if the site is not at the root of a server.
+SITE_URL is the address that the site gets, such as https://example.org/tunesmith/. It is needed for sitemap.xml, and
+for the links of 404.html if the site is not at the root of a server.
 """
 
 from __future__ import annotations

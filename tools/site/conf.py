@@ -13,6 +13,7 @@ from docutils.transforms import Transform
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+WIDE = 4  # columns of a table that becomes a list on a narrow screen
 ANCHOR = re.compile(r'^<a id="([^"]+)">$')
 
 project = "Tunesmith"
@@ -32,10 +33,18 @@ html_copy_source = False
 html_show_sourcelink = False
 html_permalinks_icon = "#"
 html_theme_options = {"navigation_with_keys": False, "top_of_page_buttons": []}
-pygments_style = "a11y-high-contrast-light"
-pygments_dark_style = "a11y-high-contrast-dark"
+pygments_style = "github-light"
+pygments_dark_style = "github-dark"
 # A message or a console session in a block that names another language is shown as it is.
 suppress_warnings = ["misc.highlighting_failure"]
+
+
+def label_cells(table: nodes.table, head: list[str]) -> None:
+    """Put the name of its column before the content of each cell; the style sheet shows it on narrow screens only."""
+    for row in table.findall(nodes.row):
+        for name, entry in zip(head[1:], list(row)[1:], strict=True):
+            if not isinstance(row.parent, nodes.thead) and entry.children and name:
+                entry[0].insert(0, nodes.inline("", f"{name}: ", classes=["label"]))
 
 
 class KeepAnchors(Transform):
@@ -49,6 +58,11 @@ class KeepAnchors(Transform):
                 name = match[1]
                 node.replace_self(nodes.target("", "", ids=[name]))
                 self.document.myst_slugs[name] = (node.line or 0, name, name)
+        for table in self.document.findall(nodes.table):
+            head = [entry.astext() for entry in table.findall(nodes.entry)][: table[0]["cols"]]
+            if len(head) >= WIDE:
+                table["classes"].append("stacked")
+                label_cells(table, head)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"(^(`{3,})[^\n]*\n.*?^\2[ \t]*$)", re.M | re.S)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
-PICTURE = re.compile(r'<picture>\s*<source[^>]*srcset="([^"]+)"[^>]*>\s*<img ([^>]*)src="([^"]+)"([^>]*)>\s*</picture>')
+PICTURE = re.compile(r"<picture>.*?</picture>", re.S)
 FILES = {".svg", ".png", ".yaml", ".ipynb", ".py", ".jsonl", ".toml", ".json"}
 
 
@@ -57,8 +58,8 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         for source, page in self.pages.items():
-            text = outside_code((ROOT / source).read_text("utf-8"), lambda part: self.rewrite(part, source, page))
-            self.write(page, text)
+            change = functools.partial(self.rewrite, source=source, page=page)
+            self.write(page, outside_code((ROOT / source).read_text("utf-8"), change))
         for family in self.families:
             self.write(f"examples/{family}.md", self.family_page(family))
         self.contents()
@@ -79,19 +80,26 @@ class Stage:
 
     def pictures(self, match: re.Match[str], source: str, page: str) -> str:
         """Return one picture for each theme: <picture> follows the system, and the site has a switch."""
-        dark, before, light, after = match.groups()
-        images = [
-            f'<img class="only-{theme}" {before}src="{self.target(name, source, page)}"{after}>'
+        dark, light = re.findall(r'(?:srcset|src)="([^"]+)"', match[0])
+        options = "".join(f":{name}: {value}\n" for name, value in re.findall(r'(width|alt)="([^"]+)"', match[0]))
+        return "\n".join(
+            f"```{{image}} {self.target(name, source, page)}\n:class: only-{theme}\n{options}```\n"
             for theme, name in (("light", light), ("dark", dark))
-        ]
-        return "".join(images)
+        )
 
     def link(self, match: re.Match[str], source: str, page: str) -> str:
         mark, text, target = match.groups()
         if "://" in target or target.startswith(("#", "mailto:")):
             return match[0]
         new = self.target(target, source, page)
+        if text.endswith(".md"):
+            text = self.title(target, source) or text
         return f"{mark}[{text}]({new})" if new else text
+
+    def title(self, target: str, source: str) -> str:
+        """Return the title of the page that a link leads to: a reader of the site does not know names of files."""
+        path = ROOT / os.path.dirname(source) / target.partition("#")[0]
+        return path.read_text("utf-8").partition("\n")[0].removeprefix("# ") if path.is_file() else ""
 
     def target(self, target: str, source: str, page: str) -> str:
         """Return where a link of a page leads in the site; empty if the site does not have it."""
@@ -101,6 +109,9 @@ class Stage:
             reached = self.pages[path]
         elif path.startswith("examples/") and Path(path).name in self.families:
             reached = f"examples/{Path(path).name}.md"
+        elif path.startswith("examples/") and Path(path).parent.name in self.families and path.endswith(".yaml"):
+            file = Path(path)
+            reached, hash, anchor = f"examples/{file.parent.name}.md", "#", re.sub(r"[^\w-]", "", file.name)
         elif path == "docs/decisions":
             reached = "decisions.md"
         elif (ROOT / path).is_file() and Path(path).suffix in FILES:
