@@ -4,8 +4,8 @@ hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come 
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
 core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters,
 diagnosis.md from the rules of the plugin diagnosis, and reference.md from the exported names and their docstrings.
-families.md and examples/FAMILY/ come from tools/example_families.toml. index.md is written by hand, except for its
-messages and its table of methods.
+families.md and examples/FAMILY/ come from tools/example_families.toml. index.md and migrate.md are written by hand,
+except for the parts that their comments name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from elsewhere_page import elsewhere_page
 from errors_page import errors_page
 from hooks_page import hooks_page
 from landing import index_page
+from migrate_page import migrate_page
 from pictures import PICTURES
 from pieces import metadata, page, points, table
 from reference_page import reference_page
@@ -83,6 +84,7 @@ def plugins_page() -> str:
 
 PAGES = {
     "index": index_page,
+    "migrate": migrate_page,
     "families": families_page,
     "hooks": hooks_page,
     "config": config_page,
