@@ -12,7 +12,9 @@ COPY constraints.txt /build/constraints.txt
 # torch first and in a layer of its own: it is the largest part, and changes least.
 RUN /opt/tunesmith/bin/pip install -c /build/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH}"
 COPY dist/*.whl /build/dist/
-RUN /opt/tunesmith/bin/pip install -c /build/constraints.txt --find-links /build/dist "torch==${TORCH}" "tunesmith[${EXTRAS}]" \
+# Each of our distributions comes from its wheel, and never from an index that has the same name.
+RUN for wheel in /build/dist/*.whl; do name="${wheel##*/}"; echo "${name%%-*} @ file://${wheel}"; done > /build/ours.txt \
+    && /opt/tunesmith/bin/pip install -c /build/constraints.txt -c /build/ours.txt "torch==${TORCH}" "tunesmith[${EXTRAS}]" \
     && /opt/tunesmith/bin/tunesmith --version
 
 FROM python:${PYTHON}-slim-bookworm
@@ -25,6 +27,6 @@ RUN useradd --uid "${USER_ID}" --create-home --shell /usr/sbin/nologin tunesmith
 COPY --from=build /opt/tunesmith /opt/tunesmith
 ENV PATH=/opt/tunesmith/bin:$PATH HF_HOME=/cache/huggingface PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
 WORKDIR /work
-USER tunesmith
+USER ${USER_ID}
 ENTRYPOINT ["tunesmith"]
 CMD ["--help"]

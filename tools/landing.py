@@ -30,6 +30,7 @@ RESULTS = {
 EXAMPLES = {"sft": "sft-lora", "prm": "", "onlinedpo": "", "simpo": ""}
 """Plugins whose example has another name than the plugin, or that have none."""
 MISTAKES = """\
+# wrong.yaml
 base_model: examples/tiny
 datasets:
   - path: examples/data/chat.jsonl
@@ -70,11 +71,11 @@ def messages() -> str:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in ("tiny", "data"):
             shutil.copytree(ROOT / "examples" / name, Path(folder, "examples", name))
-        Path("run.yaml").write_text(MISTAKES, encoding="utf-8")
-        result = CliRunner().invoke(main, ["check", "run.yaml"])
+        Path("wrong.yaml").write_text(MISTAKES, encoding="utf-8")
+        result = CliRunner().invoke(main, ["check", "wrong.yaml"])
     if result.exit_code != 2:
         raise SystemExit(f"tools/landing.py: check ended with {result.exit_code}: {result.output}")
-    return f"```yaml\n{MISTAKES}```\n\n```text\n$ tunesmith check run.yaml\n{result.stderr.rstrip()}\n```\n"
+    return f"```yaml\n{MISTAKES}```\n\n```text\n$ tunesmith check wrong.yaml\n{result.stderr.rstrip()}\n```\n"
 
 
 def index_page() -> str:
