@@ -1,4 +1,4 @@
-"""Build the site from the pages of the repository (`make site`), and check its links.
+"""Build the site from the pages of the repository (`make site`) in build/site or another folder, and check its links.
 
 SITE_URL is the address that the site gets, such as https://example.org/tunesmith/. It is needed for sitemap.xml, and
 for the links of 404.html if the site is not at the root of a server.
@@ -7,6 +7,7 @@ for the links of 404.html if the site is not at the root of a server.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,8 @@ from xml.sax.saxutils import escape
 from check import problems
 from stage import ROOT, Stage
 
-SOURCE = ROOT / "build" / "site-source"
-OUTPUT = ROOT / "build" / "site"
+OUTPUT = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "site"
+SOURCE = OUTPUT.parent / f"{OUTPUT.name}-source"
 NOT_FOUND = """# Page not found
 
 This page does not exist, or it has another name now. Use the search, or begin with the [list of pages](index.md).
@@ -26,13 +27,12 @@ This page does not exist, or it has another name now. Use the search, or begin w
 
 def build() -> None:
     """Run Sphinx. Every warning is an error."""
+    shutil.rmtree(OUTPUT, ignore_errors=True)
     Stage(SOURCE).fill()
     (SOURCE / "404.md").write_text(f"---\norphan: true\nsearch: false\n---\n{NOT_FOUND}", encoding="utf-8")
     options = ["-b", "html", "-W", "-n", "--keep-going", "-q", "-E", "-c", str(Path(__file__).parent)]
     subprocess.run([sys.executable, "-m", "sphinx", *options, str(SOURCE), str(OUTPUT)], check=True)
-    # Sphinx's own record of the build, and the sources of pictures, are of no use to a reader.
-    for name in (".buildinfo", "objects.inv"):
-        (OUTPUT / name).unlink(missing_ok=True)
+    (OUTPUT / ".buildinfo").unlink(missing_ok=True)
 
 
 def not_found_page(base: str) -> None:
@@ -74,9 +74,7 @@ def main() -> int:
     else:
         print("site: without SITE_URL, sitemap.xml is not written")
     broken = problems(OUTPUT, urlsplit(url).path or "/")
-    print(
-        "\n".join(broken) or f"site: {len(list(OUTPUT.rglob('*.html')))} pages in build/site, all links lead somewhere"
-    )
+    print("\n".join(broken) or f"site: {len(list(OUTPUT.rglob('*.html')))} pages in {OUTPUT}, all links lead somewhere")
     return 1 if broken else 0
 
 

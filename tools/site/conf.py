@@ -25,6 +25,7 @@ extensions = ["myst_parser"]
 myst_heading_anchors = 6
 myst_enable_extensions: list[str] = []
 exclude_patterns: list[str] = []
+highlight_language = "text"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
