@@ -13,8 +13,12 @@ COPY constraints.txt /build/constraints.txt
 RUN /opt/tunesmith/bin/pip install -c /build/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH}"
 COPY dist/*.whl /build/dist/
 # Each of our distributions comes from its wheel, and never from an index that has the same name.
-RUN for wheel in /build/dist/*.whl; do name="${wheel##*/}"; echo "${name%%-*} @ file://${wheel}"; done > /build/ours.txt \
-    && /opt/tunesmith/bin/pip install -c /build/constraints.txt -c /build/ours.txt "torch==${TORCH}" "tunesmith[${EXTRAS}]" \
+RUN for wheel in /build/dist/tunesmith_*.whl; do \
+      name="${wheel##*/}"; echo "${name%%-*} @ file://${wheel}"; \
+    done > /build/ours.txt \
+    && umbrella="$(echo /build/dist/tunesmith-*.whl)" \
+    && /opt/tunesmith/bin/pip install -c /build/constraints.txt -c /build/ours.txt \
+      "torch==${TORCH}" "tunesmith[${EXTRAS}] @ file://${umbrella}" \
     && /opt/tunesmith/bin/tunesmith --version
 
 FROM python:${PYTHON}-slim-bookworm

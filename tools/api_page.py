@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -132,9 +134,16 @@ def entry(module: str, name: str) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def formatted(text: str) -> str:
+    """Return a page whose blocks of Python are formatted as `make lint` asks for."""
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", "docs/api.md", "-"]
+    return subprocess.run(command, input=text, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def api_page() -> str:
     """Return docs/api.md."""
     groups: dict[str, list[str]] = {}
     for module, name in sorted(exported(), key=lambda pair: pair[1].lower()):
         groups.setdefault(group_of(module), []).append(entry(module, name))
-    return page("API", HEAD, *(f"## {group}\n\n" + "\n\n".join(entries) for group, entries in groups.items()))
+    sections = (f"## {group}\n\n" + "\n\n".join(entries) for group, entries in groups.items())
+    return formatted(page("API", HEAD, *sections))
