@@ -10,6 +10,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.transforms import Transform
+from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -57,7 +58,9 @@ class KeepAnchors(Transform):
         for node in list(self.document.findall(nodes.raw)):
             if match := ANCHOR.match(node.astext()):
                 name = match[1]
-                node.replace_self(nodes.target("", "", ids=[name]))
+                # The entry of the index makes the search find a key before the pages that mention it.
+                entry = addnodes.index(entries=[("single", name, name, "main", None)])
+                node.replace_self([entry, nodes.target("", "", ids=[name])])
                 self.document.myst_slugs[name] = (node.line or 0, name, name)
         for table in self.document.findall(nodes.table):
             head = [entry.astext() for entry in table.findall(nodes.entry)][: table[0]["cols"]]
