@@ -45,7 +45,7 @@ def label_cells(table: nodes.table, head: list[str]) -> None:
     """Put the name of its column before the content of each cell; the style sheet shows it on narrow screens only."""
     for row in table.findall(nodes.row):
         for name, entry in zip(head[1:], list(row)[1:], strict=True):
-            if not isinstance(row.parent, nodes.thead) and entry.children and name:
+            if not isinstance(row.parent, nodes.thead) and entry.astext() and name:
                 entry[0].insert(0, nodes.inline("", f"{name}: ", classes=["label"]))
 
 
