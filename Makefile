@@ -14,7 +14,7 @@ NAMES := tunesmith $(addprefix tunesmith-,$(notdir $(DISTRIBUTIONS)))
 INPUTS := Makefile constraints.txt pyproject.toml $(addsuffix /pyproject.toml,$(DISTRIBUTIONS)) \
 	$(wildcard plugins/*/tunesmith.json contrib/*/tunesmith.json)
 
-.PHONY: setup quickstart arithmetic test test-slow test-gpu fuzz plugin records lint metadata bench fire wheels wheels-check install-check docs
+.PHONY: setup quickstart arithmetic test test-slow test-gpu fuzz plugin records lint metadata bench fire wheels wheels-check install-check docs site
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -120,3 +120,8 @@ wheels-check: wheels
 # What pip brings with the wheels into empty environments, and whether that works; takes minutes.
 install-check: wheels
 	$(BIN)/python tools/install_check.py $(DIST)
+
+# The site of the documentation in build/site, with its links checked. SITE_URL=https://... adds sitemap.xml.
+site: $(STAMP)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --group site
+	$(BIN)/python tools/site/build.py

@@ -3,8 +3,9 @@
 hooks.md comes from the docstrings of hookspecs/. config.md and plugins.md come from the settings, through
 core/tunesmith/data/catalogue.json, which `make metadata` writes. keys-from-elsewhere.md comes from the settings and
 core/tunesmith/data/foreign/, errors.md from errors.toml, adapters.md from types.json of the plugin adapters,
-diagnosis.md from the rules of the plugin diagnosis, and reference.md from the exported names and their docstrings.
-families.md and examples/FAMILY/ come from tools/example_families.toml.
+diagnosis.md from the rules of the plugin diagnosis, and reference.md and api.md from the exported names and their
+docstrings. families.md and examples/FAMILY/ come from tools/example_families.toml. index.md and migrate.md are written
+by hand, except for the parts that their comments name.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from adapters_page import adapters_page
+from api_page import api_page
 from config_page import config_page, ways
 from diagnosis_page import diagnosis_page
 from elsewhere_page import elsewhere_page
 from errors_page import errors_page
 from hooks_page import hooks_page
+from landing import index_page
+from migrate_page import migrate_page
 from pictures import PICTURES
 from pieces import metadata, page, points, table
 from reference_page import reference_page
@@ -80,6 +84,8 @@ def plugins_page() -> str:
 
 
 PAGES = {
+    "index": index_page,
+    "migrate": migrate_page,
     "families": families_page,
     "hooks": hooks_page,
     "config": config_page,
@@ -89,6 +95,7 @@ PAGES = {
     "adapters": adapters_page,
     "diagnosis": diagnosis_page,
     "reference": reference_page,
+    "api": api_page,
 }
 
 

@@ -12,8 +12,8 @@ from pieces import metadata, page, table
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """
 Plugins import everything from `tunesmith`. The names on this page are a contract: they and their arguments are removed
-or renamed only in a release that says so. Modules below `tunesmith` and `tunesmith_engine` are not a contract. The
-docstring of a name has its shapes, units and errors: `python -c "import tunesmith; help(tunesmith.Batch)"`.
+or renamed only in a release that says so. Modules below `tunesmith` and `tunesmith_engine` are not a contract. A
+name leads to its signature and docstring in [api.md](api.md), which has shapes, units and errors.
 """
 GROUPS = {
     "Plugins": ("tunesmith.plugins", "tunesmith.run", "tunesmith.finding"),
@@ -81,20 +81,22 @@ def exported() -> list[tuple[str, str]]:
     return [(str(node.module), alias.name) for node in imports for alias in node.names]
 
 
+def group_of(module: str) -> str:
+    """Return the group of a module, by its longest prefix in GROUPS; empty without one."""
+    fitting = [
+        (len(prefix), group) for group, prefixes in GROUPS.items() for prefix in prefixes if module.startswith(prefix)
+    ]
+    return max(fitting)[1] if fitting else ""
+
+
 def reference_page() -> str:
     """Return docs/reference.md. Raises SystemExit for a name without a docstring or a group."""
     rows: dict[str, list[list[str]]] = {group: [] for group in GROUPS}
     for module, name in exported():
-        fitting = [
-            (len(prefix), group)
-            for group, prefixes in GROUPS.items()
-            for prefix in prefixes
-            if module.startswith(prefix)
-        ]
         first = docstrings(module).get(name, "").strip().split("\n\n")[0].replace("\n", " ")
-        if not fitting or not first:
+        if not group_of(module) or not first:
             raise SystemExit(f"tools/reference_page.py: {name} of {module} has no group or no docstring")
-        rows[max(fitting)[1]].append([f"`{name}`", first])
+        rows[group_of(module)].append([f"[`{name}`](api.md#{name})", first])
     sections = [f"## {group}\n\n{table(['name', 'what it is'], sorted(names))}" for group, names in rows.items()]
     metrics = [[f"`{name}`", "every run", text] for name, text in COMMON.items()]
     metrics += [

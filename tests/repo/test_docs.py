@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.repo.source import ROOT, plugin_metadata, python_files, short, toml, tree, words
-from tunesmith import errors, load_config
+from tunesmith import errors
 from tunesmith.config import foreign, keys
 from tunesmith.plugins.hookspecs import HOOKS
 
@@ -127,7 +127,7 @@ def test_keys_of_other_tools_are_all_listed_with_advice() -> None:
     assert len(re.findall(r"^\| \[`\w+`\]\(config.md#", page, re.M)) >= 30  # the most used keys, which exist here
 
 
-# links and blocks
+# links
 
 
 def anchors(page: Path) -> set[str]:
@@ -152,45 +152,6 @@ def test_relative_links_resolve_to_a_file_and_heading(page: Path) -> None:
 def test_index_links_every_page() -> None:
     linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text("index.md")))
     assert linked == {page.name for page in PAGES} - {"index.md"}
-
-
-def python_blocks() -> Iterator[tuple[str, str]]:
-    for page in PAGES:
-        yield from ((page.name, block) for block in blocks(page, "python"))
-
-
-def test_every_python_block_compiles() -> None:
-    examples = list(python_blocks())
-    assert examples
-    for page, block in examples:
-        compile(block, page, "exec")
-
-
-def yaml_blocks() -> list[tuple[Path, str]]:
-    return [
-        (page, block)
-        for page in LINKED
-        for block in blocks(page, "yaml")
-        if re.search(r"^base_model:", block, re.M) and not block.startswith("# wrong.yaml")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("page", "block"), yaml_blocks(), ids=lambda value: short(value) if isinstance(value, Path) else ""
-)
-def test_yaml_block_with_a_base_model_is_a_valid_config(page: Path, block: str, tmp_path: Path) -> None:
-    for _, code in python_blocks():  # a block may name a local plugin that a page shows
-        if name := re.match(r"# (\w+\.py)\n", code):
-            (tmp_path / name[1]).write_text(code, encoding="utf-8")
-    (tmp_path / "run.yaml").write_text(block, encoding="utf-8")
-    load_config(tmp_path / "run.yaml")
-
-
-def test_unknown_key_in_a_yaml_block_is_an_error(tmp_path: Path) -> None:
-    assert len(yaml_blocks()) >= 5
-    page, block = yaml_blocks()[0]
-    with pytest.raises(errors.ConfigError):
-        test_yaml_block_with_a_base_model_is_a_valid_config(page, block + "no_such_key: 1\n", tmp_path)
 
 
 def test_every_page_that_a_message_names_exists() -> None:

@@ -30,7 +30,7 @@ def test_every_example_is_listed_with_a_sentence_and_printed_as_it_is() -> None:
     assert {line.split()[0] for line in listed} == names and all(line.endswith(".") for line in listed)
     assert run("examples", "dpo").output == (ROOT / "examples" / "dpo.yaml").read_text("utf-8")
     folders = {path.parent.name for path in (ROOT / "examples").glob("*/*.yaml")}
-    assert set(families.removeprefix("families of models: ").partition(";")[0].split(", ")) == folders
+    assert set(families.removeprefix("folders: ").partition(";")[0].split(", ")) == folders
     listed = run("examples", "qwen2.5").output.splitlines()[:-1]
     assert {line.split()[0] for line in listed} == {f"qwen2.5/{p.stem}" for p in (ROOT / "examples/qwen2.5").iterdir()}
     assert listed[0].startswith("qwen2.5/dpo          DPO on pairs of a better and a worse answer;")

@@ -57,7 +57,7 @@ def examples(name: str | None, dest: str | None, force: bool) -> None:
         for one in listed:
             click.echo(f"{one:<{width}}  {title(paths[one], drop=bool(stem))}")
         if stem is None:
-            click.echo(f"families of models: {', '.join(families)}; tunesmith examples {families[0]} lists one of them")
+            click.echo(f"folders: {', '.join(families)}; tunesmith examples {families[0]} lists one of them")
         click.echo("next: tunesmith examples NAME prints one; tunesmith fetch examples copies all, with their data")
         return
     if stem not in paths:
