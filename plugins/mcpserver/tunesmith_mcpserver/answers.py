@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tunesmith_mcpserver import runs as of_runs
 from tunesmith_mcpserver.configs import IN_MEMORY, below, open_config
 
 DOCS = "agent_docs"
+available = functools.cache(installed)
+"""The installed plugins, found once: a process answers one call."""
 
 
 def check(
@@ -52,7 +55,7 @@ def lint(
     rows: int = 10_000,
 ) -> dict[str, Any]:
     """Return what `tunesmith lint --json` prints."""
-    offer = find(installed(), "linters", "lint")
+    offer = find(available(), "linters", "lint")
     if offer is None:
         raise EnvironmentProblem("no plugin lints", code="plugin-missing", help='pip install "tunesmith[lint]"')
     run = open_config(roots, path, yaml, [*overrides, *IN_MEMORY], check_rows=False)
@@ -65,7 +68,7 @@ def schema(roots: Sequence[Path], name: str = "") -> dict[str, Any]:
     if not name:
         return {section: sorted(one["properties"]) for section, one in sections.items()}
     if name == "all":
-        return json_schema(installed())
+        return json_schema(available())
     matches = [{"section": s, **selected(s), "schema": sub} for s, sub in owners(name, sections)]
     if name in sections:
         return {"section": name, **selected(name), "schema": sections[name], **({"keys": matches} if matches else {})}
@@ -77,7 +80,7 @@ def schema(roots: Sequence[Path], name: str = "") -> dict[str, Any]:
 def sections_of_keys() -> dict[str, dict[str, Any]]:
     """Return section -> its JSON schema: core, datasets, each plugin, and its keys of datasets as `NAME.datasets`."""
     sections = {"core": core_schema(), "datasets": dataset_schema()}
-    for name, candidate in installed().items():
+    for name, candidate in available().items():
         for field, section in (("schema", name), ("dataset_schema", f"{name}.datasets")):
             if candidate.info[field].get("properties"):
                 sections[section] = candidate.info[field]
@@ -86,7 +89,7 @@ def sections_of_keys() -> dict[str, dict[str, Any]]:
 
 def selected(section: str) -> dict[str, str]:
     """Return what selects the plugin of a section; nothing for the core."""
-    candidate = installed().get(section.partition(".")[0])
+    candidate = available().get(section.partition(".")[0])
     return {"plugin": str(candidate), "selected_by": selects(candidate.info).removesuffix(DROP)} if candidate else {}
 
 
@@ -138,7 +141,7 @@ def explain(
     from tunesmith.cli.explain import catalogue
     from tunesmith.plugins.hookspecs import HOOKS
 
-    sections, available, codes = sections_of_keys(), installed(), catalogue()["codes"]
+    sections, plugins, codes = sections_of_keys(), available(), catalogue()["codes"]
     parts: dict[str, Any] = {}
     if name in codes:
         parts["error"] = codes[name]
@@ -146,12 +149,12 @@ def explain(
         parts["key"] = [{"section": s, **selected(s), "schema": sub} for s, sub in matches]
     if name in HOOKS:
         parts["hook"] = {"arity": HOOKS[name].arity, "doc": HOOKS[name].__doc__}
-    if name in available:
-        info = available[name].info
+    if name in plugins:
+        info = plugins[name].info
         kept = {field: info[field] for field in ("summary", "answers", "strategies", "hooks", "offers", "metrics")}
-        parts["plugin"] = {"version": str(available[name]), "selected_by": selects(info).removesuffix(DROP), **kept}
+        parts["plugin"] = {"version": str(plugins[name]), "selected_by": selects(info).removesuffix(DROP), **kept}
     if not parts:
-        raise unknown(name, {*codes, *key_names(sections), *HOOKS, *available}, "a code, a key, a hook or a plugin")
+        raise unknown(name, {*codes, *key_names(sections), *HOOKS, *plugins}, "a code, a key, a hook or a plugin")
     if path is not None or yaml is not None:
         parts["in_config"] = in_config(open_config(roots, path, yaml, overrides, check_rows=False), name)
     return parts
@@ -196,7 +199,7 @@ def runs(roots: Sequence[Path], folder: str = ".") -> dict[str, Any]:
 
 def agent_docs(roots: Sequence[Path], topic: str = "overview") -> dict[str, Any]:
     """Return the page of a topic."""
-    offer = find(installed(), DOCS, topic.replace("-", "_"))
+    offer = find(available(), DOCS, topic.replace("-", "_"))
     if offer is None:
         raise unknown(topic, set(topics(roots)), f"topics: {', '.join(topics(roots))}")
     return {"topic": offer.name, "text": str(offer.load()())}
@@ -204,7 +207,7 @@ def agent_docs(roots: Sequence[Path], topic: str = "overview") -> dict[str, Any]
 
 def topics(roots: Sequence[Path]) -> dict[str, Any]:
     """Return topic -> the plugin that has it."""
-    return {name: f"from {offer.plugin}" for name, (offer, *_) in offers(installed(), DOCS).items()}
+    return {name: f"from {offer.plugin}" for name, (offer, *_) in offers(available(), DOCS).items()}
 
 
 ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {
