@@ -241,6 +241,12 @@ def test_the_list_has_every_topic_and_json_has_the_same() -> None:
     assert json.loads(run("--format", "json", "agent-docs", "ebft").stdout)["text"] == topics.page("ebft")
 
 
+def test_the_documentation_shows_the_list_as_it_is_printed() -> None:
+    text = Path(__file__).parents[3].joinpath("docs/agents.md").read_text("utf-8")
+    [shown] = re.findall(r"^```text\n\$ tunesmith agent-docs --list\n(.*?)^```", text, re.M | re.S)
+    assert shown == run("agent-docs", "--list").stdout
+
+
 def test_the_recurrent_model_is_that_of_the_documentation() -> None:
     text = Path(__file__).parents[3].joinpath("docs/write-a-plugin.md").read_text("utf-8")
     [code] = [body for _, name, body in blocks("new_model_support") if name == "recurrent.py"]

@@ -108,6 +108,15 @@ def test_every_tool_has_an_answer_whose_arguments_are_those_of_its_schema() -> N
         assert parameters[0] == "roots" and set(parameters[1:]) == set(tool.arguments), name
 
 
+def test_the_documentation_lists_every_tool_with_its_arguments() -> None:
+    text = Path(__file__).parents[3].joinpath("docs/agents.md").read_text("utf-8")
+    rows = dict(line.strip("| ").split(" | ")[:2] for line in text.splitlines() if line.startswith("| `"))
+    assert [name.strip("`") for name in rows] == list(TOOLS)
+    for name in ("schema", "check", "explain", "runs", "agent_docs"):
+        assert all(f"`{argument}`" in rows[f"`{name}`"] for argument in TOOLS[name].required or ())
+        assert {word for word in rows[f"`{name}`"].split("`")[1::2]} - {"all"} <= set(TOOLS[name].arguments)
+
+
 # what is refused
 
 CODE = {
