@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tunesmith import checks, first_rows, resume_rules
 from tunesmith.config.config import Config
 from tunesmith.config.load import load_config
+from tunesmith.config.values import ConfigSource
 from tunesmith.engine import engine
 from tunesmith.errors import ConfigError, TunesmithError, errors_of, raise_together
 from tunesmith.plugins.rewards import check_rewards
@@ -97,7 +98,7 @@ def _load(source: str | Path | Mapping[str, Any] | Config, keys: dict[str, Any])
     return load(source.origin.source, source.origin.overrides, **{**source.origin.keys, **keys})
 
 
-def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), /, **keys: Any) -> Config:
+def load(source: ConfigSource, overrides: Sequence[str] = (), /, **keys: Any) -> Config:
     """Return the result of load_config. Its error about keys that nothing reads gets the problems of all checks too."""
     try:
         return load_config(source, overrides, **keys)

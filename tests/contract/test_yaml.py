@@ -12,7 +12,9 @@ import pytest
 
 from tests.contract.fakes import error_of, write
 from tunesmith.cli.main import pairs
-from tunesmith.config.yamlfile import read
+from tunesmith.config.load import load_config
+from tunesmith.config.values import YamlText
+from tunesmith.config.yamlfile import parse, read
 
 VALUES: dict[str, Any] = {
     "2e-4": 2e-4, "1e3": 1000.0, ".5": 0.5, "-1.": -1.0, "3": 3, "+1": 1, "-7": -7, "0x1f": 31, "0o17": 15, "012": 12,
@@ -29,6 +31,16 @@ VALUES: dict[str, Any] = {
 def test_value_follows_yaml_1_2(text: str, tmp_path: Path) -> None:
     value = read(write(tmp_path, f"key: {text}\n")).values["key"]
     assert (value, type(value)) == (VALUES[text], type(VALUES[text]))
+
+
+def test_a_text_is_read_as_a_file_of_its_name(tmp_path: Path) -> None:
+    text = "a: 1\nb:\n  - {c: 2e-4}\n"
+    path = write(tmp_path, text)
+    assert parse(text, str(path), ["a=3"]) == read(path, ["a=3"])
+    wrong = error_of(lambda: load_config(YamlText("base_model: x\nlerning_rate: 1\n", "open.yaml", tmp_path)))
+    assert any(p.where == "open.yaml:2:1" and p.code == "unknown-key" for p in wrong.problems)
+    local = YamlText("base_model: x\nplugins: [./gone.py]\ndatasets: []\n", "open.yaml", tmp_path)
+    assert str(tmp_path / "gone.py") in str(error_of(lambda: load_config(local)))
 
 
 def test_enormous_integer_does_not_crash_the_reader(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from tunesmith.config.selection import Selection
 from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.translation import Translated
+from tunesmith.config.values import ConfigSource
 from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.errors import ConfigError, Problem
 from tunesmith.plugins import discovery
@@ -66,7 +67,7 @@ class DatasetSpec:
 class Origin:
     """The arguments of load_config."""
 
-    source: str | Path | Mapping[str, Any]
+    source: ConfigSource
     overrides: tuple[str, ...]
     keys: dict[str, Any]
 

@@ -18,8 +18,8 @@ from tunesmith.config.datasets import DATASET_KEYS, Entry, entries_of
 from tunesmith.config.selection import Selection, Selector
 from tunesmith.config.settings import CoreSettings, DatasetSettings
 from tunesmith.config.translation import translate
-from tunesmith.config.values import NAME, document_of, plain
-from tunesmith.config.yamlfile import Document, KeyPath, read
+from tunesmith.config.values import NAME, ConfigSource, YamlText, document_of, plain
+from tunesmith.config.yamlfile import Document, KeyPath, parse, read
 from tunesmith.errors import ConfigError, PluginError, Problem, SafetyError, TunesmithError, raise_together
 from tunesmith.plugins import discovery
 from tunesmith.plugins.discovery import LoadedPlugin
@@ -27,11 +27,11 @@ from tunesmith.plugins.manager import Hooks
 from tunesmith.plugins.plugin import Settings
 
 
-def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), /, **keys: Any) -> Config:
+def load_config(source: ConfigSource, overrides: Sequence[str] = (), /, **keys: Any) -> Config:
     """Read a config, select and import its plugins, and check each key. Imports no torch.
 
     Args:
-        source: a YAML file, or a mapping with its content. Relative paths in a mapping start at the working folder.
+        source: a YAML file, its text, or a mapping. Relative paths in a mapping start at the working folder.
         overrides: `key=value` of the command line, applied in order.
         keys: further keys by name, as Python values: `learning_rate=1e-4`. They replace those of the source.
 
@@ -45,6 +45,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         document, base = document_of(source), Path.cwd()
         for override in overrides:
             document.override(override)
+    elif isinstance(source, YamlText):
+        document, base = parse(source.text, source.name, overrides), source.folder
     else:
         document, base = read(Path(source), overrides), Path(source).resolve().parent
     for key, value in keys.items():

@@ -1,16 +1,37 @@
-"""Read a config from Python values instead of a YAML file."""
+"""Read a config from Python values, or from a text, instead of a YAML file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from tunesmith.config.yamlfile import MAX_DEPTH, Document, KeyPath
 from tunesmith.errors import ConfigError
 
 NAME = "config"
 """The name of a config without a file, in messages: `config (datasets.0.path)`."""
+
+
+@dataclass(frozen=True)
+class YamlText:
+    """The content of a YAML file that is not on disk, such as one that an editor has open.
+
+    Args:
+        text: the YAML.
+        name: the name of the file, for places.
+        folder: the folder of the file, which paths of local plugins and functions are relative to.
+    """
+
+    text: str
+    name: str
+    folder: Path
+
+
+ConfigSource: TypeAlias = str | Path | YamlText | Mapping[str, Any]
+"""What a config is loaded from: a YAML file, its text, or a mapping with its content."""
 
 
 def document_of(values: Mapping[str, Any]) -> Document:

@@ -66,3 +66,10 @@ def _advice(message: str, lines: list[str], mark: Any) -> tuple[str, str | None]
     if "escape" in message:
         return message, "write single quotes, in which a backslash is a backslash"
     return message, None
+
+
+def at_byte(name: str, content: bytes, offset: int) -> str:
+    """Return file:line:column of a byte; columns are counted in bytes."""
+    line = content.count(b"\n", 0, offset) + 1
+    column = offset - content.rfind(b"\n", 0, offset)
+    return f"{name}:{line}:{column}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tunesmith.config.yaml_errors import at, syntax_error
+from tunesmith.config.yaml_errors import at, at_byte, syntax_error
 from tunesmith.errors import ConfigError, Problem, SafetyError
 
 KeyPath = tuple[str | int, ...]
@@ -150,11 +150,7 @@ class Document:
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """Read a YAML file and apply overrides (`key=value`) to its values.
-
-    Raises ConfigError with the place of the error. Raises SafetyError for tags, for files of more than MAX_BYTES, and
-    for files that expand to more than MAX_NODES values or MAX_DEPTH levels.
-    """
+    """Read a YAML file, and apply overrides. Raises what `parse` raises, and SafetyError for more than MAX_BYTES."""
     name = str(path)
     if name.endswith(ROWS):
         help = "name the YAML file of a run, with this file in datasets: [{path: ..., type: chat_template}]"
@@ -173,9 +169,18 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     except OSError as error:
         raise ConfigError(f"can't be read: {error.strerror}", where=name, code="no-config") from None
     except UnicodeDecodeError as error:
-        where = _at_byte(name, error.object, error.start)
+        where = at_byte(name, error.object, error.start)
         message, help = f"is not UTF-8: byte {error.start}", "save the file as UTF-8"
         raise ConfigError(message, where=where, help=help, code="yaml-encoding") from None
+    return parse(text, name, overrides)
+
+
+def parse(text: str, name: str, overrides: Sequence[str] = ()) -> Document:
+    """Return the document of a YAML text, with overrides (`key=value`) applied. `name` is the file in its places.
+
+    Raises ConfigError with the place of the error. Raises SafetyError for tags, and for a text that expands to more
+    than MAX_NODES values or MAX_DEPTH levels.
+    """
     document = Document(name)
     anchors: set[int] = set()
     node = _compose(text, name, anchors)
@@ -211,16 +216,9 @@ def _compose(text: str, name: str, anchors: set[int] | None = None) -> Any:
     except yaml.MarkedYAMLError as error:
         raise syntax_error(error, text, name, open_collections) from None
     except yaml.reader.ReaderError as error:
-        where = _at_byte(name, text.encode(), error.position)
+        where = at_byte(name, text.encode(), error.position)
         message = f"the character U+{error.character:04X} is not allowed"
         raise ConfigError(message, where=where, help="save the file as UTF-8 text", code="yaml-encoding") from None
-
-
-def _at_byte(name: str, content: bytes, offset: int) -> str:
-    """Return file:line:column of a byte; columns are counted in bytes."""
-    line = content.count(b"\n", 0, offset) + 1
-    column = offset - content.rfind(b"\n", 0, offset)
-    return f"{name}:{line}:{column}"
 
 
 class _Builder:

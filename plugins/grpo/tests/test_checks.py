@@ -10,6 +10,7 @@ import pytest
 
 from tests import group_steps, tiny
 from tunesmith import ConfigError
+from tunesmith.api import plan, prepare
 
 BAD: list[tuple[dict[str, Any], str, str, str]] = [  # keys, key that the error points at, message, advice
     ({"trl": {"reward_funcs": None}}, "", "rewards is not set, so nothing scores", "write rewards: .exact_match."),
@@ -171,6 +172,11 @@ def test_mistakes_are_reported_together(tmp_path: Path) -> None:
 )
 def test_keys_that_agree_are_accepted(keys: dict[str, Any], tmp_path: Path) -> None:
     tiny.start(group_steps.config(tmp_path, **keys))
+
+
+def test_plan_counts_the_memory_of_a_step(tmp_path: Path) -> None:
+    run = tiny.start(group_steps.config(tmp_path, trl={"loss_type": "dapo", "beta": 0.04}))
+    assert plan(prepare(run))["memory"].get("total", 0) > 0
 
 
 @pytest.mark.parametrize(("keys", "minibatches"), [

@@ -163,6 +163,8 @@ def prepare_step(run: Run, policy: Policy, batches: Sequence[Batch]) -> None:
     from tunesmith_grpo.loss_names import UNCERTAIN
 
     for batch in batches:
+        if run.abstract and "step_tokens" not in batch.columns:  # `plan` counts the memory of a step without a round
+            batch.columns["step_tokens"] = batch.weight.new_ones(batch.sequences)
         if UNCERTAIN in batch.columns:
             batch.counts[UNCERTAIN] = float((batch.columns[UNCERTAIN] * batch.weight).sum())
     if run.settings(GRPOSettings).trl.beta > 0 and run.core.rl in ("grpo", "gdpo"):
