@@ -1,33 +1,31 @@
-"""Describe runs in one line."""
+"""Record what a run was made from in origin.json; list runs, compare two, and repeat one bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveFloat
-
-from tunesmith import Needs, Plugin, Settings, hookimpl
+from tunesmith import Plugin, hookimpl
 
 if TYPE_CHECKING:
-    from tunesmith import Batch, Output, Run, Term
+    from tunesmith import Run
+
+plugin = Plugin(
+    best_effort=True,
+    commands={
+        "runs": ("tunesmith_runs.listing:runs", "List the runs in a folder, with their state and results."),
+        "diff": ("tunesmith_runs.differences:diff", "Show what differs between two runs, and in their results."),
+        "repeat": (
+            "tunesmith_runs.repeating:repeat",
+            "Train a run again, bit for bit, or say why that is not possible.",
+        ),
+    },
+)
 
 
-class RunsSettings(Settings):
-    """Keys of runs."""
+@hookimpl
+def on_start(run: Run) -> None:
+    """Write origin.json into output_dir: config as written, files with hashes, packages, machine."""
+    from tunesmith_runs.origin import write
 
-    runs_weight: PositiveFloat | None = None
-    """Factor of the term that is added to the loss."""
-
-
-plugin = Plugin(settings=RunsSettings, switches=("runs_weight",), needs=Needs(logps=True))
-
-
-@hookimpl(wrapper=True)
-def compute_loss(run: Run, out: Output, batch: Batch) -> Generator[None, dict[str, Term], dict[str, Term]]:
-    """Add the term to those of the method, whichever it is."""
-    from tunesmith_runs.term import penalty
-
-    terms = yield
-    weight = run.settings(RunsSettings).runs_weight or 0.0
-    return {**terms, "runs": penalty(out.logps, batch.weight, weight)}
+    if run.world.main:
+        write(run)

@@ -74,7 +74,7 @@ def check_all(spec: Spec, base: Base, trials: Sequence[Trial], output_dir: Path,
 
     The first rows of the data are read once, unless a trial changes the data.
     """
-    found_in: dict[Problem, list[Trial]] = {}
+    trials_of: dict[Problem, list[Trial]] = {}
     kinds: list[type[TunesmithError]] = []
     rows_checked = False
     for index, trial in enumerate(trials):
@@ -86,10 +86,10 @@ def check_all(spec: Spec, base: Base, trials: Sequence[Trial], output_dir: Path,
         except TunesmithError as error:
             kinds.append(type(error))
             for problem in error.problems:
-                found_in.setdefault(_placed(problem, spec, trial), []).append(trial)
-    if found_in:
+                trials_of.setdefault(_placed(problem, spec, trial), []).append(trial)
+    if trials_of:
         kind = SafetyError if SafetyError in kinds else kinds[0]
-        raise kind([_counted(one, found_in[one], trials) for one in sorted(found_in, key=_line)])
+        raise kind([_counted(one, trials_of[one], trials) for one in sorted(trials_of, key=_line)])
 
 
 def _line(problem: Problem) -> tuple[str, list[int]]:

@@ -9,7 +9,6 @@ from tunesmith.config.yamlfile import Document, KeyPath
 from tunesmith.spelling import suggestion
 from tunesmith_sweep.space import PAIRS, Choice, Parameter, Range
 
-CODE = "sweep-file"
 RANGES = ("uniform", "loguniform", "int")
 KINDS = (*RANGES, "choice")
 EXAMPLE = "write a list of values, or one of {uniform: [0, 0.1]}, {loguniform: [1e-5, 1e-3]}, {int: [8, 64]}"
@@ -37,7 +36,7 @@ class Reader:
         return [parameter for parameter in parameters if parameter is not None]
 
     def _wrong(self, path: KeyPath, message: str, help: str | None = None, value: bool = True) -> None:
-        self.problems.append(Problem(message, self.document.where((*self.at, *path), value=value), CODE, help))
+        self.problems.append(Problem(message, self.document.where((*self.at, *path), value=value), "sweep-file", help))
 
     def _own(self, key: str, path: KeyPath) -> None:
         """Check that a key can be varied, and that it is varied in one place."""
@@ -97,7 +96,7 @@ class Reader:
             self._wrong(path, f"{key}: the ends of loguniform must be above 0, not {low}", "write uniform, or 1e-6")
             return None
         step = value.get("step", 1)
-        if type(step) is not int or not 1 <= step <= high - low:
+        if "step" in value and (type(step) is not int or not 1 <= step <= high - low):
             self._wrong((key, "step"), f"{key}: step must be a whole number from 1 to {high - low}")
             return None
         place = self.document.where((*self.at, *path), value=True)

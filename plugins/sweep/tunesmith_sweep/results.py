@@ -64,7 +64,7 @@ def outcome(state: State) -> dict[str, Any]:
 
 
 def write_results(state: State) -> None:
-    """Write results.json, results.csv and sweep.html into the folder of the sweep. Each replaces the old one at once."""
+    """Write results.json, results.csv and sweep.html into the folder of the sweep. Each replaces the old one."""
     from tunesmith_sweep.page import render
 
     atomic, result, keys = engine("runtime.atomic"), outcome(state), differing(state)

@@ -15,7 +15,6 @@ from tunesmith.spelling import suggestion
 from tunesmith_sweep.parameters import Reader
 from tunesmith_sweep.space import Choice, Parameter
 
-CODE = "sweep-file"
 MOST = 10_000
 """Most trials of a sweep. More is a mistake: a grid of four keys with ten values each."""
 
@@ -69,7 +68,7 @@ class Spec:
     keys: SweepKeys
     parameters: tuple[Parameter, ...]
 
-    def error(self, key: str, message: str, help: str | None = None, code: str = CODE) -> ConfigError:
+    def error(self, key: str, message: str, help: str | None = None, code: str = "sweep-file") -> ConfigError:
         """Return the error to raise for the value of a key."""
         where = self.document.where((key,), value=True)
         return ConfigError(f"{key} {message}", where=where, help=help, code=code)
@@ -87,7 +86,9 @@ class Spec:
 def read_spec(path: Path) -> Spec:
     """Read and check a sweep file. Raises ConfigError with all problems, each with its place."""
     document = read(path)
-    if "parameters" not in document.values and not any(key in SweepKeys.model_fields for key in document.values):
+    # `seed` is a key of both forms: as a list, it is one of the config.
+    settings = {key for key, value in document.values.items() if not isinstance(value, list)}
+    if "parameters" not in document.values and not settings & SweepKeys.model_fields.keys():
         reader = Reader(document, (), lists_only=True)
         parameters = reader.read(document.values)
         if reader.problems:
@@ -146,7 +147,7 @@ def _checked(spec: Spec) -> Spec:
             if not isinstance(parameter, Choice):
                 message = f"{parameter.name} is a range, but a grid needs a list of values"
                 help = "write a list, or method: random with trials: 20"
-                problems.append(Problem(message, parameter.where, CODE, help))
+                problems.append(Problem(message, parameter.where, "sweep-file", help))
         if keys.trials is not None:
             wrong("trials", "has no effect with method: grid, which trains all combinations", "drop it")
         number = 1

@@ -7,7 +7,6 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunesmith import EnvironmentProblem
 from tunesmith.engine import engine
