@@ -44,6 +44,7 @@ def test_files_packages_and_machine_are_recorded(tmp_path: Path) -> None:
     path = tmp_path / "out/origin.json"
     path.write_text(path.read_text().replace('"torch": "', '"torch": "0.'))
     tiny.train(tmp_path / "run.yaml", "resume_from_checkpoint=auto", "max_steps=3")
+    assert json_object(path)["changed"] == ["max_steps"] and not content["changed"]
     resumed = json_object(path)["environments"]
     assert len(resumed) == 2 and resumed[0]["packages"]["torch"] == f"0.{resumed[1]['packages']['torch']}"
 

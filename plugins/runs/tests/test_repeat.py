@@ -125,16 +125,23 @@ def test_other_examples_are_refused_before_training(folder: Path) -> None:
     assert not (folder / "out-repeat").exists()
 
 
-@pytest.mark.parametrize("change", ["environments", "secret", "status"])
+@pytest.mark.parametrize("change", ["environments", "changed", "secret", "status"])
 def test_what_was_not_recorded_can_not_be_repeated(folder: Path, change: str) -> None:
     if change == "environments":
         edit(folder, lambda origin: origin["environments"].append(origin["environments"][0] | {"packages": {}}))
+    elif change == "changed":
+        edit(folder, lambda origin: origin.update(changed=["max_steps"]))
     elif change == "secret":
         edit(folder, lambda origin: origin["config"].update(hub_token="***"))
     else:
         (folder / "out/run.json").write_text('{"status": "interrupted"}')
     result = call("repeat", folder / "out")
-    expected = {"environments": "2 environments", "secret": "contains a secret", "status": "not finished"}
+    expected = {
+        "environments": "2 environments",
+        "changed": "resumed with other values of max_steps",
+        "secret": "contains a secret",
+        "status": "not finished",
+    }
     assert result.exit_code in (2, 5) and expected[change] in result.output, result.output
 
 

@@ -30,14 +30,24 @@ MOST_FILES = 10_000
 """Most files of a folder that are recorded."""
 
 
+PLACES = {"output_dir", "resume_from_checkpoint", "accept_changes", "dataset_prepared_path"}
+"""Keys that say where a run is, and not what it does."""
+
+
 def write(run: Run) -> None:
-    """Write the origin of a run into its folder. A resumed run keeps the environments of its earlier starts."""
+    """Write the origin of a run into its folder.
+
+    A resumed run keeps the environments of its earlier starts, and the keys that changed since.
+    """
     path, content = run.output_dir / FILE, origin(run)
     resumed = run.core.resume_from_checkpoint is not None and run.step > 0
-    earlier = json_object(path).get("environments") if resumed else []
+    before = json_object(path) if resumed else {}
+    earlier, digests = before.get("environments"), before.get("digests")
     environment = {"packages": content.pop("packages"), "machine": content.pop("machine")}
     known = [one for one in earlier if isinstance(one, dict)] if isinstance(earlier, list) else []
     content["environments"] = known if environment in known[-1:] else [*known, environment]
+    changed = {k for k, v in content["digests"].items() if isinstance(digests, dict) and digests.get(k, v) != v}
+    content["changed"] = sorted({*before.get("changed", ()), *changed} - PLACES)
     with engine("runtime.atomic").writing(FILE, run.output_dir, "make room in output_dir"):
         engine("runtime.atomic").write_text(path, json.dumps(content, indent=1))
 

@@ -12,10 +12,9 @@ from tunesmith import ConfigError, EnvironmentProblem, Problem, Run, start
 from tunesmith.engine import engine
 from tunesmith.files.record import json_object, last_record
 from tunesmith.redact import MASK
-from tunesmith_runs.origin import FILE, distributions, fingerprint, machine, packages
+from tunesmith_runs.origin import FILE, PLACES, distributions, fingerprint, machine, packages
 
 RESUME = ("resume_from_checkpoint", "accept_changes")
-FREE = {"output_dir", "resume_from_checkpoint", "accept_changes", "dataset_prepared_path"}
 NO_MATTER = {"host", "system"}
 """What of the machine is reported, but does not change results."""
 
@@ -97,11 +96,15 @@ def _stop(problems: list[Problem], anyway: bool, main: bool) -> None:
 
 
 def environments(origin: dict[str, Any], source: Path) -> list[Problem]:
-    """Return a problem if the run was resumed with other packages or on another machine than it began with."""
-    if len(origin["environments"]) < 2:
-        return []
-    message = f"the run was trained in {len(origin['environments'])} environments, one after the other"
-    return [Problem(message, str(source / FILE), "not-repeatable", f"compare the entries of environments in {FILE}")]
+    """Return a problem if the run was resumed with other packages or settings, or on another machine."""
+    problems, where = [], str(source / FILE)
+    if (number := len(origin["environments"])) > 1:
+        message = f"the run was trained in {number} environments, one after the other"
+        problems.append(Problem(message, where, "not-repeatable", f"compare the entries of environments in {FILE}"))
+    if changed := origin.get("changed"):
+        message = f"the run was resumed with other values of {', '.join(map(str, changed))}"
+        problems.append(Problem(message, where, "not-repeatable", "train it anew with the final values"))
+    return problems
 
 
 def files(origin: dict[str, Any], source: Path) -> list[Problem]:
@@ -156,7 +159,7 @@ def settings(run: Run, origin: dict[str, Any], source: Path) -> list[Problem]:
     """Return a problem for each setting whose value is not that of the run, because a default has changed."""
     now, before = run.config.digests(), origin.get("digests", {})
     written = origin["config"].keys()
-    changed = sorted(k for k in {*now, *before} - FREE - written if now.get(k) != before.get(k))
+    changed = sorted(k for k in {*now, *before} - PLACES - written if now.get(k) != before.get(k))
     return [
         Problem(f"the default of {key} is not that of the run", str(source / FILE), "not-repeatable", f"set {key}")
         for key in changed

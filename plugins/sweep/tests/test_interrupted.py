@@ -100,3 +100,62 @@ def test_only_the_sweep_is_killed_and_the_next_one_waits_for_its_trial(tmp_path:
     (trial,) = state(tmp_path / "out")
     assert (trial["state"], trial["attempts"]) == ("finished", 1)
     assert "still trained by process" in after.stdout
+
+
+OPTUNA = """
+config: run.yaml
+method: optuna
+trials: 8
+seed: 3
+random_trials: 3
+parameters:
+  learning_rate: {loguniform: [1e-4, 3e-2]}
+  weight_decay: {uniform: [0, 0.3]}
+  warmup_steps: {int: [1, 4]}
+  optimizer: [adamw_torch, sgd]
+pruning: {first_trials: 2}
+"""
+
+
+def test_optuna_ends_trials_early_and_a_killed_sweep_ends_the_same_ones(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="pip install optuna")
+    tiny.sft_config(tmp_path, number=40, val_set_size=0.2, eval_steps=2, save_steps=2, max_steps=10)
+    (tmp_path / "sweep.yaml").write_text(OPTUNA)
+    assert run(tmp_path, "once").returncode == 0
+    process = begin(tmp_path, "killed", saved(tmp_path, "killed", 3))
+    for victim in [process.pid, *children(process.pid)]:
+        os.kill(victim, signal.SIGKILL)
+    process.wait()
+    assert run(tmp_path, "killed").returncode == 0
+    keys = ("name", "state", "value", "step", "values")
+    once, killed = ([{key: t[key] for key in keys} for t in state(tmp_path / out)] for out in ("once", "killed"))
+    assert once == killed
+    pruned = [t for t in once if t["state"] == "pruned"]
+    assert pruned and {t["state"] for t in once} == {"finished", "pruned"}
+    for trial in pruned:
+        status = json.loads((tmp_path / "once" / trial["name"] / "run.json").read_text())["status"]
+        assert status in ("interrupted", "done")  # done, if it ended before the signal reached it
+    for trial in once:
+        if trial["state"] == "finished":
+            tiny.assert_same_weights(tmp_path / "once" / trial["name"], tmp_path / "killed" / trial["name"])
+
+
+def test_a_failed_trial_ends_no_other_and_starts_again_only_if_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text(
+        "from pathlib import Path\n\nfrom tunesmith import Plugin, hookimpl\n\nplugin = Plugin()\n\n\n"
+        "@hookimpl\ndef on_step(run, record):\n"
+        f"    if run.core.seed == 1 and not Path({str(tmp_path / 'fixed')!r}).exists():\n"
+        "        raise ValueError('broken')\n"
+    )
+    tiny.sft_config(tmp_path, max_steps=2, plugins=["./fails.py"])
+    (tmp_path / "sweep.yaml").write_text("seed: [1, 2]\n")
+    first = run(tmp_path, "out", "--jobs", "2")
+    assert first.returncode == 1 and "--retry-failed starts them again" in first.stderr
+    assert [t["state"] for t in state(tmp_path / "out")] == ["failed", "finished"]
+    assert "broken" in state(tmp_path / "out")[0]["reason"]
+    again = run(tmp_path, "out")
+    assert again.returncode == 1 and [t["attempts"] for t in state(tmp_path / "out")] == [1, 1]
+    (tmp_path / "fixed").touch()
+    last = run(tmp_path, "out", "--retry-failed")
+    assert last.returncode == 0, last.stderr
+    assert [(t["state"], t["attempts"]) for t in state(tmp_path / "out")] == [("finished", 2), ("finished", 1)]

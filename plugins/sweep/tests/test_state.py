@@ -20,7 +20,14 @@ from tunesmith import ConfigError, EnvironmentProblem
 
 def state_of(folder: Path, values: list[Any], **changes: Any) -> State:
     trials = [Trial(number, {"learning_rate": value}) for number, value in enumerate(values, 1)]
-    keys: dict[str, Any] = {"metric": "eval_loss", "greater": False, "method": "grid", "seed": 0, "base": {"a": "1"}}
+    keys: dict[str, Any] = {
+        "space": {"learning_rate": "[1, 2]"},
+        "metric": "eval_loss",
+        "greater": False,
+        "method": "grid",
+        "seed": 0,
+        "base": {"a": "1"},
+    }
     return State(folder, **(keys | {"config": "run.yaml", "trials": trials, "planned": len(trials)} | changes))
 
 
@@ -92,6 +99,7 @@ def test_a_sweep_can_be_extended(tmp_path: Path) -> None:
         ([1, 2], {"metric": "loss"}, "began with another metric"),
         ([1, 2], {"greater": True}, "began with another direction"),
         ([1, 2], {"seed": 1}, "began with another seed"),
+        ([], {"space": {"learning_rate": "[1, 3]"}}, "began with other values of learning_rate"),
     ],
 )
 def test_another_sweep_in_the_folder_is_an_error(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tunesmith import Config, ConfigError, Problem, Run, TunesmithError, start
 from tunesmith.api import load
 from tunesmith.checks import declared_metrics, holds_out
 from tunesmith.config.config import digest
+from tunesmith.config.yamlfile import read
 from tunesmith.engine import engine
 from tunesmith.errors import SafetyError
 from tunesmith.redact import clean, redact
@@ -63,10 +64,10 @@ def write_config(base: Base, trial: Trial, output_dir: Path) -> None:
         engine("runtime.atomic").write_text(folder / CONFIG, text)
 
 
-def digests(config: Config, left_out: Iterable[str]) -> dict[str, str]:
-    """Return a hash of each key as written in a config, to see which changed since a sweep began."""
-    skipped = {"output_dir", "resume_from_checkpoint", *(key.partition(".")[0] for key in left_out)}
-    return {key: digest(value) for key, value in config.document.values.items() if key not in skipped}
+def digests(base: Base) -> dict[str, str]:
+    """Return a hash of each key of the base config, with the overrides, to see which changed since a sweep began."""
+    values = read(base.path, base.overrides).values
+    return {key: digest(value) for key, value in values.items() if key not in ("output_dir", "resume_from_checkpoint")}
 
 
 def check_all(spec: Spec, base: Base, trials: Sequence[Trial], output_dir: Path, report: Callable[[int], Any]) -> None:

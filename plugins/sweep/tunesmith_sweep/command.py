@@ -43,7 +43,7 @@ def sweep(
     """
     from tunesmith_sweep.results import outcome, table, write_results
     from tunesmith_sweep.state import locked, read_state, summary
-    from tunesmith_sweep.trial import FAILED
+    from tunesmith_sweep.trial import FAILED, INTERRUPTED
 
     spec, base, output_dir = _opened(file, config, jobs, pairs(overrides))
     if results:
@@ -67,12 +67,15 @@ def sweep(
         code = _train(spec, base, state, retry_failed, say)
         write_results(state)
     show(outcome(state), as_json, lambda: click.echo(table(state)))
-    failed = summary(state.trials).get(FAILED, 0)
+    counts = summary(state.trials)
+    failed, interrupted = counts.get(FAILED, 0), counts.get(INTERRUPTED, 0)
     if failed and code is None:
         click.echo(f"{failed} of {len(state.trials)} trials failed; --retry-failed starts them again", err=True)
+    if interrupted and code is None:
+        click.echo(f"{interrupted} trials were interrupted; the same command resumes them", err=True)
     if code is not None:
         click.echo("interrupted: the same command continues the sweep", err=True)
-    ctx.exit(128 + code if code is not None else 1 if failed else 0)
+    ctx.exit(128 + code if code is not None else 1 if failed or interrupted else 0)
 
 
 def _opened(file: Path, config: Path | None, jobs: int | None, words: Sequence[str]) -> tuple[Any, Any, Path]:
@@ -122,8 +125,8 @@ def _checked(spec: Any, base: Any, output_dir: Path, say: Any) -> Any:
     base.shared |= _prepared(run, spec, output_dir)
     metric, greater = choose_metric(spec, run)
     say(f"{base.path}: the configs of {len(examples)} trial{'' if len(examples) == 1 else 's'} have no problems")
-    state = State(output_dir, metric, greater, keys.method, keys.seed, digests(run.config, [*spec.swept, *base.shared]),
-                  str(base.path), planned, keys.trials or len(planned))  # fmt: skip
+    state = State(output_dir, metric, greater, keys.method, keys.seed, digests(base), str(base.path), planned,
+                  keys.trials or len(planned), {one.name: repr(one) for one in spec.parameters})  # fmt: skip
     return state if old is None else merged(spec, old, state, str(base.path))
 
 

@@ -47,7 +47,7 @@ def render(state: State) -> str:
         direction="more is better" if state.greater else "less is better",
         metric=escape(state.metric),
         best=_best(best, state) if best else "<p class=quiet>No trial has finished yet.</p>",
-        head="".join(_head(key) for key in ["trial", "state", state.metric, *keys, "step", "seconds"]),
+        head="".join(_head(key) for key in ["trial", "state", state.metric, *keys, "step", "time"]),
         rows="\n".join(_row(trial, state, keys) for trial in trials),
         data=json.dumps(_data(state, keys), allow_nan=False).replace("<", "\\u003c"),
         version=metadata.version("tunesmith-sweep"),

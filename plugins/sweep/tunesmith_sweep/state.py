@@ -41,6 +41,8 @@ class State:
     config: str
     trials: list[Trial] = dataclasses.field(default_factory=list)
     planned: int = 0
+    space: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Each parameter as text, for optuna, whose trials are not known in advance."""
 
     def write(self) -> None:
         """Replace sweep.json."""
@@ -95,13 +97,13 @@ def merged(spec: Spec, old: State, new: State, config: str) -> State:
     if new.trials and len(new.trials) < len(old.trials):
         message = f"the sweep in {old.folder} has {len(old.trials)} trials, and the file now has {len(new.trials)}"
         raise _changed(message, spec.document.where(("parameters",)), back)
-    strange = {key for trial in old.trials for key in trial.params} ^ set(spec.swept)
-    if not new.trials and old.trials and strange:
-        message = f"the sweep in {old.folder} varies other keys: {', '.join(sorted(strange))}"
+    strange = [name for name in {**old.space, **new.space} if old.space.get(name) != new.space.get(name)]
+    if not new.trials and strange:
+        message = f"the sweep in {old.folder} began with other values of {', '.join(strange)}"
         raise _changed(message, spec.document.where(("parameters",)), back)
     old.trials += new.trials[len(old.trials) :]
     old.planned = max(new.planned, len(old.trials))
-    old.config = new.config
+    old.config, old.space = new.config, new.space
     return old
 
 

@@ -70,7 +70,7 @@
 
   // Scales: a function from a value to 0..1, and ticks
   const round = (low, high) => {
-    const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+    const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].map((part) => part * power).find((size) => size >= rough * 0.999);
     const ticks = [];
     for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index++) ticks.push(index * step);
@@ -85,7 +85,7 @@
       const at = (value) => (flat ? 0.5 : (f(value) - f(low)) / span);
       const inverse = (part) => (log ? Math.exp(f(low) + part * span) : low + part * span);
       const distinct = [...new Set(present)].sort((a, b) => a - b);
-      const ticks = distinct.length <= few ? distinct : log ? [0, 0.25, 0.5, 0.75, 1].map(inverse) : round(low, high);
+      const ticks = distinct.length <= few ? distinct : log ? [0, 0.25, 0.5, 0.75, 1].map((part) => +inverse(part).toPrecision(2)) : round(low, high);
       return { at, ticks: ticks.map((value) => [at(value), short(value)]) };
     }
     const names = [...new Set(values.map(short))];
@@ -102,7 +102,7 @@
     width, height, left, bottom,
   });
   const axes = (box, xs, ys, name) => {
-    const few = box.width < 420 ? 2 : 1;
+    const few = box.width < 420 && xs.ticks.length > 3 ? 2 : 1;
     ys.ticks.forEach(([part, text]) => box.svg.append(
       element("path", { class: "rule", d: `M${box.left} ${box.y(part)}H${box.width}` }),
       element("text", { x: box.left - 8, y: box.y(part) + 4, "text-anchor": "end" }, cut(text, 9))));
