@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from tunesmith_sweep.space import Choice, Range, grid
-from tunesmith_sweep.spec import read_spec
+from tunesmith_sweep.spec import Pruning, SweepKeys, read_spec
 
 from tests import tiny
-from tunesmith import ConfigError
+from tunesmith import ConfigError, Settings
 from tunesmith.cli.main import main
 
 HEAD = "config: run.yaml\nmethod: random\ntrials: 3\nparameters:\n"
@@ -158,3 +159,24 @@ def test_the_option_of_another_tool_leads_to_the_command(tmp_path: Path) -> None
     path = tiny.sft_config(tmp_path)
     result = CliRunner().invoke(main, ["train", str(path), "--sweep", "sweep.yaml"])
     assert result.exit_code == 2 and "tunesmith sweep SWEEP.YAML --config RUN.YAML" in result.output
+
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs/sweeps.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("model", [SweepKeys, Pruning])
+def test_the_page_lists_every_key_with_its_default(model: type[Settings]) -> None:
+    start = PAGE.index("| key of `pruning` |") if model is Pruning else PAGE.index("| key | meaning |")
+    table = PAGE[start:].partition("\n\n")[0]
+    for name, field in model.model_fields.items():
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", table, re.M)
+        if isinstance(field.default, int | str) and not isinstance(field.default, bool):
+            assert re.search(rf"\| `?{field.default}`? \|$", row), row
+
+
+def test_the_files_on_the_page_are_valid(tmp_path: Path) -> None:
+    files = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    assert len(files) == 2
+    for text in files:
+        (tmp_path / "sweep.yaml").write_text(text)
+        assert len(read_spec(tmp_path / "sweep.yaml").parameters) in (2, 5)
