@@ -8,7 +8,7 @@ import pytest
 from tunesmith_sweep.search import Search
 from tunesmith_sweep.space import Choice, Range
 from tunesmith_sweep.spec import Pruning, SweepKeys
-from tunesmith_sweep.trial import FINISHED, PRUNED, Trial
+from tunesmith_sweep.trial import FAILED, FINISHED, PRUNED, Trial
 
 pytest.importorskip("optuna", reason="pip install optuna")
 SPACE = (
@@ -81,3 +81,12 @@ def test_a_verdict_does_not_depend_on_how_often_evaluations_are_read() -> None:
     assert worse.values == [(1, 2.0)]  # later, better values do not count: it would have ended
     again = searching([*good, Trial(3, worse.params, values=[(1, 2.0)])], pruning=Pruning(first_trials=2))
     assert again.judge(Trial(3, worse.params, values=[(1, 2.0)]), [])  # killed before the verdict was written
+
+
+def test_a_failed_trial_that_starts_again_has_a_result() -> None:
+    failed = Trial(1, {"learning_rate": 1e-3, "warmup": 1, "a": 2}, state=FAILED)
+    search = Search(SweepKeys(**KEYS), SPACE, greater=False)
+    search.replay([failed], retry_failed=True)
+    failed.state, failed.value = FINISHED, 1.0
+    search.tell(failed)
+    assert search.study.best_value == 1.0

@@ -50,7 +50,7 @@ class Sweep:
         environments = shares(gpus() if self.jobs > 1 else [], self.jobs)
         self._wait_for_orphans()
         if self.search is not None:
-            self.search.replay(self.state.trials)
+            self.search.replay(self.state.trials, self.retry_failed)
         self._settle()
         waiting = list(unfinished(self.state.trials, self.retry_failed))
         try:

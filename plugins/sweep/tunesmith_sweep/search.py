@@ -59,14 +59,18 @@ class Search:
             return distributions.IntDistribution(int(parameter.low), high, step=parameter.step)
         return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.kind == "loguniform")
 
-    def replay(self, trials: Sequence[Trial]) -> None:
-        """Repeat what happened to the trials of an earlier start, in the order of their numbers."""
+    def replay(self, trials: Sequence[Trial], retry_failed: bool = False) -> None:
+        """Repeat what happened to the trials of an earlier start, in the order of their numbers.
+
+        retry_failed: failed trials start again, so they stay open.
+        """
         for trial in trials:
             self.study.enqueue_trial(self._internal(trial))
             self.live[trial.number] = self.study.ask(self.space)
             for step, value in trial.values:
                 self._report(trial, step, value)
-            self.tell(trial)
+            if trial.state != FAILED or not retry_failed:
+                self.tell(trial)
 
     def _internal(self, trial: Trial) -> dict[str, Any]:
         """Return the values of a trial as optuna has them."""
