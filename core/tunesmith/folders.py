@@ -18,7 +18,7 @@ OF_A_MODEL = ("config.json", "adapter_config.json", "*.safetensors", "tokenizer.
 OF_A_RUN = re.compile(
     r"(config|generation_config|adapter_config|tokenizer_config|tokenizer|special_tokens_map|added_tokens|vocab)\.json"
     r"|.*\.safetensors(\.index\.json)?|chat_template\.jinja|README\.md|report\.html|(metrics|tables|samples)\.jsonl"
-    r"|run\.json|checkpoint-\d+"
+    r"|(run|origin)\.json|checkpoint-\d+"
 )
 """Names that a run writes into output_dir."""
 ANOTHER = "write another output_dir"

@@ -15,7 +15,7 @@ from tunesmith.cli import main
 
 MAY_BE_WRITTEN = {"crash.txt"}
 """Files that a run may write to output_dir if it fails before its first step."""
-MAY_BE_WRITTEN_AFTER_A_STEP = {"crash.txt", "run.json", "metrics.jsonl", "report.html"}
+MAY_BE_WRITTEN_AFTER_A_STEP = {"crash.txt", "run.json", "origin.json", "metrics.jsonl", "report.html"}
 """Files that a run may write to output_dir if it fails later."""
 
 

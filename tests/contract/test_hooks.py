@@ -75,6 +75,7 @@ def test_plugins_are_ordered_by_the_config_then_by_name(tmp_path: Path) -> None:
         "jsonl",
         "lora",
         "report",
+        "runs",
         "samples",
         "schedules",
         "sft",

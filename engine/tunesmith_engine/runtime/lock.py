@@ -60,6 +60,19 @@ def locked(folder: Path) -> Iterator[None]:
         _release(folder / NAME, taken)
 
 
+def holder(folder: Path) -> Process | None:
+    """Return the process of the run that has a folder; None if no run has it, or if its process has ended."""
+    try:
+        handle = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        process = _holder(handle)
+    finally:
+        os.close(handle)
+    return None if process is None or process.ended else process
+
+
 def _take(folder: Path, attempts: int = ATTEMPTS) -> int | tuple[str, str]:
     """Lock a folder, and return the open file, to be released. Return message and help if that is not possible."""
     path = folder / NAME
