@@ -260,7 +260,9 @@ class Run:
         """Return this run's only instance of a class, created as `cls(run)` on first use: state between hooks.
 
         If it has a method `close`, the run calls it when it ends, for any reason, in reverse order of creation. `close`
-        must not communicate with other processes, which may have ended already.
+        must not communicate with other processes, which may have ended already. If it has a method `finish`, the run
+        calls it after every `close`, when run.json and report.html have their last content: on a thread of its own, and
+        for ten seconds at most.
         """
         return self._owned.get(cls, self)
 
