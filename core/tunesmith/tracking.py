@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tunesmith.run import Run
 
-ANSWER = 60.0
+ANSWER = 120.0
 """Seconds that a service may take for one record before its tracker is muted. Training continues meanwhile."""
 START = 30.0
 """Seconds that importing a library may take. Only a run that is shorter than that waits for it."""

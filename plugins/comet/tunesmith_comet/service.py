@@ -30,6 +30,7 @@ class CometService(Service):
             os.environ["COMET_API_KEY"] = self.options["api_key"]  # messages show *** for such a variable
         os.environ.setdefault("COMET_LOGGING_CONSOLE", "CRITICAL")
         os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
+        os.environ.setdefault("COMET_HTTP_SESSION_RETRY_TOTAL", "1")
         import comet_ml
 
         self.comet: Any = comet_ml

@@ -34,9 +34,14 @@ class TrackioService(Service):
             embed=False,
         )
         self.keep(name=self.run.name)
-        sync = f"trackio sync --project {options['project']} --space-id {options['space'] or 'USER/NAME'}"
-        place = options["space"] or self.trackio.TRACKIO_DIR
-        self.reply(later=f"to send what was recorded: {sync}", about=f"run {self.run.name} in {place}")
+        space, server = options["space"] or os.environ.get("TRACKIO_SPACE_ID"), os.environ.get("TRACKIO_SERVER_URL")
+        self.sync = (
+            f"to send what was recorded: trackio sync --project {options['project']} --space-id {space or 'USER/NAME'}"
+        )
+        if server and not space:
+            self.sync = "the next run of the project sends what was recorded"
+        place = space or server or self.trackio.TRACKIO_DIR
+        self.reply(later=self.sync, about=f"run {self.run.name} in {place}")
 
     def log(self, step: int, scalars: dict[str, float], record: dict[str, Any]) -> None:
         values: dict[str, Any] = dict(scalars)
@@ -50,7 +55,12 @@ class TrackioService(Service):
         self.run.log(values, step=step)
 
     def page(self, path: Path) -> None:
-        self.run.log_artifact(path, name=f"report-{self.run.name}", type="report")
+        if getattr(self.run, "_is_local", True) or getattr(self.run, "_client", True) is not None:
+            self.run.log_artifact(path, name=f"report-{self.run.name}", type="report")
+        else:  # an upload would wait a minute for the connection; `finish` keeps the records here at once
+            self.reply(
+                warning=f"the server can't be reached; records are kept in {self.trackio.TRACKIO_DIR}; {self.sync}"
+            )
 
     def end(self, status: str) -> None:
         self.run.finish()
