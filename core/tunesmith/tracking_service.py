@@ -132,6 +132,8 @@ class Service:
                 self.handle(kind, value)
             except BaseException as error:
                 self.reply(failed=kind, why=f"{kind}: {type(error).__name__}: {_first_line(error)}")
+                if kind == "open":
+                    return
             else:
                 self.reply(done=kind)
             if kind == "end":
