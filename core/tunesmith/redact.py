@@ -23,6 +23,8 @@ NAMES = re.compile(
 """Names of environment variables whose value is a secret, such as OPENAI_API_KEY, NPM_AUTH or TEAM_WEBHOOK_URL.
 TOKENIZERS_PARALLELISM, MAX_NEW_TOKENS and SSH_AUTH_SOCK are not, and HF_TOKEN_PATH contains a path, and
 PWD the working folder."""
+SECRET_KEYS = re.compile(r"(api_?key|secret|password|webhook(_url)?)$", re.I)
+"""Keys of a config whose value is a secret, whatever its form."""
 SHORTEST = 8
 """Shortest value of an environment variable that is redacted. A shorter one, such as "test", occurs in normal text."""
 MASK = "***"
@@ -114,11 +116,17 @@ def _any_of(values: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def clean(value: Any) -> Any:
-    """Return a JSON value with all strings redacted, including keys. Other objects are converted with str()."""
+    """Return a JSON value with all strings redacted, including keys. Other objects are converted with str().
+
+    A text under a key such as `service_api_key` is a secret.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {redact(str(key)): clean(item) for key, item in value.items()}
+        return {
+            redact(str(key)): MASK if item and isinstance(item, str) and SECRET_KEYS.search(str(key)) else clean(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
     return redact(str(value))

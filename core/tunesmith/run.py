@@ -259,8 +259,8 @@ class Run:
     def owned(self, cls: Callable[[Run], T]) -> T:
         """Return this run's only instance of a class, created as `cls(run)` on first use: state between hooks.
 
-        If it has a method `close`, the run calls it when it ends, for any reason, in reverse order of creation. `close`
-        must not communicate with other processes, which may have ended already.
+        The run calls its method `close`, if any, when it ends, for any reason, in reverse order of creation; other
+        processes may have ended then. Later, when report.html is complete, it calls `finish`, for ten seconds at most.
         """
         return self._owned.get(cls, self)
 

@@ -192,11 +192,17 @@ def answer(name: str, plugin: str, **declaration: Any) -> LoadedPlugin:
 
 
 def fake_run(
-    folder: Path, *plugins: LoadedPlugin, step: int = 0, total_steps: int = 100, main: bool = True, **settings: Any
+    folder: Path,
+    *plugins: LoadedPlugin,
+    step: int = 0,
+    total_steps: int = 100,
+    main: bool = True,
+    resume: str | None = None,
+    **settings: Any,
 ) -> Run:
     """Return a run with an output folder, plugins and one class of settings, but without a config file."""
     config = SimpleNamespace(
-        core=SimpleNamespace(output_dir=str(folder), metric_for_best_model="eval_loss"),
+        core=SimpleNamespace(output_dir=str(folder), metric_for_best_model="eval_loss", resume_from_checkpoint=resume),
         document=SimpleNamespace(name="run.yaml", values={"seed": 7}, keys={}, where=lambda path: "run.yaml:3:1"),
         settings=lambda model: model(**settings),
     )

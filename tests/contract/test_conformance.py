@@ -61,6 +61,11 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
             "chat_template.prompt_completion": COMPLETIONS,
         }
     ),
+    "comet": Setup(keys={"use_comet": True, "comet_online": False}),
+    "mlflow": Setup(keys={"use_mlflow": False}),  # it writes to the working folder: its own tests have another one
+    "swanlab": Setup(keys={"use_swanlab": True, "swanlab_mode": "offline"}),
+    "trackio": Setup(keys={"use_trackio": False}),  # it writes to a folder of the user
+    "wandb": Setup(keys={"use_wandb": True, "wandb_mode": "offline"}),
     "cce": Setup(no_run="its kernels need a GPU"),
     "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
     "freeze": Setup(keys={"unfrozen_parameters": [r"model\.layers\.1"]}),

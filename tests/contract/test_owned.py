@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,80 @@ def test_function_in_closing_belongs_to_the_plugin_that_added_it(tmp_path: Path)
     error = error_of(end, run)
     message = "plugin mine (dist-mine 4.5.6) failed in a function in run.closing"
     assert error.exit_code == 6 and message in str(error) and "ValueError: can't undo" in str(error)
+
+
+# finish
+
+
+class Writer:
+    """An object that writes its file when it is closed, as the report does."""
+
+    def __init__(self, run: Run):
+        self.path = run.output_dir / "page.txt"
+
+    def close(self) -> None:
+        self.path.write_text("complete", encoding="utf-8")
+
+
+class Sender(Writer):
+    """An object that sends the file of Writer, although it is created later and so closed before it."""
+
+    sent: list[str]
+
+    def __init__(self, run: Run):
+        super().__init__(run)
+        self.sent = run.notes.setdefault("sent", [])
+
+    def close(self) -> None:
+        self.sent.append(f"closed, page: {self.path.exists()}")
+
+    def finish(self) -> None:
+        self.sent.append(self.path.read_text("utf-8"))
+
+
+class Hanging:
+    def __init__(self, run: Run):
+        self.released: threading.Event = run.notes.setdefault("released", threading.Event())
+
+    def finish(self) -> None:
+        self.released.wait(20)
+
+
+class Hanging2(Hanging):
+    pass
+
+
+class Failing(Hanging):
+    def finish(self) -> None:
+        raise ValueError("the server is gone")
+
+
+@pytest.mark.parametrize("failure", [None, KeyError("the cause")])
+def test_finish_is_called_after_every_close_also_after_an_error(failure: Exception | None, tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    try:
+        with run.alive():
+            run.owned(Writer)
+            sender = run.owned(Sender)
+            if failure:
+                raise failure
+    except KeyError as error:
+        assert error is failure
+    assert run.notes["sent"] == ["closed, page: False", "complete"]
+    assert run.owned(Sender) is not sender
+
+
+def test_objects_that_do_not_finish_share_one_limit_and_a_warning_names_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fake_run(tmp_path)
+    run._owned.patience = 0.3
+    for cls in (Hanging, Failing, Hanging2):
+        run.owned(cls)
+    started = time.monotonic()
+    end(run)
+    assert time.monotonic() - started < 2
+    run.notes["released"].set()
+    printed = capsys.readouterr().err
+    assert "warning: finish() of Failing failed: ValueError: the server is gone" in printed
+    assert printed.count("did not end within 0.3 seconds") == 2 and "finish() of Hanging2" in printed

@@ -101,9 +101,10 @@ def test_every_extra_has_a_section() -> None:
     extras = toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"]
     sections = headings(DOCS / "plugins.md")
     libraries = {extra for extra, (first, *_) in extras.items() if first.startswith("tunesmith-") and "[" in first}
-    assert set(words("plugins")) == set(extras) - {"all", "dev"} - libraries
+    assert set(words("plugins")) == set(extras) - {"all", "dev", "trackers"} - libraries
     assert all(f"`{library}`" in text("plugins.md") for library in libraries)
     assert set(words("plugins")) <= set(sections)
+    assert "`trackers`" in text("plugins.md")
     assert "`tunesmith[all]`" in text("plugins.md") and "`tunesmith[dev]`" in text("plugins.md")
 
 

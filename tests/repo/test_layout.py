@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,11 +43,16 @@ def test_every_plugin_except_contrib_is_an_extra() -> None:
         for folder in plugin_folders()
         for extra in toml(folder / "pyproject.toml")["project"].get("optional-dependencies", {})
     }
-    assert set(EXTRAS) - {"all", "dev"} == {*words("plugins"), *libraries}
+    assert set(EXTRAS) - {"all", "dev", "trackers"} == {*words("plugins"), *libraries}
     for extra, word in libraries.items():
         assert EXTRAS[extra] == [f"tunesmith-{word}[{extra}]{RANGE}"]
     for word in words("plugins"):
         assert EXTRAS[word] == [f"tunesmith-{word}{RANGE}"]
+    [trackers] = EXTRAS["trackers"]
+    assert {*re.findall(r"[\w-]+-sdk|otel", trackers)} == {
+        "otel",
+        *(name for name in libraries if name.endswith("-sdk")),
+    }
     assert EXTRAS["all"] == [f"tunesmith[{','.join(sorted(words('plugins')))}]"]
 
 

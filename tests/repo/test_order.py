@@ -16,7 +16,8 @@ ORDER = {
     ),
     "core": (
         ("testing",), ("__init__", "__main__"), ("cli",), ("api",), ("checks", "first_rows", "online", "resume_rules"),
-        ("next_command", "folders", "saved"), ("run",), ("config",), ("plugins",), ("files",),
+        ("next_command", "folders", "saved", "tracking", "tracking_service"), ("run",), ("config",), ("plugins",),
+        ("files",),
         ("engine", "finding", "outline", "streams"), ("redact", "spelling", "errors", "printable"),
     ),
 }  # fmt: skip

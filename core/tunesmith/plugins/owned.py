@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +16,9 @@ from tunesmith.printable import printable
 from tunesmith.redact import redact
 
 T = TypeVar("T")
+PATIENCE = 10.0
+"""Seconds that a run waits at its end for what remains to be sent. Schedulers commonly kill a process 30 seconds after
+SIGTERM, and the loggers may have taken ten already."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Owned:
         self.plugins = plugins
         self.objects: dict[Any, Any] = {}
         self.closing = Closing()
+        self.patience = PATIENCE
         self._locks: dict[Any, threading.RLock] = {}
 
     def get(self, cls: Callable[[Any], T], run: Any) -> T:
@@ -71,12 +76,16 @@ class Owned:
             return self.objects[cls]  # type: ignore[no-any-return]
 
     def close(self, failure: BaseException | None) -> None:
-        """Call all closing functions, and forget the objects that are closed.
+        """Call all closing functions, let objects with `finish` finish, and forget the objects that are closed.
+
+        `finish` is called when every file of the run has its last content. All are called at once, on threads of their
+        own, and get `patience` seconds: ten, or the object's own `patience`. Their errors are warnings.
 
         Errors of best-effort plugins are warnings. The first other error is raised, unless the run ends with `failure`
         anyway: then it is a warning too, as is each further one.
         """
         first: BaseException | None = None
+        last = [owned for owned in self.objects.values() if hasattr(owned, "finish")]
         while self.closing:
             function = self.closing.pop()
             if isinstance(function, Close) and function.owned is not None:
@@ -95,5 +104,31 @@ class Owned:
                 else:
                     first = PluginError(message, where=where, code="hook-failed")
                     first.__cause__ = error
+        self.objects = {cls: owned for cls, owned in self.objects.items() if not hasattr(owned, "finish")}
+        self._finish(last)
         if first is not None:
             raise first
+
+    def _finish(self, objects: list[Any]) -> None:
+        """Call `finish` of objects at once, and wait for all of them together."""
+        # Daemons, so that one that hangs does not keep the process alive.
+        threads = [threading.Thread(target=_finish, args=(owned,), name="finish", daemon=True) for owned in objects]
+        for thread in threads:
+            thread.start()
+        started = time.monotonic()
+        for thread, owned in zip(threads, objects, strict=True):
+            patience = getattr(owned, "patience", self.patience)
+            thread.join(max(0.0, started + patience - time.monotonic()))
+            if thread.is_alive():
+                _warn(f"finish() of {type(owned).__name__} did not end within {patience:g} seconds")
+
+
+def _finish(owned: Any) -> None:
+    try:
+        owned.finish()
+    except BaseException as error:
+        _warn(f"finish() of {type(owned).__name__} failed: {type(error).__name__}: {error}")
+
+
+def _warn(message: str) -> None:
+    print(printable(redact(f"warning: {message}")), file=sys.stderr)
