@@ -43,6 +43,8 @@ NOT_RUN = {
 NOT_CONFIGS = {
     "# wrong.yaml": "shows mistakes; the output of check is compared with the real one",
     "# axolotl.yaml": "a config of another tool; tools/migrate_page.py rewrites it",
+    "# lists.yaml": "the lists of a sweep, which the tests of the plugin read",
+    "# sweep.yaml": "a sweep, which the tests of the plugin read",
     "# tasks/capitals.yaml": "a task file of lm-eval, which the tests of the plugin use",
 }
 """The first line of a block of YAML -> why it is not checked as a config."""

@@ -43,7 +43,7 @@ def blocks(topic: str) -> list[tuple[str, str, str]]:
 def commands(topic: str) -> Iterator[str]:
     """Yield each command that a page shows, in blocks and in text."""
     for language, _, text in blocks(topic):
-        if language in ("sh", "text"):
+        if language in ("bash", "text"):
             yield from re.findall(r"^(?:next: )?(tunesmith .+)$", text, re.M)
     for line in FENCE.sub("", read(topic)).splitlines():
         if not line.startswith("- `tunesmith "):  # the list of commands, which is generated

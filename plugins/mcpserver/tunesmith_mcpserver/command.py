@@ -9,7 +9,7 @@ import click
 
 @click.command()
 @click.option(
-    "--root", "roots", multiple=True, type=click.Path(exists=True, file_okay=False), metavar="FOLDER",
+    "--root", "roots", multiple=True, metavar="FOLDER",
     help="A folder that the server may read. May be repeated. Default: the current folder.",
 )  # fmt: skip
 @click.option(
@@ -27,5 +27,8 @@ def mcp(roots: tuple[str, ...], timeout: float) -> None:
 
     from tunesmith_mcpserver.server import serve
 
+    for root in roots:
+        if not os.path.isdir(root):
+            raise click.BadParameter(f"{root}: no such folder", param_hint="--root")
     folders = [os.path.realpath(root) for root in roots] or [os.path.realpath(os.getcwd())]
     anyio.run(serve, folders, timeout)

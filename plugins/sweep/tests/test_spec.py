@@ -11,6 +11,7 @@ from tunesmith_sweep.space import Choice, Range, grid
 from tunesmith_sweep.spec import Pruning, SweepKeys, read_spec
 
 from tests import tiny
+from tests.repo.source import ROOT
 from tunesmith import ConfigError, Settings
 from tunesmith.cli.main import main
 
@@ -180,3 +181,17 @@ def test_the_files_on_the_page_are_valid(tmp_path: Path) -> None:
     for text in files:
         (tmp_path / "sweep.yaml").write_text(text)
         assert len(read_spec(tmp_path / "sweep.yaml").parameters) in (2, 5)
+
+
+def test_the_files_of_the_page_are_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs/sweeps.md").read_text("utf-8")
+    files = [
+        block
+        for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+        if re.match(r"# (lists|sweep)\.yaml", block)
+    ]
+    assert len(files) == 2
+    for number, text in enumerate(files):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        assert read_spec(path).parameters
