@@ -29,6 +29,9 @@ def merge_lora(source: Path, out: Path | None, base: str | None, dtype: str | No
       tunesmith merge-lora outputs/first --output models/first
       tunesmith merge-lora outputs/first/checkpoint-100 --dtype bfloat16
     """
+    from tunesmith.optional import hide
+
+    hide("bitsandbytes", "torchao")  # peft imports them if they are installed; merging needs neither
     from tunesmith_merge.merging import merge
 
     def report(phase: str) -> None:

@@ -117,6 +117,13 @@ def test_config_of_another_tool_gets_the_names_of_this_one(
     assert again.exit_code == 2 and "run.yaml exists" in again.output
 
 
+def test_a_config_whose_rows_have_only_a_name_elsewhere_has_nothing_to_train_on(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.yaml"
+    path.write_text("model_name_or_path: nobody/model\ndataset: identity\nstage: sft\noutput_dir: out\n")
+    result = CliRunner().invoke(main, ["migrate", str(path), "--from", "llamafactory"])
+    assert result.exit_code == 2 and "nothing to train on" in result.stderr
+
+
 def test_secrets_are_not_copied(tmp_path: Path) -> None:
     path = tmp_path / "axolotl.yaml"
     path.write_text("base_model: a/b\ncomet_api_key: abcdefgh12345\nswanlab_api_key: abcdefgh12345\n", encoding="utf-8")

@@ -161,8 +161,12 @@ def problems_of(lines: list[str], path: Path) -> TunesmithError | None:
         file = Path(folder) / path.name
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         try:
-            if notes := load(file).translated:  # of keys that are accepted, and that nothing reads
+            config = load(file)
+            if notes := config.translated:  # of keys that are accepted, and that nothing reads
                 return ConfigError([Problem(f"{one.key}: {one.note}", one.where, "unknown-key") for one in notes])
+            if not (config.datasets or config.streamed):
+                missing = Problem("nothing to train on", f"{path.name}:1:1", "no-data", "write datasets: ...")
+                return ConfigError([missing])
         except TunesmithError as error:
             for problem in error.problems:
                 object.__setattr__(problem, "where", str(problem.where).replace(str(file), path.name))
