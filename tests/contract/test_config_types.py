@@ -136,6 +136,7 @@ def test_no_key_accepts_a_value_of_a_wrong_type(group: str, tmp_path: Path) -> N
             check(tmp_path, wrong, value)
 
 
+@pytest.mark.slow
 def test_random_values_of_a_wrong_type_are_errors(tmp_path: Path) -> None:
     text = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), max_size=8)
     scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text

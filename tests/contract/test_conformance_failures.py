@@ -285,6 +285,7 @@ def test_the_page_lists_every_check_with_its_promise() -> None:
     assert "\n".join(lines) in page, "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_the_command_line_checks_a_local_plugin_and_refuses_an_unknown_one(tmp_path: Path) -> None:
     (tmp_path / "quiet.py").write_text(HEADER + "plugin = Plugin()\n", encoding="utf-8")
 

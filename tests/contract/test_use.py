@@ -144,6 +144,7 @@ def on_progress(phase, done, total):
 """
 
 
+@pytest.mark.slow
 def test_train_reports_its_phases_from_before_torch_is_imported(narrow: Path) -> None:
     import subprocess
 

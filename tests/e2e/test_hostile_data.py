@@ -262,6 +262,7 @@ def test_yaml_with_tags_or_an_alias_bomb_runs_nothing(victim: Path, tmp_path: Pa
         judge(tunesmith("train", path), canary, 9, "run.yaml:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["the command", "python -m"])
 def test_modules_in_the_working_folder_are_not_imported(how: str, victim: Path, tmp_path: Path, canary: Canary) -> None:
     """The folder of a local plugin is not on the import path either."""

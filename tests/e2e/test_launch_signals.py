@@ -28,9 +28,9 @@ def test_several_gpus_are_used_by_torchrun_with_its_signals(tmp_path: Path, monk
     run = start(tiny.sft_config(tmp_path, device=None))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(os, "execv", lambda path, words: started.append(words))
-    monkeypatch.setenv("PET_SHUTDOWN_TIMEOUT", "60")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PET_") and name != "RANK"}
+    monkeypatch.setattr(os, "environ", environment | {"PET_SHUTDOWN_TIMEOUT": "60"})
     monkeypatch.setattr(sys, "argv", ["tunesmith", "train", "run.yaml"])
-    monkeypatch.delenv("PET_SIGNALS_TO_HANDLE", raising=False)
     launch.relaunch(run)
     assert started[0][-4:] == ["-m", "tunesmith", "train", "run.yaml"] and "--nproc-per-node=2" in started[0]
     assert "SIGUSR1" in os.environ["PET_SIGNALS_TO_HANDLE"]

@@ -127,7 +127,13 @@ def texts_in(root: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
                 yield f"{key}=[{MODULE}.sub:run]"
 
 
-@pytest.mark.parametrize("plugin", sorted({plugin for plugin, _, _ in owned_names()}))
+def slow(plugins: list[str]) -> list[Any]:
+    """Mark the plugins with so many keys that their test takes long."""
+    marks = {name: [pytest.mark.slow] for name in ("adapters", "chat")}
+    return [pytest.param(plugin, marks=marks.get(plugin, [])) for plugin in plugins]
+
+
+@pytest.mark.parametrize("plugin", slow(sorted({plugin for plugin, _, _ in owned_names()})))
 def test_no_override_of_an_active_plugin_imports_the_module_it_names(
     plugin: str, project: tuple[Path, Canary], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_more_than_three_nonfinite_steps_in_a_row_always_stop(tmp_path: Path) ->
         tiny.train(config(tmp_path, {"loss": "nan"}, {1, 2, 3, 4}, on_nonfinite="skip"))
 
 
+@pytest.mark.slow
 def test_nonfinite_step_of_one_process_stops_both(tmp_path: Path) -> None:
     path = config(tmp_path, {"loss": "nan"}, {1}, gradient_accumulation_steps=1)
     plugin = tmp_path / "fault.py"

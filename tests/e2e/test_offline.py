@@ -123,6 +123,7 @@ def test_counters_include_an_attempted_packet(nowhere: tuple[str, ...], tmp_path
     assert sent(output)
 
 
+@pytest.mark.slow
 def test_no_host_is_looked_up_or_connected_to(run_yaml: Path, tmp_path: Path) -> None:
     code, output = python(
         NO_CONNECTIONS, "train", str(run_yaml), f"output_dir={tmp_path / 'out'}", folder=run_yaml.parent
@@ -161,6 +162,7 @@ def test_library_telemetry_is_off(run_yaml: Path) -> None:
     assert code == 0 and output.startswith("False False ") and output.endswith("telemetry/off\n"), output
 
 
+@pytest.mark.slow
 def test_telemetry_is_off_after_an_earlier_hub_import_and_follows_the_user(run_yaml: Path) -> None:
     folder = run_yaml.parent
     first = f"import huggingface_hub.constants; {HUB}"

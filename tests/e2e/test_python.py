@@ -56,6 +56,7 @@ def test_the_code_of_the_page_runs(
     assert isinstance(namespace["chat"], str)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)

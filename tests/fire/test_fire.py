@@ -48,7 +48,8 @@ def trials(folder: Path, **numbers: int) -> list[dict[str, object]]:
     "numbers",
     [
         pytest.param({"kills": 20}, marks=pytest.mark.slow, id="kills"),
-        pytest.param({"errors": 10}, id="errors"),
+        pytest.param({"errors": 3}, id="few errors"),
+        pytest.param({"errors": 10}, marks=pytest.mark.slow, id="errors"),
         pytest.param({"sizes": 8}, marks=pytest.mark.slow, id="sizes"),
         pytest.param({"damage": 8}, marks=pytest.mark.slow, id="damage"),
     ],

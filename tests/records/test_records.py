@@ -35,6 +35,7 @@ def test_the_records_and_the_table_have_the_same_runs(table: list[runs.Reference
     assert sorted(results.load()[1]) == sorted(run.name for run in table)
 
 
+@pytest.mark.slow
 def test_runs_in_one_process_agree_with_the_records(table: list[runs.ReferenceRun], tmp_path: Path) -> None:
     check(table, 1, tmp_path)
 

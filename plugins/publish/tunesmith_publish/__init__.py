@@ -74,4 +74,4 @@ def on_end(run: Run) -> None:
     from tunesmith_publish.uploader import Uploader
 
     if run.world.main:
-        run.owned(Uploader).finish()
+        run.owned(Uploader).complete()

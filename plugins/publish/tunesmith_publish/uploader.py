@@ -69,7 +69,7 @@ class Uploader:
             places = {"every_save": [""], "checkpoint": ["", LAST], "all_checkpoints": ["", folder.name]}[strategy]
             self.submit(folder, places)
 
-    def finish(self) -> None:
+    def complete(self) -> None:
         """Upload the final model, unless the run was interrupted, and wait for all uploads."""
         self.upload_saved()
         if not self.run.interrupted:

@@ -88,6 +88,7 @@ def requested_hosts(page: Path) -> set[str]:
     return {host for path in Listener.requests for host in re.findall(r"[\w.]+\.example", path)}
 
 
+@pytest.mark.slow
 def test_the_page_makes_no_requests(page: Path) -> None:
     text = page.read_text("utf-8")
     assert requested_hosts(page) == set()
@@ -101,6 +102,7 @@ def test_the_page_makes_no_requests(page: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1400])
 def test_pointing_at_a_curve_shows_values_of_all_curves_and_the_page_fits_the_window(page: Path, width: int) -> None:
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"))
@@ -111,6 +113,7 @@ def test_pointing_at_a_curve_shows_values_of_all_curves_and_the_page_fits_the_wi
     assert int(re.findall(r'data-width="(\d+)"', dom)[0]) <= width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "light"), [(1, True), (0, False)], ids=["light", "dark"])
 def test_the_page_follows_the_color_scheme_of_the_browser(page: Path, scheme: int, light: bool) -> None:
     shot = page.parent / "page.png"

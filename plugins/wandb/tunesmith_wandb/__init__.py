@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationInfo, field_validator
 
 from tunesmith import Finding, Plugin, Settings, hookimpl
 
@@ -29,10 +31,18 @@ class WandbSettings(Settings):
     """Id of the run at the service, to continue one. A resumed run continues its own without it."""
     wandb_mode: Literal["online", "offline", "dryrun", "disabled"] | None = None
     """offline (or dryrun): only write files, for `wandb sync`. The default is WANDB_MODE, or online."""
-    wandb_watch: Literal["gradients", "parameters", "all", "false"] | Literal[False] | None = None
+    wandb_watch: Literal["gradients", "parameters", "all", "false"] | bool | None = None
     """Send histograms of gradients, of parameters, or of both, at the first step and at every hundredth."""
-    wandb_log_model: Literal["checkpoint", "end", "false"] | Literal[False] | None = None
+    wandb_log_model: Literal["checkpoint", "end", "false"] | bool | None = None
     """Upload the final model (end), or also each checkpoint's model (checkpoint), as artifacts."""
+
+    @field_validator("wandb_watch", "wandb_log_model")
+    @classmethod
+    def _says_what(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is True:
+            choices = "gradients, parameters or all" if info.field_name == "wandb_watch" else "checkpoint or end"
+            raise ValueError(f"must be {choices}, or false")
+        return value
 
 
 plugin = Plugin(
