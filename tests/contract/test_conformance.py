@@ -49,6 +49,8 @@ EACH_ADAPTER = (
     "shared_is_repeated", "resumed_loss", "saved_model", "two_processes_are_one",
 )  # fmt: skip
 """Checks that would train each of the 40 values of adapter: that the plugin adapters answers."""
+HAS = {module: find_spec(module) is not None for module in ("comet_ml", "swanlab", "wandb")}
+"""Libraries of services: a tracker is switched off where its own is not installed."""
 SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "adapters": Setup(
         skip=dict.fromkeys(EACH_ADAPTER, "plugins/adapters/tests checks each type, with options that fit")
@@ -61,11 +63,11 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
             "chat_template.prompt_completion": COMPLETIONS,
         }
     ),
-    "comet": Setup(keys={"use_comet": True, "comet_online": False}),
+    "comet": Setup(keys={"use_comet": HAS["comet_ml"], "comet_online": False}),
     "mlflow": Setup(keys={"use_mlflow": False}),  # it writes to the working folder: its own tests have another one
-    "swanlab": Setup(keys={"use_swanlab": True, "swanlab_mode": "offline"}),
+    "swanlab": Setup(keys={"use_swanlab": HAS["swanlab"], "swanlab_mode": "offline"}),
     "trackio": Setup(keys={"use_trackio": False}),  # it writes to a folder of the user
-    "wandb": Setup(keys={"use_wandb": True, "wandb_mode": "offline"}),
+    "wandb": Setup(keys={"use_wandb": HAS["wandb"], "wandb_mode": "offline"}),
     "cce": Setup(no_run="its kernels need a GPU"),
     "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
     "freeze": Setup(keys={"unfrozen_parameters": [r"model\.layers\.1"]}),
