@@ -73,7 +73,8 @@ def test_every_task_has_an_example() -> None:
 
 @each
 def test_example_has_no_problems(path: Path) -> None:
-    run = api.start(load_config(path))
+    base = str(yaml.safe_load(path.read_text("utf-8"))["base_model"])
+    run = api.start(load_config(path, TINY[:2] if base.startswith("outputs/") else []))  # the result of another example
     assert run.core.output_dir == f"outputs/{path.stem}"
 
 
