@@ -225,7 +225,7 @@ def test_what_a_function_leaves_running_ends_with_its_process(name: str, tmp_pat
         assert called(processes) == [1.0] * 4
         assert called(processes) == [1.0] * 4
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # of the 600 that it sleeps: on a busy machine, ending it takes seconds
 
 
 def test_output_is_kept_in_part(tmp_path: Path) -> None:
