@@ -23,7 +23,9 @@ def write_record(folder: Path, status: str) -> None:
     config = {"seed": 7, "learning_rate": 0.01, "trl": {"beta": 0.1}, "service_api_key": "***", "empty": {}}
     plugins = [{"name": "sft", "distribution": "tunesmith-sft", "version": "0.1.0"}]
     record = {"status": status, "config": config, "versions": {"torch": "2.13.0"}, "plugins": plugins, "outline": {}}
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    partial = folder / ".run.json"
+    partial.write_text(json.dumps(record), encoding="utf-8")
+    partial.replace(folder / "run.json")  # at once, as a run does: the tracker reads it meanwhile
 
 
 def track(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -94,7 +95,8 @@ class Tracker:
         scalars |= {f"eval/{name.removeprefix('eval_')}": value for name, value in (record.evaluation or {}).items()}
         values = {"step": record.step, "epoch": record.epoch, "scalars": scalars, **more}
         tables = {name: [dict(row) for row in rows] for name, rows in record.tables.items()}
-        self._put("log", values | {"tables": tables, "histograms": {k: list(v) for k, v in record.histograms.items()}})
+        finite = {name: [x for x in numbers if math.isfinite(x)] for name, numbers in record.histograms.items()}
+        self._put("log", values | {"tables": tables, "histograms": {k: v for k, v in finite.items() if v}})
 
     def close(self) -> None:
         """Note where the run is, and what is lost: for the page, which is written after this."""

@@ -48,7 +48,7 @@ class Service:
         raise NotImplementedError
 
     def log(self, step: int, scalars: dict[str, float], record: dict[str, Any]) -> None:
-        """Log the numbers of a step, by name; `record` also has its epoch, tables and histograms."""
+        """Log the numbers of a step, by name; `record` also has its epoch, tables, and histograms of finite numbers."""
         raise NotImplementedError
 
     def page(self, path: Path) -> None:
@@ -75,6 +75,11 @@ class Service:
         and `about` where the run is: both are in the summary.
         """
         print(json.dumps(clean(values)), file=self._replies, flush=True)
+
+    def fell_back(self, error: BaseException, command: str) -> None:
+        """Warn that the run could not be started online, and is recorded offline. `command` sends it later."""
+        reason = _first_line(error) or type(error).__name__
+        self.reply(warning=f"could not start the run online: {reason}; it is recorded offline: {command}")
 
     def facts(self) -> dict[str, Any]:
         """Return the config without secrets, the versions, and what is trained, as run.json has them."""
@@ -139,6 +144,12 @@ class Service:
             if kind == "end":
                 return
         self.end("running")
+
+
+def table_of(rows: list[dict[str, Any]], missing: Any = None) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and the cells of a table; `missing` stands where a row does not have a column."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return columns, [[row.get(column, missing) for column in columns] for row in rows]
 
 
 def _first_line(error: BaseException) -> str:

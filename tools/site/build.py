@@ -67,8 +67,7 @@ def main() -> int:
     url = url + "/" if url else ""
     build()
     not_found_page(urlsplit(url).path or "/")
-    if (ROOT / "tools" / "llms.py").is_file():
-        subprocess.run([sys.executable, str(ROOT / "tools" / "llms.py"), str(OUTPUT)], check=True)
+    subprocess.run([sys.executable, str(ROOT / "tools" / "llms.py"), str(OUTPUT)], check=True)
     if url:
         sitemap(url)
     else:

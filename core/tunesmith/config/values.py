@@ -31,7 +31,7 @@ class YamlText:
 
 
 ConfigSource: TypeAlias = str | Path | YamlText | Mapping[str, Any]
-"""What a config is loaded from: a YAML file, its text, or a mapping with its content."""
+"""The source of a config: a YAML file, the text of one, or a mapping."""
 
 
 def document_of(values: Mapping[str, Any]) -> Document:

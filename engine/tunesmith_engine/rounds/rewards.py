@@ -65,6 +65,7 @@ class Rewards:
         data, rows = self.run.data, None  # a stream, or the rollout of an environment, may have any columns
         if data is not None and data.train is not None and not self.run.hooks.has("rollout"):
             rows = data.train.fields or ()
+        columns = {name for row in rows or () for name in row}
         for number, source in enumerate(self.functions):
             reward = source.reward
             try:
@@ -79,7 +80,6 @@ class Rewards:
                 problems += error(reward.key, f"{reward.label} {message}", help).problems
             signatures.append(signature := answer["signature"])
             if rows is not None:
-                columns = {name for row in rows for name in row}
                 problems += self.lacking(source, signature, columns) + self.misread(source, signature, rows)
         if problems:
             raise ConfigError(problems)

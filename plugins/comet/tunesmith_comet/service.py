@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import secrets
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tracking_service import Service
+from tunesmith.tracking_service import Service, table_of
 
 DEFAULTS = {
     "auto_histogram_tensorboard_logging": False, "auto_log_co2": False, "auto_metric_logging": False,
@@ -17,7 +16,7 @@ DEFAULTS = {
     "log_env_details": False, "log_git_metadata": False, "log_git_patch": False, "log_graph": False,
     "parse_args": False,
 }  # fmt: skip
-"""What the library would collect by itself is off: it sees only this process, and sends a list of all packages."""
+"""Switch off automatic logging, which would describe this process instead of the run."""
 
 
 class CometService(Service):
@@ -48,8 +47,7 @@ class CometService(Service):
             self.start(key, mode, online)
         except Exception as error:
             self.start(key, mode, False)
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            self.reply(warning=f"could not start the run online: {reason}; it is recorded offline: {self.sync}")
+            self.fell_back(error, self.sync)
         if not resumed:
             facts = self.facts()
             self.experiment.log_parameters(facts["config"])
@@ -76,13 +74,11 @@ class CometService(Service):
     def log(self, step: int, scalars: dict[str, float], record: dict[str, Any]) -> None:
         self.experiment.log_metrics(scalars, step=step, epoch=int(record["epoch"]))
         for name, rows in record["tables"].items():
-            columns = list(dict.fromkeys(column for row in rows for column in row))
-            data = [[row.get(column, "") for column in columns] for row in rows]
+            columns, cells = table_of(rows, missing="")
             file = f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}-{step}.csv"
-            self.experiment.log_table(file, tabular_data=data, headers=columns)
+            self.experiment.log_table(file, tabular_data=cells, headers=columns)
         for name, numbers in record["histograms"].items():
-            if finite := [number for number in numbers if math.isfinite(number)]:
-                self.experiment.log_histogram_3d(finite, name=name, step=step)
+            self.experiment.log_histogram_3d(numbers, name=name, step=step)
 
     def page(self, path: Path) -> None:
         self.experiment.log_asset(str(path), file_name=path.name)

@@ -56,6 +56,14 @@ def test_the_run_is_started_with_its_overrides_and_resumes(target: str, run: Pat
     assert "my-run" in text and "PET_SHUTDOWN_TIMEOUT" in text
 
 
+def test_a_local_plugin_is_a_file_that_is_copied_and_no_package(run: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from tunesmith import Plugin\nplugin = Plugin()\n")
+    result = invoke("dstack", run, f"plugins=[{plugin}, lora]", "adapter=lora", "lora_r=8")
+    (line,) = [line for line in result.stdout.splitlines() if "pip install" in line]
+    assert "mine" not in line and "lora" in line
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_run_that_says_how_it_resumes_keeps_it(target: str, run: Path) -> None:
     assert written(target, run, "resume_from_checkpoint=auto").count("resume_from_checkpoint") == 1

@@ -28,13 +28,11 @@ def skypilot(job: Job, image: str | None, spot: bool, storage: str | None) -> st
     if spot:
         resources["use_spot"] = True
     more = [f"output_dir={STORAGE}/{job.name}"] if storage else []
-    meeting = ["--nnodes=$SKYPILOT_NUM_NODES", "--rdzv-backend=c10d", f"--rdzv-endpoint=$HEAD:{PORT}",
-               "--rdzv-id=$SKYPILOT_TASK_ID"]  # fmt: skip
-    launcher = " ".join(job.torchrun(*meeting, f"--nproc-per-node={max(1, job.gpus)}"))
-    run = ['HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)'] if job.nodes > 1 else []
-    launcher = (
-        launcher if job.nodes > 1 else " ".join(job.torchrun("--standalone", f"--nproc-per-node={max(1, job.gpus)}"))
-    )
+    launcher = job.torchrun(
+        "--nnodes=$SKYPILOT_NUM_NODES", "--rdzv-backend=c10d", f"--rdzv-endpoint=$HEAD:{PORT}",
+        "--rdzv-id=$SKYPILOT_TASK_ID",
+    )  # fmt: skip
+    head = ['HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)'] if job.nodes > 1 else []
     task: dict[str, Any] = {
         "name": job.name,
         "workdir": ".",
@@ -42,7 +40,7 @@ def skypilot(job: Job, image: str | None, spot: bool, storage: str | None) -> st
         "resources": resources,
         "envs": job.environment,
         "setup": "\n".join(job.setup or [f"pip install {job.requirement}"]) + "\n",
-        "run": "\n".join([*run, f"python {launcher} \\", f"  {shlex.join(job.train(None, *more))}"]) + "\n",
+        "run": "\n".join([*head, f"python {launcher} \\", f"  {shlex.join(job.train(None, *more))}"]) + "\n",
     }
     if storage:
         task["file_mounts"] = {STORAGE: {"source": storage, "mode": "MOUNT"}}
@@ -58,10 +56,10 @@ def dstack(job: Job, image: str | None, spot: bool, volume: str | None) -> str:
         spot: also rent machines that the cloud may take back; the job then starts again.
         volume: the name of a volume for outputs. Without it they stay on the machine.
     """
-    meeting = ["--nnodes=$DSTACK_NODES_NUM", "--node-rank=$DSTACK_NODE_RANK", "--master-addr=$DSTACK_MASTER_NODE_IP",
-               f"--master-port={PORT}"]  # fmt: skip
-    processes = "$DSTACK_GPUS_PER_NODE" if job.gpus else "1"
-    options = [*(meeting if job.nodes > 1 else ["--standalone"]), f"--nproc-per-node={processes}"]
+    launcher = job.torchrun(
+        "--nnodes=$DSTACK_NODES_NUM", "--node-rank=$DSTACK_NODE_RANK", "--master-addr=$DSTACK_MASTER_NODE_IP",
+        f"--master-port={PORT}", processes="$DSTACK_GPUS_PER_NODE" if job.gpus else None,
+    )  # fmt: skip
     more = [f"output_dir={STORAGE}/{job.name}"] if volume else []
     resources: dict[str, Any] = {"shm_size": "16GB"}
     if job.gpus:
@@ -75,7 +73,7 @@ def dstack(job: Job, image: str | None, spot: bool, volume: str | None) -> str:
         "env": [f"{name}={value}" for name, value in job.environment.items()],
         "commands": [
             *(job.setup or ([] if image else [f"pip install {job.requirement}"])),
-            f"python {' '.join(job.torchrun(*options))} {shlex.join(job.train(None, *more))}",
+            f"python {launcher} {shlex.join(job.train(None, *more))}",
         ],
         "resources": resources,
         "volumes": [f"{volume}:{STORAGE}"] if volume else None,

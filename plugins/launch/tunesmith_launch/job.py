@@ -1,4 +1,4 @@
-"""What every job file needs to know of a run: its command, its processes, its extras and its local files."""
+"""Describe a run for a job file: its command, its processes, its extras and its local files."""
 
 from __future__ import annotations
 
@@ -90,10 +90,21 @@ class Job:
         auto = () if resumes else ("resume_from_checkpoint=auto",)
         return ["-m", "tunesmith", "train", path or str(self.path), *self.overrides, *more, *auto]
 
-    def torchrun(self, *options: str) -> list[str]:
-        """Return the words after `python`, up to those of the run."""
-        restarts = (f"--max-restarts={self.max_restarts}",) if self.max_restarts else ()
-        return ["-m", "torch.distributed.run", *options, *restarts]
+    @property
+    def launcher(self) -> list[str]:
+        """The words after `python` that start torchrun."""
+        restarts = [f"--max-restarts={self.max_restarts}"] if self.max_restarts else []
+        return ["-m", "torch.distributed.run", *restarts]
+
+    def torchrun(self, *meeting: str, processes: str | None = None) -> str:
+        """Return the command of torchrun up to the words of the run, without `python`, for a shell.
+
+        Args:
+            meeting: the options by which several machines find each other; they may contain variables of the shell.
+            processes: the processes of each machine, if a variable of the shell has their number.
+        """
+        meeting = meeting if self.nodes > 1 else ("--standalone",)
+        return " ".join([*self.launcher, *meeting, f"--nproc-per-node={processes or max(1, self.gpus)}"])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,12 +115,13 @@ class Job:
     @property
     def requirement(self) -> str:
         """The requirement for pip: the package with the extras of the plugins that the config selects."""
-        selected = {plugin.distribution for plugin in self.config.loaded if plugin.selected_by != ("default",)}
+        packaged = [plugin for plugin in self.config.loaded if plugin.content is None]  # a local plugin is a file
+        selected = {plugin.distribution for plugin in packaged if plugin.selected_by != ("default",)}
         offered = {
             f"tunesmith-{extra}": extra for extra in metadata.metadata("tunesmith").get_all("Provides-Extra") or ()
         }
         extras = ",".join(sorted(offered[name] for name in selected if name in offered))
-        others = sorted(name for name in selected if name not in offered and name != "local file")
+        others = sorted(selected - offered.keys())
         return " ".join(shlex.quote(word) for word in [f"tunesmith[{extras}]" if extras else "tunesmith", *others])
 
     def files(self) -> list[str]:

@@ -28,7 +28,7 @@ def manifests(job: Job, image: str, volume: str, namespace: str | None, cpus: in
     """
     metadata: dict[str, Any] = {"name": job.name} | ({"namespace": namespace} if namespace else {})
     own = job.path if not job.path.is_absolute() and ".." not in job.path.parts else Path(job.path.name)
-    command = shlex.join(["python", *job.torchrun(), *job.train(str(own))])
+    command = shlex.join(["python", *job.launcher, *job.train(str(own))])
     setup = "".join(f"{line}\n" for line in job.setup)
     limits: dict[str, Any] = {}
     if job.gpus:

@@ -34,19 +34,18 @@ def script(job: Job, options: Sequence[str] = (), cpus: int | None = None) -> st
         directives.append(f"--time={job.time}")
     directives += ["--output=%x-%j.log", "--open-mode=append", "--requeue", f"--signal=B:USR1@{WARNING}", *options]
     lines += [f"#SBATCH {directive}" for directive in directives]
-    lines += ["set -uo pipefail", "", *job.setup, f"PYTHON={shlex.quote(sys.executable)}"]
+    # A command of the set-up that fails ends the job. Scripts of environments may use variables that are not set.
+    lines += ["set -eo pipefail", "", *job.setup, "set +e -u", f"PYTHON={shlex.quote(sys.executable)}"]
     lines += [f"export {name}={value}" for name, value in job.environment.items()]
-    if job.nodes == 1:
-        meeting = ["--standalone"]
-    else:
+    if job.nodes > 1:
         lines += [
             'HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             "PORT=$((20000 + SLURM_JOB_ID % 10000))  # jobs on one machine meet on ports of their own",
         ]
-        meeting = ["--nnodes=$SLURM_NNODES", "--rdzv-backend=c10d", "--rdzv-endpoint=$HEAD:$PORT",
-                   "--rdzv-id=$SLURM_JOB_ID"]  # fmt: skip
     # Variables of the shell stay unquoted; they contain names of machines and numbers.
-    launcher = " ".join(job.torchrun(*meeting, f"--nproc-per-node={max(1, job.gpus)}"))
+    launcher = job.torchrun(
+        "--nnodes=$SLURM_NNODES", "--rdzv-backend=c10d", "--rdzv-endpoint=$HEAD:$PORT", "--rdzv-id=$SLURM_JOB_ID"
+    )
     return "\n".join(
         [*lines, FORWARD, f'srun --wait=600 "$PYTHON" {launcher} \\', f"  {shlex.join(job.train())} &", WAIT]
     )

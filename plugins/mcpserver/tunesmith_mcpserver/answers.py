@@ -1,4 +1,4 @@
-"""What each tool answers. Runs in the process of a call, under the guard."""
+"""Answer each tool, in the process of a call and under its guard."""
 
 from __future__ import annotations
 
@@ -169,10 +169,7 @@ def in_config(run: Run, name: str) -> dict[str, Any]:
     rows = [row for row in hook_rows(run) if row["hook"] == name]
     value: Any = document.values
     for part in keys:
-        inside = isinstance(value, dict) and part in value
-        value = (
-            value[part] if inside or (isinstance(value, list) and isinstance(part, int) and part < len(value)) else None
-        )
+        value = element(value, part)
     result: dict[str, Any] = {"answers": rows[0]["calls"]} if rows else {}
     if keys in document.keys:
         result |= {"value": value, "set_at": document.where(keys, value=True)}

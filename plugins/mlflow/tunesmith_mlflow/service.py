@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import time
@@ -37,8 +36,7 @@ class MlflowService(Service):
         """Continue the run of output_dir, or create one, with the config as its parameters."""
         self.client: Any = self.client_of(tracking_uri=self.options["uri"])
         uri = self.client.tracking_uri
-        self.later = "metrics.jsonl in output_dir has every step; a resumed run continues the run in MLflow"
-        self.reply(later=self.later)
+        self.reply(later="metrics.jsonl in output_dir has every step; a resumed run continues the run in MLflow")
         run_id = self.known.get("id")
         if run_id:
             self.client.update_run(run_id, status="RUNNING")
@@ -70,9 +68,8 @@ class MlflowService(Service):
         now = int(time.time() * 1000)
         metrics = [self.entities.Metric(metric_name(name), value, now, step) for name, value in scalars.items()]
         for name, numbers in record["histograms"].items():  # MLflow has no histograms
-            if finite := [number for number in numbers if math.isfinite(number)]:
-                for kind, value in (("mean", sum(finite) / len(finite)), ("min", min(finite)), ("max", max(finite))):
-                    metrics.append(self.entities.Metric(metric_name(f"{name}/{kind}"), value, now, step))
+            for kind, value in (("mean", sum(numbers) / len(numbers)), ("min", min(numbers)), ("max", max(numbers))):
+                metrics.append(self.entities.Metric(metric_name(f"{name}/{kind}"), value, now, step))
         if metrics:
             self.client.log_batch(self.run, metrics=metrics)
         for name, rows in record["tables"].items():

@@ -1,4 +1,4 @@
-"""What the process of the endpoint needs to know of the config."""
+"""Pass the settings of the run to the process of the endpoint."""
 
 from __future__ import annotations
 

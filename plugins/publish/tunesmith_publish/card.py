@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tunesmith.files.record import last_record
+from tunesmith.files.record import last_record, metrics_of
 from tunesmith.files.untrusted import leads_out, read_json
 
 WRITTEN = "Tunesmith wrote this page from the config of the run."
@@ -88,21 +88,11 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl up to the step of the model."""
-    limit = math.inf
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        path = folder.absolute().parent / "metrics.jsonl"
-        number = folder.name.removeprefix("checkpoint-")
-        limit = int(number) if number.isdigit() else math.inf
-    lines = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int) and value["step"] <= limit:
-            lines.append(value)
-    return lines
+    if (folder / "metrics.jsonl").is_file():
+        return list(metrics_of(folder))
+    number = folder.name.removeprefix("checkpoint-")
+    limit = int(number) if number.isdigit() else math.inf
+    return [line for line in metrics_of(folder.absolute().parent) if line["step"] <= limit]
 
 
 def _evaluations(lines: list[dict[str, Any]]) -> dict[str, float]:

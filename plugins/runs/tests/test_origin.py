@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tunesmith_runs import origin
+from tunesmith_runs.repeating import files
 
 from tests import tiny
 from tunesmith.files.record import json_object
@@ -52,3 +53,18 @@ def test_files_packages_and_machine_are_recorded(tmp_path: Path) -> None:
 def test_the_record_can_be_switched_off(tmp_path: Path) -> None:
     tiny.train(tiny.sft_config(tmp_path, max_steps=1, plugins=["-runs"]))
     assert not (tmp_path / "out/origin.json").exists()
+
+
+def test_beyond_the_budget_only_code_has_a_hash_and_sizes_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "BUDGET", 0)
+    (tmp_path / "mine.py").write_text("from tunesmith import Plugin\nplugin = Plugin()\n")
+    run = tiny.start(tiny.sft_config(tmp_path, plugins=["./mine.py"]))
+    entries = [{"path": str(path), **entry} for path, entry in origin.files_of(run).items()]
+    hashed = {Path(entry["path"]).name for entry in entries if entry["sha256"]}
+    assert hashed == {"mine.py"} and len(entries) > 3
+    assert files({"files": entries}, tmp_path) == []
+    (tmp_path / "data.jsonl").write_text("{}")
+    (problem,) = files({"files": entries}, tmp_path)
+    assert "data.jsonl has changed" in problem.message and "now 2" in problem.message

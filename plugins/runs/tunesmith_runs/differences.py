@@ -14,10 +14,8 @@ from tunesmith.cli.commands import json_option, show
 from tunesmith.files.record import json_object
 from tunesmith.printable import printable
 from tunesmith_runs.folders import Run, read_run
-from tunesmith_runs.origin import FILE
+from tunesmith_runs.origin import FILE, PLACES
 
-PLACES = {"output_dir", "resume_from_checkpoint", "dataset_prepared_path"}
-"""Settings that say where a run is, and not what it does."""
 TIMES = {"tokens_per_second"}
 """Metrics of the machine, which differ between any two runs."""
 OF_THE_MACHINE = {"host"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.engine import engine
-from tunesmith.files.record import last_record
+from tunesmith.files.record import last_record, metrics_of
 
 STATES = {"done": "finished", "failed": "failed", "interrupted": "interrupted"}
 DEEPEST = 6
@@ -84,7 +83,7 @@ def read_run(folder: Path) -> Run:
         state = "interrupted"  # it was killed: no process has the folder
     run = Run(folder, record, state)
     metric, greater = str(run.config.get("metric_for_best_model")), bool(run.config.get("greater_is_better"))
-    for line in lines_of(folder):
+    for line in metrics_of(folder):
         for key, value in line.items():
             if (number := _number(value)) is not None:
                 run.last[key] = number
@@ -92,21 +91,6 @@ def read_run(folder: Path) -> Run:
         if value is not None and (run.best is None or (value > run.best[2] if greater else value < run.best[2])):
             run.best = (metric, int(line["step"]), value)
     return run
-
-
-def lines_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the complete lines of metrics.jsonl."""
-    try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            for line in file:
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(value, dict) and type(value.get("step")) is int:
-                    yield value
-    except OSError:
-        return
 
 
 def run_folders(top: Path) -> Iterator[Path]:

@@ -28,6 +28,9 @@ FORMAT = 1
 SAMPLED = 64 << 20
 """Bytes above which a file is hashed by BLOCKS blocks of BLOCK bytes that are spread over it."""
 BLOCK, BLOCKS = 1 << 20, 32
+BUDGET = 1 << 30
+"""Bytes that are read to hash files. Further files have no hash, and only their sizes are compared; code always
+has one."""
 MOST_FILES = 10_000
 """Most files of a folder that are recorded."""
 
@@ -122,9 +125,10 @@ def _packages(names: tuple[str, ...], path: tuple[str, ...]) -> dict[str, str]:
 
 def files_of(run: Run) -> dict[Path, dict[str, Any]]:
     """Return path -> name in the config, size and hash of each local file that a config names, or that such a folder
-    contains: data, models, templates, and code (`./rows.py:name`)."""
+    contains: data, models, templates, and code (`./rows.py:name`). The hash is None beyond BUDGET bytes."""
     written = {Path(value).resolve() for key in WRITTEN if isinstance(value := getattr(run.core, key, None), str)}
     files: dict[Path, dict[str, Any]] = {}
+    left = BUDGET
     for text in _texts({key: value for key, value in run.config.document.values.items() if key not in WRITTEN}):
         for folder in (Path.cwd(), run.config.base):
             try:
@@ -133,7 +137,15 @@ def files_of(run: Run) -> dict[Path, dict[str, Any]]:
             except (OSError, ValueError, StopIteration):  # not a path
                 continue
             for path in (one.resolve() for one in inside[:MOST_FILES] if not written & {*one.resolve().parents}):
-                files.setdefault(path, {"key": text, "bytes": path.stat().st_size, "sha256": fingerprint(path)})
+                if path in files:
+                    continue
+                size = path.stat().st_size
+                left -= size if size <= SAMPLED else BLOCK * BLOCKS
+                files[path] = {
+                    "key": text,
+                    "bytes": size,
+                    "sha256": fingerprint(path) if left >= 0 or path.suffix == ".py" else None,
+                }
             break
     return files
 

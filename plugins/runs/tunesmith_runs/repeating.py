@@ -16,7 +16,7 @@ from tunesmith_runs.origin import FILE, PLACES, distributions, fingerprint, mach
 
 RESUME = ("resume_from_checkpoint", "accept_changes")
 NO_MATTER = {"host", "system"}
-"""What of the machine is reported, but does not change results."""
+"""Facts of the machine that do not change results."""
 
 
 @click.command()
@@ -42,35 +42,30 @@ def repeat(ctx: click.Context, source: Path, output_dir: Path | None, check: boo
     problems = [*environments(origin, source), *files(origin, source)]
     _stop(problems, anyway, main)
     run = start(_config(origin, source), output_dir=str(target), **dict.fromkeys(RESUME))
-    problems = [*settings(run, origin, source), *versions(run, origin, source), *machines(run, origin, source)]
-    _stop(problems, anyway, main)
+    later = [*settings(run, origin, source), *versions(run, origin, source), *machines(run, origin, source)]
+    problems += later
+    _stop(later, anyway, main)
     engine("runtime.launch").relaunch(run)
     from tunesmith import prepare, train
 
     prepare(run)
     recorded = last_record(source).get("data_fingerprint")
     if run.data is not None and recorded != run.data.fingerprint:
+        message = "the prepared examples are not those of the run"
         help = "restore the files of the data, the tokenizer and the template"
-        _stop(
-            [
-                Problem(
-                    "the prepared examples are not those of the run", str(source / "run.json"), "not-repeatable", help
-                )
-            ],
-            anyway,
-            main,
-        )
+        problems.append(Problem(message, str(source / "run.json"), "not-repeatable", help))
+        _stop(problems[-1:], anyway, main)
     if check:
-        click.echo(f"{source} can be repeated" if main and not anyway else "checked")
+        if main:
+            click.echo(f"{source} was checked" if problems else f"{source} can be repeated")
         return
     try:
         train(run)
     except engine("runtime.signals").Interrupted as error:
         run.world.leave()
         ctx.exit(error.code)
-    rank = run.world.main
     run.world.leave()
-    ctx.exit(_report(source, target) if rank else 0)
+    ctx.exit(_report(source, target) if main else 0)
 
 
 def _read(source: Path) -> dict[str, Any]:
@@ -113,14 +108,16 @@ def files(origin: dict[str, Any], source: Path) -> list[Problem]:
     for entry in origin.get("files", ()):
         path, where = Path(entry["path"]), str(source / FILE)
         try:
-            same = path.stat().st_size == entry["bytes"] and fingerprint(path) == entry["sha256"]
+            size, known = path.stat().st_size, entry["sha256"]
+            now = fingerprint(path) if known else None
         except OSError as error:
             problems.append(
                 Problem(f"the file {path} can't be read: {error.strerror}", where, "not-repeatable", "restore it")
             )
             continue
-        if not same:
-            message = f"the file {path} has changed: sha256 was {entry['sha256'][:20]}, is {fingerprint(path)[:20]}"
+        if size != entry["bytes"] or now != known:
+            was = f"sha256 was {known[:20]}, is {str(now)[:20]}" if known else f"{entry['bytes']:,} bytes, now {size:,}"
+            message = f"the file {path} has changed: {was}"
             problems.append(
                 Problem(message, where, "not-repeatable", f"restore it (the config names it as {entry['key']})")
             )

@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tracking_service import Service
+from tunesmith.tracking_service import Service, table_of
 
 KEY = "SWANLAB_API_KEY"
 
@@ -38,8 +38,7 @@ class SwanLabService(Service):
             if self.swanlab.has_run():
                 self.swanlab.finish()
             self.start(run_id, "offline", resumed)
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            self.reply(warning=f"could not start the run online: {reason}; it is recorded offline: {self.sync}")
+            self.fell_back(error, self.sync)
 
     def start(self, run_id: str, mode: str | None, resumed: bool) -> None:
         swanlab, options, facts = self.swanlab, self.options, self.facts()
@@ -94,9 +93,8 @@ class SwanLabService(Service):
         """Send the rows that were kept, and forget them."""
         for name, rows in self.rows.items():
             if rows:
-                columns = list(dict.fromkeys(column for row in rows for column in row))
                 table = self.swanlab.echarts.Table()
-                table.add(columns, [[row.get(column, "") for column in columns] for row in rows])
+                table.add(*table_of(list(rows), missing=""))
                 self.run.log({name: table}, step=self.last)
                 rows.clear()
 

@@ -86,7 +86,7 @@ def test_failed_trials_start_again_only_if_asked_for(tmp_path: Path) -> None:
 def test_a_sweep_can_be_extended(tmp_path: Path) -> None:
     old = state_of(tmp_path, [1, 2])
     old.trials[0].state = FINISHED
-    state = merged(spec_of(tmp_path), old, state_of(tmp_path, [1, 2, 3]), "run.yaml")
+    state = merged(spec_of(tmp_path), old, state_of(tmp_path, [1, 2, 3]))
     assert [(t.number, t.state) for t in state.trials] == [(1, FINISHED), (2, PENDING), (3, PENDING)]
 
 
@@ -106,7 +106,7 @@ def test_another_sweep_in_the_folder_is_an_error(
     tmp_path: Path, values: list[Any], changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        merged(spec_of(tmp_path), state_of(tmp_path, [1, 2]), state_of(tmp_path, values, **changes), "run.yaml")
+        merged(spec_of(tmp_path), state_of(tmp_path, [1, 2]), state_of(tmp_path, values, **changes))
     assert caught.value.problems[0].code == "sweep-changed"
 
 

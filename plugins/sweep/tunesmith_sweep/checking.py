@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +70,20 @@ def digests(base: Base) -> dict[str, str]:
     return {key: digest(value) for key, value in values.items() if key not in ("output_dir", "resume_from_checkpoint")}
 
 
-def check_all(spec: Spec, base: Base, trials: Sequence[Trial], output_dir: Path, report: Callable[[int], Any]) -> None:
-    """Check the config of each trial. Raises one error with the problems of all; each is listed once.
+def check_all(spec: Spec, base: Base, trials: Sequence[Trial], output_dir: Path) -> Run:
+    """Check the config of each trial, and return the run of the first, which is not trained.
 
-    The first rows of the data are read once, unless a trial changes the data.
+    Raises one error with the problems of all; each is listed once. The first rows of the data are read once, unless a
+    trial changes the data.
     """
     trials_of: dict[Problem, list[Trial]] = {}
     kinds: list[type[TunesmithError]] = []
-    rows_checked = False
-    for index, trial in enumerate(trials):
-        report(index)
+    first: Run | None = None
+    for trial in trials:
         changes_data = any(key.partition(".")[0] in DATA for key in trial.params)
         try:
-            start(base.config(trial, output_dir), check_rows=changes_data or not rows_checked)
-            rows_checked = True
+            run = start(base.config(trial, output_dir), check_rows=changes_data or first is None)
+            first = first or run
         except TunesmithError as error:
             kinds.append(type(error))
             for problem in error.problems:
@@ -91,6 +91,8 @@ def check_all(spec: Spec, base: Base, trials: Sequence[Trial], output_dir: Path,
     if trials_of:
         kind = SafetyError if SafetyError in kinds else kinds[0]
         raise kind([_counted(one, trials_of[one], trials) for one in sorted(trials_of, key=_line)])
+    assert first is not None  # a sweep has a trial
+    return first
 
 
 def _line(problem: Problem) -> tuple[str, list[int]]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunesmith import ConfigError, Run, start
+from tunesmith import ConfigError, Run
 from tunesmith.cli.commands import OVERRIDES, json_option, pairs, show
+
+if TYPE_CHECKING:
+    from tunesmith_sweep.checking import Base
+    from tunesmith_sweep.spec import Spec
+    from tunesmith_sweep.state import State
+    from tunesmith_sweep.trial import Trial
+
+    Say = Callable[[str], None]
 
 EPILOG = """
 \b
@@ -78,7 +86,7 @@ def sweep(
     ctx.exit(128 + code if code is not None else 1 if failed or interrupted else 0)
 
 
-def _opened(file: Path, config: Path | None, jobs: int | None, words: Sequence[str]) -> tuple[Any, Any, Path]:
+def _opened(file: Path, config: Path | None, jobs: int | None, words: Sequence[str]) -> tuple[Spec, Base, Path]:
     """Return the sweep file, the base config and the folder of the sweep."""
     from tunesmith import load_config
     from tunesmith_sweep.checking import Base
@@ -103,7 +111,7 @@ def _opened(file: Path, config: Path | None, jobs: int | None, words: Sequence[s
     return spec, Base(path, rest, {}), output_dir
 
 
-def _checked(spec: Any, base: Any, output_dir: Path, say: Any) -> Any:
+def _checked(spec: Spec, base: Base, output_dir: Path, say: Say) -> State:
     """Check the configs of all trials, and return the state of the sweep: a new one, or that in the folder."""
     from tunesmith_sweep.checking import check_all, choose_metric, digests
     from tunesmith_sweep.space import corners, draws, grid
@@ -121,22 +129,16 @@ def _checked(spec: Any, base: Any, output_dir: Path, say: Any) -> Any:
         values = grid(spec.parameters) if keys.method == "grid" else draws(spec.parameters, keys.seed, keys.trials)
         planned = examples = [Trial(number, params) for number, params in enumerate(values, 1)]
     old = read_state(output_dir)
-    run = _first(spec, base, examples, output_dir, check_all)
+    run = check_all(spec, base, examples, output_dir)
     base.shared |= _prepared(run, spec, output_dir)
     metric, greater = choose_metric(spec, run)
     say(f"{base.path}: the configs of {len(examples)} trial{'' if len(examples) == 1 else 's'} have no problems")
     state = State(output_dir, metric, greater, keys.method, keys.seed, digests(base), str(base.path), planned,
                   keys.trials or len(planned), {one.name: repr(one) for one in spec.parameters})  # fmt: skip
-    return state if old is None else merged(spec, old, state, str(base.path))
+    return state if old is None else merged(spec, old, state)
 
 
-def _first(spec: Any, base: Any, examples: Sequence[Any], output_dir: Path, check_all: Any) -> Run:
-    """Check all configs, and return the run of the first."""
-    check_all(spec, base, examples, output_dir, lambda index: None)
-    return start(base.config(examples[0], output_dir), check_rows=False)
-
-
-def _prepared(run: Run, spec: Any, output_dir: Path) -> dict[str, Any]:
+def _prepared(run: Run, spec: Spec, output_dir: Path) -> dict[str, Any]:
     """Return the keys that let trials share prepared data: a folder in that of the sweep, unless the config names one.
 
     Each kind of data is tokenized once; trials that change nothing about the data take it from there.
@@ -147,7 +149,7 @@ def _prepared(run: Run, spec: Any, output_dir: Path) -> dict[str, Any]:
     return {"dataset_prepared_path": str(output_dir / "prepared")}
 
 
-def _train(spec: Any, base: Any, state: Any, retry_failed: bool, say: Any) -> int | None:
+def _train(spec: Spec, base: Base, state: State, retry_failed: bool, say: Say) -> int | None:
     """Train all trials without a result. Return the number of the signal that ended the sweep, or None."""
     from tunesmith_sweep.results import write_results
     from tunesmith_sweep.running import Sweep

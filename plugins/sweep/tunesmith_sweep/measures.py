@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from tunesmith.files.record import last_record
-
-
-def lines_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of metrics.jsonl that have a step. The last one may be incomplete: it is being written."""
-    try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            for line in file:
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(value, dict) and type(value.get("step")) is int:
-                    yield value
-    except OSError:
-        return
+from tunesmith.files.record import last_record, metrics_of
 
 
 def values_of(folder: Path, metric: str) -> list[tuple[int, float]]:
     """Return (step, value) of each line with a finite value of the metric, by step; the last line of a step counts."""
     values = {
         line["step"]: float(line[metric])
-        for line in lines_of(folder)
+        for line in metrics_of(folder)
         if isinstance(line.get(metric), int | float) and math.isfinite(line[metric])
     }
     return sorted(values.items())
@@ -50,5 +32,5 @@ def result_of(folder: Path, metric: str) -> tuple[int, float] | None:
 
 def names_in(folder: Path) -> list[str]:
     """Return the names of the numbers in metrics.jsonl."""
-    names = {key for line in lines_of(folder) for key, value in line.items() if isinstance(value, int | float)}
+    names = {key for line in metrics_of(folder) for key, value in line.items() if isinstance(value, int | float)}
     return sorted(names - {"step", "epoch"})

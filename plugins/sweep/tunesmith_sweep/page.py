@@ -12,11 +12,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tunesmith.files.record import last_record
+from tunesmith.files.record import last_record, metrics_of
 from tunesmith.outline import duration
 from tunesmith.printable import printable
 from tunesmith.redact import clean, redact
-from tunesmith_sweep.measures import lines_of
 from tunesmith_sweep.state import State, summary
 from tunesmith_sweep.trial import Trial, text_of
 
@@ -32,9 +31,8 @@ def render(state: State) -> str:
     from tunesmith_sweep.results import differing
 
     keys = differing(state)
-    style, script = (
-        (TEMPLATES / name).read_text("utf-8") for name in ("sweep.css", "sweep.js")
-    )  # the hash lets this script run, and no other
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("sweep.css", "sweep.js"))
+    # The hash lets this script run, and no other.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     trials = state.best_first()
     best = trials[0] if trials and trials[0].value is not None else None
@@ -116,13 +114,12 @@ def _data(state: State, keys: list[str]) -> dict[str, Any]:
 
 
 def _curve(state: State, trial: Trial) -> list[list[float]]:
-    """Return (step, value) of the metric, thinned to POINTS; the loss, if the metric has one value only."""
+    """Return (step, value) of the metric, thinned to POINTS."""
     folder = state.folder / trial.name
     if not last_record(folder):
         return []
-    lines = list(lines_of(folder))
     points: list[list[float]] = []
-    for line in lines:
+    for line in metrics_of(folder):
         value = _finite(line.get(state.metric))
         if value is not None:
             points.append([line["step"], float(f"{value:.6g}")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tunesmith import TunesmithError
 from tunesmith.engine import engine
@@ -15,7 +14,7 @@ from tunesmith_sweep.devices import gpus, shares
 from tunesmith_sweep.measures import values_of
 from tunesmith_sweep.processes import STOPPED, Process, Signals, command_of, reason
 from tunesmith_sweep.search import Search
-from tunesmith_sweep.state import State, finish, settle, unfinished
+from tunesmith_sweep.state import State, finish, record_of, settle, unfinished
 from tunesmith_sweep.trial import FAILED, FINISHED, INTERRUPTED, PRUNED, RUNNING, Trial, text_of
 
 POLL = 0.1
@@ -145,7 +144,7 @@ class Sweep:
             trial.state = INTERRUPTED
         else:
             trial.state, trial.reason = FAILED, reason(process.path, code)
-        settle_steps(self.state.folder / trial.name, trial)
+        record_of(self.state, trial)
         self._ended(trial)
 
     def _judged(self, trial: Trial) -> bool:
@@ -175,9 +174,3 @@ class Sweep:
         for process in self.running.values():
             if not process.pruned or times > 1:
                 process.interrupt()
-
-
-def settle_steps(folder: Path, trial: Trial) -> None:
-    """Set the number of steps of a trial from its record."""
-    total = last_record(folder).get("total_steps")
-    trial.total_steps = total if isinstance(total, int) else trial.total_steps

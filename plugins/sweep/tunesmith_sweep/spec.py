@@ -45,7 +45,7 @@ class SweepKeys(Settings):
     metric: str | None = None
     """The metric to compare, as metrics.jsonl names it."""
     direction: Literal["minimize", "maximize"] | None = None
-    """Whether less or more of the metric is better."""
+    """The direction of the metric: minimize if less of it is better."""
     jobs: PositiveInt = 1
     """Trials that are trained at the same time. `--jobs` replaces it."""
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunesmith import EnvironmentProblem
 from tunesmith.engine import engine
@@ -73,13 +74,13 @@ def read_state(folder: Path) -> State | None:
         raise EnvironmentProblem(f"{path} is damaged: {error!r}", help=help, code="disk") from error
 
 
-def merged(spec: Spec, old: State, new: State, config: str) -> State:
+def merged(spec: Spec, old: State, new: State) -> State:
     """Return the state of a sweep that continues: the trials of `old`, and further ones of `new`.
 
     Raises ConfigError if the base config, the metric or the trials of `old` are not those of `new`.
     """
     changed = sorted(key for key in {*old.base, *new.base} if old.base.get(key) != new.base.get(key))
-    place = f"{config}:1:1"
+    place = f"{new.config}:1:1"
     back = "change it back, or write another output_dir for a new sweep"
     if changed:
         names = f"{', '.join(changed[:5])}{' and others' if len(changed) > 5 else ''}"
@@ -115,10 +116,8 @@ def _changed(message: str, where: str, help: str) -> Exception:
 
 def settle(state: State, trial: Trial) -> None:
     """Set the state of a trial whose process is gone, from what it left in its folder."""
-    record = last_record(state.folder / trial.name)
+    record = record_of(state, trial)
     status = record.get("status")
-    if isinstance(record.get("total_steps"), int):
-        trial.total_steps = record["total_steps"]
     if status == "done":
         finish(state, trial)
     elif status == "failed" and trial.state != RUNNING:
@@ -127,6 +126,14 @@ def settle(state: State, trial: Trial) -> None:
         trial.state = INTERRUPTED
     else:
         trial.state = PENDING
+
+
+def record_of(state: State, trial: Trial) -> dict[str, Any]:
+    """Return the record of a trial's run, and set the trial's number of steps from it."""
+    record = last_record(state.folder / trial.name)
+    total = record.get("total_steps")
+    trial.total_steps = total if isinstance(total, int) else trial.total_steps
+    return record
 
 
 def finish(state: State, trial: Trial) -> None:

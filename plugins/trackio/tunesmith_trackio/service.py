@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -50,8 +49,7 @@ class TrackioService(Service):
 
             values[name] = self.trackio.Table(dataframe=pandas.DataFrame(rows))
         for name, numbers in record["histograms"].items():
-            if finite := [number for number in numbers if math.isfinite(number)]:
-                values[name] = self.trackio.Histogram(finite)
+            values[name] = self.trackio.Histogram(numbers)
         self.run.log(values, step=step)
 
     def page(self, path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
-from tunesmith.tracking_service import Service
+from tunesmith.tracking_service import Service, table_of
 
 TIMEOUT = "15"
 """Seconds for the start of a run, after which it is recorded offline."""
@@ -35,8 +34,7 @@ class WandbService(Service):
         except Exception as error:
             self.wandb.teardown(exit_code=1)  # it has the id in use
             self.start(run_id, "offline")
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            self.reply(warning=f"could not start the run online: {reason}; it is recorded offline: {self.sync}")
+            self.fell_back(error, self.sync)
 
     def start(self, run_id: str, mode: str | None) -> None:
         wandb, facts = self.wandb, self.facts()
@@ -67,11 +65,10 @@ class WandbService(Service):
             return
         values: dict[str, Any] = dict(scalars)
         for name, rows in record["tables"].items():
-            columns = list(dict.fromkeys(column for row in rows for column in row))
-            values[name] = wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])
+            columns, cells = table_of(rows)
+            values[name] = wandb.Table(columns=columns, data=cells)
         for name, numbers in record["histograms"].items():
-            if finite := [number for number in numbers if math.isfinite(number)]:
-                values[name] = wandb.Histogram(finite)
+            values[name] = wandb.Histogram(numbers)
         for name, (counts, edges) in (record.get("bins") or {}).items():
             values[name] = wandb.Histogram(np_histogram=(counts, edges))
         self.run.log(values, step=step)

@@ -1,4 +1,4 @@
-"""What the process of the tracker needs to know of the config."""
+"""Pass the settings of the run to the process of the tracker."""
 
 from __future__ import annotations
 
