@@ -30,6 +30,10 @@ print(sum(len(row["text"]) for row in Data(LocalFile(Path(sys.argv[1])), sys.arg
 ROW = 1 << 10
 """Bytes of a text, which is random so that compression in a table hardly makes it smaller."""
 MIB = 1 << 20
+MARGIN = 48
+"""MiB by which two peaks may differ. Allocators take memory in pieces of up to 32 MiB; a reader that holds the file, or
+one column of it, would take 192 MiB more.
+"""
 
 
 def texts(size: int) -> Iterator[str]:
@@ -94,4 +98,4 @@ def test_reading_256_mib_takes_no_more_memory_than_64(name: str, tmp_path: Path)
         assert int(length) >= size
         peaks.append(float(peak))
         path.unlink()
-    assert peaks[1] - peaks[0] < 12, peaks
+    assert peaks[1] - peaks[0] < MARGIN, peaks
