@@ -9,6 +9,7 @@ from tunesmith_engine.batch.pairs import (
     pair_metrics as pair_metrics,
     split_pairs as split_pairs,
 )
+from tunesmith_engine.batch.stretch import Stretch as Stretch
 from tunesmith_engine.batch.terms import LogRecord as LogRecord, StepRecord as StepRecord, Table as Table, Term as Term
 from tunesmith_engine.batch.tree_mask import TreeMask as TreeMask
 from tunesmith_engine.checkpoint.card import write_card as write_card

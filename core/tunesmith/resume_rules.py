@@ -24,7 +24,8 @@ BY_CONTENT = (
 )  # fmt: skip
 """Keys whose content is compared, as `data` and `plugins`: a file may move."""
 ACCEPT = (
-    "attn_implementation", "base_model", "bf16", "device", "dp_replicate_size", "dp_shard_size", "fsdp_config",
+    "attn_implementation", "base_model", "bf16", "context_parallel_size", "device", "dp_replicate_size",
+    "dp_shard_size", "fsdp_config",
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm",
     "precompute_ref_log_probs", "tf32",
 )  # fmt: skip

@@ -66,15 +66,23 @@ def test_two_replicas_of_two_shards_equal_one_process_and_resume_bit_for_bit(tmp
     tiny.assert_same_weights(tmp_path / "parts", tmp_path / "hsdp")
 
 
-def test_number_of_replicas_has_to_fit_the_processes(tmp_path: Path) -> None:
-    from tunesmith_engine.model.data_parallelism import sizes
+def test_product_of_the_axes_has_to_be_the_number_of_processes(tmp_path: Path) -> None:
+    from tunesmith_engine.model.mesh import Sizes, sizes
 
-    def of(processes: int, **keys: int) -> tuple[int, int]:
-        return sizes(tiny.start(tiny.sft_config(tmp_path, fsdp_config={}, **keys)), processes)
+    def of(processes: int, **keys: Any) -> Sizes:
+        return sizes(tiny.start(tiny.sft_config(tmp_path, **({"fsdp_config": {}} | keys))), processes)
 
-    assert of(8) == (1, 8)
-    assert of(8, dp_replicate_size=2) == of(8, dp_shard_size=4) == (2, 4)
-    assert of(8, dp_replicate_size=4, dp_shard_size=2) == (4, 2)
+    assert of(8) == Sizes(shard=8)
+    assert of(8, dp_replicate_size=2) == of(8, dp_shard_size=4) == Sizes(2, 4)
+    assert of(8, dp_replicate_size=4, dp_shard_size=2) == Sizes(4, 2)
+    assert of(8, context_parallel_size=4) == of(8, context_parallel_size=4, dp_shard_size=2) == Sizes(1, 2, 4)
+    assert of(8, context_parallel_size=2, fsdp_config=None) == Sizes(replicate=4, context=2)
+    with pytest.raises(ConfigError, match=r"run.yaml:\d+.*8 processes are not a multiple of 3"):
+        of(8, context_parallel_size=3)
+    with pytest.raises(
+        ConfigError, match=r"3 replicas of 1 shards of 2 parts of a pack need 6 processes, but there are 8"
+    ):
+        of(8, context_parallel_size=2, dp_replicate_size=3)
     with pytest.raises(ConfigError, match=r"run.yaml:\d+.*3 replicas of 2 shards need 6 processes, but there are 8"):
         of(8, dp_replicate_size=3)
     with pytest.raises(ConfigError, match=r"run.yaml:\d+.*need 5 processes, but there are 4"):

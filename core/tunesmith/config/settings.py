@@ -213,6 +213,8 @@ class ParallelKeys(Settings):
     summed over the groups. Default: 1, or what dp_shard_size leaves."""
     dp_shard_size: Processes | None = None
     """Processes over which each replica is sharded. Default: all processes divided by dp_replicate_size."""
+    context_parallel_size: Processes = 1
+    """Processes that compute each pack together, each a part of its tokens, for packs that are too long for one."""
 
 
 class ScheduleKeys(Settings):

@@ -15,6 +15,7 @@ from tunesmith_engine.batch import restrict
 from tunesmith_engine.batch.examples import Example, segment
 from tunesmith_engine.batch.media import Media, check_inputs
 from tunesmith_engine.batch.restrict import Level, PackPath
+from tunesmith_engine.batch.stretch import Stretch
 from tunesmith_engine.batch.tree_mask import TreeMask
 
 
@@ -42,6 +43,7 @@ class Batch:
     empty_sequences: the number of sequences without any token, which heads at "last" can't read.
     paths: [S], the places in the pack of each sequence's tokens.
     levels: the level of the columns that examples have: "example", "sequence" or "token" (per scored token).
+    stretch: if several processes compute this pack, which part of it the batch is: see `cut`. Hooks never see a part.
     """
 
     input_ids: Tensor
@@ -68,6 +70,7 @@ class Batch:
     paths: list[PackPath] = field(default_factory=list)
     levels: dict[str, Level] = field(default_factory=dict)
     media: list[list[Media]] = field(default_factory=list)
+    stretch: Stretch | None = None
 
     def __post_init__(self) -> None:
         self.counts |= {"tokens": len(self.target_ids), "input_tokens": self.tokens}

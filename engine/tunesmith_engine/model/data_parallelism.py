@@ -18,7 +18,6 @@ from accelerate import PartialState
 from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -26,6 +25,9 @@ from torch.optim import Optimizer
 from tunesmith.config.settings import FSDPConfig
 from tunesmith.errors import ConfigError, EnvironmentProblem
 from tunesmith.run import Run
+from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.batch.stretch import cut, joined
+from tunesmith_engine.model.mesh import Sizes, sizes
 from tunesmith_engine.model.optimizers import load_named_state, named_state
 from tunesmith_engine.model.parallelism import Parallelism
 from tunesmith_engine.runtime.world import World
@@ -38,9 +40,10 @@ others at once."""
 def build_parallelism(run: Run) -> Parallelism:
     """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated."""
     world = start_world(run)
+    axes = sizes(run, world.size)
     if run.core.fsdp_config is None or world.size == 1:
-        return Replicated(world)
-    return Sharded(world, run.core.fsdp_config, sizes(run, world.size))
+        return Replicated(world, axes)
+    return Sharded(world, run.core.fsdp_config, axes)
 
 
 def start_world(run: Run) -> World:
@@ -65,25 +68,18 @@ def start_world(run: Run) -> World:
     return World(state.process_index, state.num_processes, torch.device(state.device), half, kind=kind)
 
 
-def sizes(run: Run, processes: int) -> tuple[int, int]:
-    """Return the numbers of replicas and of shards. Raises ConfigError if their product is not that of processes."""
-    replicas, shards = run.core.dp_replicate_size, run.core.dp_shard_size
-    replicas = replicas or max(1, processes // (shards or processes))
-    shards = shards or max(1, processes // replicas)
-    if replicas * shards != processes:
-        key = "dp_replicate_size" if run.core.dp_replicate_size else "dp_shard_size"
-        message = (
-            f"{replicas} replicas of {shards} shards need {replicas * shards} processes, but there are {processes}"
-        )
-        raise run.config.error(key, message, "dp_replicate_size times dp_shard_size is the number of processes")
-    return replicas, shards
-
-
 class DataParallelism(Parallelism):
     """Base of replicated and sharded models: checkpoints by torch.distributed.checkpoint."""
 
     def __init__(self, world: World):
         self.world = world
+
+    def split(self, batch: Batch) -> Batch:
+        context = self.world.axis("context")
+        return cut(batch, context) if context.size > 1 else batch
+
+    def join(self, outputs: dict[str, Any], part: Batch) -> dict[str, Any]:
+        return joined(outputs, part.stretch) if part.stretch else outputs
 
     def backward(self, loss: Tensor) -> None:
         (loss * self.world.size).backward()  # DDP and FSDP average gradients; the product makes that a sum
@@ -115,7 +111,14 @@ def _unwrapped(module: Any) -> nn.Module:
 
 
 class Replicated(DataParallelism):
-    """A complete model on each process; DDP sums the gradients if there are several."""
+    """A complete model on each process; DDP sums the gradients if there are several.
+
+    sizes: the processes on each axis. Default: all have packs of their own.
+    """
+
+    def __init__(self, world: World, sizes: Sizes | None = None):
+        mesh = sizes.mesh(world.device.type) if sizes else None
+        super().__init__(replace(world, kind=sizes.describe("DDP"), mesh=mesh) if sizes and mesh else world)
 
     def wrap(self, module: nn.Module, training: bool = True) -> Any:
         device = self.world.device
@@ -139,15 +142,14 @@ class Replicated(DataParallelism):
 class Sharded(DataParallelism):
     """Parameters, gradients and optimizer state in shards (FSDP2), in one or several replicas (HSDP).
 
-    sizes: numbers of replicas and of shards.
+    sizes: the processes on each axis.
     """
 
-    def __init__(self, world: World, config: FSDPConfig, sizes: tuple[int, int]):
-        replicas, shards = sizes
-        names = ("replicate", "shard") if replicas > 1 else ("shard",)
-        mesh = init_device_mesh(world.device.type, sizes if replicas > 1 else (shards,), mesh_dim_names=names)
-        kind = "FSDP2" if replicas == 1 else f"HSDP ({replicas} replicas of {shards} shards)"
-        super().__init__(replace(world, sharded=True, kind=kind, mesh=mesh))
+    def __init__(self, world: World, config: FSDPConfig, sizes: Sizes):
+        kind = "FSDP2" if sizes.replicate == 1 else f"HSDP ({sizes.replicate} replicas of {sizes.shard} shards)"
+        device = world.device.type
+        super().__init__(replace(world, sharded=True, kind=sizes.describe(kind), mesh=sizes.mesh(device)))
+        self.weights = sizes.weights(device)
         self.config = config
         self.offloads = config.offload_params and world.device.type != "cpu"  # on the CPU, they are there already
 
@@ -158,7 +160,7 @@ class Sharded(DataParallelism):
             # Gradients are reduced in float32: a sum over many processes in bfloat16 would lose its small terms.
             "mp_policy": MixedPrecisionPolicy(torch.bfloat16 if self.world.half else None, torch.float32),
             "offload_policy": CPUOffloadPolicy() if self.offloads else OffloadPolicy(),
-            "mesh": self.world.mesh,
+            "mesh": self.weights,
         }
         names = config.transformer_layer_cls_to_wrap
         by_model: Any = module._no_split_modules

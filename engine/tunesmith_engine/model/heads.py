@@ -16,6 +16,7 @@ from tunesmith.plugins.models import ModelSpec
 from tunesmith.plugins.plugin import LM, Head
 from tunesmith.run import Run
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.batch.stretch import check_whole
 from tunesmith_engine.model.language_model import LanguageModel
 
 STD = 0.02
@@ -58,15 +59,20 @@ def add(run: Run, spec: ModelSpec, language_model: LanguageModel) -> None:
 
 
 def apply(language_model: LanguageModel, name: str, hidden: Tensor, batch: Batch) -> Tensor:
-    """Return the values of a head at the states [T, H] of a pack that it reads."""
+    """Return the values of a head at the states [T, H] of a pack that it reads.
+
+    For a stretch of a pack, they are 0 where another process has the state. Raises PluginError for a head at "mean".
+    """
+    at = "tokens" if name == LM else language_model.declared[name].at
+    states = read_states(hidden, batch, at)
     if name == LM:
-        return language_model.logits(read_states(hidden, batch, "tokens"))
-    states = read_states(hidden, batch, language_model.declared[name].at)
-    if name == language_model.classifier:
-        return language_model.scores(states)
-    linear: Any = language_model.heads[name]
-    values: Tensor = linear(states.to(linear.weight.dtype))
-    return values
+        values = language_model.logits(states)
+    elif name == language_model.classifier:
+        values = language_model.scores(states)
+    else:
+        linear: Any = language_model.heads[name]
+        values = linear(states.to(linear.weight.dtype))
+    return values if batch.stretch is None else batch.stretch.spread(values, at)
 
 
 def read_states(hidden: Tensor, batch: Batch, at: str) -> Tensor:
@@ -79,6 +85,7 @@ def read_states(hidden: Tensor, batch: Batch, at: str) -> Tensor:
         if batch.empty_sequences:
             raise PluginError("a sequence without tokens has no last token, at which a head could read it")
         return hidden[batch.last_at].masked_fill((batch.last_at < 0)[:, None], 0)
+    check_whole(batch, "a head at 'mean'")
     states = hidden[batch.target_at]
     sums = states.new_zeros(batch.sequences, states.shape[1]).index_add(0, batch.sequence, states)
     counts = torch.bincount(batch.sequence, minlength=batch.sequences).clamp_min(1)

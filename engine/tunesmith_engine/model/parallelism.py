@@ -46,7 +46,7 @@ class Parallelism(ABC):
         """
         return batch
 
-    def join(self, outputs: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    def join(self, outputs: dict[str, Any], part: Batch) -> dict[str, Any]:
         """Return the outputs of the complete batch from the outputs for the part that `split` returned."""
         return outputs
 

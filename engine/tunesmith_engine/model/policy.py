@@ -22,6 +22,7 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.batch.media import check_media
+from tunesmith_engine.batch.stretch import Stretch, check_whole
 from tunesmith_engine.model import heads, inference
 from tunesmith_engine.model.inference import Values
 from tunesmith_engine.model.language_model import Hidden, LanguageModel
@@ -70,19 +71,22 @@ class PolicyModule(nn.Module):
             return call() if call else None
         hidden = self.language_model.hidden(batch, needs.hidden, needs.router)
         out: dict[str, Any] = {}
+        rows = batch.stretch.spread if batch.stretch else _as_is
         # Heads run on selected positions only: with a vocabulary of 150,000, the logits of a token are 600 kB in
         # float32, and tokens of a prompt need none.
         if needs.logps or needs.entropy or needs.topk or needs.logps_at:
-            out |= self._score(hidden.last[batch.score_from], batch, needs)
+            scores = self._score(hidden.last[batch.score_from], batch, needs)
+            out |= {name: _each(value, rows) for name, value in scores.items()}
         if needs.heads:
             out["heads"] = {name: heads.apply(self.language_model, name, hidden.last, batch) for name in needs.heads}
         if needs.provided:
+            check_whole(batch, f"the output {needs.provided[0]!r}")
             weights = self.language_model.head() if self.language_model.vocabulary else None
             out["provided"] = {name: self.provided(name)(hidden, batch, weights) for name in needs.provided}
         if needs.hidden:
-            out["hidden"] = {layer: states[batch.score_from] for layer, states in hidden.layers.items()}
+            out["hidden"] = {layer: rows(states[batch.score_from]) for layer, states in hidden.layers.items()}
         if needs.router:
-            out["router_loss"] = _load_balancing(hidden)
+            out["router_loss"] = _load_balancing(hidden, batch.stretch)
         return out
 
     def _score(self, hidden: Tensor, batch: Batch, needs: Needs) -> dict[str, Any]:
@@ -91,14 +95,27 @@ class PolicyModule(nn.Module):
         return self.scorer(hidden, batch.target_ids, ScoreRequest(needs.entropy, needs.topk, ids, temperature))
 
 
-def _load_balancing(hidden: Hidden) -> Tensor:
+def _as_is(values: Tensor) -> Tensor:
+    return values
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to a tensor, or to each tensor of a dict."""
+    return {name: change(one) for name, one in value.items()} if isinstance(value, dict) else change(value)
+
+
+def _load_balancing(hidden: Hidden, stretch: Stretch | None) -> Tensor:
     """Return Switch Transformers' load-balancing loss, times the number of tokens in the pack.
 
-    Source: arXiv 2101.03961, equations 4 to 6. Times the tokens, it is a sum, as every term of a loss is.
+    Source: arXiv 2101.03961, equations 4 to 6. Times the tokens, it is a sum, as every term of a loss is. For a
+    stretch of a pack, return its part of that sum: the shares of the experts are those of the complete pack.
     """
     logits = torch.cat(list(hidden.router))
     probabilities = logits.float().softmax(-1)
     chosen = torch.zeros_like(probabilities).scatter(-1, probabilities.topk(hidden.experts_per_token, -1).indices, 1.0)
+    if stretch is not None:
+        shares = stretch.sum(chosen.sum(0)) / (len(hidden.router) * sum(stretch.lengths))
+        return logits.shape[-1] * (shares * probabilities.sum(0)).sum() / len(hidden.router)
     balance = logits.shape[-1] * (chosen.mean(0) * probabilities.mean(0)).sum()
     return balance * hidden.last.shape[0]
 
@@ -130,8 +147,8 @@ class Policy:
         """
         check_media(batch)
         parallelism = self.run.parallelism
-        outputs = self.module(parallelism.split(batch), needs or self.needs)
-        return Output(parallelism.join(outputs, batch))
+        part = parallelism.split(batch)
+        return Output(parallelism.join(self.module(part, needs or self.needs), part))
 
     def inside(self, call: Callable[[], Any]) -> Any:
         """Run a function inside the wrapped module's forward, where weights are not sharded. Call on all processes."""

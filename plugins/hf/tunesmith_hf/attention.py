@@ -5,13 +5,15 @@ A model with this implementation gets the TreeMask of a pack as a keyword argume
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from tunesmith import TreeMask, attention_backends
+from tunesmith import Stretch, TreeMask, attention_backends
 from tunesmith_hf.kernels import attend_flex, attend_slices, attend_varlen
 
 if TYPE_CHECKING:
@@ -64,11 +66,13 @@ def attend(
     tree_mask: TreeMask | None = None,
     backend: str = "slices",
     cache: SharedCache | None = None,
+    stretch: Stretch | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Compute the attention of one pack: query [1, heads, T, D] -> [1, T, heads, D], the order of transformers.
 
-    With a cache, keys and values of the pack are stored in it. Without a TreeMask, the batch rows continue it.
+    With a cache, keys and values of the pack are stored in it. Without a TreeMask, the batch rows continue it. With a
+    stretch, the tokens are a part of the pack, whose other parts other processes compute.
     """
     if tree_mask is None:
         assert cache is not None
@@ -76,23 +80,19 @@ def attend(
     if cache is not None:
         cache.store(module, key, value)
     plain = softcap is None and s_aux is None and not dropout
+    options: dict[str, Any] = {"tree_mask": tree_mask, "scale": scaling, "window": sliding_window}
     if backend == "flex" and plain:
-        out = attend_flex(query, key, value, tree_mask, scale=scaling, window=sliding_window)
+        kernel: Callable[..., Tensor] = attend_flex
     elif backend == "varlen" and plain and not tree_mask.forked:
-        out = attend_varlen(query, key, value, tree_mask, scale=scaling, window=sliding_window)
+        kernel = attend_varlen
     else:
-        rate = dropout if module.training else 0.0
-        out = attend_slices(
-            query,
-            key,
-            value,
-            tree_mask,
-            scale=scaling,
-            window=sliding_window,
-            dropout=rate,
-            softcap=softcap,
-            sinks=s_aux,
-        )
+        kernel = attend_slices
+        sinks = s_aux if s_aux is None or stretch is None else stretch.own_heads(s_aux)
+        options |= {"dropout": dropout if module.training else 0.0, "softcap": softcap, "sinks": sinks}
+    if stretch is None:
+        out = kernel(query, key, value, **options)
+    else:
+        out = stretch.attend(functools.partial(kernel, **options), query, key, value)
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -64,6 +64,7 @@ class HFLanguageModel(LanguageModel):
             message, help = f"attn_implementation: {self.attention} needs a GPU", "write attn_implementation: auto"
             raise EnvironmentProblem(message, where=where, help=help)
         self.check_architecture(unsupported)
+        self.check_context()
         self.shares_prompts = self.attention != "padded"
         self.ragged_prompts = self.attention not in ("padded", "dense")
         self.end_tokens = decoding.end_tokens(model)
@@ -114,9 +115,22 @@ class HFLanguageModel(LanguageModel):
         message = f"{unsupported.reason}, which attn_implementation: {self.attention} does not support"
         raise ModelError(message, where=where, code="architecture", help=help)
 
+    def check_context(self) -> None:
+        """Raise ModelError if several processes can't compute the attention of a pack together."""
+        size, heads = self.run.world.axis("context").size, getattr(self.config, "num_attention_heads", 1)
+        where, reason = self.run.config.place("context_parallel_size"), ""
+        if size > 1 and self.attention in ("padded", "dense"):
+            reason = f"the attention backend {self.attention} can't divide a pack over {size} processes"
+            help = "set context_parallel_size: 1, or choose a model and an attn_implementation with packed attention"
+        elif heads % size:
+            reason = f"the {heads} attention heads of the model can't be divided over {size} processes"
+            help = "set context_parallel_size to a divisor of the number of heads"
+        if reason:
+            raise ModelError(reason, where=where, code="architecture", help=help)
+
     def check_length(self, batch: Batch) -> None:
         """Raise ModelError for a sequence that is longer than the model's table of positions."""
-        if self.positions is None or self.run.abstract:
+        if self.positions is None or self.run.abstract or not batch.tokens:
             return
         length = int(batch.position_ids.max()) + 1
         if length > self.positions:
@@ -150,6 +164,8 @@ class HFLanguageModel(LanguageModel):
             name = "eager"
         else:
             extra |= {"tree_mask": batch.tree_mask, "backend": self.backends.of(batch.tree_mask)}
+            if batch.stretch is not None:
+                extra["stretch"] = batch.stretch
         if layers:
             extra["output_hidden_states"] = True
         if router:

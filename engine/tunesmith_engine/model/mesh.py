@@ -1,0 +1,79 @@
+"""The mesh of a run: how many processes each axis has, and how torch sees them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from tunesmith.run import Run
+
+KEYS = {"replicate": "dp_replicate_size", "shard": "dp_shard_size", "context": "context_parallel_size"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The number of processes on each axis. Their product is the number of processes of the run.
+
+    The axes are in the order of their traffic: neighbors on the last one should have the fastest connection.
+    """
+
+    replicate: int = 1
+    shard: int = 1
+    context: int = 1
+
+    @property
+    def processes(self) -> int:
+        """The product of all axes."""
+        return math.prod(asdict(self).values())
+
+    def mesh(self, device: str) -> DeviceMesh | None:
+        """Return the mesh of the axes with several processes, or None if only `replicate` has. Call it on all."""
+        axes = {name: size for name, size in asdict(self).items() if size > 1}
+        if not axes.keys() - {"replicate"}:
+            return None
+        return init_device_mesh(device, tuple(axes.values()), mesh_dim_names=tuple(axes))
+
+    def describe(self, kind: str) -> str:
+        """Return the name of a parallelism with the axes that divide the work on a pack."""
+        return f"{kind}, each pack over {self.context} processes" if self.context > 1 else kind
+
+    def weights(self, device: str) -> DeviceMesh:
+        """Return the mesh over which weights are replicated and sharded. Call it on all processes.
+
+        Processes that compute parts of one pack have different gradients, just as those with different packs. So they
+        shard the weights too, which takes less memory than one copy for each.
+        """
+        shards = self.shard * self.context
+        if self.replicate == 1:
+            return init_device_mesh(device, (shards,), mesh_dim_names=("weights",))
+        return init_device_mesh(device, (self.replicate, shards), mesh_dim_names=("copies", "weights"))
+
+
+def sizes(run: Run, processes: int) -> Sizes:
+    """Return the axes of a run. Raises ConfigError if their product is not the number of processes."""
+    core = run.core
+    if processes == 1:
+        if core.context_parallel_size > 1:
+            run.note("context_parallel_size", "has no effect on one process")
+        return Sizes()
+    context = core.context_parallel_size
+    if processes % context:
+        message = f"{processes} processes are not a multiple of {context}"
+        help = "start as many processes as the product of all axes, or choose a divisor of their number"
+        raise run.config.error("context_parallel_size", message, help)
+    rest = processes // context
+    if core.fsdp_config is None:
+        return Sizes(replicate=rest, context=context)
+    replicas = core.dp_replicate_size or max(1, rest // (core.dp_shard_size or rest))
+    shards = core.dp_shard_size or max(1, rest // replicas)
+    axes = Sizes(replicas, shards, context)
+    if axes.processes != processes:
+        key = "dp_replicate_size" if core.dp_replicate_size else "dp_shard_size"
+        parts = f" of {context} parts of a pack" if context > 1 else ""
+        message = f"{replicas} replicas of {shards} shards{parts} need {axes.processes} processes"
+        names = " times ".join(KEYS[name] for name, size in asdict(axes).items() if size > 1 or name != "context")
+        help = f"{names} is the number of processes"
+        raise run.config.error(key, f"{message}, but there are {processes}", help)
+    return axes
