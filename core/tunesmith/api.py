@@ -132,12 +132,13 @@ def prepare(source: Source, **given: Any) -> Run:
     return run
 
 
-def plan(source: Source, **given: Any) -> Plan:
+def plan(source: Source, *, processes: int = 1, **given: Any) -> Plan:
     """Return what a run will do, without reading weights: stages with their plugins, data, steps, memory.
 
-    The result is a dict of JSON values, which a notebook shows as a table. The arguments are those of `start`.
+    The result is a dict of JSON values, which a notebook shows as a table. With `processes`, it has the memory and the
+    traffic of each of so many processes as well. The other arguments are those of `start`.
     """
-    return engine("preflight.plan").make_plan(_prepared(source, given))  # type: ignore[no-any-return]
+    return engine("preflight.plan").make_plan(_prepared(source, given), processes)  # type: ignore[no-any-return]
 
 
 def verify(source: Source, **given: Any) -> list[dict[str, Any]]:

@@ -97,16 +97,18 @@ def preprocess(config: str, overrides: tuple[str, ...], debug: bool, html: str |
 @main.command(context_settings=OVERRIDES)
 @with_config
 @json_option
-def plan(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.option("--processes", type=click.IntRange(1, 10**6), default=1, help="Also show what so many processes need.")
+def plan(config: str, overrides: tuple[str, ...], as_json: bool, processes: int) -> None:
     """Show what a run will do, without reading weights.
 
-    The plan lists stages, data, steps, parameters and memory.
+    The plan lists stages, data, steps, parameters and memory. With --processes, it also lists what each process keeps
+    in memory and sends in a step.
     """
     from tunesmith.api import plan as make_plan
     from tunesmith.api import prepare
     from tunesmith.cli.show_plan import show_plan
 
-    report = make_plan(prepare(open_run(config, overrides)))
+    report = make_plan(prepare(open_run(config, overrides)), processes=processes)
     report["next"] = shlex.join(["tunesmith", "train", config, *overrides])
     show(report, as_json, lambda: show_plan(report, config))
 

@@ -67,11 +67,24 @@ def _run(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "memory", f"{size(memory['total'])} at the peak of a step of {memory['tokens']:,} tokens: {parts}"
     if "measured" in memory:
         yield "", f"the last run of this config took {size(memory['measured'])}"
+    if scaling := plan.get("scaling"):
+        yield from _scaling(scaling)
     disk = plan["disk"]
     each = "; all checkpoints are kept, and their number is unknown" if disk["checkpoints"] is None else ""
     yield "disk", f"{size(disk['total'])}: {disk['parts']}{each}"
     seconds = plan["seconds"]
     yield "time", f"about {duration(seconds)}, as in the last run" if seconds else "unknown until this config has run"
+
+
+def _scaling(scaling: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    number, packs = scaling["processes"], scaling["packs_per_step"]
+    yield f"{number} processes", f"{scaling['mesh']}; {packs:,} packs in a step"
+    if memory := scaling.get("memory"):
+        parts = ", ".join(f"{name} {size(value)}" for name, value in memory.items() if name != "total" and value)
+        yield "", f"each keeps {size(memory['total'])} at the peak of a step: {parts}"
+    sent = scaling["sent_per_step"]
+    parts = ", ".join(f"{name} {size(value)}" for name, value in sent.items())
+    yield "", f"each sends {size(sum(sent.values()))} in a step: {parts}"
 
 
 def _rest(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:

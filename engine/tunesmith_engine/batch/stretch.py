@@ -83,10 +83,7 @@ class Stretch:
         if heads % size:
             message = f"{heads} attention heads can't be divided over {size} processes"
             raise PluginError(message, help="set context_parallel_size to a divisor of the number of heads")
-        times = size // math.gcd(groups, size)
-        if heads // groups % times:
-            times = heads // groups
-        if times > 1:
+        if (times := repeated(heads, groups, size)) > 1:
             key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
         return self.to_tokens(attention(*self.to_heads(query, key, value)))
 
@@ -106,6 +103,12 @@ class Stretch:
     def _exchange(self, sent: Tensor, to: list[int], of: list[int]) -> tuple[Tensor, ...]:
         flat: Tensor = _Exchange.apply(sent.reshape(-1), to, of, self.axis.group)  # type: ignore[no-untyped-call]
         return flat.split(of)
+
+
+def repeated(heads: int, groups: int, size: int) -> int:
+    """Return how often each of `groups` heads of keys and values is repeated to divide them over `size` processes."""
+    times = size // math.gcd(groups, size)
+    return times if heads // groups % times == 0 else heads // groups
 
 
 def cut(batch: Batch, axis: Axis) -> Batch:

@@ -68,6 +68,20 @@ def start_world(run: Run) -> World:
     return World(state.process_index, state.num_processes, torch.device(state.device), half, kind=kind)
 
 
+def units(module: nn.Module, config: FSDPConfig | None) -> list[nn.Module]:
+    """Return the layers of a model that are gathered and freed one by one. Raises ConfigError if there are none."""
+    if config is None or config.auto_wrap_policy != "TRANSFORMER_BASED_WRAP":
+        return []
+    names = config.transformer_layer_cls_to_wrap
+    by_model: Any = module._no_split_modules
+    layers = {name.strip() for name in names.split(",")} if names else set(by_model or ())
+    found = [m for m in module.modules() if type(m).__name__ in layers]
+    if not found:
+        help = "set fsdp_config.transformer_layer_cls_to_wrap to the class of its layers"
+        raise ConfigError(f"the model has no layer of class {', '.join(sorted(layers)) or '?'}", help=help)
+    return found
+
+
 class DataParallelism(Parallelism):
     """Base of replicated and sharded models: checkpoints by torch.distributed.checkpoint."""
 
@@ -162,18 +176,10 @@ class Sharded(DataParallelism):
             "offload_policy": CPUOffloadPolicy() if self.offloads else OffloadPolicy(),
             "mesh": self.weights,
         }
-        names = config.transformer_layer_cls_to_wrap
-        by_model: Any = module._no_split_modules
-        layers = {name.strip() for name in names.split(",")} if names else set(by_model or ())
         if not self.offloads:
             module.to(self.world.device)
-        if config.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
-            units = [m for m in module.modules() if type(m).__name__ in layers]
-            if not units:
-                help = "set fsdp_config.transformer_layer_cls_to_wrap to the class of its layers"
-                raise ConfigError(f"the model has no layer of class {', '.join(sorted(layers)) or '?'}", help=help)
-            for unit in units:
-                fully_shard(unit, reshard_after_forward=config.reshard_after_forward, **options)
+        for unit in units(module, config):
+            fully_shard(unit, reshard_after_forward=config.reshard_after_forward, **options)
         sharded: Any = fully_shard(module, **options)
         # The first forward fixes the data type of gradients. If that is a reference's, an adapter is frozen then, and
         # its gradients would get the wrong type. An empty forward fixes the type while the adapter is trainable.

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,15 @@ class HeadWeights:
     softcap: float | None = None
 
 
+class AttentionShape(NamedTuple):
+    """The attention of a model: layers, heads, heads of keys and values (groups), and the width of a head."""
+
+    layers: int
+    heads: int
+    groups: int
+    width: int
+
+
 class LanguageModel(ABC):
     """An unwrapped model and how the engine calls it. load_model returns one.
 
@@ -69,6 +79,8 @@ class LanguageModel(ABC):
     """Ids that end a completion, in addition to the tokenizer's end token."""
     positions: int | None = None
     """The longest sequence that a model with a table of positions can read; None if there is no table."""
+    attention_shape: AttentionShape | None = None
+    """The sizes of the attention layers, for predictions; None if they are unknown."""
     classifier: str | None = None
     """The head that the module brings itself, as a classifier: `scores` applies it."""
 

@@ -19,9 +19,11 @@ from tunesmith_engine.data.cache import Counts
 from tunesmith_engine.data.prepare import examples_of
 from tunesmith_engine.data.rows import Reading, rows_of
 from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
+from tunesmith_engine.model.mesh import sizes
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
 from tunesmith_engine.preflight.planned import Plan
+from tunesmith_engine.preflight.scaling import scaling
 from tunesmith_engine.rounds.build import build_rounds, count_steps
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
@@ -32,13 +34,15 @@ SAMPLE = 100
 """Rows of each stream that the plan counts."""
 
 
-def make_plan(run: Run) -> Plan:
+def make_plan(run: Run, processes: int = 1) -> Plan:
     """Return the plan of a run as JSON values: stages, data, steps, packing, parameters, attention, memory, disk, time.
 
-    Stages have the plugin, its version and file:line. The run must be prepared.
+    Stages have the plugin, its version and file:line. With several processes, it also has what each of them keeps and
+    sends. The run must be prepared. Raises ConfigError if the product of the axes is not the number of processes.
     """
     assert run.data is not None
     core = run.core
+    axes = sizes(run, processes)  # first of all, because it may be an error
     rounds = build_rounds(run)
     steps = count_steps(run, rounds)
     model = _model(run, rounds, steps)
@@ -57,7 +61,10 @@ def make_plan(run: Run) -> Plan:
         plan["rollout"] = rounds.plan(steps)
     elif isinstance(rounds, StoredRounds) and core.sample_packing:
         plan["packing_efficiency"] = round(rounds.efficiency(), 4)
-    end = {"memory": _memory(run, rounds), "seconds": _seconds(run, steps), "notes": dict(run.notes)}
+    memory = _memory(run, rounds)
+    if processes > 1:
+        model["scaling"] = scaling(run, axes, memory)
+    end = {"memory": memory, "seconds": _seconds(run, steps), "notes": dict(run.notes)}
     return Plan(plan | model | end)
 
 

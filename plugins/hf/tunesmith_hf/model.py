@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tunesmith import (
+    AttentionShape,
     Batch,
     Decoder,
     EnvironmentProblem,
@@ -40,6 +41,18 @@ def positions_of(model: nn.Module, config: Any) -> int | None:
     )
 
 
+def attention_shape(config: Any) -> AttentionShape | None:
+    """Return the sizes of the attention layers of a config, or None for a model without attention heads."""
+    heads, layers = getattr(config, "num_attention_heads", None), getattr(config, "num_hidden_layers", None)
+    if not isinstance(heads, int) or not isinstance(layers, int):
+        return None
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kinds = getattr(config, "layer_types", None)
+    layers = sum("attention" in kind for kind in kinds) if kinds else layers
+    return AttentionShape(layers, heads, groups, width)
+
+
 class HFLanguageModel(LanguageModel):
     """A transformers model whose body uses the engine's attention and whose head runs on selected positions."""
 
@@ -50,6 +63,7 @@ class HFLanguageModel(LanguageModel):
         self.run = run
         self.spec = spec
         self.positions = positions_of(model, self.config)
+        self.attention_shape = attention_shape(self.config)
         self.names = frozenset(model.state_dict())
         """Parameters and buffers of the architecture, without what plugins add."""
         if spec.exports:

@@ -1,0 +1,150 @@
+"""Predict what each process of a run keeps in memory and sends in a step, from the model without weights.
+
+docs/scaling.md has the formulas. bench/traffic.py compares them with the bytes that processes really send.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from tunesmith.plugins.models import POLICY
+from tunesmith.run import Run
+from tunesmith_engine.batch.stretch import repeated
+from tunesmith_engine.model.build import abstract_models
+from tunesmith_engine.model.data_parallelism import units
+from tunesmith_engine.model.language_model import AttentionShape, LanguageModel
+from tunesmith_engine.model.mesh import Sizes
+
+FLOAT = 4
+"""Bytes of a gradient, which is reduced in float32 whatever the forward computes in."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a model in bytes, as a forward reads them.
+
+    root: those outside of the layers, which a process keeps from a forward to its backward. largest: those of the
+    largest layer. trained: the bytes of all gradients.
+    """
+
+    total: int
+    root: int
+    largest: int
+    trained: int
+
+    @classmethod
+    def of(cls, run: Run, module: nn.Module) -> Weights:
+        """Count the weights of a module."""
+        layers = [_bytes(run, unit) for unit in units(module, run.core.fsdp_config)]
+        total = _bytes(run, module)
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad) * FLOAT
+        return cls(total, total - sum(layers), max(layers, default=0), trained)
+
+
+def _bytes(run: Run, module: nn.Module) -> int:
+    """Return the bytes of a module's weights in the data type of the forward."""
+    half = run.world.half
+    return sum(p.numel() * (2 if half and p.is_floating_point() else p.element_size()) for p in module.parameters())
+
+
+def counted(run: Run) -> tuple[dict[str, Weights], LanguageModel]:
+    """Return the weights of each model by name, and the policy, all without content."""
+    with abstract_models(run) as models:
+        return {name: Weights.of(run, model.module) for name, model in models.items()}, models[POLICY]
+
+
+def scaling(run: Run, axes: Sizes, memory: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run has on several processes: mesh, packs of a step, memory and traffic of each process.
+
+    memory: the bytes of one process at the peak of a step by component, and the tokens of the largest micro-batch, from
+    `peak_memory`; or "not counted". Traffic is what a process sends in one optimizer step, in bytes by
+    purpose, without generation.
+    """
+    weights, policy = counted(run)
+    core = run.core
+    report: dict[str, Any] = {
+        "processes": axes.processes,
+        "mesh": " x ".join(f"{name} {size}" for name, size in asdict(axes).items() if size > 1) or "one process",
+        "packs_per_step": core.micro_batch_size * core.gradient_accumulation_steps * axes.replicate * axes.shard,
+    }
+    if "total" in memory:
+        report["memory"] = _memory(run, axes, weights, memory)
+    sent = traffic(run, axes, weights, policy, memory.get("tokens", core.micro_batch_size * core.sequence_len))
+    report["sent_per_step"] = {name: int(size) for name, size in sent.items() if size}
+    return report
+
+
+def _memory(run: Run, axes: Sizes, weights: dict[str, Weights], memory: dict[str, Any]) -> dict[str, int]:
+    """Return the bytes of one process by component. Those of sharded weights are a shard and what is gathered."""
+    shards = axes.shard * axes.context if run.core.fsdp_config is not None else 1
+    config, policy = run.core.fsdp_config, weights[POLICY]
+    out: dict[str, int] = {}
+    for name, size in memory.items():
+        if name in ("activations", "loss"):
+            out[name] = size // axes.context
+        elif name in ("optimizer", "gradients", "weights", *weights):
+            out[name] = size // shards
+    if config is not None and shards > 1:
+        # Two layers at a time, because the next one is gathered while one computes.
+        parts = {name: w.total if not config.reshard_after_forward else w.root + 2 * w.largest
+                 for name, w in weights.items()}  # fmt: skip
+        out["gathered"] = max(parts.values())
+        if run.core.gradient_accumulation_steps > 1:
+            out["gradients"] = policy.trained  # complete until the last micro-batch, which exchanges them
+    elif axes.processes > 1:
+        out["buffers"] = policy.trained  # in which DDP exchanges gradients
+    return out | {"total": sum(out.values())}
+
+
+def traffic(
+    run: Run, axes: Sizes, weights: dict[str, Weights], policy: LanguageModel, tokens: int, native: bool = True
+) -> dict[str, float]:
+    """Return the bytes that a process sends in one optimizer step, by purpose.
+
+    A collective over n processes sends (n - 1) / n of its data, and twice that for a sum on all of them. With `native`,
+    a sum that is scattered takes half of that; gloo computes it on all, and drops the rest.
+    """
+    core, trained = run.core, weights[POLICY].trained
+    steps = core.gradient_accumulation_steps
+    if core.fsdp_config is None:
+        sent = {"gradients": 2 * _part(axes.processes) * trained}
+    else:
+        shards = axes.shard * axes.context
+        scattered = (1 if native else 2) * _part(shards) * trained
+        sent = {
+            "gradients": scattered,
+            "gradients of replicas": 2 * _part(axes.replicate) * trained / shards,
+            "weights": steps * _part(shards) * _gathered(run, weights),
+        }
+    if axes.context > 1 and policy.attention_shape is not None:
+        passes = 2 + core.gradient_checkpointing + _extra_forwards(run)
+        width = 2 if run.world.half else 4
+        sent["attention"] = steps * passes * width * _exchanged(policy.attention_shape, axes.context) * tokens
+    return sent
+
+
+def _part(processes: int) -> float:
+    """Return the share of the data that belongs to the other processes."""
+    return (processes - 1) / processes
+
+
+def _gathered(run: Run, weights: dict[str, Weights]) -> float:
+    """Return the bytes of weights that are gathered for one micro-batch. Layers are gathered again in the backward."""
+    config, policy = run.core.fsdp_config, weights[POLICY]
+    again = policy.total - policy.root if config is not None and config.reshard_after_forward else 0
+    others = sum(w.total for name, w in weights.items() if name != POLICY)
+    return policy.total * (1 + _extra_forwards(run)) + again + others
+
+
+def _extra_forwards(run: Run) -> int:
+    """Return the forwards of the policy without a backward: one if its adapter is switched off to be the reference."""
+    return int(run.needs.reference and run.core.adapter is not None and not run.core.precompute_ref_log_probs)
+
+
+def _exchanged(shape: AttentionShape, processes: int) -> float:
+    """Return the numbers that a process sends in one forward, per token of the pack: queries, keys, values, outputs."""
+    groups = shape.groups * repeated(shape.heads, shape.groups, processes)
+    return shape.layers * shape.width * (2 * shape.heads + 2 * groups) * _part(processes) / processes
