@@ -92,6 +92,7 @@ def count(folder: Path, processes: int, keys: dict[str, Any]) -> float:
     """Return the bytes that a process sends in a step. Call it in a namespace of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
         (folder / "watch.py").write_text(WATCH, encoding="utf-8")
+        (folder / "sent.json").unlink(missing_ok=True)
         keys = {**keys, "output_dir": output, "plugins": [str(folder / "watch.py")]}
         subprocess.run(worker.command(processes, [config(folder, keys)]), check=True, stdout=subprocess.DEVNULL)
         sent = json.loads((folder / "sent.json").read_text("utf-8"))
