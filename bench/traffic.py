@@ -69,15 +69,15 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
 INSIDE = "TUNESMITH_TRAFFIC_FOLDER"
 
 
-def config(folder: Path, keys: dict[str, Any]) -> Path:
-    """Write the config of a run on packs of 512 tokens."""
+def config(folder: Path, keys: dict[str, Any], name: str = "run") -> Path:
+    """Write the config of a run on packs of 512 tokens. `name` is that of the file."""
     values = {
         "base_model": str(folder / "model"), "datasets": [{"path": str(folder / "data.jsonl"), "type": "completion"}],
         "max_steps": STEPS, "num_epochs": 99, "sequence_len": 512, "micro_batch_size": 1, "device": "cpu",
         "gradient_accumulation_steps": 2, "lr_scheduler": "constant", "warmup_steps": 0, "save_steps": 1000,
         "output_dir": str(folder / "out"), **keys,
     }  # fmt: skip
-    path = folder / "run.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 
@@ -105,7 +105,7 @@ def predicted(folder: Path, processes: int, keys: dict[str, Any]) -> float:
     from tunesmith_engine.model.mesh import sizes
     from tunesmith_engine.preflight.scaling import counted, traffic
 
-    run = prepare(start(load_config(config(folder, keys))))
+    run = prepare(start(load_config(config(folder, keys, "predicted"))))
     weights, policy = counted(run)
     tokens = 512 * run.core.micro_batch_size
     return sum(traffic(run, sizes(run, processes), weights, policy, tokens, native=False).values())
