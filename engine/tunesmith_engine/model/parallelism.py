@@ -70,6 +70,10 @@ class Parallelism(ABC):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    def drop_gradients(self, optimizer: Optimizer) -> None:
+        """Drop the gradients of a step whose update is left out."""
+        optimizer.zero_grad(set_to_none=True)
+
     # outside of a step
 
     def inside(self, module: Any, call: Callable[[], Any]) -> Any:

@@ -1,0 +1,30 @@
+"""Start the processes and DeepSpeed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunesmith import Run, start_world
+from tunesmith_deepspeed import library
+from tunesmith_deepspeed.checks import check
+from tunesmith_deepspeed.parallelism import ZeroParallelism
+
+
+def build(run: Run) -> ZeroParallelism:
+    """Return the parallelism of a run. Raises ConfigError for what contradicts the processes or the device."""
+    zero = check(run)
+    world = start_world(run)
+    world = replace(world, sharded=zero.stage == 3, kind=f"DeepSpeed {zero.describe()}")
+    core, config = run.core, run.config
+    wanted = zero.values.get("bf16", {}).get("enabled")
+    if wanted is not None and wanted != world.half:
+        message = f"enables bf16: {str(wanted).lower()}, but the run computes in {'bfloat16' if world.half else 'float32'}"
+        raise config.error("deepspeed", message, 'write "bf16": {"enabled": "auto"}, and bf16: ... in the YAML file')
+    size = core.micro_batch_size * core.gradient_accumulation_steps * world.size
+    if zero.values.get("train_batch_size", size) != size:
+        message = f"sets train_batch_size to {zero.values['train_batch_size']}, but a step has {size} packs"
+        raise config.error("deepspeed", message, 'write "train_batch_size": "auto"')
+    if zero.notes:
+        run.note("deepspeed", "; ".join(zero.notes))
+    library.start(world.device)
+    return ZeroParallelism(run, world, zero)
