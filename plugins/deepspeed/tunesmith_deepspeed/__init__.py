@@ -19,8 +19,8 @@ class DeepSpeedSettings(Settings):
     """The key of DeepSpeed."""
 
     deepspeed: PathText | dict[str, Any] | None = None
-    """Distribute the model with DeepSpeed: the name of a ready configuration (zero1, zero2, zero3, zero2_offload, ...), a
-    JSON file as DeepSpeed reads it, or its content."""
+    """Distribute the model with DeepSpeed: the name of a ready configuration (zero1, zero2, zero3, zero2_offload, ...),
+    a JSON file as DeepSpeed reads it, or its content."""
 
 
 plugin = Plugin(settings=DeepSpeedSettings, switches=("deepspeed",), on_resume={"deepspeed": "accept"})

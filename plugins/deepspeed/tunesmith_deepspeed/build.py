@@ -18,7 +18,8 @@ def build(run: Run) -> ZeroParallelism:
     core, config = run.core, run.config
     wanted = zero.values.get("bf16", {}).get("enabled")
     if wanted is not None and wanted != world.half:
-        message = f"enables bf16: {str(wanted).lower()}, but the run computes in {'bfloat16' if world.half else 'float32'}"
+        number = "bfloat16" if world.half else "float32"
+        message = f"sets bf16.enabled to {str(wanted).lower()}, but the run computes in {number}"
         raise config.error("deepspeed", message, 'write "bf16": {"enabled": "auto"}, and bf16: ... in the YAML file')
     size = core.micro_batch_size * core.gradient_accumulation_steps * world.size
     if zero.values.get("train_batch_size", size) != size:

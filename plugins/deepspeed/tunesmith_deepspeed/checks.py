@@ -10,7 +10,7 @@ ELEMENTWISE = (
     "adamw", "adamw_torch", "adamw_torch_fused", "lion", "lion_32bit", "optimi_adamw", "sgd", "adagrad", "rmsprop",
     "adopt_adamw",
 )  # fmt: skip
-"""Optimizers that treat each number alone, and whose state is in float32: DeepSpeed gives them flat parts of weights."""
+"""Optimizers that treat each number alone, with state in float32: DeepSpeed gives them flat parts of the weights."""
 
 
 def check(run: Run) -> Zero:
@@ -30,6 +30,6 @@ def check(run: Run) -> Zero:
             wrong("bf16", "is auto, which is float32 on a CPU, but the configuration of DeepSpeed enables bf16",
                   "write bf16: true")  # fmt: skip
         if core.optimizer not in ELEMENTWISE:
-            message = f"{core.optimizer} can't be combined with deepspeed: it needs whole matrices, or has another state"
+            message = f"{core.optimizer} can't be combined with deepspeed: it needs whole weights, or another state"
             wrong("optimizer", message, "write optimizer: adamw_torch_fused, or drop deepspeed")
     return zero

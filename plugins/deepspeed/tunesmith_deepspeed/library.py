@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 HOOKS = ("pre_bwd_fn", "post_bwd_fn", "applied_pre_backward_ref_cnt", "ds_grads_remaining")
-"""What ZeRO-3 leaves at a submodule when its hooks are removed. Functions that stay would fetch for the first engine."""
+"""What ZeRO-3 leaves at a submodule when its hooks are removed. If it stayed, backward would ask the first engine."""
 
 
 def start(device: torch.device) -> None:
@@ -51,9 +51,11 @@ def take_apart(engine: Any) -> None:
 
 def gradient_norm(zero: Any) -> Tensor:
     """Return the norm of all gradients, which the optimizer of an engine has reduced; negative if it is not finite."""
-    from deepspeed.runtime.utils import combine_grad_norm_groups
+    from deepspeed.runtime.utils import combine_grad_norm_groups, get_global_norm_of_tensors
 
-    if hasattr(zero, "scaled_global_norm"):  # stages 1 and 2
+    if hasattr(zero, "get_grads_for_norm"):  # stage 1 in bfloat16, which has an optimizer of its own
+        norm = get_global_norm_of_tensors(zero.get_grads_for_norm()[0], mpu=zero.mpu)
+    elif hasattr(zero, "scaled_global_norm"):  # stages 1 and 2
         norm = zero.scaled_global_norm()
     else:
         norm = combine_grad_norm_groups(zero._get_norm_groups())
@@ -62,6 +64,10 @@ def gradient_norm(zero: Any) -> Tensor:
 
 def drop_gradients(zero: Any) -> None:
     """Drop the gradients of a step, as DeepSpeed does if they are not finite."""
+    if hasattr(zero, "clear_hp_grads"):  # stage 1 in bfloat16
+        zero.clear_hp_grads()
+        zero.clear_lp_grads()
+        return
     zero.micro_step_id = -1 if hasattr(zero, "scaled_global_norm") else 0
     zero.zero_grad(set_to_none=True)
     if hasattr(zero, "_release_preflattened_grad_buffers"):

@@ -26,7 +26,11 @@ from tunesmith_deepspeed.state import (
     load_weights,
     optimizer_state,
     parts_of,
+    shape_of,
 )
+
+ADAM = 8
+"""Bytes of Adam's state for each weight."""
 
 
 class Wrapped:
@@ -160,3 +164,18 @@ class ZeroParallelism(Parallelism):
                 full = self.full(value) if isinstance(value, nn.Parameter) else value.detach()
                 if self.world.main:
                     yield name, full.cpu()
+
+    def memory(self, model: nn.Module, optimizer: Any) -> dict[str, int]:
+        """Return the bytes that this process keeps on its device, from the sizes of the model and the stage.
+
+        Weights: those of the forward, divided in stage 3, and the float32 ones that the optimizer updates, if the
+        forward reads bfloat16. What is on the CPU is not counted.
+        """
+        sizes = [(shape_of(p).numel(), p.element_size(), p.requires_grad) for p in model.parameters()]
+        trained = sum(number for number, _, requires_grad in sizes if requires_grad)
+        forward = sum(number * width for number, width, _ in sizes)
+        stage, share = self.zero.stage, -(-trained // self.world.size)
+        weights = 0 if self.zero.offloads("param") else forward // self.world.size if stage == 3 else forward
+        updated = 0 if self.zero.offloads("optimizer") else share
+        kept = {"weights": weights + 4 * updated, "gradients": 4 * (trained if stage == 1 else updated)}
+        return kept | {"optimizer": ADAM * updated} if isinstance(optimizer, torch.optim.Adam) else kept

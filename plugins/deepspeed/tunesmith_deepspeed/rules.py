@@ -69,8 +69,9 @@ REFUSED = {
     "dump_state": "drop it",
     "seed": "drop it; seed in the YAML file decides",
 }
-"""Keys that ask for something the run decides elsewhere, or that is not supported, with what to write instead. A section
-that is switched off is not an error."""
+"""Keys that ask for something the run decides elsewhere, or that is not supported, with what to write instead.
+
+A section that is switched off is not an error."""
 REFUSED_ZERO = {
     "cpu_offload": 'write "offload_optimizer": {"device": "cpu"}',
     "cpu_offload_params": 'write "offload_param": {"device": "cpu"}',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,8 @@ def parts_of(zero: Any, groups: list[list[nn.Parameter]]) -> dict[nn.Parameter, 
                 numel = max(0, min(numel, parameter.ds_numel - first))  # the last parts are padded
                 parts[parameter] = Part(flat, start, first if numel else 0, numel)
                 continue
-            flat, mapping = zero.single_partition_of_fp32_groups[number], parameter._hp_mapping
+            flats = getattr(zero, "single_partition_of_fp32_groups", None) or zero.fp32_groups_flat_partition
+            flat, mapping = flats[number], parameter._hp_mapping
             if mapping is None:
                 parts[parameter] = Part(flat, 0, 0, 0)
             else:
