@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import EnvironmentProblem, Finding, PathText, Plugin, Settings, hookimpl
+from tunesmith.optional import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ def validate(run: Run) -> None:
 
 @hookimpl
 def inspect(run: Run) -> None:
+    show("deepspeed")
     if importlib.util.find_spec("deepspeed") is None:
         where = run.config.place("deepspeed")
         raise EnvironmentProblem("deepspeed is not installed", where=where, help=INSTALL, code="package")
@@ -42,6 +44,7 @@ def inspect(run: Run) -> None:
 
 @hookimpl
 def diagnose() -> Iterator[Finding]:
+    show("deepspeed")
     yield Finding.of_module("deepspeed", INSTALL)
 
 

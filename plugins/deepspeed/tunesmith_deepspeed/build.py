@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tunesmith import Run, start_world
 from tunesmith_deepspeed import library
-from tunesmith_deepspeed.checks import check
+from tunesmith_deepspeed.checks import KNOWN, check
 from tunesmith_deepspeed.parallelism import ZeroParallelism
 
 
@@ -25,7 +25,10 @@ def build(run: Run) -> ZeroParallelism:
     if zero.values.get("train_batch_size", size) != size:
         message = f"sets train_batch_size to {zero.values['train_batch_size']}, but a step has {size} packs"
         raise config.error("deepspeed", message, 'write "train_batch_size": "auto"')
-    if zero.notes:
-        run.note("deepspeed", "; ".join(zero.notes))
+    notes = list(zero.notes)
+    if core.optimizer not in KNOWN:
+        notes.append(f"{core.optimizer} gets flat parts of weights, which is right if it treats each number alone")
+    if notes:
+        run.note("deepspeed", "; ".join(notes))
     library.start(world.device)
     return ZeroParallelism(run, world, zero)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from tunesmith import Run
 from tunesmith_deepspeed import DeepSpeedSettings
 from tunesmith_deepspeed.config import KEY, Zero, read
 
-ELEMENTWISE = (
+KNOWN = (
     "adamw", "adamw_torch", "adamw_torch_fused", "lion", "lion_32bit", "optimi_adamw", "sgd", "adagrad", "rmsprop",
     "adopt_adamw",
 )  # fmt: skip
 """Optimizers that treat each number alone, with state in float32: DeepSpeed gives them flat parts of the weights."""
+UNFIT = re.compile("8bit|4bit|fp8|paged|bnb|adafactor|muon|came|galore|stable|schedule_free|ademamix")
+"""Names of optimizers that read whole weights, keep other state, or have two sets of weights."""
+
 
 
 def check(run: Run) -> Zero:
@@ -29,7 +34,7 @@ def check(run: Run) -> Zero:
         if zero.values.get("bf16", {}).get("enabled") and core.device == "cpu" and core.bf16 == "auto":
             wrong("bf16", "is auto, which is float32 on a CPU, but the configuration of DeepSpeed enables bf16",
                   "write bf16: true")  # fmt: skip
-        if core.optimizer not in ELEMENTWISE:
-            message = f"{core.optimizer} can't be combined with deepspeed: it needs whole weights, or another state"
+        if core.optimizer not in KNOWN and UNFIT.search(core.optimizer):
+            message = f"{core.optimizer} does not go with deepspeed, which gives an optimizer flat parts of weights"
             wrong("optimizer", message, "write optimizer: adamw_torch_fused, or drop deepspeed")
     return zero

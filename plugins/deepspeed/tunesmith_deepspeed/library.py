@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from tunesmith.optional import library
 
 HOOKS = ("pre_bwd_fn", "post_bwd_fn", "applied_pre_backward_ref_cnt", "ds_grads_remaining")
 """What ZeRO-3 leaves at a submodule when its hooks are removed. If it stayed, backward would ask the first engine."""
@@ -19,15 +24,15 @@ def start(device: torch.device) -> None:
     """Import DeepSpeed for a device, in the process group of the run. A single process gets a group of its own."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-
+    deepspeed = library("deepspeed")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not dist.is_initialized():
         store = dist.HashStore()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1)
     if device.type == "cpu":
-        # A library for shared memory, which DeepSpeed would compile for a minute. gloo does its work.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # Without this, DeepSpeed tries a compiler for each of its kernels, and then compiles one for shared memory, which
+        # takes a minute. gloo does its work, and an optimizer of torch that of the kernels for updates on the CPU.
+        deepspeed.ops.__compatible_ops__ = defaultdict(bool)
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
 
 
@@ -35,7 +40,21 @@ def engine(config: dict[str, Any], module: nn.Module, optimizer: Optimizer | Non
     """Return DeepSpeed's engine of a module. Without an optimizer, it only distributes the weights (ZeRO-3)."""
     import deepspeed
 
-    return deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)[0]
+    with local_rank():
+        return deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)[0]
+
+
+@contextlib.contextmanager
+def local_rank() -> Iterator[None]:
+    """Set LOCAL_RANK, which DeepSpeed reads. A run of one process has no launcher that sets it."""
+    missing = "LOCAL_RANK" not in os.environ
+    if missing:
+        os.environ["LOCAL_RANK"] = "0"
+    try:
+        yield
+    finally:
+        if missing:
+            del os.environ["LOCAL_RANK"]
 
 
 def take_apart(engine: Any) -> None:
