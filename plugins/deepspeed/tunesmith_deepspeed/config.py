@@ -102,7 +102,7 @@ def _file(run: Run, value: str) -> tuple[dict[str, Any], str]:
         if name is None:
             close = nearest(value, ready())
             help = f"did you mean {close!r}?" if close else f"write one of: {', '.join(ready())}; or the path of a file"
-        raise ConfigError(f"deepspeed {value}: no such file", where=where, help=help, code="no-file")
+        raise ConfigError(f"deepspeed {value}: no such file", where=where, help=help)
     try:
         return read_json(path, where), value
     except ModelError as error:

@@ -111,8 +111,8 @@ def optimizer_state(
                 if isinstance(value, Tensor) and value.shape == part.flat.shape:
                     whole = joined(parameter, part, value, device)
                     own[key] = whole.cpu() if keep else None
-                else:
-                    own[key] = value
+                else:  # the parameters in a flat part share it, and with another parallelism each counts alone
+                    own[key] = value.clone() if isinstance(value, Tensor) else value
             if keep and own:
                 state[name] = own
     options = [
