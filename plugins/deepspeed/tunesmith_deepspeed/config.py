@@ -68,6 +68,8 @@ class Zero:
         for name in ("offload_optimizer", "offload_param"):
             if name in zero:
                 zero[name] = {"pin_memory": device != "cpu", **zero[name]}
+        if self.stage == 3:
+            zero["memory_efficient_linear"] = False  # it replaces torch's linear function in the whole process
         core = run.core
         return {
             "communication_data_type": "fp32",  # a sum over many processes in bfloat16 would lose its small terms

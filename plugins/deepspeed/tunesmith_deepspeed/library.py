@@ -30,8 +30,8 @@ def start(device: torch.device) -> None:
         store = dist.HashStore()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1)
     if device.type == "cpu":
-        # Without this, DeepSpeed tries a compiler for each of its kernels, and then compiles one for shared memory, which
-        # takes a minute. gloo does its work, and an optimizer of torch that of the kernels for updates on the CPU.
+        # Without this, DeepSpeed tries a compiler for each of its kernels, and then compiles the one for shared memory,
+        # which takes a minute. gloo does its work, and an optimizer of torch that of the kernels for updates.
         deepspeed.ops.__compatible_ops__ = defaultdict(bool)
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
 
@@ -55,6 +55,16 @@ def local_rank() -> Iterator[None]:
     finally:
         if missing:
             del os.environ["LOCAL_RANK"]
+
+
+def shard(config: dict[str, Any], module: nn.Module, device: torch.device) -> None:
+    """Divide the weights of a module over the processes (ZeRO-3), one after the other: it may not fit on one device."""
+    import deepspeed
+
+    with local_rank():
+        deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=next(module.parameters()).dtype)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(device)
 
 
 def take_apart(engine: Any) -> None:

@@ -71,6 +71,7 @@ class ZeroParallelism(Parallelism):
                         wrapped.exact[parameter] = parameter.data
                     parameter.data = parameter.data.to(torch.bfloat16)
         if self.zero.stage == 3:
+            library.shard(self.config(module), module, self.world.device)
             wrapped.call = library.engine(self.config(module), module)
         else:
             module.to(self.world.device)

@@ -38,6 +38,7 @@ IDLE_ZERO = {
     "stage3_gather_16bit_weights_on_model_save": "a final model always has complete weights",
     "stage3_gather_fp16_weights_on_model_save": "a final model always has complete weights",
     "load_from_fp32_weights": "a run resumes from its own checkpoints",
+    "memory_efficient_linear": "torch computes linear layers",
     "elastic_checkpoint": "a run resumes from its own checkpoints",
 }
 IDLE_OFFLOAD = {name: "it is for NVMe" for name in ("buffer_count", "buffer_size", "fast_init", "max_in_cpu")}
