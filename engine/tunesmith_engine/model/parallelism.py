@@ -76,13 +76,15 @@ class Parallelism(ABC):
         optimizer.zero_grad(set_to_none=True)
 
     def memory(self, model: nn.Module, optimizer: Any) -> dict[str, int]:
-        """Return the bytes that this process keeps on its device, of an unwrapped model that wrap has distributed.
+        """Return the bytes that this process keeps on its device, of an unwrapped model that is distributed or will be.
 
         weights: all of them. gradients: those of trained weights. optimizer: its state, if its size is known.
         """
+        divided = any(isinstance(p, DTensor) for p in model.parameters())  # otherwise they will be, if sharded
+        shards = self.world.axis("shard").size if self.world.sharded and not divided else 1
         parts = [(p.to_local() if isinstance(p, DTensor) else p, p.requires_grad) for p in model.parameters()]
-        trained = sum(p.numel() for p, requires_grad in parts if requires_grad)
-        kept = {"weights": sum(p.numel() * p.element_size() for p, _ in parts), "gradients": 4 * trained}
+        trained = sum(p.numel() for p, requires_grad in parts if requires_grad) // shards
+        kept = {"weights": sum(p.numel() * p.element_size() for p, _ in parts) // shards, "gradients": 4 * trained}
         state = state_bytes(optimizer, trained)
         return kept if state is None else kept | {"optimizer": state}
 

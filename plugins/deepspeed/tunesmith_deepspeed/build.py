@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesmith import Run, start_world
+from tunesmith import Parallelism, Replicated, Run, start_world
 from tunesmith_deepspeed import library
 from tunesmith_deepspeed.checks import KNOWN, check
 from tunesmith_deepspeed.parallelism import ZeroParallelism
 
 
-def build(run: Run) -> ZeroParallelism:
+def build(run: Run) -> Parallelism:
     """Return the parallelism of a run. Raises ConfigError for what contradicts the processes or the device."""
     zero = check(run)
     world = start_world(run)
+    if world.size == 1 and not run.trains:
+        return Replicated(world)  # a saved model is used: there is nothing to divide
     world = replace(world, sharded=zero.stage == 3, kind=f"DeepSpeed {zero.describe()}")
     core, config = run.core, run.config
     wanted = zero.values.get("bf16", {}).get("enabled")

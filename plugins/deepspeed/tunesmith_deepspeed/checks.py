@@ -17,7 +17,6 @@ UNFIT = re.compile("8bit|4bit|fp8|paged|bnb|adafactor|muon|came|galore|stable|sc
 """Names of optimizers that read whole weights, keep other state, or have two sets of weights."""
 
 
-
 def check(run: Run) -> Zero:
     """Return the configuration. Raises ConfigError for one that is wrong, or that the run can't be combined with."""
     value = run.settings(DeepSpeedSettings).deepspeed

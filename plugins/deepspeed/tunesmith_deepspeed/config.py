@@ -254,7 +254,7 @@ class Checker:
             elif name in rules.IDLE_ZERO:
                 self.idle(path, rules.IDLE_ZERO[name])
             elif name in rules.REFUSED_ZERO:
-                if not _off(value) and value != 1:
+                if not _off(value) and (value is True or value != 1):  # 1 divides the weights once, as without the key
                     self.wrong(path, "is not supported", rules.REFUSED_ZERO[name])
             elif name in types:
                 self.typed(path, value, types[name], auto=name in rules.BY_WIDTH)
