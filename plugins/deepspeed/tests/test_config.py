@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tunesmith_deepspeed.checks import check
-from tunesmith_deepspeed.config import Zero, ready, ready_name
+from tunesmith_deepspeed.zero import Zero, ready, ready_name
 
 from tests.contract.fakes import BASE, DATA
 from tunesmith import ConfigError
@@ -152,12 +152,11 @@ def test_file_that_is_missing_or_no_json_has_advice(
 
 
 def test_configs_of_axolotl_become_ready_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith_migrate.rewrite import rewrite
-
     monkeypatch.chdir(tmp_path)
     text = "base_model: nobody/model\ndatasets:\n  - path: nobody/rows\n    type: alpaca\n"
     (tmp_path / "axolotl.yaml").write_text(f"{text}deepspeed: deepspeed_configs/zero3_bf16_cpuoffload_all.json\n")
-    assert "\ndeepspeed: zero3_offload\n" in rewrite(tmp_path / "axolotl.yaml", "axolotl").text
+    command = [sys.executable, "-m", "tunesmith", "migrate", "axolotl.yaml"]
+    assert "\ndeepspeed: zero3_offload\n" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (tmp_path / "deepspeed_configs").mkdir()
     (tmp_path / "deepspeed_configs/zero2.json").write_text('{"zero_optimization": {"stage": 1}}')
     assert check(run_of(tmp_path, "deepspeed: deepspeed_configs/zero2.json")).stage == 1  # the user's file

@@ -6,7 +6,8 @@ import re
 
 from tunesmith import Run
 from tunesmith_deepspeed import DeepSpeedSettings
-from tunesmith_deepspeed.config import KEY, Zero, read
+from tunesmith_deepspeed.config import read
+from tunesmith_deepspeed.zero import KEY, Zero
 
 KNOWN = (
     "adamw", "adamw_torch", "adamw_torch_fused", "lion", "lion_32bit", "optimi_adamw", "sgd", "adagrad", "rmsprop",

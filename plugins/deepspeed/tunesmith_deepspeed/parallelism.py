@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 
 from tunesmith import Parallelism, Run, World
 from tunesmith_deepspeed import library
-from tunesmith_deepspeed.config import Zero
 from tunesmith_deepspeed.state import (
     Part,
     full_value,
@@ -28,6 +27,7 @@ from tunesmith_deepspeed.state import (
     parts_of,
     shape_of,
 )
+from tunesmith_deepspeed.zero import Zero
 
 ADAM = 8
 """Bytes of Adam's state for each weight."""

@@ -62,11 +62,11 @@ def shape_of(parameter: Tensor) -> torch.Size:
 
 def joined(parameter: nn.Parameter, part: Part, flat: Tensor, device: torch.device) -> Tensor:
     """Return a parameter's numbers of all processes, in its shape."""
-    whole = torch.zeros(shape_of(parameter).numel(), dtype=torch.float32, device=device)
-    whole.narrow(0, part.first, part.numel).copy_(part.of(flat))
+    numbers = torch.zeros(shape_of(parameter).numel(), dtype=torch.float32, device=device)
+    numbers.narrow(0, part.first, part.numel).copy_(part.of(flat))
     if dist.get_world_size() > 1:
-        dist.all_reduce(whole)
-    return whole.view(shape_of(parameter))
+        dist.all_reduce(numbers)
+    return numbers.view(shape_of(parameter))
 
 
 def full_value(parameter: nn.Parameter) -> Tensor:
@@ -109,8 +109,8 @@ def optimizer_state(
             part, own = parts[parameter], {}
             for key, value in optimizer.state.get(part.flat, {}).items():
                 if isinstance(value, Tensor) and value.shape == part.flat.shape:
-                    whole = joined(parameter, part, value, device)
-                    own[key] = whole.cpu() if keep else None
+                    complete = joined(parameter, part, value, device)
+                    own[key] = complete.cpu() if keep else None
                 else:  # the parameters in a flat part share it, and with another parallelism each counts alone
                     own[key] = value.clone() if isinstance(value, Tensor) else value
             if keep and own:
