@@ -42,9 +42,9 @@ need. `tunesmith plugins` lists what is installed.
 
 Some extras install only libraries: `hub` (datasets on the hub), `http`, `s3`, `gcs`, `azure` and `oci` (files on other
 systems), `compressed-tensors` (checkpoints of that library), `optuna` (a search for sweeps), `torchao` (its
-optimizers), `trl-math` (what some rewards of TRL need), `cut-cross-entropy` (GPU kernels), and those of trackers:
-`wandb-sdk`, `mlflow-sdk`, `comet-sdk`, `trackio-sdk`, `swanlab-sdk`, and `trackers` for all of them. `math` is another
-name of `mathreward`, and `code` of `codereward`.
+optimizers), `trl-math` (what some rewards of TRL need), `cut-cross-entropy` (GPU kernels), `deepspeed-library` (ZeRO),
+and those of trackers: `wandb-sdk`, `mlflow-sdk`, `comet-sdk`, `trackio-sdk`, `swanlab-sdk`, and `trackers` for all of
+them. `math` is another name of `mathreward`, and `code` of `codereward`.
 The packages in `contrib/` are not extras. They show what a third party publishes. A plugin can also declare hooks and
 offer functions for others ([write-a-plugin.md](write-a-plugin.md#a-hook-for-others)).
 """

@@ -49,7 +49,7 @@ EACH_ADAPTER = (
     "shared_is_repeated", "resumed_loss", "saved_model", "two_processes_are_one",
 )  # fmt: skip
 """Checks that would train each of the 40 values of adapter: that the plugin adapters answers."""
-HAS = {module: find_spec(module) is not None for module in ("comet_ml", "swanlab", "wandb")}
+HAS = {module: find_spec(module) is not None for module in ("comet_ml", "deepspeed", "swanlab", "wandb")}
 """Libraries of services: a tracker is switched off where its own is not installed."""
 SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "adapters": Setup(
@@ -69,6 +69,9 @@ SETUPS = {name: Setup() for name in words() + words("contrib")} | {
     "trackio": Setup(keys={"use_trackio": False}),  # it writes to a folder of the user
     "wandb": Setup(keys={"use_wandb": HAS["wandb"], "wandb_mode": "offline"}),
     "cce": Setup(no_run="its kernels need a GPU"),
+    "deepspeed": Setup(
+        keys={"deepspeed": "zero1"}, no_run=None if HAS["deepspeed"] else "the library deepspeed is not installed"
+    ),
     "dialogue": Setup(rows={"dialogue": [{"text": f"A: hello\nB: {text}"} for text in TEXTS]}),
     "freeze": Setup(keys={"unfrozen_parameters": [r"model\.layers\.1"]}),
     "functions": Setup(

@@ -119,7 +119,6 @@ HELPS = {
     "rpo_alpha: 1": ("refused-key", "dpo_loss_type: [sigmoid, sft]"),
     "message_field_role: from": ("refused-key", "message_property_mappings: {role: ...}"),
     "layer_offloading: true": ("refused-key", "adapter: qlora"),
-    "deepspeed: zero2.json": ("refused-key", "fsdp_config: {reshard_after_forward: true}"),
     "attn_implementation: s2": ("wrong-type", "write attn_implementation: auto"),
     "plugins: [axolotl.integrations.kd.KDPlugin]": ("plugin-unknown", "drop it"),
     "rl: ebft": ("unknown-value", "rl: grpo"),

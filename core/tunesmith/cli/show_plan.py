@@ -65,6 +65,8 @@ def _run(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         parts = ", ".join(f"{k} {size(v)}" for k, v in memory.items() if k not in ("total", "tokens", "measured") and v)
         yield "memory", f"{size(memory['total'])} at the peak of a step of {memory['tokens']:,} tokens: {parts}"
+    if kept := plan.get("memory_per_process"):
+        yield "", f"each process keeps on its device: {', '.join(f'{k} {size(v)}' for k, v in kept.items())}"
     if "measured" in memory:
         yield "", f"the last run of this config took {size(memory['measured'])}"
     if scaling := plan.get("scaling"):

@@ -39,12 +39,14 @@ class Action:
             key that the config sets itself keeps its value, unless that is false or null.
         note: what the user should know.
         speed: True if only the speed, or the memory, differs from that in the other tool.
+        if_missing: True to keep a value that is the path of a file which exists.
     """
 
     to: Any = DROP
     set: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     speed: bool = False
+    if_missing: bool = False
 
 
 @dataclass(frozen=True)

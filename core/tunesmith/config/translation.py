@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunesmith.config import foreign
@@ -83,7 +84,7 @@ class _Translator:
         if key is None:
             answered = isinstance(value, str) and (name, value) in self.answered
             action = None if answered else foreign.action_for(path, value, self.tool)
-            if action:
+            if action and not (action.if_missing and Path(value).is_file()):
                 self.apply(path, value, action, "")
         elif key.divided_by and (quotient := self.quotient(key, value)) is not None:
             action = Action(set={f"/{key.gives}": quotient}, note=f"{path[-1]} / {key.divided_by}")

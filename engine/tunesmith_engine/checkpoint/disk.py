@@ -14,7 +14,9 @@ from tunesmith.errors import EnvironmentProblem
 from tunesmith.finding import size
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.save import numbered
+from tunesmith_engine.model.build import bytes_of as bytes_of_weights
 from tunesmith_engine.model.optimizers import ADAM, state_bytes
+from tunesmith_engine.model.parallelism import full_shape
 
 PREPARED = 2
 """Bytes of prepared data per byte of text: four characters are about one token, stored as an id and a weight, 8 bytes.
@@ -60,13 +62,13 @@ def bytes_of(run: Run, module: nn.Module, full_export: bool, optimizer: Optimize
     more.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
-    weights = sum(p.numel() * p.element_size() for p in trained)
+    weights = sum(full_shape(p).numel() * p.element_size() for p in trained)
     # A state dict has more than parameters: buffers that are saved. One that layers share is written once.
     names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     saved = {id(b): b for n, b in module.state_dict(keep_vars=True).items() if n not in names}
     buffers = sum(b.numel() * b.element_size() for b in saved.values())
-    exported = sum(p.numel() * p.element_size() for p in module.parameters()) + buffers if full_export else weights
-    count = sum(p.numel() for p in trained)
+    exported = bytes_of_weights(module) + buffers if full_export else weights
+    count = sum(full_shape(p).numel() for p in trained)
     known = state_bytes(optimizer, count)
     state = ADAM * count if known is None else known
     exported += tokenizer_bytes(run)

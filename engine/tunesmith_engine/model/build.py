@@ -17,6 +17,7 @@ from tunesmith.plugins.plugin import Needs
 from tunesmith.run import Run
 from tunesmith_engine.model import heads, prompt_learning
 from tunesmith_engine.model.language_model import LanguageModel
+from tunesmith_engine.model.parallelism import full_shape
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.model.reference import is_copied
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
@@ -160,10 +161,10 @@ def abstract_models(run: Run) -> Iterator[dict[str, LanguageModel]]:
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Return the number of parameters, and of those that are trained."""
-    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    sizes = [(full_shape(p).numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
 def bytes_of(module: nn.Module) -> int:
     """Return the bytes of the parameters of a module."""
-    return sum(p.numel() * p.element_size() for p in module.parameters())
+    return sum(full_shape(p).numel() * p.element_size() for p in module.parameters())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tunesmith.errors import PluginError
 from tunesmith.run import Run
+from tunesmith_engine.model.parallelism import full_shape
 from tunesmith_engine.model.policy import Policy
 
 
@@ -71,5 +72,8 @@ def mix(policy: Policy, reference: Policy, alpha: float) -> None:
     if different := sorted(policy_weights.keys() ^ reference_weights.keys()):
         message = f"sync_ref_model: policy and reference have different parameters: {', '.join(different[:3])}"
         raise PluginError(message, help="drop sync_ref_model, or the plugin that changed the policy's layers")
+    if any(full_shape(weight) != weight.shape for weight in reference_weights.values()):
+        message = "sync_ref_model needs weights that are complete on each process"
+        raise PluginError(message, help="drop sync_ref_model, or shard with fsdp_config")
     for name, weight in reference_weights.items():
         weight.mul_(1 - alpha).add_(policy_weights[name].to(weight.dtype), alpha=alpha)

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.model.optimizers import state_bytes
 from tunesmith_engine.runtime.world import World
 
 
@@ -70,6 +71,23 @@ class Parallelism(ABC):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    def drop_gradients(self, optimizer: Optimizer) -> None:
+        """Drop the gradients of a step whose update is left out."""
+        optimizer.zero_grad(set_to_none=True)
+
+    def memory(self, model: nn.Module, optimizer: Any) -> dict[str, int]:
+        """Return the bytes that this process keeps on its device, of an unwrapped model that is distributed or will be.
+
+        weights: all of them. gradients: those of trained weights. optimizer: its state, if its size is known.
+        """
+        divided = any(isinstance(p, DTensor) for p in model.parameters())  # otherwise they will be, if sharded
+        shards = self.world.axis("shard").size if self.world.sharded and not divided else 1
+        parts = [(p.to_local() if isinstance(p, DTensor) else p, p.requires_grad) for p in model.parameters()]
+        trained = sum(p.numel() for p, requires_grad in parts if requires_grad) // shards
+        kept = {"weights": sum(p.numel() * p.element_size() for p, _ in parts) // shards, "gradients": 4 * trained}
+        state = state_bytes(optimizer, trained)
+        return kept if state is None else kept | {"optimizer": state}
+
     # outside of a step
 
     def inside(self, module: Any, call: Callable[[], Any]) -> Any:
@@ -113,6 +131,15 @@ class Parallelism(ABC):
                 value = shard.full_tensor()
             if self.world.main:
                 yield name, value.cpu() if self.world.size > 1 else value
+
+
+def full_shape(parameter: Tensor) -> torch.Size:
+    """Return the shape of a complete parameter. A plugin may empty it between uses, and keep the shape as `ds_shape`.
+
+    That is how ZeRO-3 shards parameters. A DTensor has the complete shape itself.
+    """
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:

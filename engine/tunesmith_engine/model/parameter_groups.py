@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from tunesmith.errors import PluginError
 from tunesmith.run import Run
+from tunesmith_engine.model.parallelism import full_shape
 
 
 def parameter_groups(
@@ -34,8 +35,7 @@ def parameter_groups(
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            # DeepSpeed's ZeRO-3 empties parameters between uses and keeps their true shape here.
-            matrix = len(getattr(parameter, "ds_shape", parameter.shape)) > 1
+            matrix = len(full_shape(parameter)) > 1
             groups.setdefault((factors.get(name, 1.0), matrix), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": weight_decay if matrix else 0.0, "lr": rate * factor}

@@ -115,6 +115,7 @@ def _model(run: Run, rounds: Rounds, steps: int) -> dict[str, Any]:
         facts = outline(run, module, rounds, steps)
         optimizer = run.hooks.build_optimizer(run, module)
         needed = disk.bytes_of(run, language_model.module, run.adapter is None, optimizer)
+        kept = {} if run.world.kind == "one process" else run.parallelism.memory(module, optimizer)
         reference = describe(run, models)
         patches = run.patches.table()
     return {
@@ -126,6 +127,7 @@ def _model(run: Run, rounds: Rounds, steps: int) -> dict[str, Any]:
         "reference": reference,
         **({"other_models": others} if others else {}),
         "processes": run.world.describe(),
+        **({"memory_per_process": kept} if kept else {}),
         "patches": patches,
         "disk": {"total": needed.total, "parts": str(needed), "checkpoints": needed.number},
     }

@@ -43,7 +43,7 @@ def react(state: TrainState, bad: Sequence[Batch], metrics: dict[str, Tensor | f
     """
     run, reaction = state.run, state.run.core.on_nonfinite
     message = describe(state, bad, metrics)
-    state.optimizer.zero_grad(set_to_none=True)
+    run.parallelism.drop_gradients(state.optimizer)
     state.bad_steps += 1
     if reaction == "stop" or state.bad_steps > PATIENCE:
         rows = "look at these rows, " if "; rows " in message else ""

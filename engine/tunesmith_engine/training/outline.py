@@ -9,7 +9,6 @@ from torch import nn
 from tunesmith.files.record import last_record
 from tunesmith.run import Run
 from tunesmith_engine.model.build import count_parameters
-from tunesmith_engine.model.optimizers import state_bytes
 from tunesmith_engine.rounds.rollout import Rollouts
 from tunesmith_engine.rounds.rounds import Rounds
 from tunesmith_engine.rounds.stored import StoredRounds
@@ -67,11 +66,7 @@ def memory_needed(run: Run, model: nn.Module, optimizer: Any) -> dict[str, int]:
     Adam family, or says how many. measured: the peak of the last run of this config in output_dir, if there was one.
     Activations depend on the batch: `tunesmith plan` counts them.
     """
-    parts = [(p.to_local() if hasattr(p, "to_local") else p, p.requires_grad) for p in model.parameters()]
-    trained = sum(p.numel() for p, requires_grad in parts if requires_grad)
-    needed = {"weights": sum(p.numel() * p.element_size() for p, _ in parts), "gradients": 4 * trained}
-    if (state := state_bytes(optimizer, trained)) is not None:
-        needed["optimizer"] = state
+    needed = run.parallelism.memory(model, optimizer)
     last = last_record(run.output_dir)
     if last.get("config_fingerprint") == run.config.fingerprint and isinstance(last.get("peak_memory"), int):
         needed["measured"] = last["peak_memory"]

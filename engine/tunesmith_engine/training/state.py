@@ -14,6 +14,7 @@ from tunesmith.run import Run
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
 from tunesmith_engine.checkpoint.save import read_tree, save
 from tunesmith_engine.model.optimizers import options, set_rate, switch
+from tunesmith_engine.model.parallelism import full_shape
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.rounds.rounds import Round, Rounds
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
@@ -191,7 +192,7 @@ def load_weights(run: Run, policy: Policy, folder: Path) -> None:
     trained = {name for name, p in parameters.items() if p.requires_grad}
     if missing := sorted(trained - set(trainable)):
         raise PluginError(f"checkpoint {folder} has no weights for {', '.join(missing[:3])}")
-    shapes = {name: p.shape for name, p in parameters.items()}
+    shapes = {name: full_shape(p) for name, p in parameters.items()}
     if different := [name for name in sorted(trained) if trainable[name].shape != shapes[name]]:
         saved, now = list(trainable[different[0]].shape), list(shapes[different[0]])
         message = f"can't resume: {different[0].removeprefix('module.')} is {saved} in {folder}, now {now}"

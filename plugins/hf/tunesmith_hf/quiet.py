@@ -18,8 +18,8 @@ VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error",  # warnings are about config.json, which is checked here with its place
     "USE_HUB_KERNELS": "0",  # no compiled code from the hub, chosen by the model's class
 }
-PROBED = ("bitsandbytes", "torchao")
-"""Libraries that transformers and peft import whenever they are installed, which takes seconds."""
+PROBED = ("bitsandbytes", "deepspeed", "torchao")
+"""Libraries that transformers, peft and accelerate import whenever they are installed, which takes seconds."""
 LIBRARIES = ("transformers", "peft", "accelerate", "huggingface_hub", "datasets")
 """Libraries whose FutureWarning is about their own code: names that one of them uses and another one deprecates."""
 

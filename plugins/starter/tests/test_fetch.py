@@ -69,11 +69,9 @@ def test_a_changed_file_is_replaced_only_with_force(here: Path) -> None:
     assert run("fetch", "examples", "--force").exit_code == 0 and changed.read_text("utf-8") != "mine"
 
 
-def test_deepspeed_is_named_as_not_supported(here: Path) -> None:
+def test_configs_of_deepspeed_need_no_files(here: Path) -> None:
     result = run("fetch", "deepspeed_configs")
-    assert (
-        result.exit_code == 2 and "does not support DeepSpeed yet" in result.output and "fsdp_config" in result.output
-    )
+    assert result.exit_code == 2 and "write deepspeed: zero2" in result.output
     assert run("fetch", "other").exit_code == 2 and not list(here.iterdir())
 
 

@@ -112,8 +112,8 @@ def fetch(kind: str, dest: str | None, force: bool) -> None:
       tunesmith fetch docs --dest ./tunesmith-docs
     """
     if kind == DEEPSPEED:
-        message = "there are no configs of DeepSpeed: Tunesmith does not support DeepSpeed yet"
-        help = "to shard a model, write fsdp_config: {reshard_after_forward: true}; tunesmith examples fsdp shows it"
+        message = "there are no files to fetch: deepspeed: takes the name of a ready configuration"
+        help = "write deepspeed: zero2 (or zero1, zero3, zero3_offload), which needs the extra deepspeed"
         raise ConfigError(message, where="command line", help=help, code="usage")
     if kind not in KINDS:
         help = f"write tunesmith fetch {' or '.join(KINDS)}"
