@@ -35,6 +35,7 @@ from tunesmith_engine.model.generation import (
     Sampling as Sampling,
 )
 from tunesmith_engine.model.language_model import (
+    HeadShard as HeadShard,
     HeadWeights as HeadWeights,
     Hidden as Hidden,
     LanguageModel as LanguageModel,

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.finding import size
@@ -51,8 +52,9 @@ def check_finite(run: Run, name: str, language_model: LanguageModel) -> None:
     spec = run.specs.get(name, run.policy_spec)
     for key, weight in language_model.module.named_parameters():
         # A subclass of Parameter contains quantized numbers, which have another meaning than its data type.
-        if weight.numel() and weight.dtype in FLOATS and type(weight) is nn.Parameter:
-            ends = torch.stack(torch.aminmax(weight.detach()))
+        values = weight.detach().to_local() if isinstance(weight, DTensor) else weight.detach()
+        if values.numel() and values.dtype in FLOATS and type(weight) in (nn.Parameter, DTensor):
+            ends = torch.stack(torch.aminmax(values))
             if not torch.isfinite(ends).all():
                 message = f"{key} of {spec.path} contains numbers that are not finite (NaN or infinite)"
                 help = "fetch the model again; if it was trained, start from an earlier checkpoint"

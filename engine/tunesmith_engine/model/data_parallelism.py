@@ -38,12 +38,15 @@ others at once."""
 
 
 def build_parallelism(run: Run) -> Parallelism:
-    """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated."""
+    """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated.
+
+    FSDP2 can reduce the gradients of divided layers, and DDP can't. So it replicates them, too.
+    """
     world = start_world(run)
     axes = sizes(run, world.size)
-    if run.core.fsdp_config is None or world.size == 1:
+    if world.size == 1 or (run.core.fsdp_config is None and axes.tensor == 1):
         return Replicated(world, axes)
-    return Sharded(world, run.core.fsdp_config, axes)
+    return Sharded(world, run.core.fsdp_config or FSDPConfig(), axes)
 
 
 def start_world(run: Run) -> World:
@@ -82,7 +85,8 @@ class DataParallelism(Parallelism):
         return joined(outputs, part.stretch) if part.stretch else outputs
 
     def backward(self, loss: Tensor) -> None:
-        (loss * self.world.size).backward()  # DDP and FSDP average gradients; the product makes that a sum
+        # DDP and FSDP average gradients; the product makes that a sum. Parts of a layer are not averaged.
+        (loss * (self.world.size // self.world.axis("tensor").size)).backward()
 
     def _full(self) -> dcp.StateDictOptions:
         return dcp.StateDictOptions(full_state_dict=True, cpu_offload=self.world.size > 1, ignore_frozen_params=True)
@@ -149,7 +153,7 @@ class Sharded(DataParallelism):
         kind = "FSDP2" if sizes.replicate == 1 else f"HSDP ({sizes.replicate} replicas of {sizes.shard} shards)"
         device = world.device.type
         super().__init__(replace(world, sharded=True, kind=sizes.describe(kind), mesh=sizes.mesh(device)))
-        self.weights = sizes.weights(device)
+        self.weights, self.tensor = sizes.weights(device)
         self.config = config
         self.offloads = config.offload_params and world.device.type != "cpu"  # on the CPU, they are there already
 

@@ -9,7 +9,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from tunesmith.run import Run
 
-KEYS = {"replicate": "dp_replicate_size", "shard": "dp_shard_size", "context": "context_parallel_size"}
+KEYS = {
+    "replicate": "dp_replicate_size", "shard": "dp_shard_size", "context": "context_parallel_size",
+    "tensor": "tensor_parallel_size",
+}  # fmt: skip
+TENSOR = "tp"
+"""The name of the tensor axis in the mesh of the weights. transformers and peft look for it."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Sizes:
     replicate: int = 1
     shard: int = 1
     context: int = 1
+    tensor: int = 1
 
     @property
     def processes(self) -> int:
@@ -37,43 +43,50 @@ class Sizes:
 
     def describe(self, kind: str) -> str:
         """Return the name of a parallelism with the axes that divide the work on a pack."""
-        return f"{kind}, each pack over {self.context} processes" if self.context > 1 else kind
+        pack = f", each pack over {self.context} processes" if self.context > 1 else ""
+        return f"{kind}{pack}, each layer over {self.tensor} processes" if self.tensor > 1 else f"{kind}{pack}"
 
-    def weights(self, device: str) -> DeviceMesh:
-        """Return the mesh over which weights are replicated and sharded. Call it on all processes.
+    def weights(self, device: str) -> tuple[DeviceMesh, DeviceMesh | None]:
+        """Return the mesh over which weights are replicated and sharded, and the one over which layers are divided.
 
         Processes that compute parts of one pack have different gradients, just as those with different packs. So they
-        shard the weights too, which takes less memory than one copy for each.
+        shard the weights too, which takes less memory than one copy for each. FSDP2 requires that both meshes are
+        parts of one. Call it on all processes.
         """
-        shards = self.shard * self.context
-        if self.replicate == 1:
-            return init_device_mesh(device, (shards,), mesh_dim_names=("weights",))
-        return init_device_mesh(device, (self.replicate, shards), mesh_dim_names=("copies", "weights"))
+        axes = {"copies": self.replicate, "weights": self.shard * self.context, TENSOR: self.tensor}
+        names = [name for name, size in axes.items() if size > 1 or name == "weights"]
+        mesh = init_device_mesh(device, tuple(axes[name] for name in names), mesh_dim_names=tuple(names))
+        if self.tensor == 1:
+            return mesh, None
+        return mesh[tuple(names[:-1])], mesh[TENSOR]
 
 
 def sizes(run: Run, processes: int) -> Sizes:
     """Return the axes of a run. Raises ConfigError if their product is not the number of processes."""
     core = run.core
     if processes == 1:
-        if core.context_parallel_size > 1:
-            run.note("context_parallel_size", "has no effect on one process")
+        for key in ("context_parallel_size", "tensor_parallel_size"):
+            if getattr(core, key) > 1:
+                run.note(key, "has no effect on one process")
         return Sizes()
-    context = core.context_parallel_size
-    if processes % context:
-        message = f"{processes} processes are not a multiple of {context}"
-        help = "start as many processes as the product of all axes, or choose a divisor of their number"
-        raise run.config.error("context_parallel_size", message, help)
-    rest = processes // context
+    context, tensor = core.context_parallel_size, core.tensor_parallel_size
+    for key, size in (("context_parallel_size", context), ("tensor_parallel_size", context * tensor)):
+        if processes % size:
+            message = f"{processes} processes are not a multiple of {size}"
+            help = "start as many processes as the product of all axes, or choose a divisor of their number"
+            raise run.config.error(key, message, help)
+    rest = processes // context // tensor
     if core.fsdp_config is None:
-        return Sizes(replicate=rest, context=context)
+        return Sizes(replicate=rest, context=context, tensor=tensor)
     replicas = core.dp_replicate_size or max(1, rest // (core.dp_shard_size or rest))
     shards = core.dp_shard_size or max(1, rest // replicas)
-    axes = Sizes(replicas, shards, context)
+    axes = Sizes(replicas, shards, context, tensor)
     if axes.processes != processes:
         key = "dp_replicate_size" if core.dp_replicate_size else "dp_shard_size"
         parts = f" of {context} parts of a pack" if context > 1 else ""
+        parts += f" of {tensor} parts of a layer" if tensor > 1 else ""
         message = f"{replicas} replicas of {shards} shards{parts} need {axes.processes} processes"
-        names = " times ".join(KEYS[name] for name, size in asdict(axes).items() if size > 1 or name != "context")
+        names = " times ".join(KEYS[name] for name, size in asdict(axes).items() if size > 1 or name in ("replicate", "shard"))
         help = f"{names} is the number of processes"
         raise run.config.error(key, f"{message}, but there are {processes}", help)
     return axes

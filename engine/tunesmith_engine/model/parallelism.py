@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -24,6 +25,8 @@ class Parallelism(ABC):
     """
 
     world: World
+    tensor: DeviceMesh | None = None
+    """The processes over which load_model divides each layer, as the last axis of the mesh; None if it does not."""
 
     @abstractmethod
     def wrap(self, module: nn.Module, training: bool = True) -> Any:
@@ -117,9 +120,15 @@ class Parallelism(ABC):
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients to a norm of at most `max_norm`, and return the norm before, over all shards. 0 disables it."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    total: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    meshes: dict[DeviceMesh | None, list[nn.Parameter]] = {}  # an operation takes shards of one mesh only
+    for parameter in parameters:
+        if parameter.grad is not None:
+            mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
+            meshes.setdefault(mesh, []).append(parameter)
+    norms = [torch.nn.utils.get_total_norm([p.grad for p in group]) for group in meshes.values()]  # type: ignore[misc]
+    full = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    total = full[0] if len(full) == 1 else torch.linalg.vector_norm(torch.stack(full or [torch.zeros(())]))
     if max_norm > 0:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        for group in meshes.values():
+            torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return total
