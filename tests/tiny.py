@@ -60,6 +60,10 @@ def config(architecture: str, **changes: Any) -> Any:
         ),
         "gpt_neox": ("GPTNeoXConfig", sizes),
         "mixtral": ("MixtralConfig", grouped | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+        "qwen3_moe": (
+            "Qwen3MoeConfig",
+            grouped | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        ),
         "lfm2": ("Lfm2Config", grouped | {"layer_types": ["conv", "full_attention"]}),
     }[architecture]
     return getattr(transformers, class_name)(**(values | changes))

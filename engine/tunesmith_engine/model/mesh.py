@@ -13,8 +13,9 @@ KEYS = {
     "replicate": "dp_replicate_size", "shard": "dp_shard_size", "context": "context_parallel_size",
     "tensor": "tensor_parallel_size",
 }  # fmt: skip
-TENSOR = "tp"
-"""The name of the tensor axis in the mesh of the weights. transformers and peft look for it."""
+TENSOR = "fsdp"
+"""The name of the tensor axis in the mesh of the weights. peft (0.21) reads the size of a complete layer from a shard
+only if its mesh has this name."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -107,13 +108,21 @@ class Parallelism(ABC):
         On several processes, the main one gets them on the CPU, and the others get nothing. With `trained`, weights
         that are frozen are left out.
         """
-        frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        frozen = {name for name, p in parameters.items() if not p.requires_grad}
+        names = Counter(id(p) for p in parameters.values())
+        tied: dict[int, Tensor] = {}  # one tensor for all names of a weight, by which a file has it once
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor) or (trained and name in frozen):
                 continue
-            if isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
+            number = id(parameters.get(name))
+            if number in tied:
+                value = tied[number]
+            elif isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
                 shard: Any = value.to(self.world.device)
                 value = shard.full_tensor()
+                if names[number] > 1:
+                    tied[number] = value = value.cpu()
             if self.world.main:
                 yield name, value.cpu() if self.world.size > 1 else value
 

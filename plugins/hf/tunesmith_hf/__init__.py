@@ -136,14 +136,12 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
     from transformers import PreTrainedTokenizerBase
 
     from tunesmith import write_card
-    from tunesmith_hf import divided
 
     if run.adapter is None and run.hooks.loader_of(run.policy_spec) == "hf":
         names = _names(policy)
         state = {name: value for name, value in policy.state_dict().items() if name in names}
         if run.world.main:
-            with divided.saving(policy.model):
-                policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
+            policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
             usage = f"from transformers import AutoTokenizer, {type(policy.model).__name__}\n\n"
             usage += f'model = {type(policy.model).__name__}.from_pretrained("FOLDER")\n'
             usage += 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'

@@ -130,18 +130,10 @@ def loading(run: Run) -> Iterator[dict[str, Any]]:
         del ALL_PARALLEL_STYLES[PARTIAL]
 
 
-@contextlib.contextmanager
-def saving(model: Any) -> Iterator[None]:
-    """Let save_pretrained write full weights within the block, on the main process alone."""
-    settings = getattr(model.config, "distributed_config", None)
-    if settings is None:
-        yield
-        return
-    del model.config.distributed_config
-    try:
-        yield
-    finally:
-        model.config.distributed_config = settings
+def finish(model: Any) -> None:
+    """Remove the marks by which peft divides adapters, and save_pretrained waits for all processes. Both are ours."""
+    if getattr(model.config, "distributed_config", None) is not None:
+        model.config.distributed_config = model._tp_size = model._device_mesh = None
 
 
 def head_shard(head: nn.Module, scale: float, cap: float | None) -> HeadShard | None:

@@ -107,6 +107,7 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
             options["quantization_config"] = quantization
         with loaded.quiet_report(), divided.loading(run) as parts:
             model, report = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options, **parts)
+        divided.finish(model)
         loaded.check(run, spec, model, report, source.name)
     model.config.name_or_path = model.name_or_path = source.name  # peft saves it in adapter_config.json
     return model
