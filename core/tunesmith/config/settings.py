@@ -218,6 +218,8 @@ class ParallelKeys(Settings):
     tensor_parallel_size: Processes = 1
     """Processes that compute each layer together, each a part of its heads and columns, for layers that are too large
     for one."""
+    expert_parallel_size: Processes = 1
+    """Processes over which the experts of each layer are divided, between which tokens travel to their experts."""
 
 
 class ScheduleKeys(Settings):

@@ -19,6 +19,7 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -40,11 +41,11 @@ others at once."""
 def build_parallelism(run: Run) -> Parallelism:
     """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated.
 
-    FSDP2 can reduce the gradients of divided layers, and DDP can't. So it replicates them, too.
+    FSDP2 can reduce the gradients of divided layers and experts, and DDP can't. So it replicates them, too.
     """
     world = start_world(run)
     axes = sizes(run, world.size)
-    if world.size == 1 or (run.core.fsdp_config is None and axes.tensor == 1):
+    if world.size == 1 or (run.core.fsdp_config is None and axes.tensor == axes.expert == 1):
         return Replicated(world, axes)
     return Sharded(world, run.core.fsdp_config or FSDPConfig(), axes)
 
@@ -153,7 +154,10 @@ class Sharded(DataParallelism):
         kind = "FSDP2" if sizes.replicate == 1 else f"HSDP ({sizes.replicate} replicas of {sizes.shard} shards)"
         device = world.device.type
         super().__init__(replace(world, sharded=True, kind=sizes.describe(kind), mesh=sizes.mesh(device)))
-        self.weights, self.tensor = sizes.weights(device)
+        self.weights, tensor = sizes.weights(device)
+        if sizes.expert > 1:
+            self.expert_weights, self.expert = sizes.experts(device)
+        self.tensor = tensor if sizes.tensor > 1 or sizes.expert > 1 else None
         self.config = config
         self.offloads = config.offload_params and world.device.type != "cpu"  # on the CPU, they are there already
 
@@ -171,6 +175,7 @@ class Sharded(DataParallelism):
         layers = {name.strip() for name in names.split(",")} if names else set(by_model or ())
         if not self.offloads:
             module.to(self.world.device)
+        self._shard_experts(module, options)
         if config.auto_wrap_policy == "TRANSFORMER_BASED_WRAP":
             units = [m for m in module.modules() if type(m).__name__ in layers]
             if not units:
@@ -184,6 +189,19 @@ class Sharded(DataParallelism):
         sharded(None, None)
         self.reshard(sharded)
         return sharded
+
+    def _shard_experts(self, module: nn.Module, options: dict[str, Any]) -> None:
+        """Shard divided experts over the processes that have the same ones.
+
+        Their gradients are sums over the tokens of all processes, so they are divided by the number of all as well.
+        """
+        for part in module.modules() if self.expert is not None else ():
+            weights = part.parameters(recurse=False)
+            if any(isinstance(p, DTensor) and p.device_mesh == self.expert for p in weights):
+                experts: Any = fully_shard(part, **options | {"mesh": self.expert_weights})
+                experts.set_gradient_divide_factor(float(self.world.size // self.world.axis("tensor").size))
+                if self.expert_weights.size() > 1:  # gloo has no other way; with one process, FSDP2 would divide twice
+                    experts.set_force_sum_reduction_for_comms(True)
 
     def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
         module.set_requires_gradient_sync(last)

@@ -27,7 +27,9 @@ class Parallelism(ABC):
 
     world: World
     tensor: DeviceMesh | None = None
-    """The processes over which load_model divides each layer, as the last axis of the mesh; None if it does not."""
+    """The processes over which load_model divides each layer; None if it divides nothing."""
+    expert: DeviceMesh | None = None
+    """The processes over which load_model divides the experts of each layer; None if it does not."""
 
     @abstractmethod
     def wrap(self, module: nn.Module, training: bool = True) -> Any:

@@ -23,12 +23,14 @@ from tunesmith import HeadShard, HeadWeights, ModelError, ModelSpec, Run
 from tunesmith_hf.named import NamedTokens
 from tunesmith_hf.source import is_base, where_key
 
-KEY = "tensor_parallel_size"
+KEY, EXPERTS = "tensor_parallel_size", "expert_parallel_size"
 PARTIAL = "replicated_with_grad_allreduce"
 STYLES = {
     "colwise", "rowwise", "colwise_gather_output", "embedding_rowwise", "packed_colwise", "moe_tp_experts", PARTIAL,
 }  # fmt: skip
 """The styles of plans that were compared with one process. Others are refused."""
+EXPERT_STYLES = {"grouped_gemm", "ep_dispatch_experts"}
+COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 SIZES = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "moe_intermediate_size", "vocab_size")
 
 
@@ -66,51 +68,74 @@ class _SumGradients(torch.autograd.Function):
         return total, None
 
 
-class Mesh:
-    """What transformers asks its mesh for: the axis over which layers are divided."""
+class Meshes:
+    """What transformers asks its mesh for: the axes over which layers and experts are divided."""
 
-    def __init__(self, mesh: DeviceMesh):
-        self.mesh = mesh
+    def __init__(self, layers: DeviceMesh, experts: DeviceMesh | None):
+        self.layers, self.experts = layers, experts
 
-    def get_mesh(self, names: Any) -> DeviceMesh:
-        return self.mesh
+    def get_mesh(self, names: str | tuple[str, ...]) -> DeviceMesh | None:
+        return self.experts if names == "ep" else self.layers
 
 
 def check(run: Run, spec: ModelSpec, config: Any, name: str, random: bool) -> None:
     """Raise ModelError for a model that can't be divided, before its weights are read."""
-    size, text = run.world.axis("tensor").size, config.get_text_config()
-    styles = getattr(text, "base_model_tp_plan", None) or {}
-    help = "set tensor_parallel_size: 1, and shard the model with fsdp_config"
-    reason = ""
-    if not styles:
-        reason = f"transformers has no plan for dividing the layers of model_type {text.model_type}"
-    elif unknown := sorted(set(styles.values()) - STYLES):
-        reason = f"the plan of transformers for model_type {text.model_type} has untested styles: {', '.join(unknown)}"
-    elif spec.quantization or getattr(config, "quantization_config", None):
+    text = config.get_text_config()
+    key, help = KEY, "set tensor_parallel_size: 1, and shard the model with fsdp_config"
+    if spec.quantization or getattr(config, "quantization_config", None):
         reason = "the parts of quantized layers can't be trained"
-        help = "set tensor_parallel_size: 1, or use the model in bfloat16"
     elif random:
         reason = "random weights are made complete on each process"
-        help = "save them once with tensor_parallel_size: 1, and start from that folder"
-    elif is_base(spec) and run.owned(NamedTokens).places:
+        help = "save them once without tensor and expert parallelism, and start from that folder"
+    elif is_base(spec) and run.owned(NamedTokens).new:
         reason = "the embedding rows of new tokens can't be added to a part of the vocabulary"
         help = "save the model with its new tokens once with tensor_parallel_size: 1, and start from that folder"
     else:
-        sizes = {key: getattr(text, key, None) for key in SIZES}
-        for key, number in sizes.items():
-            if isinstance(number, int) and number % size:
-                reason = f"{key} is {number:,}, which can't be divided over {size} processes"
-                help = f"set {KEY} to a common divisor of {', '.join(k for k, n in sizes.items() if n)}"
-                break
+        reason, help = next(_unfit(text, run.world.axis("tensor").size), ("", help))
+        if not reason and run.core.expert_parallel_size > 1:
+            key = EXPERTS
+            reason, help = next(_unfit_experts(text, run.core.expert_parallel_size), ("", help))
     if reason:
         message = f"{where_key(spec)} {name}: {reason}"
-        raise ModelError(message, where=run.config.place(KEY), help=help, code="architecture")
+        raise ModelError(message, where=run.config.place(key), help=help, code="architecture")
+
+
+def _unfit(text: Any, size: int) -> Iterator[tuple[str, str]]:
+    """Yield why the layers of a model can't be divided over some processes, and what to do."""
+    if size == 1:
+        return
+    styles = getattr(text, "base_model_tp_plan", None) or {}
+    help = "set tensor_parallel_size: 1, and shard the model with fsdp_config"
+    if not styles:
+        yield f"transformers has no plan for dividing the layers of model_type {text.model_type}", help
+    if unknown := sorted(set(styles.values()) - STYLES):
+        yield (
+            f"the plan of transformers for model_type {text.model_type} has untested styles: {', '.join(unknown)}",
+            help,
+        )
+    sizes = {key: getattr(text, key, None) for key in SIZES}
+    for key, number in sizes.items():
+        if isinstance(number, int) and number % size:
+            reason = f"{key} is {number:,}, which can't be divided over {size} processes"
+            yield reason, f"set {KEY} to a common divisor of {', '.join(k for k, n in sizes.items() if n)}"
+
+
+def _unfit_experts(text: Any, size: int) -> Iterator[tuple[str, str]]:
+    """Yield why the experts of a model can't be divided over some processes, and what to do."""
+    styles = getattr(text, "base_model_ep_plan", None) or {}
+    if set(styles.values()) != EXPERT_STYLES:
+        reason = f"transformers has no plan for dividing the experts of model_type {text.model_type}"
+        yield reason, "set expert_parallel_size: 1"
+    experts = next((number for key in COUNTS if (number := getattr(text, key, None))), size)
+    if experts % size:
+        yield f"{experts} experts can't be divided over {size} processes", f"set {EXPERTS} to a divisor of {experts}"
 
 
 def check_given(run: Run) -> None:
     """Raise ConfigError if the layers of a model that the caller passed would have to be divided."""
-    if run.world.axis("tensor").size > 1:
-        raise run.config.error(KEY, "can't divide a model that is loaded already", "pass the folder of the model")
+    if run.parallelism.tensor is not None:
+        key = KEY if run.core.tensor_parallel_size > 1 else EXPERTS
+        raise run.config.error(key, "can't divide a model that is loaded already", "pass the folder of the model")
 
 
 @contextlib.contextmanager
@@ -120,9 +145,12 @@ def loading(run: Run) -> Iterator[dict[str, Any]]:
     if mesh is None:
         yield {}
         return
-    settings = DistributedConfig(tp_size=mesh.size())
+    experts = run.core.expert_parallel_size
+    settings = DistributedConfig(tp_size=mesh.size(), fsdp_size=max(experts // mesh.size(), 1), ep_size=experts)
+    settings.fsdp_size = 1  # it was needed for the check of ep_size only: the parallelism of the run applies FSDP2
+    meshes = Meshes(mesh, run.parallelism.expert)
     ALL_PARALLEL_STYLES[PARTIAL] = SumOfPartialGradients()
-    PreTrainedModel.prepare_distribute_model = classmethod(lambda *_, **__: (settings, run.device, Mesh(mesh)))
+    PreTrainedModel.prepare_distribute_model = classmethod(lambda *_, **__: (settings, run.device, meshes))
     try:
         yield {"distributed_config": settings}
     finally:

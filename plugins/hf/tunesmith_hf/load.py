@@ -93,7 +93,7 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     if is_base(spec):
         check_model(run, run.settings(HFSettings), config.to_dict())
     options.pop("num_labels", None)
-    if run.world.axis("tensor").size > 1:
+    if run.parallelism.tensor is not None:
         divided.check(run, spec, config, source.name, random)
     config._attn_implementation = None  # let transformers choose: the file must not name an implementation
     options |= {"dtype": torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32}

@@ -46,7 +46,7 @@ def unsupported(settings: LoraSettings) -> Iterator[str]:
 def divide(run: Run, model: Any) -> None:
     """Keep the part of each factor that belongs to this process. The adapter is complete, and equal on all of them."""
     mesh = run.parallelism.tensor
-    if mesh is None or run.abstract:
+    if mesh is None or mesh.size() == 1 or run.abstract:
         return
     for name, layer in model.named_modules():
         style = model.tp_plan.get(replace_layer_number_by_wildcard(name))
