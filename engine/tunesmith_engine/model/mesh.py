@@ -107,9 +107,8 @@ def sizes(run: Run, processes: int) -> Sizes:
         parts = f" of {context} parts of a pack" if context > 1 else ""
         parts += f" of {tensor} parts of a layer" if tensor > 1 else ""
         message = f"{replicas} replicas of {shards} shards{parts} need {axes.processes} processes"
-        names = " times ".join(
-            KEYS[name] for name, size in axes.axes.items() if size > 1 or name in ("replicate", "shard")
-        )
+        used = [name for name, size in axes.axes.items() if size > 1 or name in ("replicate", "shard")]
+        names = " times ".join(KEYS[name] for name in used)
         help = f"{names} is the number of processes"
         raise run.config.error(key, f"{message}, but there are {processes}", help)
     return axes

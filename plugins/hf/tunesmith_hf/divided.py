@@ -1,4 +1,4 @@
-"""Load a model whose layers are divided over processes (tensor_parallel_size), by the plan that transformers has for it.
+"""Load a model whose layers or experts are divided over processes, by the plans that transformers has for it.
 
 transformers makes a mesh of its own, which has to have all processes of a run. So it gets the mesh of the run instead:
 FSDP2 requires that the shards of a layer and those of FSDP2 are parts of one mesh.
@@ -80,39 +80,41 @@ class Meshes:
 
 def check(run: Run, spec: ModelSpec, config: Any, name: str, random: bool) -> None:
     """Raise ModelError for a model that can't be divided, before its weights are read."""
-    text = config.get_text_config()
-    key, help = KEY, "set tensor_parallel_size: 1, and shard the model with fsdp_config"
+    size = run.world.axis("tensor").size
+    key, help = KEY if size > 1 else EXPERTS, "shard the model with fsdp_config instead"
     if spec.quantization or getattr(config, "quantization_config", None):
         reason = "the parts of quantized layers can't be trained"
     elif random:
         reason = "random weights are made complete on each process"
         help = "save them once without tensor and expert parallelism, and start from that folder"
-    elif is_base(spec) and run.owned(NamedTokens).new:
+    elif size > 1 and is_base(spec) and run.owned(NamedTokens).new:
         reason = "the embedding rows of new tokens can't be added to a part of the vocabulary"
         help = "save the model with its new tokens once with tensor_parallel_size: 1, and start from that folder"
     else:
-        reason, help = next(_unfit(text, run.world.axis("tensor").size), ("", help))
-        if not reason and run.core.expert_parallel_size > 1:
-            key = EXPERTS
-            reason, help = next(_unfit_experts(text, run.core.expert_parallel_size), ("", help))
+        reason, help, key = why_whole(config, size, run.core.expert_parallel_size) or ("", "", key)
     if reason:
         message = f"{where_key(spec)} {name}: {reason}"
         raise ModelError(message, where=run.config.place(key), help=help, code="architecture")
 
 
+def why_whole(config: Any, tensor: int, expert: int) -> tuple[str, str, str] | None:
+    """Return why a model can't be divided over so many processes, what to do, and the key; None if it can."""
+    text = config.get_text_config()
+    for key, size, reasons in ((KEY, tensor, _unfit), (EXPERTS, expert, _unfit_experts)):
+        if size > 1 and (found := next(reasons(text, size), None)):
+            return *found, key
+    return None
+
+
 def _unfit(text: Any, size: int) -> Iterator[tuple[str, str]]:
     """Yield why the layers of a model can't be divided over some processes, and what to do."""
-    if size == 1:
-        return
     styles = getattr(text, "base_model_tp_plan", None) or {}
     help = "set tensor_parallel_size: 1, and shard the model with fsdp_config"
     if not styles:
         yield f"transformers has no plan for dividing the layers of model_type {text.model_type}", help
     if unknown := sorted(set(styles.values()) - STYLES):
-        yield (
-            f"the plan of transformers for model_type {text.model_type} has untested styles: {', '.join(unknown)}",
-            help,
-        )
+        names = ", ".join(unknown)
+        yield f"the plan of transformers for model_type {text.model_type} has untested styles: {names}", help
     sizes = {key: getattr(text, key, None) for key in SIZES}
     for key, number in sizes.items():
         if isinstance(number, int) and number % size:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import nn
 from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES, replace_layer_number_by_wildcard
 
@@ -46,11 +46,15 @@ def unsupported(settings: LoraSettings) -> Iterator[str]:
 def divide(run: Run, model: Any) -> None:
     """Keep the part of each factor that belongs to this process. The adapter is complete, and equal on all of them."""
     mesh = run.parallelism.tensor
-    if mesh is None or mesh.size() == 1 or run.abstract:
+    if mesh is None or run.abstract:
         return
     for name, layer in model.named_modules():
+        if isinstance(layer, ParamWrapper):  # peft chooses it for the linear layers of fused experts
+            message = f"has an update of {name}, whose experts are divided, or parts of them"
+            help = "name the layers in lora_target_modules, without those of experts"
+            raise run.config.error("adapter", message, help)
         style = model.tp_plan.get(replace_layer_number_by_wildcard(name))
-        if not isinstance(layer, LoraLayer) or style not in FACTORS:
+        if mesh.size() == 1 or not isinstance(layer, LoraLayer) or style not in FACTORS:
             continue
         for factor in getattr(layer, FACTORS[style]).values():
             assert isinstance(factor, nn.Linear)
