@@ -36,6 +36,7 @@ from tunesmith_engine.model.generation import (
 )
 from tunesmith_engine.model.language_model import (
     AttentionShape as AttentionShape,
+    HeadShard as HeadShard,
     HeadWeights as HeadWeights,
     Hidden as Hidden,
     LanguageModel as LanguageModel,

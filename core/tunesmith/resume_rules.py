@@ -25,9 +25,9 @@ BY_CONTENT = (
 """Keys whose content is compared, as `data` and `plugins`: a file may move."""
 ACCEPT = (
     "attn_implementation", "base_model", "bf16", "context_parallel_size", "device", "dp_replicate_size",
-    "dp_shard_size", "fsdp_config",
+    "dp_shard_size", "expert_parallel_size", "fsdp_config",
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm",
-    "precompute_ref_log_probs", "tf32",
+    "precompute_ref_log_probs", "tensor_parallel_size", "tf32",
 )  # fmt: skip
 """Keys that change the steps to come, and nothing that a checkpoint contains."""
 IF_ROWS_STAY = ("gradient_accumulation_steps", "micro_batch_size")

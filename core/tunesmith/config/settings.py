@@ -215,6 +215,11 @@ class ParallelKeys(Settings):
     """Processes over which each replica is sharded. Default: all processes divided by dp_replicate_size."""
     context_parallel_size: Processes = 1
     """Processes that compute each pack together, each a part of its tokens, for packs that are too long for one."""
+    tensor_parallel_size: Processes = 1
+    """Processes that compute each layer together, each a part of its heads and columns, for layers that are too large
+    for one."""
+    expert_parallel_size: Processes = 1
+    """Processes over which the experts of each layer are divided, between which tokens travel to their experts."""
 
 
 class ScheduleKeys(Settings):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.finding import size
@@ -52,8 +53,10 @@ def check_finite(run: Run, name: str, language_model: LanguageModel) -> None:
     spec = run.specs.get(name, run.policy_spec)
     for key, weight in language_model.module.named_parameters():
         # A subclass of Parameter contains quantized numbers, which have another meaning than its data type.
-        if weight.numel() and weight.dtype in FLOATS and type(weight) is nn.Parameter:
-            ends = torch.stack(torch.aminmax(weight.detach()))
+        values: torch.Tensor = weight.to_local() if isinstance(weight, DTensor) else weight  # type: ignore[no-untyped-call]
+        values = values.detach()
+        if values.numel() and values.dtype in FLOATS and type(weight) in (nn.Parameter, DTensor):
+            ends = torch.stack(torch.aminmax(values))
             if not torch.isfinite(ends).all():
                 message = f"{key} of {spec.path} contains numbers that are not finite (NaN or infinite)"
                 help = "fetch the model again; if it was trained, start from an earlier checkpoint"
@@ -76,6 +79,7 @@ def load_models(run: Run) -> dict[str, LanguageModel]:
     spec = completed(run, run.policy_spec)
     run.progress(f"building {spec.path} without weights" if run.abstract else f"loading {spec.path}")
     policy = run.hooks.load_model(run, spec)
+    check_divided(run, policy)
     heads.add(run, spec, policy)
     models = {POLICY: policy}
     given = None
@@ -122,6 +126,7 @@ def load_apart(run: Run, spec: ModelSpec) -> LanguageModel:
     random = random_state()
     seed_everything(run.core.seed)
     language_model = run.hooks.load_model(run, completed(run, spec))
+    check_divided(run, language_model)
     set_random_state(random)
     return language_model
 
@@ -134,6 +139,18 @@ def load_again(run: Run, policy: LanguageModel | None = None) -> LanguageModel:
         language_model.module = copy.deepcopy(language_model.module)
         language_model.heads = nn.ModuleDict()
     return language_model
+
+
+def check_divided(run: Run, language_model: LanguageModel) -> None:
+    """Raise ConfigError if layers or experts were to be divided over processes, and the model's are complete."""
+    if run.world.size == 1 or run.abstract:
+        return
+    meshes = {"tensor_parallel_size": run.parallelism.tensor, "expert_parallel_size": run.parallelism.expert}
+    for key, mesh in meshes.items():
+        weights = (p for p in language_model.module.parameters() if isinstance(p, DTensor))
+        if getattr(run.core, key) > 1 and not any(weight.device_mesh == mesh for weight in weights):
+            message = f"{type(language_model).__name__} under {run.world.kind} has complete layers on each process"
+            raise run.config.error(key, message, "drop it, or load the model with the plugin hf, under FSDP2 or DDP")
 
 
 def check_tokens(run: Run, spec: ModelSpec, language_model: LanguageModel) -> None:

@@ -19,6 +19,7 @@ from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -38,12 +39,15 @@ others at once."""
 
 
 def build_parallelism(run: Run) -> Parallelism:
-    """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated."""
+    """Return the default answer: sharded with `fsdp_config` on several processes, otherwise replicated.
+
+    FSDP2 can reduce the gradients of divided layers and experts, and DDP can't. So it replicates them, too.
+    """
     world = start_world(run)
     axes = sizes(run, world.size)
-    if run.core.fsdp_config is None or world.size == 1:
+    if world.size == 1 or (run.core.fsdp_config is None and axes.tensor == axes.expert == 1):
         return Replicated(world, axes)
-    return Sharded(world, run.core.fsdp_config, axes)
+    return Sharded(world, run.core.fsdp_config or FSDPConfig(), axes)
 
 
 def start_world(run: Run) -> World:
@@ -96,7 +100,8 @@ class DataParallelism(Parallelism):
         return joined(outputs, part.stretch) if part.stretch else outputs
 
     def backward(self, loss: Tensor) -> None:
-        (loss * self.world.size).backward()  # DDP and FSDP average gradients; the product makes that a sum
+        # DDP and FSDP average gradients; the product makes that a sum. Parts of a layer are not averaged.
+        (loss * (self.world.size // self.world.axis("tensor").size)).backward()
 
     def _full(self) -> dcp.StateDictOptions:
         return dcp.StateDictOptions(full_state_dict=True, cpu_offload=self.world.size > 1, ignore_frozen_params=True)
@@ -163,7 +168,10 @@ class Sharded(DataParallelism):
         kind = "FSDP2" if sizes.replicate == 1 else f"HSDP ({sizes.replicate} replicas of {sizes.shard} shards)"
         device = world.device.type
         super().__init__(replace(world, sharded=True, kind=sizes.describe(kind), mesh=sizes.mesh(device)))
-        self.weights = sizes.weights(device)
+        self.weights, tensor = sizes.weights(device)
+        if sizes.expert > 1:
+            self.expert_weights, self.expert = sizes.experts(device)
+        self.tensor = tensor if sizes.tensor > 1 or sizes.expert > 1 else None
         self.config = config
         self.offloads = config.offload_params and world.device.type != "cpu"  # on the CPU, they are there already
 
@@ -178,6 +186,7 @@ class Sharded(DataParallelism):
         }
         if not self.offloads:
             module.to(self.world.device)
+        self._shard_experts(module, options)
         for unit in units(module, config):
             fully_shard(unit, reshard_after_forward=config.reshard_after_forward, **options)
         sharded: Any = fully_shard(module, **options)
@@ -186,6 +195,19 @@ class Sharded(DataParallelism):
         sharded(None, None)
         self.reshard(sharded)
         return sharded
+
+    def _shard_experts(self, module: nn.Module, options: dict[str, Any]) -> None:
+        """Shard divided experts over the processes that have the same ones.
+
+        Their gradients are sums over the tokens of all processes, so they are divided by the number of all as well.
+        """
+        for part in module.modules() if self.expert is not None else ():
+            weights = part.parameters(recurse=False)
+            if any(isinstance(p, DTensor) and p.device_mesh == self.expert for p in weights):
+                experts: Any = fully_shard(part, **options | {"mesh": self.expert_weights})
+                experts.set_gradient_divide_factor(float(self.world.size // self.world.axis("tensor").size))
+                if self.expert_weights.size() > 1:  # gloo has no other way; with one process, FSDP2 would divide twice
+                    experts.set_force_sum_reduction_for_comms(True)
 
     def accumulating(self, module: Any, last: bool) -> AbstractContextManager[Any]:
         module.set_requires_gradient_sync(last)

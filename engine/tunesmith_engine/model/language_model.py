@@ -57,6 +57,17 @@ class AttentionShape(NamedTuple):
     width: int
 
 
+@dataclass(frozen=True)
+class HeadShard:
+    """The part of a head that this process has if the vocabulary is divided over the axis "tensor".
+
+    head: the rows of this process. first: the number of tokens before them.
+    """
+
+    head: HeadWeights
+    first: int
+
+
 class LanguageModel(ABC):
     """An unwrapped model and how the engine calls it. load_model returns one.
 
@@ -107,6 +118,10 @@ class LanguageModel(ABC):
 
     def head(self) -> HeadWeights | None:
         """Return the numbers that `logits` computes with, or None if they do not describe it (adapter on the head)."""
+        return None
+
+    def head_shard(self) -> HeadShard | None:
+        """Return the part of the head in this process, or None if it is not divided, or is more than a matrix."""
         return None
 
     def scores(self, hidden: Tensor) -> Tensor:

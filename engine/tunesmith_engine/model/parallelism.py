@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -25,6 +27,10 @@ class Parallelism(ABC):
     """
 
     world: World
+    tensor: DeviceMesh | None = None
+    """The processes over which load_model divides each layer; None if it divides nothing."""
+    expert: DeviceMesh | None = None
+    """The processes over which load_model divides the experts of each layer; None if it does not."""
 
     @abstractmethod
     def wrap(self, module: nn.Module, training: bool = True) -> Any:
@@ -122,13 +128,21 @@ class Parallelism(ABC):
         On several processes, the main one gets them on the CPU, and the others get nothing. With `trained`, weights
         that are frozen are left out.
         """
-        frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        frozen = {name for name, p in parameters.items() if not p.requires_grad}
+        names = Counter(id(p) for p in parameters.values())
+        tied: dict[int, Tensor] = {}  # one tensor for all names of a weight, by which a file has it once
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor) or (trained and name in frozen):
                 continue
-            if isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
+            number = id(parameters.get(name))
+            if number in tied:
+                value = tied[number]
+            elif isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
                 shard: Any = value.to(self.world.device)
                 value = shard.full_tensor()
+                if names[number] > 1:
+                    tied[number] = value = value.cpu()
             if self.world.main:
                 yield name, value.cpu() if self.world.size > 1 else value
 
@@ -144,9 +158,15 @@ def full_shape(parameter: Tensor) -> torch.Size:
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients to a norm of at most `max_norm`, and return the norm before, over all shards. 0 disables it."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    total: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    meshes: dict[DeviceMesh | None, list[nn.Parameter]] = {}  # an operation takes shards of one mesh only
+    for parameter in parameters:
+        if parameter.grad is not None:
+            mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
+            meshes.setdefault(mesh, []).append(parameter)
+    norms = [torch.nn.utils.get_total_norm([p.grad for p in group]) for group in meshes.values()]  # type: ignore[misc]
+    full = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    total = full[0] if len(full) == 1 else torch.linalg.vector_norm(torch.stack(full or [torch.zeros(())]))
     if max_norm > 0:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        for group in meshes.values():
+            torch.nn.utils.clip_grads_with_norm_(group, max_norm, total)
     return total

@@ -130,7 +130,8 @@ class Policy:
         self.run = run
         self.language_model = language_model
         self.needs = needs
-        scorer = run.hooks.build_scorer(run, name, OutputHead(language_model.logits, language_model.head))
+        output_head = OutputHead(language_model.logits, language_model.head, language_model.head_shard)
+        scorer = run.hooks.build_scorer(run, name, output_head)
         self.unwrapped = PolicyModule(language_model, scorer, run.hooks.provided)
         """The unwrapped module and its heads: what the optimizer trains."""
         self.module: Callable[..., Any] = self.unwrapped

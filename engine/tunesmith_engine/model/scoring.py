@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tunesmith.run import Run
-from tunesmith_engine.model.language_model import HeadWeights
+from tunesmith_engine.model.language_model import HeadShard, HeadWeights
 
 CHUNK = 2**24
 """Logits computed at a time: 64 MiB in float32. glibc serves blocks of up to 32 MiB from its heap, where freed chunks
@@ -26,10 +26,12 @@ class OutputHead:
 
     logits: applies the head to hidden states, [n, H] -> [n, V], with everything that was added to it.
     weights: returns weight, bias, scale and soft cap, or None if they do not describe it (adapter on the head).
+    shard: returns the part of them in this process, or None if the vocabulary is not divided over processes.
     """
 
     logits: Callable[[Tensor], Tensor]
     weights: Callable[[], HeadWeights | None] = lambda: None
+    shard: Callable[[], HeadShard | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ class Scorer(Protocol):
 
 
 def build_scorer(run: Run, name: str, head: OutputHead) -> Scorer:
-    """Return the default answer: logits in chunks."""
-    return ChunkedScorer(head)
+    """Return the default answer: logits in chunks, and of a part of the vocabulary if that is divided."""
+    from tunesmith_engine.model.vocabulary import ShardedScorer
+
+    tensor = run.world.axis("tensor")
+    return ShardedScorer(head, tensor) if tensor.size > 1 else ChunkedScorer(head)
 
 
 class ChunkedScorer:
@@ -137,15 +142,20 @@ class ChunkedScorer:
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
         if dtype not in (torch.bfloat16, torch.float16):
             return self.head.logits
-        half = head.weight.detach().to(dtype)  # once for all chunks
+        return logits_in_float32(head, dtype)
 
-        def logits(states: Tensor) -> Tensor:
-            values: Tensor = _Product.apply(states.to(dtype), head.weight, half)  # type: ignore[no-untyped-call]
-            values = values if head.bias is None else values + head.bias.float()
-            values = values if head.scale == 1 else values * head.scale
-            return torch.tanh(values / head.softcap) * head.softcap if head.softcap else values
 
-        return logits
+def logits_in_float32(head: HeadWeights, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return the function from states [n, H] to logits [n, V] in float32. The factors of the product are `dtype`."""
+    half = head.weight.detach().to(dtype)  # once for all chunks
+
+    def logits(states: Tensor) -> Tensor:
+        values: Tensor = _Product.apply(states.to(dtype), head.weight, half)  # type: ignore[no-untyped-call]
+        values = values if head.bias is None else values + head.bias.float()
+        values = values if head.scale == 1 else values * head.scale
+        return torch.tanh(values / head.softcap) * head.softcap if head.softcap else values
+
+    return logits
 
 
 class TokenScores(torch.autograd.Function):

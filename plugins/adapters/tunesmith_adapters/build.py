@@ -22,6 +22,9 @@ def add(run: Run, model: nn.Module, settings: Saved) -> nn.Module:
     if run.world.sharded and not TYPES[name]["shards"]:
         message = f"{name} does not work with fsdp_config: its layers share weights, or keep parts of the base model"
         raise run.config.error("adapter", message, "drop fsdp_config, or write adapter: lora")
+    if run.world.axis("tensor").size > 1:
+        message = f"{name} does not work with tensor_parallel_size: its layers would have to be divided"
+        raise run.config.error("adapter", message, "write adapter: lora, or shard the model with fsdp_config instead")
     if run.abstract and name in SIZES and not folder:
         return stand_in(run, model, name, options_of(settings, name))
 

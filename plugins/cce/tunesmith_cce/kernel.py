@@ -45,6 +45,9 @@ def check(run: Run, install: str) -> None:
     if run.device.type != "cuda":
         message, help = "cut_cross_entropy needs a GPU, but torch does not find any", "drop it on machines without GPU"
         raise EnvironmentProblem(message, where=where, help=help)
+    if run.world.axis("tensor").size > 1:
+        message = "does not work with tensor_parallel_size, which has a scorer of its own for a part of the vocabulary"
+        raise run.config.error("cut_cross_entropy", message, "drop it")
     if not run.world.half:
         message = "cut_cross_entropy computes in bfloat16, which this GPU does not support"
         raise EnvironmentProblem(message, where=where, help="drop it on this GPU, or use Ampere or newer")

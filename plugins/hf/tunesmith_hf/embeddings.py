@@ -38,6 +38,8 @@ def grow(run: Run, model: Any, settings: HFSettings) -> None:
     size = max([rows, *(number + 1 for number in named.places)])
     if settings.resize_token_embeddings_to_32x:
         size = -(-size // 32) * 32
+    if run.world.axis("tensor").size > 1:
+        return check_rows(run, model, size)
     if size > rows:
         model.resize_token_embeddings(size, mean_resizing=False)
         run.note("embedding rows", f"{rows:,} -> {size:,}")
@@ -48,6 +50,25 @@ def grow(run: Run, model: Any, settings: HFSettings) -> None:
     inputs = model.get_input_embeddings()
     if getattr(inputs, "padding_idx", None) in named.learned:
         inputs.padding_idx = None  # torch gives the row at padding_idx no gradient
+    set_role_ids(run, model)
+
+
+def check_rows(run: Run, model: Any, size: int) -> None:
+    """Raise ConfigError if rows had to be added or filled, of which each process has a part only."""
+    places = run.owned(NamedTokens).learned
+    for weight in matrices(model):
+        if weight.ndim > 1 and places:
+            complete: Any = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+            empty = [n for n in places if n >= len(complete) or not (complete[n].abs() > EMPTY).any()]
+            for number in empty:
+                message = "needs an embedding row, which can't be added to a part of the vocabulary"
+                help = (
+                    "save the model with its new tokens once with tensor_parallel_size: 1, and start from that folder"
+                )
+                raise run.config.error(places[number], message, help)
+    if size > model.get_input_embeddings().weight.shape[0]:
+        message = "can't add rows to a part of the vocabulary"
+        raise run.config.error("resize_token_embeddings_to_32x", message, "drop it, or set tensor_parallel_size: 1")
     set_role_ids(run, model)
 
 

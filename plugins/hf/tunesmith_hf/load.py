@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from tunesmith import LanguageModel, ModelError, ModelSpec, Run, TunesmithError
 from tunesmith.optional import show
-from tunesmith_hf import HFSettings, embeddings, loaded
+from tunesmith_hf import HFSettings, divided, embeddings, loaded
 from tunesmith_hf.classes import check_model
 from tunesmith_hf.model import HFLanguageModel
 from tunesmith_hf.quiet import PROBED
@@ -37,6 +37,7 @@ def load(run: Run, spec: ModelSpec, settings: HFSettings) -> LanguageModel:
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if run.given_model is not None and is_base(spec):
+        divided.check_given(run)
         return _given(run, spec, settings)
     where, key = run.config.place(spec.key), where_key(spec)
     random = settings.reinit_weights and is_base(spec)
@@ -92,6 +93,8 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
     if is_base(spec):
         check_model(run, run.settings(HFSettings), config.to_dict())
     options.pop("num_labels", None)
+    if run.parallelism.tensor is not None:
+        divided.check(run, spec, config, source.name, random)
     config._attn_implementation = None  # let transformers choose: the file must not name an implementation
     options |= {"dtype": torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32}
     quantization = loaded.quantization(run, spec, config, name)
@@ -102,8 +105,9 @@ def _read(run: Run, spec: ModelSpec, source: Source, random: bool) -> Any:
         options |= {"use_safetensors": True, **spec.load_arguments}
         if quantization is not None:
             options["quantization_config"] = quantization
-        with loaded.quiet_report():
-            model, report = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options)
+        with loaded.quiet_report(), divided.loading(run) as parts:
+            model, report = kind.from_pretrained(source.folder, config=config, **loaded.REPORT, **options, **parts)
+        divided.finish(model)
         loaded.check(run, spec, model, report, source.name)
     model.config.name_or_path = model.name_or_path = source.name  # peft saves it in adapter_config.json
     return model

@@ -15,6 +15,7 @@ from tunesmith import (
     Batch,
     Decoder,
     EnvironmentProblem,
+    HeadShard,
     HeadWeights,
     Hidden,
     LanguageModel,
@@ -24,7 +25,7 @@ from tunesmith import (
     RecomputingDecoder,
     Run,
 )
-from tunesmith_hf import attention, decoding, padded
+from tunesmith_hf import attention, decoding, divided, padded
 from tunesmith_hf.classifier import describe
 from tunesmith_hf.source import is_base, where_key
 
@@ -132,6 +133,7 @@ class HFLanguageModel(LanguageModel):
     def check_context(self) -> None:
         """Raise ModelError if several processes can't compute the attention of a pack together."""
         size, heads = self.run.world.axis("context").size, getattr(self.config, "num_attention_heads", 1)
+        heads //= self.run.world.axis("tensor").size  # those of this process
         where, reason = self.run.config.place("context_parallel_size"), ""
         if size > 1 and self.attention in ("padded", "dense"):
             reason = f"the attention backend {self.attention} can't divide a pack over {size} processes"
@@ -238,6 +240,10 @@ class HFLanguageModel(LanguageModel):
         if is_traceable_wrapper_subclass(head.weight):  # a shard, or quantized numbers
             return None
         return HeadWeights(head.weight, head.bias, *self.scaling())
+
+    def head_shard(self) -> HeadShard | None:
+        head = self.module.get_output_embeddings()  # type: ignore[operator]
+        return None if head is None else divided.head_shard(head, *self.scaling())
 
     def scores(self, hidden: Tensor) -> Tensor:
         module: Any = self.module

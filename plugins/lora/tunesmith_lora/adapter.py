@@ -10,7 +10,7 @@ from peft import LoraConfig
 from torch import nn
 
 from tunesmith import Policy, Run
-from tunesmith_lora import initial, wrapping
+from tunesmith_lora import divided, initial, wrapping
 from tunesmith_lora.config import options
 from tunesmith_lora.rows import trainable_rows
 from tunesmith_lora.settings import LoraSettings
@@ -24,6 +24,7 @@ EMBEDDING_RATE = 1e-6
 
 def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     """Inject the adapter into the layers of `model`, freeze its other weights, and return it unwrapped."""
+    divided.check(run, settings)
     tied = wrapping.tied_modules(model)
     folder = settings.lora_model_dir
     started = False
@@ -42,6 +43,7 @@ def add(run: Run, model: nn.Module, settings: LoraSettings) -> nn.Module:
     if run.needs.reference and wrapped.peft_config["default"].bias != "none":
         message = "changes the reference, which is the base model with the adapter switched off"
         raise run.config.error("peft_bias", message, "drop it: lora_bias: true trains biases of the update")
+    divided.divide(run, model)
     return wrapping.attach(run, wrapped, "lora", folder, started)
 
 

@@ -62,9 +62,10 @@ def validate(run: Run) -> None:
         return
     recipe = RECIPES[name]
     errors = [config.error(key, message, help=help) for key, message, help in problems(recipe, name, settings)]
-    if recipe.unsharded and run.core.fsdp_config is not None:
-        message = f"{name} can't be combined with fsdp_config: {recipe.unsharded}"
-        help = "write optimizer: adamw_torch_fused, or drop fsdp_config"
+    key = "fsdp_config" if run.core.tensor_parallel_size == 1 else "tensor_parallel_size"
+    if recipe.unsharded and (run.core.fsdp_config is not None or key != "fsdp_config"):
+        message = f"{name} can't be combined with {key}: {recipe.unsharded}"
+        help = f"write optimizer: adamw_torch_fused, or drop {key}"
         errors.append(config.error("optimizer", message, help=help))
     if errors:
         raise ConfigError(problem for error in errors for problem in error.problems)
