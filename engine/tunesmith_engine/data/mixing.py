@@ -69,7 +69,7 @@ class Mixture:
             # Sorted, for curriculum_sampling. Every other order is drawn later, in packs_in_order.
             drawn[at : at + last - first].sort()
         if isinstance(members, range):
-            drawn += drawn.dtype.type(members.start)
+            np.add(drawn, drawn.dtype.type(members.start), out=drawn)
             return drawn
         return members[drawn]
 
@@ -104,7 +104,7 @@ def packs_in_order(
         # The first part keeps the seed, so a config with one entry has the same order merged and apart.
         packs = _packs_of(widths, part, capacity, seed if number == 0 else (*seed, number), how)
         if isinstance(part, range):
-            packs.members += packs.members.dtype.type(part.start)
+            np.add(packs.members, packs.members.dtype.type(part.start), out=packs.members)
         else:
             packs.members = part[packs.members]
         packed.append(packs)
