@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Items that are processed at a time. Larger chunks need more memory, and are not faster."""
 
 

@@ -40,8 +40,9 @@ def _is_wanted(share: Share, entry: int, sealed: set[int], block: int) -> bool:
     return share.owns(entry, block) and block not in sealed
 
 
-def _sealed(on_block: Callable[[int], None], watch: _Watch, entry: int, block: int, read: int) -> None:
-    on_block(read)
+def _sealed(on_block: Callable[[], None] | None, watch: _Watch, entry: int, block: int) -> None:
+    if on_block is not None:
+        on_block()
     watch.look(entry, block)
 
 
@@ -49,10 +50,12 @@ class Stopped(Exception):
     """Another process has an error at an earlier row."""
 
 
-def build_share(run: Run, sources: list[Source], store: Shards, share: Share, on_block: Callable[[int], None]) -> None:
+def build_share(
+    run: Run, sources: list[Source], store: Shards, share: Share, on_block: Callable[[], None] | None = None
+) -> None:
     """Build the blocks of a share that are not sealed yet. An error is recorded in the shards, and ends the share.
 
-    on_block: called after each block with the number of rows of its entry that were read.
+    on_block: called after each block, by a process that leaves the reports of progress to another one.
     """
     watch, names = _Watch(store, share), None
     for entry, source in enumerate(sources):
@@ -64,7 +67,7 @@ def build_share(run: Run, sources: list[Source], store: Shards, share: Share, on
         writer.on_block = partial(_sealed, on_block, watch, entry)
         try:
             # Closed at once if a row is refused: a traceback would keep it, and the thread that watches for slow rows.
-            with contextlib.closing(_examples(run, source, rows, writer)) as examples:
+            with contextlib.closing(_examples(run, source, rows, writer, on_block is None)) as examples:
                 for example in examples:
                     writer.add(example)
                 writer.close()
@@ -84,9 +87,12 @@ def build_share(run: Run, sources: list[Source], store: Shards, share: Share, on
             return  # nothing of this entry is left, which is an error
 
 
-def _examples(run: Run, source: Source, rows: _Selected, writer: _Writer) -> Generator[Example]:
+def _examples(run: Run, source: Source, rows: _Selected, writer: _Writer, reports: bool) -> Generator[Example]:
     """Yield the examples of an entry and report progress; the main process prints a line if one row takes long."""
     name, number = source.spec.settings.path, getattr(source.rows, "number", None)
+    if not reports:
+        yield from examples_by_row(run, source.spec, rows, writer.next_row)
+        return
     progress = Progress(f"{source.spec.group}[{source.spec.index}] {name}")
     run.progress(f"tokenizing {name}", 0, number)
     with progress.shown(stuck=True) if run.world.main else contextlib.nullcontext():
@@ -140,8 +146,8 @@ class _Watch:
 class _Writer:
     """Gathers the examples of a block, and writes it when its last row is done."""
 
-    on_block: Callable[[int, int], None]
-    """Called with the number of a block that is sealed, and the number of rows that were read."""
+    on_block: Callable[[int], None]
+    """Called with the number of a block that is sealed."""
 
     def __init__(self, run: Run, store: Shards, entry: int, rows: _Selected, names: Names | None):
         self.run, self.store, self.entry, self.rows, self.names = run, store, entry, rows, names
@@ -186,7 +192,7 @@ class _Writer:
         if self.block is not None:
             self._write(last=True)
             self._begin()
-            self.on_block(self.block, self.rows.read)
+            self.on_block(self.block)
             self.block = None
 
     def _write(self, last: bool) -> None:

@@ -99,10 +99,22 @@ def packs_in_order(
     """
     if how == "merged":
         parts = [_merged(parts)]
-    packed = []
+    box, packed = [widths], []
+    del widths  # `pack` frees the widths of the last part, which are 2 of its 16 bytes per example
     for number, part in enumerate(parts):
         # The first part keeps the seed, so a config with one entry has the same order merged and apart.
-        packs = _packs_of(widths, part, capacity, seed if number == 0 else (*seed, number), how)
+        part_seed = seed if number == 0 else (*seed, number)
+
+        def own(part: Part = part, last: bool = number == len(parts) - 1) -> NDArray[Any]:
+            all_widths = box.pop() if last else box[0]
+            return all_widths[part.start : part.stop] if isinstance(part, range) else all_widths[part]
+
+        if capacity is None:
+            packs = _singly(len(part), part_seed, how)
+        elif how == "kept":
+            packs = pack_in_order(own(), capacity)
+        else:
+            packs = pack(own(), capacity, part_seed)
         if isinstance(part, range):
             np.add(packs.members, packs.members.dtype.type(part.start), out=packs.members)
         else:
@@ -111,15 +123,12 @@ def packs_in_order(
     return IndexPacks.joined(packed)
 
 
-def _packs_of(widths: NDArray[Any], part: Part, capacity: int | None, seed: tuple[int, ...], how: str) -> IndexPacks:
-    """Return packs of the places in a part."""
-    if capacity is None:
-        places = np.arange(len(part), dtype=np.uint64 if len(widths) >> 32 else np.uint32)
-        if how != "kept":
-            np.random.default_rng(seed).shuffle(places)  # the same draws as permutation(len(part)), in 4 bytes each
-        return IndexPacks.single(places)
-    own = widths[part.start : part.stop] if isinstance(part, range) else widths[part]
-    return pack_in_order(own, capacity) if how == "kept" else pack(own, capacity, seed)
+def _singly(number: int, seed: tuple[int, ...], how: str) -> IndexPacks:
+    """Return packs of one example each, shuffled unless their order is kept."""
+    places = np.arange(number, dtype=np.uint64 if number >> 32 else np.uint32)
+    if how != "kept":
+        np.random.default_rng(seed).shuffle(places)  # the same draws as permutation(number), in 4 bytes each
+    return IndexPacks.single(places)
 
 
 def _merged(parts: Sequence[Part]) -> Part:

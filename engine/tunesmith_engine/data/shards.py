@@ -89,6 +89,8 @@ class Shards:
         self.folder, self.token, self.durable = folder, token, durable
         self.raised: tuple[Failure, BaseException] | None = None
         """The error of this process, with its cause and traceback."""
+        self.lock: int | None = None
+        """The open file by which this process keeps other runs away. Forked processes must close it."""
         self.failed: list[Failure] = []
         """The errors that are known to this process, beside those of the files."""
 

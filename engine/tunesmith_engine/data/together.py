@@ -25,7 +25,7 @@ from tunesmith_engine.data.blocks import Share, build_share
 from tunesmith_engine.data.cache import Prepared, cached, filling, read
 from tunesmith_engine.data.settle import Missing, settle
 from tunesmith_engine.data.shards import Failure, Shards
-from tunesmith_engine.runtime.atomic import writing
+from tunesmith_engine.runtime.atomic import MANIFEST, writing
 
 ABANDONED = 7 * 24 * 3600.0
 """Seconds after which the shards of a preparation that was killed are deleted by another one in the same folder."""
@@ -64,8 +64,9 @@ def prepare_together(run: Run, sources: list[Source], folder: Path | None, finge
     shared = folder.parent if folder else run.output_dir
     with writing(f"prepared data in {shared}", shared, HELP):
         group = _group(run, shared, token, data is None)
-    with _workplace(run, group, folder, token) as place:
+    with _workplace(run, group, folder, token) as (place, lock):
         store = Shards(place, token, durable=folder is not None)
+        store.lock = lock
         _raise_first(run, _caught(lambda: _build(run, sources, store, group)) if group.ranks else None)
         for failures in run.world.gather(store.failed):
             store.failed += [failure for failure in failures if failure not in store.failed]
@@ -107,11 +108,14 @@ def _sight(views: list[set[int]], ranks: set[int]) -> set[int]:
 
 
 @contextlib.contextmanager
-def _workplace(run: Run, group: Group, folder: Path | None, token: str) -> Iterator[Path]:
-    """Yield the folder for shards. It is deleted at the end, unless the shards are of use to a later start."""
+def _workplace(run: Run, group: Group, folder: Path | None, token: str) -> Iterator[tuple[Path, int | None]]:
+    """Yield the folder for shards, and its lock if this process has it.
+
+    The folder is deleted at the end, unless the shards are of use to a later start.
+    """
     if folder is None and run.world.size == 1:
         with tempfile.TemporaryDirectory(prefix="tunesmith-") as name:
-            yield Path(name)
+            yield Path(name), None
         return
     if folder is None:
         place = run.output_dir / f".prepared-{token}"
@@ -120,19 +124,19 @@ def _workplace(run: Run, group: Group, folder: Path | None, token: str) -> Itera
                 shutil.rmtree(old, ignore_errors=True)
         run.world.barrier()
         try:
-            yield place
+            yield place, None
         finally:
             if group.leads:
                 shutil.rmtree(place, ignore_errors=True)
         return
     is_new = not folder.parent.exists()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(writing(f"prepared data in {folder.parent}", folder.parent, HELP))
-        place = stack.enter_context(_claimed(folder, token)) if group.leads else folder
+        with writing(f"prepared data in {folder.parent}", folder.parent, HELP):
+            place, lock = stack.enter_context(_claimed(folder, token)) if group.leads else (folder, None)
         places = run.world.gather(place)
         place = places[group.ranks[0]] if group.ranks else place
         try:
-            yield place
+            yield place, lock
         except (DataError, ConfigError, PluginError):
             # Whatever fixes the error changes the fingerprint, so no later start has a use for the shards.
             if group.leads:
@@ -145,8 +149,8 @@ def _workplace(run: Run, group: Group, folder: Path | None, token: str) -> Itera
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, token: str) -> Iterator[Path]:
-    """Yield the folder for shards of `folder`, which an earlier start may have filled in part.
+def _claimed(folder: Path, token: str) -> Iterator[tuple[Path, int | None]]:
+    """Yield the folder for shards of `folder`, which an earlier start may have filled in part, and its lock.
 
     The system releases the claim of a process that is killed. If another run prepares the same data at the same time,
     yield a folder of this run alone.
@@ -162,7 +166,7 @@ def _claimed(folder: Path, token: str) -> Iterator[Path]:
             place = place.with_name(f"{place.name}-{token}")
         else:
             Shards(place, token, durable=True).clear()
-        yield place
+        yield place, handle
     finally:
         if handle is not None:
             os.close(handle)
@@ -185,16 +189,12 @@ def _tidy(parent: Path, but: Path | None = None) -> None:
     """Delete shards whose data is complete, or that are old, unless a run is working on them."""
     for place in parent.glob(".shards-*"):
         with contextlib.suppress(OSError):
-            complete = why_invalid_quickly(parent / place.name.removeprefix(".shards-")) is None
+            complete = (parent / place.name.removeprefix(".shards-") / MANIFEST).is_file()
             if place != but and (complete or time.time() - place.stat().st_mtime > ABANDONED):
                 handle = _lock(place)
                 if handle is not None:
                     shutil.rmtree(place, ignore_errors=True)
                     os.close(handle)
-
-
-def why_invalid_quickly(folder: Path) -> str | None:
-    return None if (folder / "manifest.json").is_file() else "has no manifest"
 
 
 def _build(run: Run, sources: list[Source], store: Shards, group: Group) -> None:
@@ -216,7 +216,7 @@ def _build_share(run: Run, sources: list[Source], store: Shards, share: Share) -
     if processes > 1:
         workers.build_in_processes(processes, run, sources, store, share)
     else:
-        build_share(run, sources, store, share, lambda rows: None)
+        build_share(run, sources, store, share)
 
 
 def _merge(

@@ -45,7 +45,7 @@ def build_in_processes(processes: int, run: Run, sources: list[Source], store: S
     for worker in workers:
         worker.start()
     try:
-        _wait(run, workers, rows)
+        _wait(run, sources, workers, rows)
     finally:
         for worker in workers:
             worker.terminate()
@@ -57,9 +57,10 @@ def _part(share: Share, index: int, of: int) -> Share:
     return Share(share.index + share.of * index, share.of * of)
 
 
-def _wait(run: Run, workers: list[Any], rows: Any) -> None:
+def _wait(run: Run, sources: list[Source], workers: list[Any], rows: Any) -> None:
     """Wait until all workers have ended. Raise EnvironmentProblem if one of them died."""
-    shown = time.monotonic()
+    shown, numbers = time.monotonic(), [getattr(source.rows, "number", None) for source in sources]
+    total = None if None in numbers else sum(number or 0 for number in numbers) // run.world.size
     running = list(workers)
     while running:
         multiprocessing.connection.wait([worker.sentinel for worker in running], POLL)
@@ -67,7 +68,7 @@ def _wait(run: Run, workers: list[Any], rows: Any) -> None:
         if died := [worker for worker in workers if worker.exitcode]:
             message = f"a process that prepares data died (exit code {died[0].exitcode})"
             raise errors.EnvironmentProblem(message, help="write dataset_num_proc: 1, which needs less memory")
-        run.progress("tokenizing", sum(rows), None)
+        run.progress("tokenizing", sum(rows), total)
         if time.monotonic() - shown > progress.SECONDS:
             shown = time.monotonic()
             print(f"preparing: {sum(rows):,} rows are done", file=sys.stderr, flush=True)
@@ -77,9 +78,11 @@ def _work(run: Run, sources: list[Source], store: Shards, share: Share, rows: An
     """Build a share, and count its rows."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one terminates this one
+    if store.lock is not None:
+        os.close(store.lock)  # or it stays locked after the main process is killed
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes already use the cores
 
-    def on_block(_: int) -> None:
+    def on_block() -> None:
         rows[number] += shards.ROWS_PER_BLOCK
         if os.getppid() != parent:
             os._exit(1)  # the main process is gone
