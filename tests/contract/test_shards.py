@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tunesmith_engine.batch.examples import ExampleStore
-from tunesmith_engine.data import shards, suspicious
+from tunesmith_engine.data import shards, suspicious, together
 from tunesmith_engine.data.merging import StoreWriter
 
 from bench.memory import status
@@ -130,6 +130,25 @@ def test_damaged_shard_is_built_again(counted: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(shards.Shards, "write", damaging)
     assert prepare(tiny.start(path)).data.train.content() == expected and damaged == [1, 3]
+
+
+def test_data_that_another_run_finishes_meanwhile_is_used(
+    counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = config(tmp_path, 40, dataset_prepared_path=str(tmp_path / "prepared"))
+    lock, other = together._lock, []
+
+    def locked_late(place: Path) -> int | None:
+        if not other:
+            other.append(None)
+            prepare(tiny.start(path))  # as another run does
+            return None
+        return lock(place)
+
+    monkeypatch.setattr(together, "_lock", locked_late)
+    run = prepare(tiny.start(path))
+    assert len(run.data.train) == 36 and len(counted.read_text().split()) == 40
+    assert len(list((tmp_path / "prepared").iterdir())) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 8, 9, 1000])

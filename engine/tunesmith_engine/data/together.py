@@ -67,11 +67,14 @@ def prepare_together(run: Run, sources: list[Source], folder: Path | None, finge
     with _workplace(run, group, folder, token) as (place, lock):
         store = Shards(place, token, durable=folder is not None)
         store.lock = lock
-        _raise_first(run, _caught(lambda: _build(run, sources, store, group)) if group.ranks else None)
+        # Another run may have finished the same data while this one waited for its shards.
+        ready = run.world.gather(group.leads and folder is not None and cached(run, folder, fingerprint) is not None)
+        works = bool(group.ranks) and not ready[group.ranks[0]]
+        _raise_first(run, _caught(lambda: _build(run, sources, store, group)) if works else None)
         for failures in run.world.gather(store.failed):
             store.failed += [failure for failure in failures if failure not in store.failed]
         merging = lambda: _merge(run, sources, store, folder, fingerprint, before)  # noqa: E731
-        _raise_first(run, _caught(merging) if group.leads else None)
+        _raise_first(run, _caught(merging) if works and group.leads else None)
         target = folder if folder is not None else place / "prepared"
         if data is None:
             _wait_for(target)
@@ -161,6 +164,7 @@ def _claimed(folder: Path, token: str) -> Iterator[tuple[Path, int | None]]:
     until = time.monotonic() + PATIENCE
     while (handle := _lock(place)) is None and time.monotonic() < until:
         time.sleep(0.1)
+        place.mkdir(exist_ok=True)  # the other run may have finished
     try:
         if handle is None:
             place = place.with_name(f"{place.name}-{token}")
@@ -173,16 +177,24 @@ def _claimed(folder: Path, token: str) -> Iterator[tuple[Path, int | None]]:
 
 
 def _lock(place: Path) -> int | None:
-    """Lock a folder, and return it as an open file; None if another process has locked it."""
-    handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    """Lock a folder, and return it as an open file; None if another process has locked or just deleted it."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+        handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
-    except OSError:  # a file system without locks: shards are equal whoever writes them
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks: shards are equal whoever writes them
+            pass
+        if os.path.samestat(os.stat(place), os.fstat(handle)):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
         pass
-    return handle
+    os.close(handle)
+    return None
 
 
 def _tidy(parent: Path, but: Path | None = None) -> None:
