@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tunesmith_engine.batch.fields import FIELDS, Fields
 from tunesmith_engine.batch.media import Media, check_inputs, from_arrays, to_arrays
 
-CHUNK = 1 << 18
-"""Examples whose widths are computed at a time."""
+CHUNK = 1 << 16
+"""Examples whose arrays are read at a time."""
 Tokens = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
@@ -174,14 +174,18 @@ class ExampleStore(Sequence[Example]):
 
     def last_tokens(self) -> set[int]:
         """Return the last tokens of all segments after a prompt; for an empty one, that of the prompt."""
-        starts, parent = self._segment, self.arrays["parent"]
-        empty = np.diff(starts) == 0
-        after = np.ones(len(parent), np.bool_)
-        after[self._example[:-1]] = False  # the prompts
-        tokens = set(np.unique(self.arrays["tokens"][starts[1:][after & ~empty] - 1]).tolist())
-        for e in np.unique(np.searchsorted(self._example, np.flatnonzero(after & empty), "right") - 1).tolist():
-            example = self[e]
-            tokens |= {int(p[-1]) for i in range(1, len(example.segments)) if len(p := example.path_tokens(i))}
+        tokens: set[int] = set()
+        for at in range(0, len(self), CHUNK):
+            bounds = np.asarray(self._example[at : at + CHUNK + 1])
+            starts = self._segment[bounds[0] : bounds[-1] + 1]
+            empty = np.diff(starts) == 0
+            after = np.ones(len(empty), np.bool_)
+            after[bounds[:-1] - bounds[0]] = False  # the prompts
+            tokens |= set(np.unique(self.arrays["tokens"][starts[1:][after & ~empty] - 1]).tolist())
+            places = np.flatnonzero(after & empty) + bounds[0]
+            for e in np.unique(np.searchsorted(bounds, places, "right") - 1).tolist():
+                example = self[at + e]
+                tokens |= {int(p[-1]) for i in range(1, len(example.segments)) if len(p := example.path_tokens(i))}
         return tokens
 
     def _read_segment(self, s: int) -> Segment:
