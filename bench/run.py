@@ -2,6 +2,7 @@
 
     python bench/run.py                       all parts
     python bench/run.py start step packing    some parts
+    python bench/run.py prepare rows=2000     options of a part, which its file explains
     python bench/run.py --quick               few rounds and small sizes, for rough figures
 
 Most figures are ratios from rounds in which the competitors run in turn. Times are CPU seconds (user and system) of the
@@ -21,13 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PARTS = (
     "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "groups", "against", "adapters",
     "preference", "rises", "memory", "merge", "hardware", "layouts", "traffic", "scaling",
+    "start", "launch", "packing", "chats", "prepare", "dedup", "streaming", "step", "generation", "groups", "against",
+    "adapters", "preference", "rises", "memory", "merge", "hardware",
 )  # fmt: skip
 
 
 def main() -> None:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "tunesmith-core"))
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n")
-    parts = [word for word in sys.argv[1:] if word != "--quick"]
+    words = [word for word in sys.argv[1:] if word != "--quick"]
+    parts = [word for word in words if "=" not in word]
+    importlib.import_module("bench.prepare").options = [word for word in words if "=" in word]
     importlib.import_module("bench.pairs").quick = "--quick" in sys.argv
     for name in parts or PARTS:
         importlib.import_module(f"bench.{name}").main()

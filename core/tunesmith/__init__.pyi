@@ -19,8 +19,8 @@ from tunesmith_engine.data.prompts import (
     template_variables as template_variables,
     turn_ends as turn_ends,
 )
+from tunesmith_engine.data.shards import ROWS_PER_BLOCK as ROWS_PER_BLOCK
 from tunesmith_engine.data.tokenize import Piece as Piece, tokenized as tokenized
-from tunesmith_engine.data.workers import ROWS_PER_BLOCK as ROWS_PER_BLOCK
 from tunesmith_engine.model.build import build_policy as build_policy
 from tunesmith_engine.model.data_parallelism import (
     Replicated as Replicated,

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tunesmith_engine.data.build import examples_of
 from tunesmith_engine.data.cache import Counts
-from tunesmith_engine.data.prepare import examples_of
 
 from tests import tiny
 from tunesmith.api import start

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunesmith_engine.data import workers
+from tunesmith_engine.data import shards
 
 from tests import tiny
 from tunesmith import DataError, EnvironmentProblem
@@ -17,7 +17,7 @@ from tunesmith.api import prepare
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "ROWS_PER_BLOCK", 4)
+    monkeypatch.setattr(shards, "ROWS_PER_BLOCK", 4)
 
 
 def config(folder: Path, records: list[dict[str, Any]], **keys: Any) -> Path:

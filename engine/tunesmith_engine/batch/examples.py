@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith_engine.batch.fields import FIELDS, Fields
 from tunesmith_engine.batch.media import Media, check_inputs, from_arrays, to_arrays
 
+CHUNK = 1 << 16
+"""Examples whose arrays are read at a time."""
 Tokens = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
@@ -140,7 +143,7 @@ class ExampleStore(Sequence[Example]):
     token; fields as JSON lines; media as JSON in bytes, if an example has some.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], fields: list[dict[str, Any]] | None = None):
+    def __init__(self, arrays: dict[str, NDArray[Any]], fields: Sequence[dict[str, Any]] | None = None):
         # Plain views of memory-mapped arrays: indexing a memmap would create a new memmap each time.
         self.arrays = {name: np.asarray(array) for name, array in arrays.items()}
         self.fields = fields
@@ -171,14 +174,18 @@ class ExampleStore(Sequence[Example]):
 
     def last_tokens(self) -> set[int]:
         """Return the last tokens of all segments after a prompt; for an empty one, that of the prompt."""
-        starts, parent = self._segment, self.arrays["parent"]
-        empty = np.diff(starts) == 0
-        after = np.ones(len(parent), np.bool_)
-        after[self._example[:-1]] = False  # the prompts
-        tokens = set(np.unique(self.arrays["tokens"][starts[1:][after & ~empty] - 1]).tolist())
-        for e in np.unique(np.searchsorted(self._example, np.flatnonzero(after & empty), "right") - 1).tolist():
-            example = self[e]
-            tokens |= {int(p[-1]) for i in range(1, len(example.segments)) if len(p := example.path_tokens(i))}
+        tokens: set[int] = set()
+        for at in range(0, len(self), CHUNK):
+            bounds = np.asarray(self._example[at : at + CHUNK + 1])
+            starts = self._segment[bounds[0] : bounds[-1] + 1]
+            empty = np.diff(starts) == 0
+            after = np.ones(len(empty), np.bool_)
+            after[bounds[:-1] - bounds[0]] = False  # the prompts
+            tokens |= set(np.unique(self.arrays["tokens"][starts[1:][after & ~empty] - 1]).tolist())
+            places = np.flatnonzero(after & empty) + bounds[0]
+            for e in np.unique(np.searchsorted(bounds, places, "right") - 1).tolist():
+                example = self[at + e]
+                tokens |= {int(p[-1]) for i in range(1, len(example.segments)) if len(p := example.path_tokens(i))}
         return tokens
 
     def _read_segment(self, s: int) -> Segment:
@@ -200,6 +207,16 @@ class ExampleStore(Sequence[Example]):
     def widths(self) -> NDArray[np.int64]:
         """The room that each example takes in a pack [E]."""
         widths: NDArray[np.int64] = np.diff(self._segment[self._example]).astype(np.int64)
+        return widths
+
+    def compact_widths(self) -> NDArray[Any]:
+        """Return the widths [E] in the smallest unsigned type that they fit in: 2 bytes each up to 65,535 tokens."""
+        widths = np.zeros(len(self), np.uint16)
+        for at in range(0, len(self), CHUNK):
+            own = np.diff(self._segment[self._example[at : at + CHUNK + 1]])
+            if widths.dtype == np.uint16 and int(own.max()) > 0xFFFF:
+                widths = widths.astype(np.uint32)
+            widths[at : at + CHUNK] = own
         return widths
 
     @classmethod
@@ -246,7 +263,9 @@ class ExampleStore(Sequence[Example]):
 
     def content(self) -> str:
         """Return a sha256 of all examples."""
-        digest = hashlib.sha256(json.dumps(self.fields).encode())
+        digest = hashlib.sha256()
+        for text in _as_json(self.fields):
+            digest.update(text.encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape} ".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -256,11 +275,22 @@ class ExampleStore(Sequence[Example]):
         for name, array in self.arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         if self.fields:
-            (folder / "fields.jsonl").write_text("".join(json.dumps(f) + "\n" for f in self.fields), encoding="utf-8")
+            with (folder / FIELDS).open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(f) + "\n" for f in self.fields)
 
     @classmethod
     def load(cls, folder: Path) -> ExampleStore:
         arrays = {p.stem: np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(folder.glob("*.npy"))}
-        lines = folder / "fields.jsonl"
-        fields = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else None
-        return cls(arrays, fields)
+        lines = folder / FIELDS
+        return cls(arrays, Fields(lines) if lines.exists() else None)
+
+
+def _as_json(fields: Sequence[dict[str, Any]] | None) -> Iterator[str]:
+    """Yield json.dumps(list(fields)) in pieces, of which no two are in memory."""
+    if fields is None:
+        yield "null"
+        return
+    yield "["
+    for index, value in enumerate(fields):
+        yield (", " if index else "") + json.dumps(value)
+    yield "]"

@@ -10,15 +10,14 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tunesmith.redact import clean
 from tunesmith.run import Run
 from tunesmith_engine.batch.examples import ExampleStore
 from tunesmith_engine.data.suspicious import REASONS, UNLESS_USUAL
-from tunesmith_engine.runtime.atomic import clearing, seal, why_invalid, writing
+from tunesmith_engine.runtime.atomic import clearing, seal, why_invalid
 
 ABANDONED = 24 * 3600.0
 """Seconds after which a half-written folder of another machine counts as abandoned."""
@@ -77,6 +76,17 @@ class Counts:
         if len(places) < 3:
             places.append(where)
 
+    def add(self, later: Counts) -> None:
+        """Add the counts of rows that come after these."""
+        for name in (f.name for f in fields(self) if f.type == "int"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for own, others in ((self.suspicious, later.suspicious), (self.notices, later.notices)):
+            for name, number in others.items():
+                own[name] = own.get(name, 0) + number
+        for outcome, places in later.first.items():
+            for where in places:
+                self.place(outcome, where)
+
     def report(self, run: Run, name: str) -> None:
         """Note in the summary which rows of an entry were dropped or changed."""
         numbers = {text: (getattr(self, outcome), outcome) for outcome, text in OUTCOMES.items()}
@@ -133,47 +143,6 @@ def read(run: Run, folder: Path, fingerprint: str, cached: bool) -> Prepared:
 
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
-
-
-def noting(run: Run, build: Callable[[], Prepared]) -> tuple[Prepared, dict[str, Any]]:
-    """Build data, and return it with the notes that were added meanwhile."""
-    before = dict(run.notes)
-    data = build()
-    return data, {name: value for name, value in run.notes.items() if before.get(name) != value}
-
-
-def shared(run: Run, fingerprint: str, build: Callable[[], Prepared]) -> Prepared:
-    """Build data on the main process, and map one copy of it into the memory of all processes.
-
-    The folder is deleted once every process has mapped it: the mapped files stay readable until the processes end. A
-    process on another machine, which does not see the folder, builds its own data.
-    """
-    # The name has the id of the main process: a run that was killed may have left another folder here.
-    folder = run.output_dir / f".prepared-{run.world.gather(os.getpid())[0]}"
-    with run.world.main_first():
-        if run.world.main:
-            for old in run.output_dir.glob(".prepared-*"):
-                shutil.rmtree(old, ignore_errors=True)
-            keep(run, folder, *noting(run, build))
-        data = read(run, folder, fingerprint, cached=False) if folder.is_dir() else build()
-    run.world.barrier()
-    if run.world.main:
-        shutil.rmtree(folder, ignore_errors=True)
-    return data
-
-
-def keep(run: Run, folder: Path, data: Prepared, notes: dict[str, Any]) -> None:
-    """Store prepared data for later runs, with the notes of its preparation. Raises EnvironmentProblem."""
-    help = "make room there, or choose another dataset_prepared_path"
-    complete = functools.partial(cached, run, folder, data.fingerprint)
-    with writing(f"prepared data in {folder.parent}", folder.parent, help), filling(folder, complete) as partial:
-        for name, store in (("train", data.train), ("eval", data.eval)):
-            if store is not None:
-                (partial / name).mkdir(parents=True)
-                store.save(partial / name)
-        (partial / "notes.json").write_text(json.dumps(clean(notes), default=str), encoding="utf-8")
-        counts = {name: asdict(entry) for name, entry in data.counts.items()}
-        (partial / "counts.json").write_text(json.dumps(clean(counts), indent=1), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.config.config import DatasetSpec
 from tunesmith.files.row import Row
@@ -24,6 +27,8 @@ REASONS = {
 """Reason -> its line in the summary."""
 UNLESS_USUAL = {"special-in-text", *UNUSUAL}
 """Reasons that apply to most rows on purpose, if to any: texts with markup, or conversations of that shape."""
+WINDOW = 1 << 14
+"""Examples that are compared at a time."""
 SHORT = 4
 """Tokens of the longest answer that is tested for text: white space and end tokens."""
 
@@ -86,19 +91,43 @@ def has_equal_answers(example: Example) -> bool:
     return bool(others) and all(np.array_equal(first.tokens, other.tokens) for other in others)
 
 
-def note_trained_on(run: Run, train: Sequence[Example], held: Sequence[Example]) -> None:
-    """Note how many held-out examples are also trained on. Compares hashes, and only examples of equal length."""
-    if not train or not held:
-        return
-    widths = {example.width for example in held}
-    trained = {_hash(example) for example in train if example.width in widths}
-    if number := sum(_hash(example) in trained for example in held):
-        message = f"{number:,} of {len(held):,} are trained on too, so the evaluation measures memory"
+def note_trained_on(run: Run, train: Path, held: Path) -> None:
+    """Note how many held-out examples are also trained on. Compares hashes, and only examples of equal length.
+
+    train, held: folders of stores. Of each held-out example, 24 bytes are in memory.
+    """
+    parts = list(_hashes(held))
+    widths = np.unique(np.concatenate([widths for widths, _ in parts]))
+    known, times = np.unique(np.concatenate([hashes for _, hashes in parts]), return_counts=True)
+    trained = np.zeros(len(known), np.bool_)
+    for _, hashes in _hashes(train, widths):
+        trained |= np.isin(known, hashes)
+    if number := int(times[trained].sum()):
+        message = f"{number:,} of {int(times.sum()):,} are trained on too, so the evaluation measures memory"
         run.note("evaluation rows", f"{message}; tunesmith lint lists them")
 
 
-def _hash(example: Example) -> bytes:
-    content = hashlib.blake2b(digest_size=16)
-    for segment in example.segments:
-        content.update(segment.tokens.tobytes() + b"|")
-    return content.digest()
+def _hashes(folder: Path, wanted: NDArray[Any] | None = None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the widths [N] and hashes [N] of the examples of a store with a wanted width, WINDOW examples at a time."""
+    start, examples = 0, 1
+    while start < examples:
+        # Mapped anew for each window: mapped pages that were read count as memory of the process.
+        tokens, segments, bounds = (
+            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in ("tokens", "segment_start", "example_start")
+        )
+        examples = len(bounds) - 1
+        first = np.array(bounds[start : start + WINDOW + 1])
+        ends = np.array(segments[first[0] : first[-1] + 1])
+        first -= first[0]
+        widths = np.diff(ends[first])
+        hashes = []
+        for index in range(len(widths)) if wanted is None else np.flatnonzero(np.isin(widths, wanted)).tolist():
+            content = hashlib.blake2b(digest_size=16)
+            own = ends[first[index] : first[index + 1] + 1].tolist()
+            for a, b in pairwise(own):
+                content.update(tokens[a:b].tobytes() + b"|")
+            hashes.append(content.digest())
+        # Bytes of equal length compare as wholes, although this type ignores zeros at the end.
+        yield widths, np.array(hashes, "S16")
+        start += WINDOW

@@ -196,9 +196,10 @@ def largest(run: Run, rounds: Rounds) -> Batch:
     if isinstance(rounds, Rollouts):
         examples = rounds.widest(size)
     elif isinstance(rounds, StoredRounds):
-        packs, widths = rounds.packs_of(0), rounds.store.widths
-        groups = [[i for members in packs[at : at + size] for i in members] for at in range(0, len(packs), size)]
-        examples = [rounds.store[i] for i in max(groups, key=lambda group: int(widths[group].sum()))]
+        packs = rounds.packs_of(0)
+        totals = packs.totals(rounds.store.compact_widths())
+        at = int(np.add.reduceat(totals, np.arange(0, len(totals), size)).argmax()) * size
+        examples = [rounds.store[i] for members in packs[at : at + size] for i in members]
     else:
         tokens = np.zeros(run.core.sequence_len, np.int32)
         examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size

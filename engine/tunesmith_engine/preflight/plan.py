@@ -15,8 +15,8 @@ from tunesmith.finding import size
 from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint import disk
+from tunesmith_engine.data.build import examples_of
 from tunesmith_engine.data.cache import Counts
-from tunesmith_engine.data.prepare import examples_of
 from tunesmith_engine.data.rows import Reading, rows_of
 from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
 from tunesmith_engine.model.mesh import sizes

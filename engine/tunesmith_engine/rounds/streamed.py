@@ -14,8 +14,8 @@ from tunesmith.run import Run
 from tunesmith_engine.batch.examples import Example
 from tunesmith_engine.batch.packing import pack
 from tunesmith_engine.data.batches import Packs
+from tunesmith_engine.data.build import examples_of
 from tunesmith_engine.data.cache import Counts
-from tunesmith_engine.data.prepare import examples_of
 from tunesmith_engine.data.rows import Reading, rows_of
 from tunesmith_engine.rounds.rounds import Round, Rounds
 
@@ -79,7 +79,7 @@ class StreamedRounds(Rounds):
             self._source = None
         if not examples:
             raise self.run.config.error(self.run.config.streamed[0].group, "has no examples to train on")
-        packs = [[i] for i in range(len(examples))]
+        packs: Iterable[list[int]] = ([i] for i in range(len(examples)))
         if self.packed:
             widths = np.array([e.width for e in examples], np.int64)
             packs = pack(widths, core.sequence_len, (core.seed, 3, epoch, start))

@@ -54,7 +54,7 @@ def tokens_per_step(run: Run, rounds: Rounds) -> int | None:
     if isinstance(rounds, Rollouts):
         return None
     if isinstance(rounds, StoredRounds):
-        tokens = int(rounds.store.widths[[i for pack in rounds.packs_of(0) for i in pack]].sum())
+        tokens = int(rounds.packs_of(0).totals(rounds.store.compact_widths()).sum())
         return round(tokens / (rounds.per_epoch or 1))
     return rounds.packs_per_step * run.core.sequence_len
 
