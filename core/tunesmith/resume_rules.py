@@ -24,22 +24,23 @@ BY_CONTENT = (
 )  # fmt: skip
 """Keys whose content is compared, as `data` and `plugins`: a file may move."""
 ACCEPT = (
-    "attn_implementation", "base_model", "bf16", "device", "dp_replicate_size", "dp_shard_size", "fsdp_config",
-    "gradient_checkpointing", "gradient_checkpointing_kwargs", "learning_rate", "lr_scheduler", "max_grad_norm",
-    "precompute_ref_log_probs", "tf32",
+    "attn_implementation", "base_model", "bf16", "device", "gradient_checkpointing", "gradient_checkpointing_kwargs",
+    "learning_rate", "lr_scheduler", "max_grad_norm", "precompute_ref_log_probs", "tf32",
 )  # fmt: skip
 """Keys that change the steps to come, and nothing that a checkpoint contains."""
+LAYOUT = ("dp_replicate_size", "dp_shard_size", "fsdp_config")
+"""Keys that divide the same computation over processes in another way."""
 IF_ROWS_STAY = ("gradient_accumulation_steps", "micro_batch_size")
-"""Keys that may be accepted as long as a step has the same number of packs over all processes."""
-OTHERS = ("data", "plugins", "processes")
+"""Keys that may change as long as a step has the same number of packs over all processes."""
+OTHERS = ("data", "plugins")
 """Names that accept_changes takes besides keys."""
 
 
 def rules(plugins: Iterable[Plugin]) -> dict[str, OnResume]:
     """Return the rule of each key of the core and of these plugins; a key without a rule may not change."""
     table: dict[str, OnResume] = {
-        **dict.fromkeys(FREE + BY_CONTENT, "free"),
-        **dict.fromkeys(ACCEPT + IF_ROWS_STAY, "accept"),
+        **dict.fromkeys(FREE + BY_CONTENT + LAYOUT + IF_ROWS_STAY, "free"),
+        **dict.fromkeys(ACCEPT, "accept"),
     }
     for plugin in plugins:
         table |= rules_of(plugin)
@@ -55,6 +56,6 @@ def check_accepted(run: Run) -> None:
             if name not in known:
                 close = nearest(name, known)
                 help = f"did you mean {close!r}?" if close else f"one of: {', '.join(sorted(known))}"
-                free = rule.get(name) == "free"
+                free = rule.get(name) == "free" or name == "processes"
                 message = "may change freely" if free else "is not a change that can be accepted"
                 wrong(("accept_changes", index), f"{name!r} {message}", "drop it" if free else help)

@@ -243,7 +243,7 @@ class ScheduleKeys(Settings):
     resume_from_checkpoint: PathText | None = None
     """auto resumes from the newest complete checkpoint in output_dir, if there is one; or the path of a checkpoint."""
     accept_changes: list[str] = []
-    """Keys, or `data`, `plugins`, `processes`, that may differ from those of the checkpoint that the run resumes."""
+    """Keys, or `data` and `plugins`, that may differ from those of the checkpoint that the run resumes."""
 
 
 class CoreSettings(ScheduleKeys, ParallelKeys, PrecisionKeys, BatchKeys, DataKeys, ModelKeys):

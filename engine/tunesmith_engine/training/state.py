@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
@@ -132,15 +134,18 @@ class TrainState:
                 run.states[name].load_state_dict(state)
         self.rounds.load_state_dict(saved["rounds"])
         self.round = Round.from_state(saved["round"]) if saved["round"] else None
-        self._restore_own(folder, saved["world"])
+        self._restore_own(folder, (saved["world"], saved["data_processes"]))
 
-    def _restore_own(self, folder: Path, processes: int) -> None:
+    def _restore_own(self, folder: Path, layout: tuple[int, int]) -> None:
         """Restore this process's own part.
 
-        With another number of processes, random numbers start anew, equally each time such a checkpoint is resumed.
+        With another number of processes, or of those with different examples, random numbers start anew, equally each
+        time such a checkpoint is resumed: those of a process belong to its share of the examples.
         """
         run = self.run
-        if processes != run.world.size:
+        if layout != (run.world.size, run.world.data.size):
+            if draws_in_training(self.policy.unwrapped):
+                run.note("dropout", "draws other random numbers than on as many processes as before")
             seed_everything(
                 run.core.seed + run.world.data.rank + 7919 * run.step
             )  # a prime: no two steps share numbers
@@ -197,6 +202,14 @@ def load_weights(run: Run, policy: Policy, folder: Path) -> None:
         message = f"can't resume: {different[0].removeprefix('module.')} is {saved} in {folder}, now {now}"
         raise ConfigError(message, code="resume", help="special_tokens adds other tokens than before: change it back")
     run.parallelism.load_model_state(policy.module, trainable)
+
+
+def draws_in_training(module: nn.Module) -> bool:
+    """Return True if a forward in training may draw random numbers: the module has dropout, or its attention has."""
+    parts = list(module.modules())
+    attention = [getattr(part, "attention_dropout", 0.0) for part in parts]
+    dropout = [part.p for part in parts if isinstance(part, nn.modules.dropout._DropoutNd)]
+    return any(isinstance(p, float) and p > 0 for p in [*attention, *dropout])
 
 
 def same_keys(run: Run, saved: dict[str, Any]) -> bool:
