@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -34,7 +36,8 @@ class Group:
         }  # fmt: skip
         context = multiprocessing.get_context("fork")
         ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-        self.processes = [context.Process(target=_run, args=(own, action, folder)) for own in ranks]
+        self.processes = [context.Process(target=_run, args=(own, action, folder), daemon=True) for own in ranks]
+        self.started = time.time()
         for process in self.processes:
             process.start()
 
@@ -63,6 +66,7 @@ def _run(environment: dict[str, str], action: Callable[[], Any], folder: Path) -
     with (folder / f"{environment['RANK']}.txt").open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     code = 1
     try:
         action()
@@ -72,6 +76,8 @@ def _run(environment: dict[str, str], action: Callable[[], Any], folder: Path) -
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)  # everything is saved; skip the shutdown of torch's threads, which is not under test
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tunesmith.run import Run
 
 FREE = (
-    "accept_changes", "dataset_num_proc", "dataset_prepared_path", "eval_batch_size", "eval_sample_packing",
-    "eval_on_start", "eval_steps", "evals_per_epoch", "greater_is_better", "load_best_model_at_end", "logging_steps",
+    "accept_changes", "async_save", "dataset_num_proc", "dataset_prepared_path", "eval_batch_size",
+    "eval_sample_packing", "eval_on_start", "eval_steps", "evals_per_epoch", "greater_is_better", "load_best_model_at_end", "logging_steps",
     "max_steps", "metric_for_best_model", "num_epochs", "on_nonfinite", "output_dir", "resume_from_checkpoint",
     "save_only_model", "save_steps", "save_total_limit", "saves_per_epoch",
 )  # fmt: skip

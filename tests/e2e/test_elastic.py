@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tunesmith_engine.checkpoint.save import numbered
+from tunesmith_engine.runtime.atomic import why_invalid
 
 from tests import forked, tiny
 
@@ -30,9 +37,12 @@ GRPO: dict[str, Any] = {
 }  # fmt: skip
 """Rounds of six steps: the checkpoints of steps 2 and 4 are in the middle of a round."""
 SCORES = "def score(completion_ids, **columns):\n    return [sum(ids) % 5 / 4 for ids in completion_ids]\n"
+SHARDS: dict[str, Any] = {"fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}
 LAYOUTS: dict[str, list[dict[str, Any]]] = {
     "fsdp": [{"fsdp_config": {}}] * 3 + [{}],
     "ddp": [{}] * 4,
+    "shards": [SHARDS | {"dp_replicate_size": 2}, SHARDS, SHARDS, {}],
+    "shards-ddp": [SHARDS, {}, SHARDS, {"async_save": True}],
     "mixed": [{"fsdp_config": {}}, {}, {"fsdp_config": {}}, {}],
     "lora": [{"fsdp_config": {}, "adapter": "lora"}] * 2 + [{"adapter": "lora"}] * 2,
     "grpo": [GRPO | {"fsdp_config": {}}, GRPO, GRPO | {"fsdp_config": {}}, GRPO],
@@ -94,3 +104,65 @@ def test_run_continues_on_4_then_2_then_3_processes_then_1(tmp_path: Path) -> No
         assert rows(tmp_path / name) == rows(one), name
         for numbers, expected in zip(losses(tmp_path / name), losses(one), strict=True):
             assert numbers == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+
+
+# killed processes
+
+KILLED: dict[str, dict[str, Any]] = {
+    "ddp": {"adapter": "lora", "lora_dropout": 0.1},
+    "fsdp": {"fsdp_config": {}},
+}
+
+
+def killable(folder: Path, name: str, **keys: Any) -> Path:
+    """Write the config of a run of ten steps that saves after each of them."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "model-llama").exists():
+        tiny.model_folder(folder / "model-llama", "llama", attention_dropout=0.1)
+    values = {
+        "max_steps": 10, "num_epochs": 99, "save_steps": 1, "save_total_limit": 3, "resume_from_checkpoint": "auto",
+        "micro_batch_size": 1, "output_dir": str(folder / name),
+    }  # fmt: skip
+    return tiny.sft_config(folder, **(values | keys)).rename(folder / f"{name}.yaml")
+
+
+def kill(group: forked.Group, rank: int, out: Path) -> None:
+    """Kill a process, and assert that the other one ends by itself with exit code 8.
+
+    A process that waits for one that it never met is ended by a launcher, which a fork does not have.
+    """
+    met = sum(path.stat().st_mtime > group.started for path in out.glob(".rank-*")) == 2
+    os.kill(group.processes[rank].pid or 0, signal.SIGKILL)
+    survivor = group.processes[1 - rank]
+    if met:
+        survivor.join(60)
+    code = survivor.exitcode
+    group.kill()
+    assert not met or code in (0, 1, 8), f"{code}\n{group.output()}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", KILLED)
+def test_two_processes_killed_at_random_instants_resume_bit_for_bit(case: str, tmp_path: Path) -> None:
+    """Six kills of either process for each layout. The same command continues the run."""
+    forked.train(2, tmp_path / "first", killable(tmp_path, "uninterrupted", **KILLED[case]))
+    path = killable(tmp_path, "killed", **KILLED[case])
+    out, instants = tmp_path / "killed", random.Random(case)
+    started = time.monotonic()
+    forked.train(2, tmp_path / "timed", path)
+    seconds = time.monotonic() - started
+    kills = 0
+    while kills < 6:
+        shutil.rmtree(out)
+        for _ in range(3):
+            group = forked.Group(2, lambda: forked.in_turn([path]), tmp_path / "output")
+            victim = instants.randrange(2)
+            group.processes[victim].join(instants.uniform(0.2, 1.0) * seconds)
+            if group.processes[victim].exitcode is None:
+                kill(group, victim, out)
+                kills += 1
+            assert all(why_invalid(folder) is None for _, folder in numbered(out))
+        forked.train(2, tmp_path / "last", path)
+        assert tiny.metrics(out)[-1]["step"] == 10
+        assert losses(out) == losses(tmp_path / "uninterrupted")
+        tiny.assert_same_weights(out, tmp_path / "uninterrupted")

@@ -14,7 +14,8 @@ from torch import nn
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
-from tunesmith_engine.checkpoint.save import read_tree, save
+from tunesmith_engine.checkpoint.save import Saving, rotate, save, save_later
+from tunesmith_engine.checkpoint.trees import read_tree
 from tunesmith_engine.model.optimizers import options, set_rate, switch
 from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.rounds.rounds import Round, Rounds
@@ -27,6 +28,7 @@ class TrainState:
     """The values that change from step to step. `run.step` is one of them: plugins read the step there.
 
     tokens: input tokens so far, over all processes. bad_steps: steps in a row whose loss or gradient was not finite.
+    saving: the checkpoint that is written while training goes on.
     """
 
     run: Run
@@ -39,6 +41,7 @@ class TrainState:
     bad_steps: int = 0
     best: Best = field(default_factory=Best)
     round: Round | None = None
+    saving: Saving | None = None
 
     @property
     def epoch(self) -> float:
@@ -58,8 +61,32 @@ class TrainState:
 
     def save(self) -> Path:
         """Write a checkpoint of this step and return its folder. Call it on all processes."""
+        self.settle()
         with self.evaluated():
             return save(self.run, self.policy, self.trees, self.best.step)
+
+    def save_later(self) -> None:
+        """Write a checkpoint of this step while training goes on, if the run wants that. Call it on all processes."""
+        if not self.run.core.async_save:
+            self.save()
+            return
+        self.settle()
+        with self.evaluated():
+            self.saving = save_later(self.run, self.trees)
+
+    def settle(self, wait: bool = True) -> None:
+        """Seal the checkpoint that is being written, and raise the error of its writer. Call it on all processes.
+
+        Without `wait`, do so only if it is written everywhere.
+        """
+        saving, world = self.saving, self.run.world
+        if saving is None or (not wait and world.maximum(int(not saving.done))):
+            return
+        self.saving = None
+        saving.seal()
+        if world.main:
+            rotate(self.run, self.best.step, saving.step)
+        world.barrier()
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
@@ -155,7 +182,7 @@ class TrainState:
     def restore_weights(self, folder: Path) -> None:
         """Load trained weights and optimizer state from a checkpoint."""
         load_weights(self.run, self.policy, folder)
-        state = read_tree(folder / "optimizer")
+        state = read_tree(folder / "optimizer", dict(self.policy.unwrapped.named_parameters()))
         self.run.parallelism.load_optimizer_state(self.policy.module, self.optimizer, state)
         switch(self.optimizer, "train")
 
@@ -191,8 +218,8 @@ class TrainState:
 
 def load_weights(run: Run, policy: Policy, folder: Path) -> None:
     """Load trained weights from a checkpoint. Raises PluginError or ConfigError if names or shapes differ."""
-    trainable = read_tree(folder / "trainable")
     parameters = dict(policy.unwrapped.named_parameters())
+    trainable = read_tree(folder / "trainable", parameters)
     trained = {name for name, p in parameters.items() if p.requires_grad}
     if missing := sorted(trained - set(trainable)):
         raise PluginError(f"checkpoint {folder} has no weights for {', '.join(missing[:3])}")
