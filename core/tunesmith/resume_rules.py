@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 FREE = (
     "accept_changes", "async_save", "dataset_num_proc", "dataset_prepared_path", "eval_batch_size",
-    "eval_sample_packing", "eval_on_start", "eval_steps", "evals_per_epoch", "greater_is_better", "load_best_model_at_end", "logging_steps",
-    "max_steps", "metric_for_best_model", "num_epochs", "on_nonfinite", "output_dir", "resume_from_checkpoint",
-    "save_only_model", "save_steps", "save_total_limit", "saves_per_epoch",
+    "eval_sample_packing", "eval_on_start", "eval_steps", "evals_per_epoch", "greater_is_better",
+    "load_best_model_at_end", "logging_steps", "max_steps", "metric_for_best_model", "num_epochs", "on_nonfinite",
+    "output_dir", "resume_from_checkpoint", "save_only_model", "save_steps", "save_total_limit", "saves_per_epoch",
 )  # fmt: skip
 """Keys that change nothing that a step computes, except perhaps the number of steps."""
 BY_CONTENT = (

@@ -8,6 +8,7 @@ HuggingFaceStorageReader. No format can run code when it is read, as a pickle ca
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,9 @@ def _read_divided(path: Path, values: Any, parameters: Mapping[str, Tensor]) -> 
     if not targets:
         return {}
     # Each process reads what it needs by itself; nothing is exchanged.
-    load(dict(targets), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+    with warnings.catch_warnings():  # that there is no process group
+        warnings.simplefilter("ignore", UserWarning)
+        load(dict(targets), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
     return {
         name: target.redistribute(placements=final[name].placements) if isinstance(target, DTensor) else target
         for name, target in targets.items()
