@@ -29,7 +29,8 @@ def config(folder: Path, name: str, **keys: Any) -> Path:
         tiny.model_folder(folder / "model-llama", "llama", attention_dropout=0.1)
     values = {
         "max_steps": STEPS, "num_epochs": 20, "save_steps": 1, "save_total_limit": 2, "async_save": True,
-        "resume_from_checkpoint": "auto", "lr_scheduler": "constant", "warmup_steps": 0, "output_dir": str(folder / name),
+        "resume_from_checkpoint": "auto", "lr_scheduler": "constant", "warmup_steps": 0,
+        "output_dir": str(folder / name),
     }  # fmt: skip
     return tiny.sft_config(folder, **(values | keys)).rename(folder / f"{name}.yaml")
 
