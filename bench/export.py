@@ -31,7 +31,7 @@ def write(folder: Path) -> Path:
 
     LlamaConfig(**sizes(), architectures=["LlamaForCausalLM"]).save_pretrained(folder / "model-llama")
     tiny.tokenizer().save_pretrained(folder / "model-llama")
-    return tiny.sft_config(folder, fsdp_config={}, bf16=False)
+    return tiny.sft_config(folder, fsdp_config={}, bf16=False, reinit_weights=True)
 
 
 def export(folder: Path) -> None:
@@ -78,9 +78,9 @@ def main() -> None:
           f"{numbers['files']} files")  # fmt: skip
     for rank, (added, divided, shard, imports) in enumerate(numbers["peaks"]):
         bound = ALLOWED * shard + numbers["unit"]
-        print(f"  rank {rank}: peak above the {imports / MIB:,.0f} MiB after imports: {added / MIB:,.0f} MiB (before the "
-              f"export {divided / MIB:,.0f}); bound: {ALLOWED} x {shard / MIB:,.0f} + {numbers['unit'] / MIB:,.0f} = "
-              f"{bound / MIB:,.0f} MiB")  # fmt: skip
+        print(f"  rank {rank}: peak above the {imports / MIB:,.0f} MiB after imports: {added / MIB:,.0f} MiB (before "
+              f"the export {divided / MIB:,.0f}); bound: {ALLOWED} x {shard / MIB:,.0f} + "
+              f"{numbers['unit'] / MIB:,.0f} = {bound / MIB:,.0f} MiB")  # fmt: skip
         assert added < bound, "the memory is above its bound"
     print(f"  {child.seconds:.0f} CPU seconds\n")
 

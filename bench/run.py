@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PARTS = (
     "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "groups", "against", "adapters",
-    "preference", "rises", "memory", "merge", "hardware",
+    "preference", "rises", "memory", "merge", "export", "hardware",
 )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ class DataParallelism(Parallelism):
         dcp.set_model_state_dict(module, state, options=dcp.StateDictOptions(full_state_dict=full, strict=False))
 
     def optimizer_state(self, module: Any, optimizer: Optimizer) -> dict[str, Any]:
-        return named_state(_unwrapped(module), optimizer, None if self.saves_shards else self.world.main)
+        return named_state(_unwrapped(module), optimizer, None if self.saves_shards else self.world)
 
     def load_optimizer_state(self, module: Any, optimizer: Optimizer, state: dict[str, Any]) -> None:
         load_named_state(_unwrapped(module), optimizer, state)

@@ -21,6 +21,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from tunesmith_engine.model.gathering import to_main
+from tunesmith_engine.runtime.world import World
+
 ADAM = 8
 """Bytes that Adam keeps for each trained parameter: two means in float32."""
 
@@ -57,21 +60,19 @@ def state_bytes(optimizer: Optimizer | None, trained: int) -> int | None:
     return ADAM * trained if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Adam) else None
 
 
-def named_state(module: nn.Module, optimizer: Optimizer, keep: bool | None = True) -> dict[str, Any]:
-    """Return state_dict() with names instead of numbers. Call it on all processes of a shard.
+def named_state(module: nn.Module, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
+    """Return state_dict() with names instead of numbers.
 
-    Divided tensors (DTensor) are gathered one by one, and kept in host memory if `keep` is True. If it is None, they
-    stay divided.
+    With `world`, divided tensors (DTensor) are gathered on its main process one by one: call it on all processes.
+    Otherwise they stay divided.
     """
     state = optimizer.state_dict()
     names = _names(module, optimizer)
     groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
 
-    def gathered(tensor: DTensor) -> Tensor | None:
-        full = tensor.full_tensor()
-        return full.cpu() if keep else None
-
-    values = state["state"] if keep is None else tree_map_only(DTensor, gathered, state["state"])
+    values = state["state"]
+    if world is not None:
+        values = tree_map_only(DTensor, lambda tensor: to_main(world, tensor), values)
     return {"state": {names[i]: value for i, value in values.items()}, "param_groups": groups}
 
 

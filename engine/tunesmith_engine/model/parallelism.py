@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.model.gathering import to_main
 from tunesmith_engine.runtime.world import World
 
 
@@ -108,10 +109,12 @@ class Parallelism(ABC):
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor) or (trained and name in frozen):
                 continue
-            if isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
-                shard: Any = value.to(self.world.device)
-                value = shard.full_tensor()
-            if self.world.main:
+            if isinstance(value, DTensor):
+                full = to_main(self.world, value)
+                if full is not None:
+                    yield name, full
+                del full  # before the next one is gathered
+            elif self.world.main:
                 yield name, value.cpu() if self.world.size > 1 else value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,27 +33,32 @@ def save(run: Run, policy: Policy, names: frozenset[str], path: Path) -> None:
     sizes = {name: v.numel() * v.element_size() for name, v in model.state_dict().items() if name in written}
     limit = min(LARGEST, max(1, sum(sizes.values()) // SHARE)) if sum(sizes.values()) > LARGEST // 4 else LARGEST
     gathered = run.parallelism.full_state_dict(model)
-    chosen = ((name, value) for name, value in gathered if name in written)
     if not run.world.main:
-        for _ in chosen:  # gathering takes all processes
+        for _ in gathered:  # gathering takes all processes
             pass
         return
     model.save_pretrained(path, state_dict={})
     (path / WEIGHTS).unlink(missing_ok=True)  # it has no tensors
-    _write(path, (_converted(model, unit) for unit in units(chosen)), limit)
+    _write(path, (_converted(model, unit) for unit in units(gathered, written)), limit)
 
 
-def units(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Yield tensors that follow each other in groups: those of a layer, and each other one by itself."""
+def units(tensors: Iterable[tuple[str, Tensor]], chosen: Set[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield tensors that follow each other in groups: those of a layer, and each other one by itself.
+
+    Only those that are chosen by name. Nothing here holds a tensor while the next one is gathered.
+    """
     unit: dict[str, Tensor] = {}
     layer: str | None = None
     for name, value in tensors:
+        if name not in chosen:
+            continue
         match = UNIT.match(name)
         own = match[1] if match else name
         if unit and own != layer:
             yield unit
             unit = {}
         unit[name], layer = value, own
+        del value
     if unit:
         yield unit
 
@@ -63,9 +68,9 @@ def _converted(model: Any, unit: dict[str, Tensor]) -> dict[str, Tensor]:
     from transformers.core_model_loading import revert_weight_conversion
 
     ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
-    converted: dict[str, Tensor] = revert_weight_conversion(
-        model, {name: value for name, value in unit.items() if name not in ignored}
-    )
+    kept = {name: value for name, value in unit.items() if name not in ignored}
+    unit.clear()
+    converted: dict[str, Tensor] = revert_weight_conversion(model, kept)
     return converted
 
 
@@ -89,6 +94,8 @@ def _write(path: Path, parts: Iterable[dict[str, Tensor]], limit: int) -> None:
         held |= part
         total += _bytes(part)
         part.clear()
+        if _bytes(held) >= limit:  # before the next part is gathered
+            flush(held)
     flush(held)
     count = len(files)
     named = [WEIGHTS] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
