@@ -25,7 +25,7 @@ def to_main(world: World, tensor: DTensor) -> Tensor | None:
     ranks = dist.get_process_group_ranks(group)
     if 0 not in ranks:  # another replica
         return None
-    own = tensor.detach().to_local()
+    own = tensor.to_local().detach()
     if not world.main:
         if own.numel():
             dist.send(own.contiguous().to(world.device), dst=0, group=group)
