@@ -24,6 +24,7 @@ PARTS = (
     "preference", "rises", "memory", "merge", "hardware", "layouts", "traffic", "scaling",
     "start", "launch", "packing", "chats", "prepare", "dedup", "streaming", "step", "generation", "groups", "against",
     "adapters", "preference", "rises", "memory", "merge", "hardware",
+    "preference", "rises", "memory", "merge", "export", "hardware",
 )  # fmt: skip
 
 

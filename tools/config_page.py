@@ -28,6 +28,7 @@ The column *on resume* shows if the value may differ from the checkpoint that a 
 
 - `free`: it may.
 - `accept`: it may, if `accept_changes` names the key.
+- `if packs stay`: it may, as long as a step has as many packs over all processes as before.
 - `by content`: what the key refers to is compared instead, as `data` or `plugins`.
 - empty: it may not.
 
@@ -38,6 +39,7 @@ ON_RESUME: dict[str, str] = {
     **resume_rules.rules(()),
     **{key: rule for info in metadata().values() for key, rule in info["on_resume"].items()},
     **dict.fromkeys(resume_rules.BY_CONTENT, "by content"),
+    **dict.fromkeys(resume_rules.IF_ROWS_STAY, "if packs stay"),
 }
 WORDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "true, false", "object": "mapping"}
 BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}

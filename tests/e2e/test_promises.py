@@ -12,7 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tunesmith_engine.batch.examples import ExampleStore
-from tunesmith_engine.checkpoint.save import numbered, read_tree, write_tree
+from tunesmith_engine.checkpoint.save import numbered
+from tunesmith_engine.checkpoint.trees import read_tree, write_tree
 
 from tests import tiny
 from tests.contract.test_methods_to_come import PLUGINS, run_config

@@ -91,8 +91,9 @@ class FSDPConfig(Settings):
     """Modules to shard as units."""
     transformer_layer_cls_to_wrap: str | None = None
     """Class of the layers that are sharded as units. Default: the classes that the model names."""
-    state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
-    """Checkpoints contain full, unsharded weights."""
+    state_dict_type: Literal["FULL_STATE_DICT", "SHARDED_STATE_DICT"] = "FULL_STATE_DICT"
+    """What checkpoints contain: full weights and optimizer state, which the main process gathers and writes; or shards
+    that each process writes. A run resumes from either, whatever its own value is. Exported models are full."""
 
 
 class ModelKeys(Settings):
@@ -231,6 +232,9 @@ class ScheduleKeys(Settings):
     """Optimizer steps between checkpoints; below 1, as a share of all steps."""
     saves_per_epoch: PerEpoch | None = None
     """Checkpoints per epoch. Default: 1 if save_steps is not set."""
+    async_save: bool = False
+    """Write checkpoints while training goes on: a step waits only for the copy to host memory. Except for the last one,
+    they contain no model for other libraries."""
     save_total_limit: int | None = Field(4, gt=0, le=10**6)
     """Checkpoints to keep, always including the best one; null keeps all."""
     eval_steps: Interval | None = None
@@ -250,7 +254,7 @@ class ScheduleKeys(Settings):
     resume_from_checkpoint: PathText | None = None
     """auto resumes from the newest complete checkpoint in output_dir, if there is one; or the path of a checkpoint."""
     accept_changes: list[str] = []
-    """Keys, or `data`, `plugins`, `processes`, that may differ from those of the checkpoint that the run resumes."""
+    """Keys, or `data` and `plugins`, that may differ from those of the checkpoint that the run resumes."""
 
 
 class CoreSettings(ScheduleKeys, ParallelKeys, PrecisionKeys, BatchKeys, DataKeys, ModelKeys):

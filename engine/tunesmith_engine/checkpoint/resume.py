@@ -12,10 +12,13 @@ from typing import Any, Literal
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError
 from tunesmith.folders import contains_run
 from tunesmith.plugins.plugin import OnResume
-from tunesmith.resume_rules import IF_ROWS_STAY, rules
+from tunesmith.resume_rules import IF_ROWS_STAY, LAYOUT, rules
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.save import has_optimizer, numbered
 from tunesmith_engine.runtime.atomic import MANIFEST, why_invalid
+
+NOTED = ("processes", *LAYOUT, *IF_ROWS_STAY)
+"""Differences that change no result except for rounding, and are noted nevertheless."""
 
 
 def choose(run: Run) -> Path | None:
@@ -123,7 +126,7 @@ def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
         description = f"processes ({saved['world']} -> {run.world.size})"
         if packs != saved_packs:
             description = f"{description[:-1]}, which changes the packs of a step: {saved_packs} -> {packs})"
-        yield Difference("processes", description, "accept" if packs == saved_packs else "never")
+        yield Difference("processes", description, "free" if packs == saved_packs else "never")
     # The fingerprint changes with a moved file or another version of a plugin. If the examples are the same, so is the
     # data.
     if run.data and saved["data"] != run.data.fingerprint and (saved["content"] or 0) != run.data.content:
@@ -189,6 +192,6 @@ def check_same(run: Run, saved: dict[str, Any]) -> list[str]:
             help = f"change it back, or write accept_changes: [{', '.join(names)}] to resume with the change"
         raise ConfigError(message, where=where, code="resume", help=help)
     applied = [d for d in changes if d.rule == "accept" or d.name == "plugins"]
-    if applied:
-        run.note("changed since the checkpoint", ", ".join(d.description for d in applied))
+    if noted := [d for d in changes if d in applied or d.name in NOTED]:
+        run.note("changed since the checkpoint", ", ".join(d.description for d in noted))
     return [d.name for d in applied]

@@ -9,114 +9,151 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from tunesmith.errors import ModelError, PluginError, TunesmithError
+from tunesmith.errors import EnvironmentProblem, PluginError, TunesmithError
 from tunesmith.run import Run
-from tunesmith_engine.runtime.atomic import MANIFEST, clearing, discard, extend, seal, tidy, writing
+from tunesmith_engine.checkpoint.trees import Copied, copy_tree
+from tunesmith_engine.runtime.atomic import (
+    MANIFEST,
+    Entry,
+    clearing,
+    discard,
+    extend,
+    listed,
+    read_again,
+    seal,
+    tidy,
+    writing,
+)  # fmt: skip
 from tunesmith_engine.runtime.rng import random_state, set_random_state
 
 if TYPE_CHECKING:
     from tunesmith_engine.model.policy import Policy
 
-# trees of JSON values and tensors
-
-
-def write_tree(path: Path, tree: Any) -> None:
-    """Write a tree of JSON values, tensors and arrays to path.json and path.safetensors.
-
-    Neither format can run code when it is read, as a pickle can. A tensor that is in the tree several times, such as a
-    buffer that layers share, is written once.
-    """
-    tensors: dict[str, Tensor] = {}
-    text = json.dumps(_strip(tree, tensors, {}))
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
-    save_file(tensors, path.with_suffix(".safetensors"))
-
-
-def read_tree(path: Path) -> Any:
-    """Read a tree that `write_tree` wrote. Raises ModelError for other files, even if their manifest matches them."""
-    try:
-        tensors = load_file(path.with_suffix(".safetensors"))
-        return _fill(json.loads(path.with_suffix(".json").read_text("utf-8")), tensors)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
-        message = f"{path.name} of checkpoint {path.parent} can't be read: {type(error).__name__}: {error}"
-        raise ModelError(message, code="no-checkpoint", help="resume from another checkpoint") from error
-
-
-def _strip(tree: Any, tensors: dict[str, Tensor], names: dict[Any, str]) -> Any:
-    """Return the tree with a name in place of each tensor and array, which are added to `tensors`.
-
-    `names` has the names of the tensors so far, by their place in memory.
-    """
-    name = f"t{len(tensors)}"
-    if isinstance(tree, np.ndarray):
-        tensors[name] = torch.from_numpy(np.array(tree))
-        return {"$array": name}
-    if isinstance(tree, Tensor):
-        place = (tree.data_ptr(), tree.shape, tree.stride(), tree.dtype, tree.device)
-        if tree.numel() and place in names:
-            return {"$tensor": names[place]}
-        names[place] = name
-        tensors[name] = tree.detach().cpu().contiguous().clone()  # a clone, because safetensors refuses shared memory
-        return {"$tensor": name}
-    if isinstance(tree, dict):
-        if wrong := [key for key in tree if not isinstance(key, str)]:  # JSON would turn the key 1 into "1"
-            raise PluginError(f"a checkpoint can't store the key {wrong[0]!r}: keys of state_dict() must be strings")
-        return {key: _strip(value, tensors, names) for key, value in tree.items()}
-    return [_strip(value, tensors, names) for value in tree] if isinstance(tree, list | tuple) else tree
-
-
-def _fill(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(tree, dict):
-        if "$tensor" in tree:
-            return tensors[tree["$tensor"]]
-        if "$array" in tree:
-            return tensors[tree["$array"]].numpy()
-        return {key: _fill(value, tensors) for key, value in tree.items()}
-    return [_fill(value, tensors) for value in tree] if isinstance(tree, list) else tree
-
-
 # saving
+
+
+class Saving:
+    """A checkpoint that is being written: under a temporary name until every process has written its part.
+
+    Args:
+        run: the run, whose step it is of.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.step = run, run.step
+        self.final = run.output_dir / f"checkpoint-{run.step}"
+        self.partial = run.output_dir / f".checkpoint-{run.step}.partial"
+        self.files: dict[str, Entry] = {}
+        self.error: Exception | None = None
+        self._copies: dict[str, Copied] = {}
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Create the folder. Call it on all processes."""
+        with self.writing():
+            if self.run.world.main:
+                tidy(self.run.output_dir)
+                self.partial.mkdir(parents=True)
+            self.run.world.barrier()
+
+    def write(self, name: str, copied: Copied) -> None:
+        """Write this process's part of a tree to disk, and take its sha256."""
+        with self.writing():
+            for path in copied.write(self.partial / name):
+                self.files |= listed(self.partial, [path])
+
+    def write_later(self, copies: dict[str, Copied]) -> None:
+        """Write this process's parts of trees on a thread."""
+        self._copies = copies
+        self._thread = threading.Thread(target=self._write_all, name="tunesmith-checkpoint", daemon=True)
+        self._thread.start()
+
+    def _write_all(self) -> None:
+        try:
+            while self._copies:
+                name = next(iter(self._copies))
+                self.write(name, self._copies.pop(name))
+        except Exception as error:
+            self.error = error
+
+    @property
+    def done(self) -> bool:
+        """True if this process has written its part, or failed to."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def seal(self) -> None:
+        """Wait until all processes have written their parts, then name the checkpoint. Call it on all processes.
+
+        Raises the error of the thread that writes; on the other processes, one that names the process that failed.
+        """
+        world = self.run.world
+        if self._thread is not None:
+            self._thread.join()
+        with clearing(self.partial, world.main), self.writing():
+            shares = world.gather((self.files, str(self.error) if self.error else None))
+            if self.error is not None:
+                raise self.error
+            if failed := [(rank, error) for rank, (_, error) in enumerate(shares) if error]:
+                rank, error = failed[0]
+                message = f"{self.final.name} could not be written by rank {rank}: {error}"
+                raise EnvironmentProblem(message, code="disk", help=_after_a_full_disk(self.run))
+            if world.main:
+                files = {name: entry for own, _ in shares for name, entry in own.items()}
+                if missing := [name for name in files if not (self.partial / name).is_file()]:
+                    message = f"{missing[0]} of {self.final.name} was written, but the main process does not see it"
+                    help = "choose an output_dir on a file system that all processes share"
+                    raise EnvironmentProblem(message, code="disk", help=help)
+                read_again(self.partial)
+                seal(self.partial, self.final, files, exported=False)
+            world.barrier()
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Turn errors of the disk within the block into errors that say what to do."""
+        return writing(self.final.name, self.run.output_dir, _after_a_full_disk(self.run))
 
 
 def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_step: int | None) -> Path:
     """Write a checkpoint of the current step and return its folder. Call it on all processes.
 
-    `parts` returns trees by file name. Each process writes those whose name begins with "rank-", and the main process
-    writes the others. Once they are sealed, the run can resume from them, and plugins export the model into the folder.
-    Raises EnvironmentProblem if the disk refuses the files, and the error of a plugin that fails to export, with the
-    name of the checkpoint.
+    `parts` returns trees by file name. Each process writes those whose name begins with "rank-", and its shards of the
+    others; the main process writes the rest. Once they are sealed, the run can resume from them, and plugins export the
+    model into the folder. Raises EnvironmentProblem if the disk refuses the files, and the error of a plugin that fails
+    to export, with the name of the checkpoint.
     """
-    final = run.output_dir / f"checkpoint-{run.step}"
-    partial = run.output_dir / f".checkpoint-{run.step}.partial"
-    with writing(final.name, run.output_dir, _after_a_full_disk(run)), clearing(partial, run.world.main):
-        if run.world.main:
-            tidy(run.output_dir)
-            partial.mkdir(parents=True)
-        run.world.barrier()
+    saving = Saving(run)
+    with clearing(saving.partial, run.world.main):
+        saving.begin()
         # Every process calls `parts`, because gathering sharded weights takes all of them.
         for name, tree in parts().items():
-            if run.world.main or name.startswith("rank-"):
-                write_tree(partial / name, tree)
-        run.world.barrier()
-        if run.world.main:
-            seal(partial, final, exported=False)
-        run.world.barrier()
-    export(run, policy, final)
+            saving.write(name, copy_tree(run.world, tree, run.world.main or name.startswith("rank-")))
+        saving.seal()
+    export(run, policy, saving.final)
     if run.world.main:
         rotate(run, best_step)
     run.world.barrier()
-    return final
+    return saving.final
+
+
+def save_later(run: Run, parts: Callable[[], dict[str, Any]]) -> Saving:
+    """Copy a checkpoint of the current step to host memory, and write it on a thread. Call it on all processes.
+
+    Nothing is exported into it, because plugins would export the weights of a later step.
+    """
+    saving = Saving(run)
+    with clearing(saving.partial, run.world.main):
+        saving.begin()
+        trees = parts().items()
+        saving.write_later(
+            {name: copy_tree(run.world, tree, run.world.main or name.startswith("rank-")) for name, tree in trees}
+        )
+    return saving
 
 
 def export(run: Run, policy: Policy, folder: Path) -> None:
@@ -197,13 +234,13 @@ def numbered(output_dir: Path) -> list[tuple[int, Path]]:
     return sorted(checkpoints)
 
 
-def rotate(run: Run, best_step: int | None) -> None:
-    """Delete the oldest checkpoints beyond save_total_limit, but neither the best nor the newest."""
+def rotate(run: Run, best_step: int | None, step: int | None = None) -> None:
+    """Delete the oldest checkpoints beyond save_total_limit, but neither the best nor the newest, that of `step`."""
     limit = run.core.save_total_limit
     if limit is None:
         return
     # Later steps belong to an abandoned course of the run, and are not counted.
-    checkpoints = [(step, path) for step, path in numbered(run.output_dir) if step <= run.step]
-    deletable = [path for step, path in checkpoints[:-1] if step != best_step]
+    checkpoints = [(number, path) for number, path in numbered(run.output_dir) if number <= (step or run.step)]
+    deletable = [path for number, path in checkpoints[:-1] if number != best_step]
     for path in deletable[: max(0, len(checkpoints) - limit)]:
         discard(path)

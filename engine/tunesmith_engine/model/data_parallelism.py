@@ -89,6 +89,9 @@ def units(module: nn.Module, config: FSDPConfig | None) -> list[nn.Module]:
 class DataParallelism(Parallelism):
     """Base of replicated and sharded models: checkpoints by torch.distributed.checkpoint."""
 
+    saves_shards = False
+    """True if model and optimizer state are this process's shards (DTensor) instead of full tensors."""
+
     def __init__(self, world: World):
         self.world = world
 
@@ -103,22 +106,23 @@ class DataParallelism(Parallelism):
         # DDP and FSDP average gradients; the product makes that a sum. Parts of a layer are not averaged.
         (loss * (self.world.size // self.world.axis("tensor").size)).backward()
 
-    def _full(self) -> dcp.StateDictOptions:
-        return dcp.StateDictOptions(full_state_dict=True, cpu_offload=self.world.size > 1, ignore_frozen_params=True)
-
     def model_state(self, module: Any) -> dict[str, Any]:
         """Return trained weights, each once, and buffers. torch keeps the second name of a weight that is tied."""
-        state = dcp.get_model_state_dict(module, options=self._full())
+        full = not self.saves_shards
+        offload = full and self.world.size > 1
+        options = dcp.StateDictOptions(full_state_dict=full, cpu_offload=offload, ignore_frozen_params=True)
+        state = dcp.get_model_state_dict(module, options=options)
         unwrapped = _unwrapped(module)
         trained = {name for name, p in unwrapped.named_parameters() if p.requires_grad}
         parameters = {name for name, _ in unwrapped.named_parameters(remove_duplicate=False)}
         return {name: value for name, value in state.items() if name in trained or name not in parameters}
 
     def load_model_state(self, module: Any, state: dict[str, Any]) -> None:
-        dcp.set_model_state_dict(module, state, options=dcp.StateDictOptions(full_state_dict=True, strict=False))
+        full = not any(isinstance(value, DTensor) for value in state.values())
+        dcp.set_model_state_dict(module, state, options=dcp.StateDictOptions(full_state_dict=full, strict=False))
 
     def optimizer_state(self, module: Any, optimizer: Optimizer) -> dict[str, Any]:
-        return named_state(_unwrapped(module), optimizer)
+        return named_state(_unwrapped(module), optimizer, None if self.saves_shards else self.world)
 
     def load_optimizer_state(self, module: Any, optimizer: Optimizer, state: dict[str, Any]) -> None:
         load_named_state(_unwrapped(module), optimizer, state)
@@ -173,6 +177,7 @@ class Sharded(DataParallelism):
             self.expert_weights, self.expert = sizes.experts(device)
         self.tensor = tensor if sizes.tensor > 1 or sizes.expert > 1 else None
         self.config = config
+        self.saves_shards = config.state_dict_type == "SHARDED_STATE_DICT"
         self.offloads = config.offload_params and world.device.type != "cpu"  # on the CPU, they are there already
 
     def wrap(self, module: nn.Module, training: bool = True) -> Any:

@@ -21,6 +21,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from tunesmith_engine.model.gathering import to_main
+from tunesmith_engine.runtime.world import World
+
 ADAM = 8
 """Bytes that Adam keeps for each trained parameter: two means in float32."""
 
@@ -57,13 +60,20 @@ def state_bytes(optimizer: Optimizer | None, trained: int) -> int | None:
     return ADAM * trained if isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Adam) else None
 
 
-def named_state(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Return state_dict() with names instead of numbers, and full tensors. Call it on all processes of a shard."""
+def named_state(module: nn.Module, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
+    """Return state_dict() with names instead of numbers.
+
+    With `world`, divided tensors (DTensor) are gathered on its main process one by one: call it on all processes.
+    Otherwise they stay divided.
+    """
     state = optimizer.state_dict()
     names = _names(module, optimizer)
     groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
-    full = tree_map_only(DTensor, lambda tensor: tensor.full_tensor().cpu(), state["state"])
-    return {"state": {names[i]: value for i, value in full.items()}, "param_groups": groups}
+
+    values = state["state"]
+    if world is not None:
+        values = tree_map_only(DTensor, lambda tensor: to_main(world, tensor), values)
+    return {"state": {names[i]: value for i, value in values.items()}, "param_groups": groups}
 
 
 def load_named_state(module: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -84,13 +94,16 @@ def _sharded(value: Any, parameter: Tensor) -> Any:
     """Return the state of a parameter, with tensors of its shape in shards if it is in shards."""
     if not isinstance(parameter, DTensor):
         return value
+    # What is divided already stays as it is.
     mesh, placements = parameter.device_mesh, parameter.placements
 
     def shard(tensor: Tensor) -> Tensor:
         full = tensor.to(mesh.device_type)
         return distribute_tensor(full, mesh, placements, src_data_rank=None).to(parameter.device)
 
-    return tree_map_only(Tensor, lambda t: shard(t) if t.shape == parameter.shape else t, value)
+    return tree_map_only(
+        Tensor, lambda t: shard(t) if t.shape == parameter.shape and not isinstance(t, DTensor) else t, value
+    )
 
 
 def _names(module: nn.Module, optimizer: Optimizer) -> list[str]:

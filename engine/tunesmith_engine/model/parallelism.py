@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from tunesmith_engine.batch.batch import Batch
+from tunesmith_engine.model.gathering import to_main
 from tunesmith_engine.model.optimizers import state_bytes
 from tunesmith_engine.runtime.world import World
 
@@ -131,19 +132,19 @@ class Parallelism(ABC):
         parameters = dict(model.named_parameters(remove_duplicate=False))
         frozen = {name for name, p in parameters.items() if not p.requires_grad}
         names = Counter(id(p) for p in parameters.values())
-        tied: dict[int, Tensor] = {}  # one tensor for all names of a weight, by which a file has it once
+        tied: dict[int, Tensor | None] = {}  # one tensor for all names of a weight, by which a file has it once
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor) or (trained and name in frozen):
                 continue
             number = id(parameters.get(name))
-            if number in tied:
-                value = tied[number]
-            elif isinstance(value, DTensor):  # a shard; one that is offloaded communicates from the device
-                shard: Any = value.to(self.world.device)
-                value = shard.full_tensor()
+            if number in tied or isinstance(value, DTensor):
+                full = tied[number] if number in tied else to_main(self.world, value)
                 if names[number] > 1:
-                    tied[number] = value = value.cpu()
-            if self.world.main:
+                    tied[number] = full
+                if full is not None:
+                    yield name, full
+                del full  # before the next one is gathered
+            elif self.world.main:
                 yield name, value.cpu() if self.world.size > 1 else value
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from safetensors import safe_open
@@ -17,6 +17,8 @@ from safetensors import safe_open
 from tunesmith.errors import EnvironmentProblem, PluginError, TunesmithError
 
 MANIFEST = "manifest.json"
+Entry = dict[str, int | str]
+"""Size and sha256 of a file in a manifest."""
 OURS = re.compile(r"\.(checkpoint-\d+|final|run\.json)\.(partial|old)")
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 """Error numbers of a disk that is full or fails."""
@@ -47,13 +49,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(partial: Path, final: Path, **facts: bool) -> None:
-    """Flush a folder and everything in it, write its manifest last, and rename it to `final`.
+def seal(partial: Path, final: Path, files: dict[str, Entry] | None = None, **facts: bool) -> None:
+    """Write the manifest of a folder last, and rename the folder to `final`.
 
-    In this order, a power cut at any point leaves no folder named `final` with missing or partial files. `facts` are
-    kept in the manifest.
+    In this order, a power cut at any point leaves no folder named `final` with missing or partial files. `files` are
+    those that `listed` has flushed; by default all. `facts` are kept in the manifest.
     """
-    write_text(partial / MANIFEST, json.dumps({"format": 1, **facts, "files": _listed(partial)}, indent=1))
+    files = listed(partial, partial.rglob("*")) if files is None else files
+    for folder in (path for path in partial.iterdir() if path.is_dir()):
+        flush(folder)
+    write_text(partial / MANIFEST, json.dumps({"format": 1, **facts, "files": files}, indent=1))
     flush(partial)
     if final.exists():  # a folder can't be renamed onto one that has files
         discard(final)
@@ -61,10 +66,10 @@ def seal(partial: Path, final: Path, **facts: bool) -> None:
     flush(final.parent)
 
 
-def _listed(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Flush everything in a folder, and return size and sha256 of each file by its path in it."""
-    files: dict[str, dict[str, int | str]] = {}
-    for path in sorted(folder.rglob("*")):
+def listed(folder: Path, paths: Iterable[Path]) -> dict[str, Entry]:
+    """Flush files and folders in a folder, and return size and sha256 of each file by its path in it."""
+    files: dict[str, Entry] = {}
+    for path in sorted(paths):
         flush(path)
         if path.is_file():
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -78,7 +83,7 @@ def extend(final: Path, partial: Path, **facts: bool) -> None:
     PluginError for a file that the folder has already.
     """
     manifest = json.loads((final / MANIFEST).read_text("utf-8"))
-    files = _listed(partial)
+    files = listed(partial, partial.rglob("*"))
     if both := sorted(files.keys() & {*manifest["files"], MANIFEST}):
         message = f"save_model wrote {both[0]}, which is a file of the checkpoint itself"
         raise PluginError(message, help="write it under another name")

@@ -32,6 +32,8 @@ GRACE = 10.0
 """Seconds for the training thread to notice by itself that a process is gone. On a GPU, it may wait forever."""
 EVIDENCE = 5.0
 """Seconds to find out which process is gone, after a connection was lost."""
+REMOTE = 5 * BEAT
+"""Seconds in which a process of another machine writes a beat, if it is not gone."""
 LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|socket", re.I)
 HELP = "resume_from_checkpoint: auto resumes the run; the other process may have reported why it ended"
 
@@ -49,6 +51,11 @@ class Beat:
     @property
     def gone(self) -> bool:
         return self.failed or self.process.ended
+
+    @property
+    def place_visible(self) -> bool:
+        """True if this process could see that the other one has ended."""
+        return self.process.place == Process.this().place
 
 
 class Peers:
@@ -82,17 +89,26 @@ class Peers:
 
     def lost(self, error: BaseException) -> ProcessLost | None:
         """Return the error to raise instead of one that means that a connection to another process was lost."""
-        cause = error.__cause__ if isinstance(error, PluginError) else error
+        cause: BaseException | None = error
+        while isinstance(cause, PluginError):  # an error within a hook, perhaps with further advice
+            cause = cause.__cause__
         if isinstance(error, TunesmithError) and cause is None:
             return None
         if not isinstance(cause, dist.DistError) and not (isinstance(cause, RuntimeError) and LOST.search(str(cause))):
             return None
         self._ending.set()  # the thread has nothing to add
-        deadline = time.monotonic() + EVIDENCE
-        while time.monotonic() < deadline:
-            if gone := [beat for beat in self._beats(range(self.size)) if beat.gone]:
+        started = time.monotonic()
+        first = {beat.rank: beat.number for beat in self._beats(range(self.size))}
+        while (waited := time.monotonic() - started) < REMOTE:
+            beats = list(self._beats(range(self.size)))
+            if gone := [beat for beat in beats if beat.gone]:
                 return self._lost(gone)
+            if waited > EVIDENCE and all(beat.place_visible for beat in beats):
+                break
             time.sleep(0.1)
+        # Whether a process of another machine has ended can't be asked, but it no longer writes.
+        if gone := [beat for beat in self._beats(range(self.size)) if beat.number == first.get(beat.rank)]:
+            return self._lost(gone)
         return ProcessLost(f"a process of the run is gone, in step {self.run.step + 1}: {cause}", help=HELP)
 
     def _lost(self, gone: list[Beat]) -> ProcessLost:

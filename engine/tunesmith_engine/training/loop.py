@@ -153,6 +153,7 @@ class Loop:
             self.evaluate_first()
         while run.step < state.total_steps and not run.stopped:
             self.current = run.step + 1
+            state.settle(wait=False)
             record = self.step()
             with self.keeping():
                 self.idle = nonfinite.count_idle(run, self.idle, record.metrics["grad_norm"])
@@ -174,7 +175,7 @@ class Loop:
             if stop or due or run.stopped:
                 run.checkpoint_requested = False
                 run.progress("saving a checkpoint")
-                state.save()
+                state.save() if stop or last or run.stopped else state.save_later()
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
             if stop:
                 raise Interrupted(stop)

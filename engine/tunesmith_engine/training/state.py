@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tunesmith.errors import ConfigError, ModelError, PluginError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
-from tunesmith_engine.checkpoint.save import read_tree, save
+from tunesmith_engine.checkpoint.save import Saving, rotate, save, save_later
+from tunesmith_engine.checkpoint.trees import read_tree
 from tunesmith_engine.model.optimizers import options, set_rate, switch
 from tunesmith_engine.model.parallelism import full_shape
 from tunesmith_engine.model.policy import Policy
@@ -26,6 +29,7 @@ class TrainState:
     """The values that change from step to step. `run.step` is one of them: plugins read the step there.
 
     tokens: input tokens so far, over all processes. bad_steps: steps in a row whose loss or gradient was not finite.
+    saving: the checkpoint that is written while training goes on.
     """
 
     run: Run
@@ -38,6 +42,7 @@ class TrainState:
     bad_steps: int = 0
     best: Best = field(default_factory=Best)
     round: Round | None = None
+    saving: Saving | None = None
 
     @property
     def epoch(self) -> float:
@@ -57,8 +62,32 @@ class TrainState:
 
     def save(self) -> Path:
         """Write a checkpoint of this step and return its folder. Call it on all processes."""
+        self.settle()
         with self.evaluated():
             return save(self.run, self.policy, self.trees, self.best.step)
+
+    def save_later(self) -> None:
+        """Write a checkpoint of this step while training goes on, if the run wants that. Call it on all processes."""
+        if not self.run.core.async_save:
+            self.save()
+            return
+        self.settle()
+        with self.evaluated():
+            self.saving = save_later(self.run, self.trees)
+
+    def settle(self, wait: bool = True) -> None:
+        """Seal the checkpoint that is being written, and raise the error of its writer. Call it on all processes.
+
+        Without `wait`, do so only if it is written everywhere.
+        """
+        saving, world = self.saving, self.run.world
+        if saving is None or (not wait and world.maximum(int(not saving.done))):
+            return
+        self.saving = None
+        saving.seal()
+        if world.main:
+            rotate(self.run, self.best.step, saving.step)
+        world.barrier()
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""
@@ -133,15 +162,18 @@ class TrainState:
                 run.states[name].load_state_dict(state)
         self.rounds.load_state_dict(saved["rounds"])
         self.round = Round.from_state(saved["round"]) if saved["round"] else None
-        self._restore_own(folder, saved["world"])
+        self._restore_own(folder, (saved["world"], saved["data_processes"]))
 
-    def _restore_own(self, folder: Path, processes: int) -> None:
+    def _restore_own(self, folder: Path, layout: tuple[int, int]) -> None:
         """Restore this process's own part.
 
-        With another number of processes, random numbers start anew, equally each time such a checkpoint is resumed.
+        With another number of processes, or of those with different examples, random numbers start anew, equally each
+        time such a checkpoint is resumed: those of a process belong to its share of the examples.
         """
         run = self.run
-        if processes != run.world.size:
+        if layout != (run.world.size, run.world.data.size):
+            if draws_in_training(self.policy.unwrapped):
+                run.note("dropout", "draws other random numbers than on as many processes as before")
             seed_everything(
                 run.core.seed + run.world.data.rank + 7919 * run.step
             )  # a prime: no two steps share numbers
@@ -151,7 +183,7 @@ class TrainState:
     def restore_weights(self, folder: Path) -> None:
         """Load trained weights and optimizer state from a checkpoint."""
         load_weights(self.run, self.policy, folder)
-        state = read_tree(folder / "optimizer")
+        state = read_tree(folder / "optimizer", dict(self.policy.unwrapped.named_parameters()))
         self.run.parallelism.load_optimizer_state(self.policy.module, self.optimizer, state)
         switch(self.optimizer, "train")
 
@@ -187,8 +219,8 @@ class TrainState:
 
 def load_weights(run: Run, policy: Policy, folder: Path) -> None:
     """Load trained weights from a checkpoint. Raises PluginError or ConfigError if names or shapes differ."""
-    trainable = read_tree(folder / "trainable")
     parameters = dict(policy.unwrapped.named_parameters())
+    trainable = read_tree(folder / "trainable", parameters)
     trained = {name for name, p in parameters.items() if p.requires_grad}
     if missing := sorted(trained - set(trainable)):
         raise PluginError(f"checkpoint {folder} has no weights for {', '.join(missing[:3])}")
@@ -198,6 +230,14 @@ def load_weights(run: Run, policy: Policy, folder: Path) -> None:
         message = f"can't resume: {different[0].removeprefix('module.')} is {saved} in {folder}, now {now}"
         raise ConfigError(message, code="resume", help="special_tokens adds other tokens than before: change it back")
     run.parallelism.load_model_state(policy.module, trainable)
+
+
+def draws_in_training(module: nn.Module) -> bool:
+    """Return True if a forward in training may draw random numbers: the module has dropout, or its attention has."""
+    parts = list(module.modules())
+    attention = [getattr(part, "attention_dropout", 0.0) for part in parts]
+    dropout = [part.p for part in parts if isinstance(part, nn.modules.dropout._DropoutNd)]
+    return any(isinstance(p, float) and p > 0 for p in [*attention, *dropout])
 
 
 def same_keys(run: Run, saved: dict[str, Any]) -> bool:

@@ -139,9 +139,15 @@ def save_model(run: Run, policy: Policy, path: Path) -> None:
 
     if run.adapter is None and run.hooks.loader_of(run.policy_spec) == "hf":
         names = _names(policy)
-        state = {name: value for name, value in policy.state_dict().items() if name in names}
+        if run.world.sharded:
+            from tunesmith_hf.streamed import save
+
+            save(run, policy, names, path)
+        else:
+            state = {name: value for name, value in policy.state_dict().items() if name in names}
+            if run.world.main:
+                policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
         if run.world.main:
-            policy.model.save_pretrained(path, state_dict=state)  # type: ignore[operator]
             usage = f"from transformers import AutoTokenizer, {type(policy.model).__name__}\n\n"
             usage += f'model = {type(policy.model).__name__}.from_pretrained("FOLDER")\n'
             usage += 'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'

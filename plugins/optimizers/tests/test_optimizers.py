@@ -208,7 +208,7 @@ def states_of(name: str) -> int:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_stored_state_continues_bit_for_bit(name: str, tmp_path: Any) -> None:
-    states, files = engine("model.optimizers"), engine("checkpoint.save")
+    states, files = engine("model.optimizers"), engine("checkpoint.trees")
     options = OPTIONS.get(name, {})
     models = Model(), Model()
     optimizers = [own(name, model, **options) for model in models]
