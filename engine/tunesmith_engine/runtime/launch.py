@@ -47,7 +47,8 @@ def relaunch(
         arguments: words for the launcher.
         max_restarts: how often the launcher may start the processes again after one of them fails.
 
-    Raises ConfigError or EnvironmentProblem for a launcher that is unknown or not installed, and for an option that it does not have.
+    Raises ConfigError or EnvironmentProblem for a launcher that is unknown or not installed, and for an option that it
+    does not have.
     """
     start = find_launcher(launcher) if launcher else torchrun
     if launcher in (None, HERE) and arguments:
