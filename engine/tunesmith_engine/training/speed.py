@@ -85,11 +85,11 @@ class Speed:
         operations = self.operations
         if self.flops:
             operations += self.flops.pair * float(torch.stack(self.pairs).sum()) if self.pairs else 0.0
-        mine = [own / steps, exchange, self.data, operations]
+        values = [own / steps, exchange, self.data, operations]
         # Each process fills in its own row, and the sum has all of them.
-        table = torch.zeros(world.size, len(mine), dtype=torch.float64)
-        table[world.rank] = torch.tensor(mine, dtype=torch.float64)
-        rows = world.sum(table.to(world.device), axis="world").tolist() if world.size > 1 else [mine]
+        table = torch.zeros(world.size, len(values), dtype=torch.float64)
+        table[world.rank] = torch.tensor(values, dtype=torch.float64)
+        rows = world.sum(table.to(world.device), axis="world").tolist() if world.size > 1 else [values]
         seconds = max(self.seconds, 1e-9)
         metrics = {"speed/data_wait": min(1.0, sum(row[2] for row in rows) / world.size / seconds)}
         if self.peak and self.flops:
