@@ -169,7 +169,11 @@ def train(source: Source, **given: Any) -> Result:
     Example:
         result = train("run.yaml", model=model, tokenizer=tokenizer, datasets=rows, max_steps=100)
     """
-    return engine("training.run").train(start(source, **given))  # type: ignore[no-any-return]
+
+    def explain(run: Run, error: BaseException) -> TunesmithError:
+        return engine("preflight.out_of_memory").explain(run, error)  # type: ignore[no-any-return]
+
+    return engine("training.run").train(start(source, **given), explain)  # type: ignore[no-any-return]
 
 
 def _prepared(source: Source, given: dict[str, Any]) -> Run:

@@ -85,6 +85,13 @@ def contains_run(folder: Path) -> bool:
     return any(folder.glob("checkpoint-*/manifest.json")) or last_record(folder).get("status", "failed") != "failed"
 
 
+def check_new(run: Run) -> None:
+    """Raise ConfigError if output_dir already contains a run, and resume_from_checkpoint is not set."""
+    if run.core.resume_from_checkpoint is None and contains_run(run.output_dir):
+        help = "write resume_from_checkpoint: auto to resume it, or choose another output_dir"
+        raise run.config.error("output_dir", f"{run.output_dir} already contains a run", help)
+
+
 def unclaimed(folder: Path) -> list[str]:
     """Return the files in a folder that a run would write, if no earlier run has written there."""
     if not folder.is_dir() or last_record(folder) or contains_run(folder):

@@ -16,6 +16,7 @@ FUNCTION_LINES = 60
 CODE_LINES = {"core": 6640, "engine": 8050, "testing": 1500}
 CODE_LINES = {"core": 6624, "engine": 7900, "testing": 1500}
 CODE_LINES = {"core": 6620, "engine": 8680, "testing": 1500}
+CODE_LINES = {"core": 6680, "engine": 8250, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
@@ -29,6 +30,8 @@ saved model, so that every command which uses one loads it as it was trained, to
 another tool, and the memory of each process in a plan, took 4.
 250: a process for each, whose service may fail or hang, and the limits of time for it. Data that is prepared as shards,
 by all processes of a run together, and continued after a kill, took 650, and order and packing in arrays 120.
+250: a process for each, whose service may fail or hang, and the limits of time for it. Launchers of the user's choice
+took 160 lines, and what each process spends its time on, model FLOPs and the account of memory that ran out 250.
 tunesmith.testing is counted apart from the core.
 """
 PYPROJECT_LINES = 25

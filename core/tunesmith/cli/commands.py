@@ -38,6 +38,7 @@ TRAIN = """
 Examples:
   tunesmith train run.yaml --learning_rate 1e-4 --output_dir outputs/second
   tunesmith train run.yaml resume_from_checkpoint=auto
+  tunesmith train run.yaml --launcher torchrun -- --nproc_per_node=2
 """
 COMMANDS = "tunesmith.commands"
 """The key of ctx.meta that has the commands of plugins."""

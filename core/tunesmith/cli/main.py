@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunesmith.cli.commands import EXAMPLES, OVERRIDES, TRAIN, Commands, json_option, open_run, pairs, show, with_config
+from tunesmith.cli.launching import FOR_LAUNCHER, RESTARTS, Launching
 from tunesmith.errors import ConfigError, TunesmithError
 from tunesmith.streams import outlive_output
 
@@ -41,21 +42,28 @@ def main(traceback: bool, format: str) -> None:
     """
 
 
-@main.command(context_settings=OVERRIDES, epilog=TRAIN)
+@main.command(cls=Launching, context_settings=OVERRIDES, epilog=TRAIN)
 @with_config
+@click.option("--launcher", metavar="NAME", help="What starts the processes: torchrun, accelerate, deepspeed, python.")
+@click.option("--max-restarts", "--max_restarts", type=click.IntRange(min=0), metavar="N", help=RESTARTS)
 @click.pass_context
-def train(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
+def train(
+    ctx: click.Context, config: str, overrides: tuple[str, ...], launcher: str | None, max_restarts: int | None
+) -> None:
     """Train a model on all GPUs of this machine.
 
     An override replaces a key of RUN.YAML: key=value or --key value. After an interruption,
-    resume_from_checkpoint=auto continues from the last checkpoint.
+    resume_from_checkpoint=auto continues from the last checkpoint. Words after -- are for the launcher.
     """
     run = open_run(config, overrides)
     run.progress("importing torch")  # takes seconds, and nothing was printed yet
     from tunesmith.api import train as train_run
     from tunesmith.engine import engine
 
-    engine("runtime.launch").relaunch(run)
+    launch = engine("runtime.launch")
+    launch.relaunch(run, launcher, ctx.meta.get(FOR_LAUNCHER, ()), max_restarts)
+    if again := launch.resumption(run):
+        run = open_run(config, (*overrides, *again))
     outlive_output("the run continues; its numbers are in the files of output_dir")
     try:
         train_run(run)

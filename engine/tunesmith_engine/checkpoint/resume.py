@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.errors import ConfigError, EnvironmentProblem, ModelError
-from tunesmith.folders import contains_run
+from tunesmith.folders import check_new
 from tunesmith.plugins.plugin import OnResume
 from tunesmith.resume_rules import IF_ROWS_STAY, LAYOUT, rules
 from tunesmith.run import Run
@@ -28,10 +28,8 @@ def choose(run: Run) -> Path | None:
     named checkpoint is invalid.
     """
     choice = run.core.resume_from_checkpoint
+    check_new(run)
     if choice is None:
-        if contains_run(run.output_dir):
-            help = "write resume_from_checkpoint: auto to resume it, or choose another output_dir"
-            raise run.config.error("output_dir", f"{run.output_dir} already contains a run", help)
         return None
     if choice == "auto":
         return newest(run)

@@ -109,14 +109,14 @@ def _places(index: Tensor | None) -> Sequence[Tensor | None]:
     return [index]
 
 
-def peak_memory(run: Run, rounds: Rounds) -> dict[str, int]:
-    """Return the bytes on one device at the peak of a step on the largest micro-batch, by component.
+def peak_memory(run: Run, rounds: Rounds, examples: Sequence[Example] | None = None) -> dict[str, int]:
+    """Return the bytes on one device at the peak of a step on the largest micro-batch, or on given examples.
 
-    A model that is not the policy is a component of its own. On a CPU, "allocator" is an estimate of what is needed
-    beyond live tensors. The result also has their "total" and the number of "tokens" of the micro-batch. Sharded
-    weights are counted in full. Generation by online methods is not counted.
+    They are counted by component. A model that is not the policy is a component of its own. On a CPU, "allocator" is
+    an estimate of what is needed beyond live tensors. The result also has their "total" and the number of "tokens" of
+    the micro-batch. Sharded weights are counted in full. Generation by online methods is not counted.
     """
-    batch = largest(run, rounds)
+    batch = collated(run, largest_examples(run, rounds) if examples is None else examples)
     with abstract_models(run) as models, FakeTensorMode(allow_non_fake_inputs=True):
         for part in (part for model in models.values() for part in (model.module, model.heads)):
             materialize(part, run.device)
@@ -189,20 +189,23 @@ def materialize(module: nn.Module, device: torch.device) -> None:
                 tensors[name] = replacements[id(tensor)]
 
 
-def largest(run: Run, rounds: Rounds) -> Batch:
-    """Return the micro-batch with the most tokens; for a stream, one of full packs; for rollouts,
-    one of completions of full length."""
+def largest_examples(run: Run, rounds: Rounds) -> list[Example]:
+    """Return the examples of the micro-batch with the most tokens; for a stream, of one of full packs; for rollouts,
+    of one of completions of full length."""
     size = run.core.micro_batch_size
     if isinstance(rounds, Rollouts):
-        examples = rounds.widest(size)
-    elif isinstance(rounds, StoredRounds):
+        return list(rounds.widest(size))
+    if isinstance(rounds, StoredRounds):
         packs = rounds.packs_of(0)
         totals = packs.totals(rounds.store.compact_widths())
         at = int(np.add.reduceat(totals, np.arange(0, len(totals), size)).argmax()) * size
-        examples = [rounds.store[i] for members in packs[at : at + size] for i in members]
-    else:
-        tokens = np.zeros(run.core.sequence_len, np.int32)
-        examples = [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
+        return [rounds.store[i] for members in packs[at : at + size] for i in members]
+    tokens = np.zeros(run.core.sequence_len, np.int32)
+    return [Example([segment([]), segment(tokens, np.ones(len(tokens), np.float32))])] * size
+
+
+def collated(run: Run, examples: Sequence[Example]) -> Batch:
+    """Return the micro-batch of examples, on the device."""
     batch = collate(examples, share=run.shares_prompts)
     if run.core.precompute_ref_log_probs:  # they are not computed yet, and zeros take as much memory
         batch.reference = torch.zeros(batch.tokens)

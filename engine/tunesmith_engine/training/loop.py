@@ -20,6 +20,7 @@ from tunesmith_engine.runtime.signals import Interrupted, Signals
 from tunesmith_engine.training import nonfinite
 from tunesmith_engine.training.evaluation import check_declared, evaluate
 from tunesmith_engine.training.result import History
+from tunesmith_engine.training.speed import Speed
 from tunesmith_engine.training.state import TrainState
 
 
@@ -34,6 +35,7 @@ class Loop:
         self.signals = Signals(lambda: f"step {self.current}", self.run.world.main)
         self.idle = 0  # steps in a row without a gradient
         self.history = History()
+        self.speed = Speed(state.run, state.policy)
         self._seconds, self._counted = 0.0, state.tokens  # time and tokens since the last line of the log
 
     # one step
@@ -44,6 +46,9 @@ class Loop:
         started = time.perf_counter()
         self.policy.model.eval()  # no dropout in generation, nor in what a reference computes
         batches = self.next_batches()
+        assert state.round is not None
+        generating = state.round.seconds if state.round.used == 1 else 0.0
+        waited = time.perf_counter() - started - generating
         with torch.no_grad():
             run.hooks.prepare_step(run, self.policy, batches)
         # Counts of the whole step, known before the first backward: each term is divided by them once, so neither
@@ -52,6 +57,7 @@ class Loop:
         sums: dict[str, Tensor] = {}
         losses: list[Tensor] = []
         self.policy.model.train()
+        self.speed.begin(waited)
         for number, batch in enumerate(batches):
             with parallelism.accumulating(self.policy.module, last=number == len(batches) - 1):
                 out = self.policy(batch)
@@ -63,7 +69,10 @@ class Loop:
                     message = f"plugin {run.hooks.method_plugin} returned terms without a gradient from compute_loss"
                     raise PluginError(message, help="compute them from `out`, without detach() and item()")
                 losses.append(loss.detach())
+                if number == len(batches) - 1:
+                    self.speed.last(loss)
                 parallelism.backward(loss)
+        self.speed.end(batches, totals)
         norm = parallelism.clip(self.parameters, run.core.max_grad_norm)
         metrics = self.reduced(sums)
         if nonfinite.is_finite(metrics, norm):
@@ -78,7 +87,7 @@ class Loop:
         state.tokens += int(totals["input_tokens"])
         seconds = time.perf_counter() - started
         self._seconds += seconds
-        assert state.round is not None
+        self.speed.count(seconds - generating)
         numbers: dict[str, Tensor | float] = {
             **state.round.metrics,
             "grad_norm": norm,
@@ -86,8 +95,7 @@ class Loop:
             "tokens": state.tokens,
         }
         if state.round.metrics:
-            training = seconds - (state.round.seconds if state.round.used == 1 else 0.0)
-            numbers["speed/training_tokens_per_second"] = totals["input_tokens"] / max(training, 1e-9)
+            numbers["speed/training_tokens_per_second"] = totals["input_tokens"] / max(seconds - generating, 1e-9)
         record = self.record(metrics | numbers)
         if record.log and state.round.completions:  # at the first logged step of a round
             record.tables["completions"], state.round.completions = state.round.completions, ()
@@ -123,7 +131,10 @@ class Loop:
         step, tokens = self.run.step, self.state.tokens
         log = step % self.run.core.logging_steps == 0 or step == self.state.total_steps
         metrics["tokens_per_second"] = (tokens - self._counted) / max(self._seconds, 1e-9)
+        if self.run.world.size > 1:
+            metrics["speed/tokens_per_second_per_device"] = metrics["tokens_per_second"] / self.run.world.size
         if log:
+            metrics |= self.speed.metrics()
             self._seconds, self._counted = 0.0, tokens
         return StepRecord(step, self.state.epoch, metrics, None, log)
 

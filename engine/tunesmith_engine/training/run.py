@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -37,8 +39,14 @@ from tunesmith_engine.training.state import TrainState, load_weights
 AGAIN = "resume_from_checkpoint: auto resumes here"
 
 
-def train(run: Run) -> Result:
-    """Run everything from rows to the final model; see `tunesmith.api.train` for the errors it raises."""
+Explain = Callable[[Run, BaseException], TunesmithError]
+
+
+def train(run: Run, explain: Explain | None = None) -> Result:
+    """Run everything from rows to the final model; see `tunesmith.api.train` for the errors it raises.
+
+    explain: returns the error to raise instead of one for lack of memory, once the data is prepared.
+    """
     with run.alive():
         make_folder(run)
         lock.take(run)
@@ -47,7 +55,7 @@ def train(run: Run) -> Result:
         run.world.barrier()  # no process creates files before all have looked
         record = RunRecord(run)
         try:
-            with watching(run, record.lost):
+            with watching(run, record.lost), explained(run, explain):
                 state = begin(run, folder)
                 loop = Loop(state)
                 record.memory = run.memory_used = Watch(run.device, state.policy.model)
@@ -83,6 +91,28 @@ def train(run: Run) -> Result:
     best = run.output_dir / f"checkpoint-{state.best.step}"
     kept = best if state.best.step is not None and best.is_dir() else None
     return Result(run.output_dir, run.step, run.stopped, state.policy, loop.history, kept)
+
+
+@contextlib.contextmanager
+def explained(run: Run, explain: Explain | None) -> Iterator[None]:
+    """Replace an error of the block that is, or has as its cause, a lack of memory."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not out_of_memory(cause):
+            cause = cause.__cause__
+        if cause is None or explain is None or run.data is None:
+            raise
+        run.progress("counting the memory of a step")
+        raise explain(run, cause) from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return True for an error of Python or torch for lack of memory. On a CPU, torch has no class for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 def evaluate_only(run: Run) -> dict[str, float]:

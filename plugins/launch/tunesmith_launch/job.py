@@ -108,9 +108,9 @@ class Job:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables of the processes: how torchrun passes on signals, and where Python imports from."""
-        own: dict[str, str] = engine("runtime.launch").TORCHRUN
-        return {**own, "PYTHONSAFEPATH": "1"}
+        """Environment variables: how torchrun passes on signals and restarts, and where Python imports from."""
+        launch = engine("runtime.launch")
+        return {**launch.TORCHRUN, **(launch.RESTARTING if self.max_restarts else {}), "PYTHONSAFEPATH": "1"}
 
     @property
     def requirement(self) -> str:

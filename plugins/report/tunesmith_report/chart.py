@@ -13,7 +13,14 @@ from tunesmith_report.formatting import number, short
 
 WIDTH, HEIGHT = 1000, 400  # SVG units; the page stretches both
 LOG_FROM = 20.0  # ratio of the highest and the lowest value from which a logarithmic axis is available
-TITLES = {"grad_norm": "gradient norm", "learning_rate": "learning rate", "tokens_per_second": "tokens per second"}
+TITLES = {
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+    "tokens_per_second": "tokens per second",
+    "speed/mfu": "MFU",
+    "speed/data_wait": "share of waiting for data",
+    "speed/gradient_exchange": "share of exchanging gradients",
+}
 
 
 @dataclass

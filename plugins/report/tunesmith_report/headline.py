@@ -75,6 +75,9 @@ def tiles(folder: Folder, metrics: dict[str, Metric], now: float) -> list[Tile]:
     speeds = sorted(metrics["tokens_per_second"].train.values) if "tokens_per_second" in metrics else []
     if speeds:
         result.append(Tile("speed", short(round(speeds[len(speeds) // 2])), "median tokens per second"))
+    used = sorted(metrics["speed/mfu"].train.values) if "speed/mfu" in metrics else []
+    if used:
+        result.append(Tile("MFU", percent(used[len(used) // 2], 1), "median, of the card's peak in bfloat16"))
     return result
 
 

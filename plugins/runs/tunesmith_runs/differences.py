@@ -16,8 +16,8 @@ from tunesmith.printable import printable
 from tunesmith_runs.folders import Run, read_run
 from tunesmith_runs.origin import FILE, PLACES
 
-TIMES = {"tokens_per_second"}
-"""Metrics of the machine, which differ between any two runs."""
+TIMES = ("tokens_per_second", "speed/")
+"""How the names of metrics of the machine begin, which differ between any two runs."""
 OF_THE_MACHINE = {"host"}
 LONGEST = 100
 SAME, DIFFERENT = 0, 1
@@ -82,7 +82,7 @@ def _parts(run: Run, origin: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "packages": {**versions, **(last.get("packages") or {})},
         "machine": {k: v for k, v in (last.get("machine") or {}).items() if k not in OF_THE_MACHINE},
         "results": {"state": run.state, "step": run.step}
-        | {name: value for name, value in run.last.items() if name not in TIMES},
+        | {name: value for name, value in run.last.items() if not name.startswith(TIMES)},
     }
 
 

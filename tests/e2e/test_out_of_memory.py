@@ -1,0 +1,95 @@
+"""A run without enough memory says what a step takes, and what each change of the config saves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tunesmith_engine.preflight import out_of_memory
+from tunesmith_engine.training import run as training
+
+from tests import tiny
+from tunesmith import EnvironmentProblem, PluginError
+from tunesmith.api import plan, prepare
+from tunesmith.finding import size
+
+PLUGIN = """
+import torch
+from tunesmith import Plugin, hookimpl
+plugin = Plugin()
+@hookimpl(wrapper=True)
+def compute_loss(run):
+    if run.step == 1:
+        torch.empty(10**15)
+    return (yield)
+"""
+SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 3, "vocab_size": 4000, "head_dim": 64}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("memory")
+    tiny.model_folder(folder / "model-llama", **SIZES)
+    (folder / "fail.py").write_text(PLUGIN)
+    return tiny.sft_config(folder, number=24, sequence_len=512, plugins=["./fail.py"], max_steps=2, num_epochs=9)
+
+
+def counted(config: Path, *overrides: str) -> int:
+    return int(plan(prepare(tiny.start(config, *overrides)))["memory"]["total"])
+
+
+def test_the_error_names_what_saves_most_with_the_numbers_of_the_plan(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem) as caught:
+        tiny.train(config, f"output_dir={tmp_path}")
+    (problem,) = caught.value.problems
+    total = counted(config)
+    assert problem.code == "out-of-memory" and problem.help is not None
+    assert "out of memory on cpu in step 2, which tried to allocate 4000000000000000 bytes" in problem.message
+    assert f"a step takes about {size(total)} with" in problem.message
+    for part in ("weights", "optimizer", "activations"):
+        assert re.search(rf"{part} [\d.]+ [kM]B", problem.message), part
+    less = counted(config, "gradient_checkpointing=true")
+    assert f"gradient_checkpointing: true saves {size(total - less)} ({size(less)} remain)" in problem.help
+    for text in ("micro_batch_size: 1 with gradient_accumulation_steps: 2", "adapter: lora with lora_r: 16"):
+        assert f"{text} saves" in problem.help
+    remaining = [float(number) for number in re.findall(r"\(([\d.]+) MB remain", problem.help)]
+    assert len(remaining) > 2 and remaining == sorted(remaining), "the most first"
+    assert "fsdp" not in problem.help, "one process"
+    assert "out of memory" in (tmp_path / "crash.txt").read_text()
+
+
+def test_short_packs_save_activations(config: Path) -> None:
+    run = prepare(tiny.start(config, "micro_batch_size=1"))
+    ((text, _, examples),) = out_of_memory._shorter(run)
+    whole, half = out_of_memory.counted(run), out_of_memory.counted(run, (), examples)
+    assert text == "sequence_len: 256" and half["tokens"] <= 256 < whole["tokens"]
+    assert half["weights"] == whole["weights"] and half["activations"] < 0.8 * whole["activations"]
+
+
+def test_several_processes_may_shard(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny.start(config))
+    monkeypatch.setattr(out_of_memory, "changes", lambda run: iter(()))
+    monkeypatch.setattr(run.world, "size", 4)
+    now = {"weights": 400, "gradients": 400, "optimizer": 800, "activations": 100, "total": 1700}
+    assert list(out_of_memory._savings(run, now, float("inf"))) == [("fsdp_config: {}", 1200)]
+
+
+def test_a_step_that_cant_be_counted_is_still_explained(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("depends on content")
+
+    monkeypatch.setattr(out_of_memory, "peak_memory", fail)
+    run = prepare(tiny.start(config))
+    error = out_of_memory.explain(run, MemoryError())
+    assert "could not be counted: ValueError: depends on content" in str(error)
+    assert "gradient_checkpointing" in str(error)
+
+
+def test_other_errors_stay_as_they_are(config: Path) -> None:
+    run = tiny.start(config)
+    with pytest.raises(RuntimeError, match="size mismatch"), training.explained(run, lambda *_: PluginError("no")):
+        raise RuntimeError("size mismatch")
+    assert training.out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
