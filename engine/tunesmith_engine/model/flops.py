@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 PEAKS = {
     "B200": 2250e12,  # NVIDIA HGX B200 data sheet
@@ -114,9 +115,9 @@ def _first_trained(model: nn.Module) -> int:
 
 
 def _numbers(model: nn.Module, name: str, parameter: nn.Parameter) -> int:
-    """Return the weights in a parameter, also in a quantized one, which packs several into a number."""
+    """Return the weights in a complete parameter, also in a quantized one, which packs several into a number."""
     module = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(module, nn.Linear) and name.endswith(".weight"):
+    if isinstance(module, nn.Linear) and name.endswith(".weight") and not isinstance(parameter, DTensor):
         return module.in_features * module.out_features
     return parameter.numel()
 

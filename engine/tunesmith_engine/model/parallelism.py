@@ -138,7 +138,7 @@ class Parallelism(ABC):
                 continue
             number = id(parameters.get(name))
             if number in tied or isinstance(value, DTensor):
-                full = tied[number] if number in tied else to_main(self.world, value)
+                full = tied[number] if number in tied else to_main(self.world, value)  # type: ignore[arg-type]
                 if names[number] > 1:
                     tied[number] = full
                 if full is not None:

@@ -67,7 +67,7 @@ class Speed:
         if self.apart and len(self._now) == 2:
             self.marks.append((*self._now, self._mark()))
         if self.flops:
-            size = self.run.world.data.size
+            size = self.run.world.size
             self.operations += self.flops.token * totals["input_tokens"] / size
             self.operations += self.flops.scored * totals["tokens"] / size
             self.pairs += [self.flops.pairs(batch.position_ids) for batch in batches if not batch.dummy]
@@ -83,8 +83,9 @@ class Speed:
         own = self.data + sum(self._between(first, ready) for first, ready, _ in self.marks)
         exchange = sum(self._between(ready, after) for _, ready, after in self.marks)
         operations = self.operations
-        if self.flops:
-            operations += self.flops.pair * float(torch.stack(self.pairs).sum()) if self.pairs else 0.0
+        if self.flops and self.pairs:  # several processes may compute a pack together
+            share = world.data.size / world.size
+            operations += share * self.flops.pair * float(torch.stack(self.pairs).sum())
         values = [own / steps, exchange, self.data, operations]
         # Each process fills in its own row, and the sum has all of them.
         table = torch.zeros(world.size, len(values), dtype=torch.float64)

@@ -28,9 +28,9 @@ def check(run: Run) -> Zero:
     with config.checking() as wrong:
         if core.fsdp_config is not None:
             wrong("fsdp_config", "does not go with deepspeed: both divide the weights", "keep one of them")
-        for key in ("dp_replicate_size", "dp_shard_size"):
-            if getattr(core, key) is not None and core.fsdp_config is not None:
-                wrong(key, "is for fsdp_config", "drop it")
+        for key in ("context_parallel_size", "tensor_parallel_size", "expert_parallel_size"):
+            if getattr(core, key) > 1:
+                wrong(key, "does not go with deepspeed here", "drop it, or write fsdp_config: {} in place of deepspeed")
         if zero.values.get("bf16", {}).get("enabled") and core.device == "cpu" and core.bf16 == "auto":
             wrong("bf16", "is auto, which is float32 on a CPU, but the configuration of DeepSpeed enables bf16",
                   "write bf16: true")  # fmt: skip
