@@ -50,7 +50,7 @@ def on_step(run):
 '''
 MODEL = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8,
-    "num_key_value_heads": 2, "head_dim": 32,
+    "num_key_value_heads": 4, "head_dim": 32,
 }  # fmt: skip
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "DDP 2": (2, {}),
@@ -64,6 +64,9 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "CP 2": (2, {"context_parallel_size": 2}),
     "CP 4": (4, {"context_parallel_size": 4}),
     "CP 2, recomputed": (2, {"context_parallel_size": 2, "gradient_checkpointing": True}),
+    "TP 2": (2, {"tensor_parallel_size": 2}),
+    "TP 4": (4, {"tensor_parallel_size": 4}),
+    "FSDP2 2 x TP 2": (4, {"tensor_parallel_size": 2, "fsdp_config": {}}),
     "FSDP2 2 x CP 2": (4, {"context_parallel_size": 2, "fsdp_config": {}}),
 }
 INSIDE = "TUNESMITH_TRAFFIC_FOLDER"

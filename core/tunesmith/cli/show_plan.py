@@ -84,7 +84,9 @@ def _scaling(scaling: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if memory := scaling.get("memory"):
         parts = ", ".join(f"{name} {size(value)}" for name, value in memory.items() if name != "total" and value)
         yield "", f"each keeps {size(memory['total'])} at the peak of a step: {parts}"
-    sent = scaling["sent_per_step"]
+    if (sent := scaling.get("sent_per_step")) is None:
+        yield "", "what each sends is not predicted with expert_parallel_size"
+        return
     parts = ", ".join(f"{name} {size(value)}" for name, value in sent.items())
     yield "", f"each sends {size(sum(sent.values()))} in a step: {parts}"
 

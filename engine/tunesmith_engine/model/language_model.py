@@ -92,6 +92,8 @@ class LanguageModel(ABC):
     """The longest sequence that a model with a table of positions can read; None if there is no table."""
     attention_shape: AttentionShape | None = None
     """The sizes of the attention layers, for predictions; None if they are unknown."""
+    layer_sums: tuple[int, int] | None = None
+    """How often a layer sums hidden states over a tensor axis, forward and backward, for predictions."""
     classifier: str | None = None
     """The head that the module brings itself, as a classifier: `scores` applies it."""
 

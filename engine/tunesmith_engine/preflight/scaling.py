@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.config.settings import FSDPConfig
 from tunesmith.plugins.models import POLICY
 from tunesmith.run import Run
 from tunesmith_engine.batch.stretch import repeated
@@ -67,34 +68,37 @@ def scaling(run: Run, axes: Sizes, memory: dict[str, Any]) -> dict[str, Any]:
     core = run.core
     report: dict[str, Any] = {
         "processes": axes.processes,
-        "mesh": " x ".join(f"{name} {size}" for name, size in asdict(axes).items() if size > 1) or "one process",
+        "mesh": " x ".join(f"{name} {size}" for name, size in asdict(axes).items() if size > 1),
         "packs_per_step": core.micro_batch_size * core.gradient_accumulation_steps * axes.replicate * axes.shard,
     }
     if "total" in memory:
         report["memory"] = _memory(run, axes, weights, memory)
-    sent = traffic(run, axes, weights, policy, memory.get("tokens", core.micro_batch_size * core.sequence_len))
-    report["sent_per_step"] = {name: int(size) for name, size in sent.items() if size}
+    if axes.expert == 1:  # tokens that travel to experts depend on the router
+        sent = traffic(run, axes, weights, policy, memory.get("tokens", core.micro_batch_size * core.sequence_len))
+        report["sent_per_step"] = {name: int(size) for name, size in sent.items() if size}
     return report
 
 
 def _memory(run: Run, axes: Sizes, weights: dict[str, Weights], memory: dict[str, Any]) -> dict[str, int]:
     """Return the bytes of one process by component. Those of sharded weights are a shard and what is gathered."""
-    shards = axes.shard * axes.context if run.core.fsdp_config is not None else 1
-    config, policy = run.core.fsdp_config, weights[POLICY]
+    config, policy = fsdp_config(run, axes), weights[POLICY]
+    shards = axes.shard * axes.context if config is not None else 1
     out: dict[str, int] = {}
     for name, size in memory.items():
         if name in ("activations", "loss"):
             out[name] = size // axes.context
         elif name in ("optimizer", "gradients", "weights", *weights):
-            out[name] = size // shards
+            out[name] = size // (shards * axes.tensor)
     if config is not None and shards > 1:
         # Two layers at a time, because the next one is gathered while one computes.
         parts = {name: w.total if not config.reshard_after_forward else w.root + 2 * w.largest
                  for name, w in weights.items()}  # fmt: skip
-        out["gathered"] = max(parts.values())
+        out["gathered"] = max(parts.values()) // axes.tensor
         if run.core.gradient_accumulation_steps > 1:
-            out["gradients"] = policy.trained  # complete until the last micro-batch, which exchanges them
-    elif axes.processes > 1:
+            out["gradients"] = (
+                policy.trained // axes.tensor
+            )  # complete until the last micro-batch, which exchanges them
+    elif config is None:
         out["buffers"] = policy.trained  # in which DDP exchanges gradients
     return out | {"total": sum(out.values())}
 
@@ -107,9 +111,10 @@ def traffic(
     A collective over n processes sends (n - 1) / n of its data, and twice that for a sum on all of them. With `native`,
     a sum that is scattered takes half of that; gloo computes it on all, and drops the rest.
     """
-    core, trained = run.core, weights[POLICY].trained
-    steps = core.gradient_accumulation_steps
-    if core.fsdp_config is None:
+    core, trained = run.core, weights[POLICY].trained / axes.tensor
+    steps, config = core.gradient_accumulation_steps, fsdp_config(run, axes)
+    width = 2 if run.world.half else 4
+    if config is None:
         sent = {"gradients": 2 * _part(axes.processes) * trained}
     else:
         shards = axes.shard * axes.context
@@ -117,13 +122,26 @@ def traffic(
         sent = {
             "gradients": scattered,
             "gradients of replicas": 2 * _part(axes.replicate) * trained / shards,
-            "weights": steps * _part(shards) * _gathered(run, weights),
+            "weights": steps * _part(shards) * _gathered(run, weights, config) / axes.tensor,
         }
     if axes.context > 1 and policy.attention_shape is not None:
         passes = 2 + core.gradient_checkpointing + _extra_forwards(run)
-        width = 2 if run.world.half else 4
-        sent["attention"] = steps * passes * width * _exchanged(policy.attention_shape, axes.context) * tokens
+        exchanged = _exchanged(policy.attention_shape, axes.context) / axes.tensor
+        sent["attention"] = steps * passes * width * exchanged * tokens
+    if axes.tensor > 1 and policy.attention_shape is not None and policy.layer_sums and policy.hidden_size:
+        forward, backward = policy.layer_sums
+        forwards = 1 + core.gradient_checkpointing + _extra_forwards(run)
+        # Twice outside of the layers: embeddings, and gradients of the states that the head reads, at most all of them.
+        sums = policy.attention_shape.layers * (forward * forwards + backward) + 2 + _extra_forwards(run)
+        states = width * policy.hidden_size * tokens / axes.context
+        sent["layers"] = steps * 2 * _part(axes.tensor) * states * sums
     return sent
+
+
+def fsdp_config(run: Run, axes: Sizes) -> FSDPConfig | None:
+    """Return the configuration with which FSDP2 shards or replicates the weights; None for DDP."""
+    divided = axes.tensor > 1 or axes.expert > 1
+    return run.core.fsdp_config or (FSDPConfig() if divided else None)
 
 
 def _part(processes: int) -> float:
@@ -131,10 +149,10 @@ def _part(processes: int) -> float:
     return (processes - 1) / processes
 
 
-def _gathered(run: Run, weights: dict[str, Weights]) -> float:
+def _gathered(run: Run, weights: dict[str, Weights], config: FSDPConfig) -> float:
     """Return the bytes of weights that are gathered for one micro-batch. Layers are gathered again in the backward."""
-    config, policy = run.core.fsdp_config, weights[POLICY]
-    again = policy.total - policy.root if config is not None and config.reshard_after_forward else 0
+    policy = weights[POLICY]
+    again = policy.total - policy.root if config.reshard_after_forward else 0
     others = sum(w.total for name, w in weights.items() if name != POLICY)
     return policy.total * (1 + _extra_forwards(run)) + again + others
 

@@ -54,6 +54,16 @@ def attention_shape(config: Any) -> AttentionShape | None:
     return AttentionShape(layers, heads, groups, width)
 
 
+def layer_sums(config: Any) -> tuple[int, int] | None:
+    """Return how often a layer sums hidden states, forward and backward, by the plan of transformers for its parts.
+
+    Each part that ends a division sums its outputs, and each part that begins one the gradients of its inputs.
+    """
+    plan = getattr(config, "base_model_tp_plan", None)
+    styles = [style for name, style in (plan or {}).items() if ".*." in name]
+    return (styles.count("rowwise"), styles.count("colwise")) if styles else None
+
+
 class HFLanguageModel(LanguageModel):
     """A transformers model whose body uses the engine's attention and whose head runs on selected positions."""
 
@@ -64,7 +74,7 @@ class HFLanguageModel(LanguageModel):
         self.run = run
         self.spec = spec
         self.positions = positions_of(model, self.config)
-        self.attention_shape = attention_shape(self.config)
+        self.attention_shape, self.layer_sums = attention_shape(self.config), layer_sums(self.config)
         self.names = frozenset(model.state_dict())
         """Parameters and buffers of the architecture, without what plugins add."""
         if spec.exports:
