@@ -41,6 +41,7 @@ def counted(config: Path, *overrides: str) -> int:
     return int(plan(prepare(tiny.start(config, *overrides)))["memory"]["total"])
 
 
+@pytest.mark.slow
 def test_the_error_names_what_saves_most_with_the_numbers_of_the_plan(config: Path, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem) as caught:
         tiny.train(config, f"output_dir={tmp_path}")
@@ -64,9 +65,9 @@ def test_the_error_names_what_saves_most_with_the_numbers_of_the_plan(config: Pa
 def test_short_packs_save_activations(config: Path) -> None:
     run = prepare(tiny.start(config, "micro_batch_size=1"))
     ((text, _, examples),) = out_of_memory._shorter(run)
-    whole, half = out_of_memory.counted(run), out_of_memory.counted(run, (), examples)
-    assert text == "sequence_len: 256" and half["tokens"] <= 256 < whole["tokens"]
-    assert half["weights"] == whole["weights"] and half["activations"] < 0.8 * whole["activations"]
+    full, half = out_of_memory.counted(run), out_of_memory.counted(run, (), examples)
+    assert text == "sequence_len: 256" and half["tokens"] <= 256 < full["tokens"]
+    assert half["weights"] == full["weights"] and half["activations"] < 0.8 * full["activations"]
 
 
 def test_several_processes_may_shard(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,6 @@ WORTH = 0.02
 """The share of the peak that a change has to save to be named."""
 SHARED = ("weights", "gradients", "optimizer")
 """The components that FSDP2 divides over the processes."""
-CODE = "out-of-memory"
 
 
 def explain(run: Run, error: BaseException) -> EnvironmentProblem:
@@ -45,11 +44,11 @@ def explain(run: Run, error: BaseException) -> EnvironmentProblem:
     except Exception as problem:  # operations may depend on content, which the tensors of a count do not have
         reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
         help = "write gradient_checkpointing: true or a smaller micro_batch_size; tunesmith plan counts a step"
-        return EnvironmentProblem(f"{message}; a step could not be counted: {reason}", code=CODE, help=help)
+        return EnvironmentProblem(f"{message}; a step could not be counted: {reason}", code="out-of-memory", help=help)
     savings = sorted(_savings(run, now, ended), key=lambda saving: -saving[1])
     named = [f"{text} saves {size(saved)} ({size(now['total'] - saved)} remain)" for text, saved in savings]
     help = "; ".join(named) or "use a device with more memory, or a smaller model"
-    return EnvironmentProblem(f"{message}; {_account(now)}", code=CODE, help=help)
+    return EnvironmentProblem(f"{message}; {_account(now)}", code="out-of-memory", help=help)
 
 
 def counted(run: Run, overrides: Sequence[str] = (), examples: Sequence[Example] | None = None) -> dict[str, int]:

@@ -12,6 +12,9 @@ import torch
 
 from tests import tiny
 from tunesmith import ConfigError
+from tunesmith.testing.conformance import conformance
+
+test_conformance = conformance("profiler")
 
 FAIL = """
 from tunesmith import Plugin, hookimpl
