@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,16 @@ def test_killed_run_resumes_bit_for_bit_and_elsewhere_with_the_same_loss(tmp_pat
         assert len(expected) == 6
         for one, two in zip(numbers(tmp_path / name), expected, strict=True):
             assert one == pytest.approx(two, rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_one_process_without_a_launcher_offloads(tmp_path: Path) -> None:
+    steps = {"processes": 1, "max_steps": 2}
+    path = write(tmp_path, "cpu", **steps, deepspeed="zero3_offload")
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    command = [sys.executable, "-m", "tunesmith", "train", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr[-3000:]
+    tiny.train(write(tmp_path, "plain", **steps))
+    for one, two in zip(numbers(tmp_path / "cpu"), numbers(tmp_path / "plain"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)

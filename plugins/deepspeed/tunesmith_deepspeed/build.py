@@ -32,5 +32,5 @@ def build(run: Run) -> Parallelism:
         notes.append(f"{core.optimizer} gets flat parts of weights, which is right if it treats each number alone")
     if notes:
         run.note("deepspeed", "; ".join(notes))
-    library.start(world.device)
+    library.start(run, world.device)
     return ZeroParallelism(run, world, zero)

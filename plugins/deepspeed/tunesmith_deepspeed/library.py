@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,17 +13,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tunesmith import Run
 from tunesmith.optional import library
 
 HOOKS = ("pre_bwd_fn", "post_bwd_fn", "applied_pre_backward_ref_cnt", "ds_grads_remaining")
 """What ZeRO-3 leaves at a submodule when its hooks are removed. If it stayed, backward would ask the first engine."""
 
 
-def start(device: torch.device) -> None:
+def start(run: Run, device: torch.device) -> None:
     """Import DeepSpeed for a device, in the process group of the run. A single process gets a group of its own."""
+    if "LOCAL_RANK" not in os.environ:  # DeepSpeed reads it at any time, and a single process has no launcher
+        os.environ["LOCAL_RANK"] = "0"
+        run.closing.append(lambda: os.environ.pop("LOCAL_RANK", None))
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     deepspeed = library("deepspeed")
+    # torch 2.13 has new names for calls of DeepSpeed, which earlier releases don't know.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not dist.is_initialized():
         store = dist.HashStore()
@@ -40,29 +45,14 @@ def engine(config: dict[str, Any], module: nn.Module, optimizer: Optimizer | Non
     """Return DeepSpeed's engine of a module. Without an optimizer, it only distributes the weights (ZeRO-3)."""
     import deepspeed
 
-    with local_rank():
-        return deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)[0]
-
-
-@contextlib.contextmanager
-def local_rank() -> Iterator[None]:
-    """Set LOCAL_RANK, which DeepSpeed reads. A run of one process has no launcher that sets it."""
-    missing = "LOCAL_RANK" not in os.environ
-    if missing:
-        os.environ["LOCAL_RANK"] = "0"
-    try:
-        yield
-    finally:
-        if missing:
-            del os.environ["LOCAL_RANK"]
+    return deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)[0]
 
 
 def shard(config: dict[str, Any], module: nn.Module, device: torch.device) -> None:
     """Divide the weights of a module over the processes (ZeRO-3), one after the other: it may not fit on one device."""
     import deepspeed
 
-    with local_rank():
-        deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=next(module.parameters()).dtype)
+    deepspeed.zero.Init(module=module, config_dict_or_path=config, dtype=next(module.parameters()).dtype)
     for buffer in module.buffers():
         buffer.data = buffer.data.to(device)
 
