@@ -169,7 +169,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {  # line of another tool -> the values of
     "fsdp_config: {fsdp_offload_params: true}": {"fsdp_config": {"offload_params": True}},
     "fsdp_config: {activation_checkpointing: true}": {"fsdp_config": {}, "gradient_checkpointing": True},
     "fsdp_config: {sharding_strategy: SHARD_GRAD_OP}": {"fsdp_config": {"reshard_after_forward": False}},
-    "fsdp_config: {state_dict_type: SHARDED_STATE_DICT}": {"fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}},
+    "fsdp_config: {state_dict_type: LOCAL_STATE_DICT}": {"fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}},
     "fsdp: [full_shard, auto_wrap]": {"fsdp_config": {}},
     "attn_implementation: flash_attention_2": {"attn_implementation": "auto"},
     "attn_implementation: kernels-community/flash-attn3": {"attn_implementation": "auto"},

@@ -105,7 +105,9 @@ def test_error_of_the_writer_ends_the_run_at_the_next_step(folder: Path, monkeyp
     same(folder, "full")
 
 
-@pytest.mark.parametrize("file", ["trainable", "optimizer", "state", "rank-0", "manifest"])
+@pytest.mark.parametrize(
+    "file", ["optimizer", "manifest", *(pytest.param(name, marks=pytest.mark.slow) for name in ("trainable", "rank-0"))]
+)
 def test_kill_while_a_checkpoint_is_written_leaves_the_one_before(file: str, folder: Path) -> None:
     """The same command resumes the run, which ends with the same weights, bit for bit."""
     path, out = config(folder, f"killed-{file}"), folder / f"killed-{file}"

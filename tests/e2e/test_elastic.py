@@ -91,7 +91,7 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 
 @pytest.mark.slow
 def test_run_continues_on_4_then_2_then_3_processes_then_1(tmp_path: Path) -> None:
-    """Each part is another launch. A step has as many packs as before, so nobody has to accept anything."""
+    """Each part is another launch. A step has as many packs as before, so no change has to be accepted."""
     forked.train(1, tmp_path, *(write(tmp_path, name, 1, STEPS * 4, **keys) for name, keys in ONE.items()))
     for number, processes in enumerate(PROCESSES):
         paths = [

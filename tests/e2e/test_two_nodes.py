@@ -40,10 +40,10 @@ def network() -> Iterator[None]:
     if shutil.which("ip") is None or os.geteuid() != 0:
         pytest.skip("needs root and iproute2, to create network namespaces")
     script = "set -e\n" + SCRIPT.format(a=NODES[0], b=NODES[1])
-    made = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    created = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
     try:
-        if made.returncode:
-            pytest.skip(f"network namespaces can't be created here: {made.stderr.strip()}")
+        if created.returncode:
+            pytest.skip(f"network namespaces can't be created here: {created.stderr.strip()}")
         yield
     finally:
         for node in NODES:
