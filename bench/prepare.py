@@ -138,7 +138,9 @@ def by_processes(number: int, processes: list[str]) -> None:
         share = sum(m["own"] for m in measured[p]) / sum(m["cpu"] for m in measured[p])
         print(f"{number:,} chats, dataset_num_proc: {p} against {processes[0]}:", end=" ")
         print(f"{median:.2f} [{low:.2f}, {high:.2f}] times as fast (bar 1.5 for 2, on an idle machine)", end="; ")
-        print(f"CPU time x {cpu:.2f}, of which the main process, which merges, takes {share:.1%}")
+        print(
+            f"CPU time x {cpu:.2f}, of which the main process, which loads the tokenizer and merges, takes {share:.1%}"
+        )
 
 
 def main() -> None:
