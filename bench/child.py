@@ -28,7 +28,7 @@ def run(*command: str, **environment: str) -> Result:
     """Run a command in the root of the repository. Raises RuntimeError with the end of its output if it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=1800
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=7200
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:

@@ -31,7 +31,8 @@ class Missing(Exception):
 
 @dataclass
 class Summary:
-    """What all shards are together. rows: rows of `datasets:` that have examples. blocks: parts by entry and block."""
+    """What all shards are together. rows: rows of `datasets:` that have examples. parts: of each block of each entry,
+    the number of its parts. notes: by the process that added them."""
 
     counts: dict[str, Counts] = field(default_factory=dict)
     layout: Layout = field(default_factory=Layout)
