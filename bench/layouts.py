@@ -146,12 +146,12 @@ def main() -> None:
             raise SystemExit(f"one process: {problem}")
         print(f"| {'layout':<16} | {'method':<10} | {'model':<10} | loss    | norm    |")
         for layout in dict.fromkeys(layout for layout, _, _ in runs):
-            found = LAYOUTS[layout]
+            chosen = LAYOUTS[layout]
             configs = {
-                (method, model): write(folder, method, model, layout, found.keys, found.groups)
+                (method, model): write(folder, method, model, layout, chosen.keys, chosen.groups)
                 for other, method, model in runs if other == layout
             }  # fmt: skip
-            problem = launch(found.processes, list(configs.values()))
+            problem = launch(chosen.processes, list(configs.values()))
             for both, config in configs.items():
                 loss, norm = largest(curve(config), curve(one[both]))
                 verdict = "" if max(loss, norm) <= BOUND else f" above {BOUND:.0e}"

@@ -74,10 +74,10 @@ def seconds(run: Any, case: Case) -> tuple[str, float, dict[str, float]]:
 def main() -> None:
     print("| model | GPUs | replicas x shards x context | tokens of a pack | products, s | traffic, s | efficiency |")
     print("|---|---|---|---|---|---|---|")
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as root:
         for case in CASES[:1] if pairs.quick else CASES:
-            folder = made.setdefault(case.model, Path(root) / case.model.replace(" ", "-"))
+            folder = folders.setdefault(case.model, Path(root) / case.model.replace(" ", "-"))
             folder = folder if folder.exists() else folder_of(Path(root), case.model)
             values = {
                 "base_model": str(folder), "output_dir": str(Path(root) / "out"), "sequence_len": case.tokens,

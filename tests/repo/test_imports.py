@@ -51,6 +51,7 @@ ALLOWED_WORDS: dict[tuple[str, str], str] = {
     ("core/tunesmith/testing/companions/kit_rows.py", "stepwise"): "a row kind",
     ("core/tunesmith/testing/companions/kit_rows.py", "completion"): "a column of rows",
     ("engine/tunesmith_engine/runtime/atomic.py", "files"): "a key of the manifest",
+    ("engine/tunesmith_engine/runtime/launch.py", "deepspeed"): "a launcher, which comes with the library of that name",
 }
 
 

@@ -78,12 +78,12 @@ def units(module: nn.Module, config: FSDPConfig | None) -> list[nn.Module]:
         return []
     names = config.transformer_layer_cls_to_wrap
     by_model: Any = module._no_split_modules
-    layers = {name.strip() for name in names.split(",")} if names else set(by_model or ())
-    found = [m for m in module.modules() if type(m).__name__ in layers]
-    if not found:
+    classes = {name.strip() for name in names.split(",")} if names else set(by_model or ())
+    layers = [m for m in module.modules() if type(m).__name__ in classes]
+    if not layers:
         help = "set fsdp_config.transformer_layer_cls_to_wrap to the class of its layers"
-        raise ConfigError(f"the model has no layer of class {', '.join(sorted(layers)) or '?'}", help=help)
-    return found
+        raise ConfigError(f"the model has no layer of class {', '.join(sorted(classes)) or '?'}", help=help)
+    return layers
 
 
 class DataParallelism(Parallelism):
