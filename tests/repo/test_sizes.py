@@ -13,7 +13,7 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 6640, "engine": 8050, "testing": 1500}
+CODE_LINES = {"core": 6640, "engine": 8200, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
@@ -22,7 +22,8 @@ and the lives of plugins, and by rewards that are found without running them; th
 run, and in the engine locks, signals and lost processes, and what a run says of itself. Optimizers with weights, rates
 and states of their own took 150 lines, and reward functions in processes of their own 600. Opening a
 saved model, so that every command which uses one loads it as it was trained, took 200. What six trackers share took
-250: a process for each, whose service may fail or hang, and the limits of time for it. Context parallelism took 130.
+250: a process for each, whose service may fail or hang, and the limits of time for it. Context parallelism took 130,
+and layers, vocabularies and experts that are divided over processes 150.
 tunesmith.testing is counted apart from the core.
 """
 PYPROJECT_LINES = 25

@@ -52,7 +52,7 @@ def check_finite(run: Run, name: str, language_model: LanguageModel) -> None:
     spec = run.specs.get(name, run.policy_spec)
     for key, weight in language_model.module.named_parameters():
         # A subclass of Parameter contains quantized numbers, which have another meaning than its data type.
-        values: torch.Tensor = weight.to_local() if isinstance(weight, DTensor) else weight  # type: ignore[no-untyped-call]
+        values: torch.Tensor = weight.to_local() if isinstance(weight, DTensor) else weight
         values = values.detach()
         if values.numel() and values.dtype in FLOATS and type(weight) in (nn.Parameter, DTensor):
             ends = torch.stack(torch.aminmax(values))

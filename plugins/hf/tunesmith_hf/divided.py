@@ -101,8 +101,8 @@ def why_whole(config: Any, tensor: int, expert: int) -> tuple[str, str, str] | N
     """Return why a model can't be divided over so many processes, what to do, and the key; None if it can."""
     text = config.get_text_config()
     for key, size, reasons in ((KEY, tensor, _unfit), (EXPERTS, expert, _unfit_experts)):
-        if size > 1 and (found := next(reasons(text, size), None)):
-            return *found, key
+        if size > 1 and (reason := next(reasons(text, size), None)):
+            return *reason, key
     return None
 
 
