@@ -52,7 +52,7 @@ def processes(folder: Path) -> str:
 
 @pytest.mark.slow
 def test_two_processes_that_divide_layers_or_experts_equal_one(tmp_path: Path) -> None:
-    tied = {"base_model": str(tiny.model_folder(tmp_path / "tied", tie_word_embeddings=True))}
+    tied = {"base_model": str(tiny.model_folder(tmp_path / "model-tied", tie_word_embeddings=True))}
     runs: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "tied": ("llama", tied | {"gradient_checkpointing": True}, TENSOR),
         "lora": ("qwen3", LORA, TENSOR),
