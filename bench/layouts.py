@@ -54,17 +54,24 @@ LAYOUTS = {
     "CP 2": Layout(2, 1, {"context_parallel_size": 2}),
     "DDP 2 x CP 2": Layout(4, 2, {"context_parallel_size": 2}),
     "FSDP2 2 x CP 2": Layout(4, 2, {"context_parallel_size": 2, "fsdp_config": {}}),
+    "TP 2": Layout(2, 1, {"tensor_parallel_size": 2}),
+    "FSDP2 2 x TP 2": Layout(4, 2, {"tensor_parallel_size": 2, "fsdp_config": {}}),
+    "EP 2": Layout(2, 2, {"expert_parallel_size": 2}, models=("qwen3_moe", "mixtral")),
+    "DeepSpeed 1, 2": Layout(2, 2, {"deepspeed": "zero1"}, package="deepspeed"),
+    "DeepSpeed 2, 2": Layout(2, 2, {"deepspeed": "zero2"}, package="deepspeed"),
+    "DeepSpeed 3, 2": Layout(2, 2, {"deepspeed": "zero3"}, package="deepspeed"),
 }
+LORA = {"adapter": "lora", "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
 PREFERENCE = {"learning_rate": 1e-3}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "SFT": ("conversation", {}),
-    "SFT LoRA": ("conversation", {"adapter": "lora", "lora_r": 4}),
+    "SFT LoRA": ("conversation", LORA),
     "DPO": ("pair", {"rl": "dpo"} | PREFERENCE),
     "KTO": ("labelled", {"rl": "kto"} | PREFERENCE),
     "GRPO LoRA": (
         "prompt",
         {
-            "rl": "grpo", "adapter": "lora", "lora_r": 4, "rewards": [{"name": "length", "maximum": 6}],
+            "rl": "grpo", **LORA, "rewards": [{"name": "length", "maximum": 6}],
             "trl": {"num_generations": 4, "max_completion_length": 8}, "micro_batch_size": 8,
         },
     ),
