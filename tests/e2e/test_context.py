@@ -156,3 +156,9 @@ def test_plan_has_memory_and_traffic_of_each_process(tmp_path: Path) -> None:
     assert scaling["sent_per_step"].keys() == {"gradients", "weights", "attention"}
     with pytest.raises(ConfigError, match="7 processes are not a multiple of 2"):
         plan(config, processes=7)
+
+
+def test_plan_does_not_predict_what_a_plugin_distributes(tmp_path: Path) -> None:
+    zero1 = Path(__file__).parents[1] / "contract/plugins/zero1.py"
+    with pytest.raises(ConfigError, match="zero1 distributes the model, and --processes is not available"):
+        plan(tiny.sft_config(tmp_path, plugins=[str(zero1)]), processes=2)

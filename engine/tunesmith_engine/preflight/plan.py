@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tunesmith.errors import ConfigError
 from tunesmith.files.paths import FILE
 from tunesmith.files.record import last_record
 from tunesmith.finding import size
@@ -19,7 +20,7 @@ from tunesmith_engine.data.build import examples_of
 from tunesmith_engine.data.cache import Counts
 from tunesmith_engine.data.rows import Reading, rows_of
 from tunesmith_engine.model.build import abstract_models, bytes_of, count_parameters
-from tunesmith_engine.model.mesh import sizes
+from tunesmith_engine.model.mesh import Sizes, sizes
 from tunesmith_engine.model.reference import describe
 from tunesmith_engine.preflight.memory import peak_memory
 from tunesmith_engine.preflight.planned import Plan
@@ -42,7 +43,7 @@ def make_plan(run: Run, processes: int = 1) -> Plan:
     """
     assert run.data is not None
     core = run.core
-    axes = sizes(run, processes)  # first of all, because it may be an error
+    axes = planned_sizes(run, processes)  # first of all, because it may be an error
     rounds = build_rounds(run)
     steps = count_steps(run, rounds)
     model = _model(run, rounds, steps)
@@ -66,6 +67,16 @@ def make_plan(run: Run, processes: int = 1) -> Plan:
         model["scaling"] = scaling(run, axes, memory)
     end = {"memory": memory, "seconds": _seconds(run, steps), "notes": dict(run.notes)}
     return Plan(plan | model | end)
+
+
+def planned_sizes(run: Run, processes: int) -> Sizes:
+    """Return the axes of a run on so many processes. Raises ConfigError if the product of the axes is another number,
+    or if a plugin distributes the model: only it knows what each process keeps and sends."""
+    if processes > 1 and run.hooks.has("build_parallelism"):
+        plugin = next(call.plugin for call in run.hooks.calls("build_parallelism"))
+        message, help = f"{plugin} distributes the model, and --processes is not available for it", "drop --processes"
+        raise ConfigError(message, where=run.config.place(()), help=help)
+    return sizes(run, processes)
 
 
 def streams(run: Run) -> dict[str, Counts]:
