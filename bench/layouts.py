@@ -151,6 +151,7 @@ def main() -> None:
         one = {both: write(folder, *both, "one", {}, 1) for both in combinations}
         if problem := launch(1, list(one.values())):
             raise SystemExit(f"one process: {problem}")
+        failed = []
         print(f"| {'layout':<16} | {'method':<10} | {'model':<10} | loss    | norm    |")
         for layout in dict.fromkeys(layout for layout, _, _ in runs):
             chosen = LAYOUTS[layout]
@@ -161,8 +162,11 @@ def main() -> None:
             problem = launch(chosen.processes, list(configs.values()))
             for both, config in configs.items():
                 loss, norm = largest(curve(config), curve(one[both]))
-                verdict = "" if max(loss, norm) <= BOUND else f" above {BOUND:.0e}"
+                verdict = "" if max(loss, norm) <= BOUND else " not run" if math.isnan(loss) else f" above {BOUND:.0e}"
+                failed += [layout] if verdict else []
                 names = f"| {layout:<16} | {both[0]:<10} | {both[1]:<10} |"
                 print(f"{names} {loss:.1e} | {norm:.1e} |{verdict}", flush=True)
             if problem:
                 print(f"  {layout}: {problem}")
+        if failed:
+            raise SystemExit(f"not equal, or not run: {', '.join(dict.fromkeys(failed))}")

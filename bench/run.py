@@ -20,11 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PARTS = (
-    "start", "launch", "packing", "chats", "dedup", "streaming", "step", "generation", "groups", "against", "adapters",
-    "preference", "rises", "memory", "merge", "hardware", "layouts", "traffic", "scaling",
     "start", "launch", "packing", "chats", "prepare", "dedup", "streaming", "step", "generation", "groups", "against",
-    "adapters", "preference", "rises", "memory", "merge", "hardware",
-    "preference", "rises", "memory", "merge", "export", "hardware",
+    "adapters", "preference", "rises", "memory", "merge", "export", "hardware", "layouts", "traffic", "scaling",
 )  # fmt: skip
 
 

@@ -108,7 +108,9 @@ def test_killed_preparation_continues_and_equals_one_that_was_not(
             break
         assert child.exitcode in (-signal.SIGKILL, 1)  # 1: a worker was killed
         kills += 1
-    assert kills >= 2 and manifest(tmp_path / "killed") == manifest(tmp_path / "whole")
+    assert kills >= (1 if "dataset_num_proc" in keys else 2) and manifest(tmp_path / "killed") == manifest(
+        tmp_path / "whole"
+    )
     if "dataset_num_proc" not in keys:  # a worker goes on until the end of its block
         read = [int(number) for number in counted.read_text().split()]
         assert set(read) == set(range(100)) and len(read) <= 100 + 8 * kills
@@ -175,6 +177,7 @@ def test_blocks_and_parts_do_not_change_the_examples(
     assert both and run.notes["evaluation rows"].startswith(f"{both} of 10 are trained on too")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """A row takes 2 kB as objects. Allocators grow in steps, so 200 bytes a row are allowed: 8 MiB for 40,000 rows."""
     grown = []

@@ -61,6 +61,27 @@ def test_two_processes_on_one_pack_train_as_one(tmp_path: Path) -> None:
             assert numbers == pytest.approx(others, rel=1e-5), case
 
 
+@pytest.mark.slow
+def test_run_resumes_with_layers_then_packs_then_weights_divided(tmp_path: Path) -> None:
+    tiny.train(write(tmp_path, "lora", "one", gradient_accumulation_steps=2))
+    layouts: list[dict[str, Any]] = [
+        {"tensor_parallel_size": 2, "gradient_accumulation_steps": 2},
+        {"context_parallel_size": 2, "gradient_accumulation_steps": 2},
+        {"fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}},
+    ]
+    paths = [
+        write(tmp_path, "lora", "moved", max_steps=step, resume_from_checkpoint="auto", **keys).rename(
+            tmp_path / f"moved-{step}.yaml"
+        )
+        for step, keys in enumerate(layouts, 1)
+    ]
+    tiny.torchrun(2, *paths)
+    expected = curve(tmp_path / "one-lora")
+    assert len(expected) == 3
+    for numbers, others in zip(curve(tmp_path / "moved-lora"), expected, strict=True):
+        assert numbers == pytest.approx(others, rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return prepare(tiny.start(tiny.sft_config(tmp_path_factory.mktemp("context"))))

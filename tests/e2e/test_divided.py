@@ -69,7 +69,7 @@ def test_two_processes_that_divide_layers_or_experts_equal_one(tmp_path: Path) -
         assert_equal_losses(tmp_path / name, tmp_path / f"{name}-one")
         own, expected = (tiny.weights(tmp_path / folder) for folder in (name, f"{name}-one"))
         assert own.keys() == expected.keys()  # tied weights are written once
-        assert all(own[key].shape == expected[key].shape for key in own)
+        assert all(own[key].allclose(expected[key], atol=1e-3) for key in own), name
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def killable(folder: Path, name: str, **keys: Any) -> Path:
 
 
 def kill(group: forked.Group, rank: int, out: Path) -> None:
-    """Kill a process, and assert that the other one ends by itself with exit code 8.
+    """Kill a process, and assert that the other one ends by itself.
 
     A process that waits for one that it never met is ended by a launcher, which a fork does not have.
     """

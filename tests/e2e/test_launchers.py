@@ -109,7 +109,7 @@ def test_variables_of_torchrun_are_left_to_the_user(
     [
         ("--launcher torchrn", "unknown launcher 'torchrn'\n  help: did you mean 'torchrun'?"),
         ("--launcher deepspeed", "the launcher deepspeed is not installed\n  help: pip install deepspeed"),
-        ("-- --nnodes=2", "words after -- are for a launcher, and none is named"),
+        ("-- --nnodes=2", "arguments after -- need a launcher"),
         ("--launcher accelerate -- --cpu --num_processes=2", "--cpu starts one process"),
         ("--launcher python --max-restarts 1", "python does not start processes again"),
         ("--launcher torchrun --max-restarts 1 -- --max_restarts=2", "--max-restarts is given twice"),

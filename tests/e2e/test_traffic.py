@@ -15,17 +15,10 @@ from bench import traffic
 ROOT = Path(__file__).parents[2]
 
 
-def has_namespaces() -> bool:
-    """Return True if this process may create a network namespace."""
-    try:
-        done = subprocess.run(["unshare", "--net", "ip", "link"], capture_output=True, check=False, timeout=20)
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not has_namespaces(), reason="needs Linux, unshare and ip, and the right to create a namespace")
+@pytest.mark.skipif(
+    not traffic.has_namespaces(), reason="needs Linux, unshare and ip, and the right to create a namespace"
+)
 def test_bytes_of_a_step_are_those_of_the_model(tmp_path: Path) -> None:
     traffic.make(tmp_path)
     names = ["FSDP2 2", "CP 2"]

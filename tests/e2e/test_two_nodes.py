@@ -19,13 +19,15 @@ from tunesmith_engine.runtime.atomic import why_invalid
 
 from tests import tiny
 
-NODES = ("tunesmith-a", "tunesmith-b")
+NAME = f"ts{os.getpid()}"
+"""Names of this test run alone. The name of an interface has at most 15 characters."""
+NODES = (f"{NAME}-a", f"{NAME}-b")
 SCRIPT = """
 ip netns add {a} && ip netns add {b}
-ip link add tsmith-a netns {a} type veth peer name tsmith-b netns {b}
-ip -n {a} addr add 10.81.7.1/24 dev tsmith-a && ip -n {b} addr add 10.81.7.2/24 dev tsmith-b
-for node in a b; do
-  ip -n tunesmith-$node link set lo up && ip -n tunesmith-$node link set tsmith-$node up
+ip link add {a} netns {a} type veth peer name {b} netns {b}
+ip -n {a} addr add 10.81.7.1/24 dev {a} && ip -n {b} addr add 10.81.7.2/24 dev {b}
+for node in {a} {b}; do
+  ip -n $node link set lo up && ip -n $node link set $node up
 done
 """
 
@@ -52,7 +54,7 @@ def network() -> Iterator[None]:
 
 def node(number: int, config: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start torchrun with one process on a node. Each is a machine: its own network, host name and processes."""
-    name, interface = NODES[number], f"tsmith-{'ab'[number]}"
+    name = interface = NODES[number]
     launcher = [
         "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={number}",
         "--rdzv-backend=c10d", "--rdzv-endpoint=10.81.7.1:29517", "--rdzv-id=two-nodes",

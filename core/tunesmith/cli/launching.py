@@ -1,4 +1,4 @@
-"""Separate the words for a launcher from those of `tunesmith train`."""
+"""Separate the arguments for a launcher from those of `tunesmith train`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 FOR_LAUNCHER = "tunesmith.launcher"
-"""The key of ctx.meta that has the words after `--`."""
+"""The key of ctx.meta that has the arguments after `--`."""
 RESTARTS = "Let torchrun start the processes again up to N times; they resume from the newest checkpoint."
 
 
 class Launching(click.Command):
-    """A command whose words after `--` are for a launcher."""
+    """A command whose arguments after `--` are for a launcher."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
@@ -21,4 +21,4 @@ class Launching(click.Command):
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[Any]:
-        return [*super().collect_usage_pieces(ctx), "[-- WORDS FOR THE LAUNCHER]"]
+        return [*super().collect_usage_pieces(ctx), "[-- ARGUMENTS OF THE LAUNCHER]"]

@@ -53,7 +53,7 @@ def train(
     """Train a model on all GPUs of this machine.
 
     An override replaces a key of RUN.YAML: key=value or --key value. After an interruption,
-    resume_from_checkpoint=auto continues from the last checkpoint. Words after -- are for the launcher.
+    resume_from_checkpoint=auto continues from the last checkpoint. Arguments after -- are passed to the launcher.
     """
     run = open_run(config, overrides)
     run.progress("importing torch")  # takes seconds, and nothing was printed yet

@@ -63,10 +63,12 @@ def counted(run: Run, overrides: Sequence[str] = (), examples: Sequence[Example]
     other = start(config, tokenizer=run.tokenizer, datasets=run.given_rows or None, check_rows=False)
     other.data, other._parallelism = run.data, run.parallelism
     memory = peak_memory(other, build_rounds(other), examples)
-    shards = run.world.axis("shard").size
-    for name in SHARED:
-        memory["total"] -= memory[name] - memory[name] // shards
-        memory[name] //= shards
+    world = run.world
+    tensor, context = world.axis("tensor").size, world.axis("context").size
+    shards = tensor * (world.axis("shard").size * context if world.sharded else 1)
+    for name, parts in {**dict.fromkeys(SHARED, shards), "activations": context, "loss": context}.items():
+        memory["total"] -= memory[name] - memory[name] // parts
+        memory[name] //= parts
     return memory
 
 
@@ -102,7 +104,7 @@ def _savings(run: Run, now: dict[str, int], ended: float) -> Iterator[tuple[str,
         if saved > WORTH * now["total"]:
             yield text, saved
     world = run.world
-    if world.size > 1 and not world.sharded:
+    if world.size > 1 and not world.sharded and not run.hooks.has("build_parallelism"):
         yield "fsdp_config: {}", sum(now[name] - now[name] // world.size for name in SHARED)
 
 

@@ -44,7 +44,7 @@ def relaunch(
         run: the run, which is not prepared yet.
         launcher: torchrun, accelerate, deepspeed, python, or one that a plugin offers. Default: torchrun with one
             process for each GPU if there are several, unless a launcher has started this process.
-        arguments: words for the launcher.
+        arguments: those for the launcher.
         max_restarts: how often the launcher may start the processes again after one of them fails.
 
     Raises ConfigError or EnvironmentProblem for a launcher that is unknown or not installed, and for an option that it
@@ -53,7 +53,7 @@ def relaunch(
     start = find_launcher(launcher) if launcher else torchrun
     if launcher in (None, HERE) and arguments:
         help = "write --launcher torchrun -- ..."
-        raise ConfigError("words after -- are for a launcher, and none is named", where="command line", help=help)
+        raise ConfigError("arguments after -- need a launcher", where="command line", help=help)
     if launcher == HERE or "RANK" in os.environ:
         if launcher != HERE and (launcher or max_restarts is not None):
             message = "a launcher has already started this process"
@@ -81,7 +81,7 @@ def relaunch(
 
 
 Launcher = Callable[[Run, list[str], int | None], "list[str] | None"]
-"""Takes the run, the words for the launcher, and --max-restarts. Returns the words of the command after `python`, or
+"""Takes the run, the arguments for the launcher, and --max-restarts. Returns the command after `python`, or
 None if the launcher has nothing to start."""
 
 
@@ -171,7 +171,7 @@ def resumption(run: Run) -> tuple[str, ...]:
 
 
 def own_words() -> list[str]:
-    """Return the words of this command without those about a launcher."""
+    """Return the arguments of this command without those about a launcher."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
@@ -186,12 +186,12 @@ def own_words() -> list[str]:
 
 
 def options(arguments: Iterable[str]) -> set[str]:
-    """Return the names of the options among the words for a launcher, such as nproc_per_node."""
+    """Return the names of the options among the arguments for a launcher, such as nproc_per_node."""
     return {word.lstrip("-").partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
 
 
 def value_of(arguments: Sequence[str], name: str) -> str | None:
-    """Return the value of an option among the words for a launcher, or None."""
+    """Return the value of an option among the arguments for a launcher, or None."""
     for at, word in enumerate(arguments):
         key, equals, value = word.partition("=")
         if options([key]) == {name}:

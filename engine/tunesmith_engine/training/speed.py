@@ -31,12 +31,13 @@ class Speed:
     """The time of this process since the last logged step.
 
     own: seconds per step until its gradients are ready, if processes wait for each other only after that, as they do
-    with DDP. A process of a sharded model waits within its layers, so that all of them take equally long.
+    with DDP. Processes of a sharded model, or of a divided pack, wait within layers, so that all take equally long.
     """
 
     def __init__(self, run: Run, policy: Policy):
         self.run = run
-        self.apart = isinstance(policy.module, DistributedDataParallel)
+        replicated = isinstance(policy.module, DistributedDataParallel)
+        self.apart = replicated and run.world.axis("context").size == 1
         self.peak = flops.peak(run.device) if run.world.half else None
         self.flops = flops.count(policy.model) if self.peak else None
         self.hosts = run.world.gather(platform.node()) if self.apart else []

@@ -50,7 +50,7 @@ REFUSED = {
     "scheduler": "drop it; lr_scheduler and warmup_steps in the YAML file decide",
     "tensor_parallel": "drop it",
     "autotuning": "drop it; tunesmith sweep tries values",
-    "elasticity": "drop it; a run resumes on another number of processes with accept_changes: [processes]",
+    "elasticity": "drop it; a run resumes on another number of processes if a step has as many packs",
     "data_efficiency": "drop it; curriculum_sampling and sample_packing in the YAML file decide",
     "curriculum_learning": "drop it; curriculum_sampling in the YAML file decides",
     "checkpoint": "drop it; a run writes its own checkpoints",

@@ -142,10 +142,13 @@ class HFLanguageModel(LanguageModel):
 
     def check_context(self) -> None:
         """Raise ModelError if several processes can't compute the attention of a pack together."""
-        size, heads = self.run.world.axis("context").size, getattr(self.config, "num_attention_heads", 1)
-        heads //= self.run.world.axis("tensor").size  # those of this process
+        size = self.run.world.axis("context").size
+        if size == 1:
+            return
+        heads = getattr(self.config, "num_attention_heads", 1)
+        heads = heads // self.run.world.axis("tensor").size if isinstance(heads, int) else 1  # those of this process
         where, reason = self.run.config.place("context_parallel_size"), ""
-        if size > 1 and self.attention in ("padded", "dense"):
+        if self.attention in ("padded", "dense"):
             reason = f"the attention backend {self.attention} can't divide a pack over {size} processes"
             help = "set context_parallel_size: 1, or choose a model and an attn_implementation with packed attention"
         elif heads % size:

@@ -50,7 +50,7 @@ def divide(run: Run, model: Any) -> None:
         return
     for name, layer in model.named_modules():
         if isinstance(layer, ParamWrapper):  # peft chooses it for the linear layers of fused experts
-            message = f"has an update of {name}, whose experts are divided, or parts of them"
+            message = f"would adapt the experts of {name}, which are divided over processes"
             help = "name the layers in lora_target_modules, without those of experts"
             raise run.config.error("adapter", message, help)
         style = model.tp_plan.get(replace_layer_number_by_wildcard(name))

@@ -62,7 +62,8 @@ def validate(run: Run) -> None:
         return
     recipe = RECIPES[name]
     errors = [config.error(key, message, help=help) for key, message, help in problems(recipe, name, settings)]
-    key = "fsdp_config" if run.core.tensor_parallel_size == 1 else "tensor_parallel_size"
+    divided = (k for k in ("tensor_parallel_size", "expert_parallel_size") if getattr(run.core, k) > 1)
+    key = next(divided, "fsdp_config")
     if recipe.unsharded and (run.core.fsdp_config is not None or key != "fsdp_config"):
         message = f"{name} can't be combined with {key}: {recipe.unsharded}"
         help = f"write optimizer: adamw_torch_fused, or drop {key}"

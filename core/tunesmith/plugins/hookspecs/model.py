@@ -24,8 +24,8 @@ def build_parallelism(run: Run) -> Parallelism:
     """Return how models are distributed over processes: the Parallelism that the training loop calls.
 
     When: once, as soon as something asks for `run.world` or `run.device`, in each process of the launcher. Start the
-    process group here. Answers: one. If no plugin answers, the engine does: one process, DDP, or, with `fsdp_config`,
-    FSDP2 or HSDP.
+    process group here. Answers: one. If no plugin answers, the engine does: one process, DDP, or FSDP2 or
+    HSDP with `fsdp_config`, `tensor_parallel_size` or `expert_parallel_size`.
 
     Example:
         @hookimpl
