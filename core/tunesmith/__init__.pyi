@@ -52,6 +52,7 @@ from tunesmith_engine.model.scoring import (
     Scorer as Scorer,
     ScoreRequest as ScoreRequest,
 )
+from tunesmith_engine.model.vocabulary import sum_gradients as sum_gradients
 from tunesmith_engine.rounds.groups import Group as Group, Prompt as Prompt
 from tunesmith_engine.rounds.turns import (
     append_tokens as append_tokens,

@@ -135,8 +135,9 @@ def prepare(source: Source, **given: Any) -> Run:
 def plan(source: Source, *, processes: int = 1, **given: Any) -> Plan:
     """Return what a run will do, without reading weights: stages with their plugins, data, steps, memory.
 
-    The result is a dict of JSON values, which a notebook shows as a table. With `processes`, it has the memory and the
-    traffic of each of so many processes as well. The other arguments are those of `start`.
+    The result is a dict of JSON values, which a notebook shows as a table. `processes` is the number of processes to
+    plan for: above 1, the plan has their mesh, and the memory and the traffic of each. The other arguments are those of
+    `start`.
     """
     return engine("preflight.plan").make_plan(_prepared(source, given), processes)  # type: ignore[no-any-return]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,7 +136,8 @@ def test_engine_answers_a_hook_with_a_default_and_wrappers_surround_it() -> None
         return (name, type((yield)).__name__)
 
     hooks = hooks_of(plugin_of("around", build_scorer))
-    assert hooks.build_scorer(None, "policy", None) == ("policy", "ChunkedScorer")
+    run = SimpleNamespace(world=SimpleNamespace(axis=lambda name: SimpleNamespace(size=1)))
+    assert hooks.build_scorer(run, "policy", None) == ("policy", "ChunkedScorer")
 
 
 def test_all_arity_errors_are_reported_at_once_before_weights_are_loaded() -> None:

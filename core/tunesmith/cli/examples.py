@@ -85,7 +85,7 @@ def engine_outcome(example: Example, limit: int, strategy: str, where: str) -> t
     """Return what the engine changes in an example, "" for nothing, and True if it drops the example."""
     has_completions = len(example.segments) > 1
     try:
-        pieces, fitted = engine("data.prepare").fit(example, limit, strategy, where)
+        pieces, fitted = engine("data.lengths").fit(example, limit, strategy, where)
     except DataError as error:
         return f"refused: {error.problems[0].message}", True
     if fitted == "too_long":

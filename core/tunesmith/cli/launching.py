@@ -8,6 +8,7 @@ import click
 
 FOR_LAUNCHER = "tunesmith.launcher"
 """The key of ctx.meta that has the arguments after `--`."""
+PROCESSES = "Also show memory and traffic of each of N processes."
 RESTARTS = "Let torchrun start the processes again up to N times; they resume from the newest checkpoint."
 
 

@@ -105,7 +105,13 @@ def preprocess(config: str, overrides: tuple[str, ...], debug: bool, html: str |
 @main.command(context_settings=OVERRIDES)
 @with_config
 @json_option
-@click.option("--processes", type=click.IntRange(1, 10**6), default=1, help="Also show what so many processes need.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 10**6),
+    default=1,
+    help="Also show memory and traffic of each of N processes.",
+    metavar="N",
+)
 def plan(config: str, overrides: tuple[str, ...], as_json: bool, processes: int) -> None:
     """Show what a run will do, without reading weights.
 

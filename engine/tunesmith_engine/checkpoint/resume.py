@@ -120,8 +120,11 @@ def differences(run: Run, saved: dict[str, Any]) -> Iterator[Difference]:
         if digests[key] != saved_digests[key]:
             description = f"{key} ({saved_config[key]!r} -> {config[key]!r})"
             yield Difference(key, description, rule.get(key, "never"))
-    if saved["world"] != run.world.size:
+    groups, saved_groups = run.world.data.size, saved["data_processes"]
+    if saved["world"] != run.world.size or saved_groups != groups:
         description = f"processes ({saved['world']} -> {run.world.size})"
+        if saved["world"] == run.world.size:
+            description = f"processes with packs of their own ({saved_groups} -> {groups})"
         if packs != saved_packs:
             description = f"{description[:-1]}, which changes the packs of a step: {saved_packs} -> {packs})"
         yield Difference("processes", description, "free" if packs == saved_packs else "never")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -216,9 +215,6 @@ class Shards:
         """Delete what a start that was killed left unfinished."""
         for path in [*self.folder.glob(".*"), *self.folder.glob("failed-*")]:
             path.unlink(missing_ok=True)
-
-    def delete(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _names(value: Any) -> Names | None:

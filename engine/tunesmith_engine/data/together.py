@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import ConfigError, DataError, EnvironmentProblem, PluginError, TunesmithError
+from tunesmith.errors import ConfigError, DataError, EnvironmentProblem, PluginError, Problem, TunesmithError
 from tunesmith.files.row import Source
 from tunesmith.run import Run
 from tunesmith_engine.data import workers
@@ -256,10 +256,10 @@ def _merge(
 
 
 def _caught(work: Callable[[], object]) -> BaseException | None:
-    """Run a function, and return the error of Tunesmith that it raises."""
+    """Run a function, and return the error that it raises."""
     try:
         work()
-    except TunesmithError as error:
+    except Exception as error:  # whatever it is, the other processes wait for this one
         return error
     return None
 
@@ -269,6 +269,9 @@ def _raise_first(run: Run, error: BaseException | None) -> None:
     record = None
     if isinstance(error, TunesmithError):
         record = Failure(0, 0, type(error).__name__, [asdict(problem) for problem in error.problems])
+    elif error is not None:
+        problem = Problem(f"rank {run.world.rank} failed to prepare data: {type(error).__name__}: {error}")
+        record = Failure(0, 0, EnvironmentProblem.__name__, [asdict(problem)])
     records = [record for record in run.world.gather(record) if record is not None]
     if error is not None:
         raise error

@@ -1,4 +1,7 @@
-"""The parallelism of a run if no plugin answers build_parallelism: one process, DDP, FSDP2 or HSDP.
+"""The parallelism of a run if no plugin answers build_parallelism.
+
+It is one process, DDP, FSDP2 or HSDP. With several processes, they may compute each pack together (context), and with
+FSDP2 also each layer (tensor), or have different experts.
 
 Accelerate joins the processes of a launcher and chooses the device of each; torch does the rest.
 """
@@ -170,6 +173,8 @@ class Sharded(DataParallelism):
 
     def __init__(self, world: World, config: FSDPConfig, sizes: Sizes):
         kind = "FSDP2" if sizes.replicate == 1 else f"HSDP ({sizes.replicate} replicas of {sizes.shard} shards)"
+        if sizes.shard == 1 and sizes.replicate > 1:
+            kind = f"FSDP2 ({sizes.replicate} replicas)"
         device = world.device.type
         super().__init__(replace(world, sharded=True, kind=sizes.describe(kind), mesh=sizes.mesh(device)))
         self.weights, tensor = sizes.weights(device)

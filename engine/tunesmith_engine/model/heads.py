@@ -84,6 +84,8 @@ def read_states(hidden: Tensor, batch: Batch, at: str) -> Tensor:
     if at == "last":
         if batch.empty_sequences:
             raise PluginError("a sequence without tokens has no last token, at which a head could read it")
+        if not len(hidden):  # a part of a pack that has fewer tokens than processes
+            return hidden.new_zeros(len(batch.last_at), hidden.shape[1]) + hidden.sum()
         return hidden[batch.last_at].masked_fill((batch.last_at < 0)[:, None], 0)
     check_whole(batch, "a head at 'mean'")
     states = hidden[batch.target_at]

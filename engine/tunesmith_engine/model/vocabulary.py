@@ -48,7 +48,7 @@ class ShardedScorer:
             return *scores, ids[:, -request.topk :] if request.topk else ids[:, :0]
 
         # Each process has the gradient of its own logits, and the states need the sum.
-        hidden = _SumGradients.apply(hidden, group)  # type: ignore[no-untyped-call]
+        hidden = sum_gradients(hidden, group)
         ids = torch.cat(columns, 1)
         chunks, size = [], max(1, CHUNK // tokens)
         for start in range(0, max(len(hidden), 1), size):  # one empty chunk without tokens, as ChunkedScorer
@@ -89,6 +89,12 @@ def _logits(shard: HeadShard, device: str) -> Callable[[Tensor], Tensor]:
         return torch.tanh(values / head.softcap) * head.softcap if head.softcap else values
 
     return logits
+
+
+def sum_gradients(values: Tensor, group: Any) -> Tensor:
+    """Return values as they are; their gradient is summed over the processes of a group."""
+    result: Tensor = _SumGradients.apply(values, group)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _SumGradients(torch.autograd.Function):

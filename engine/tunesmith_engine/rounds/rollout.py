@@ -208,7 +208,7 @@ def roll_out(
         groups = run.hooks.rollout(run, generator, own, purpose)
         if len(groups) != len(own):
             raise PluginError(f"rollout returned {len(groups)} groups for {len(own)} prompts")
-        shares = run.world.gather(groups, axis="data")
+        shares = run.world.gather_data(groups)
     everyone = [shares[i % data.size][i // data.size] for i in range(len(prompts))]
     watch.tokens += sum(len(c.tokens) for group in everyone for c in group.completions)
     with watch.of("scoring"):

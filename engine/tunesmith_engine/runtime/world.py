@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +38,7 @@ class World:
         half: True if forwards compute in bfloat16.
         sharded: True if a forward on one process needs all others.
         kind: name of the parallelism, for `plan` and run.json.
-        mesh: the processes by axis. Names: replicate, shard, context, tensor, expert. Default: all replicate.
+        mesh: the processes by axis. Names: replicate, shard, context, tensor. Default: all replicate.
     """
 
     rank: int
@@ -106,6 +104,16 @@ class World:
         dist.all_gather_object(gathered, value, group=along.group)
         return gathered
 
+    def gather_data(self, value: Any) -> list[Any]:
+        """Return one object per process of the data axis, by rank, on all processes.
+
+        Processes that differ in other axes compute the same examples. They all get the object of the first of them.
+        """
+        others = self._axes.keys() - {*DATA, "data", "world"}
+        first = all(self._axes[name].rank == 0 for name in others)
+        shares = self.gather((self.data.rank, value) if first else None)
+        return [share for _, share in sorted(filter(None, shares), key=lambda share: share[0])]
+
     def maximum(self, value: int) -> int:
         """Return the largest of one integer per process, on all of them."""
         if self.size == 1:
@@ -124,15 +132,6 @@ class World:
         if self.size > 1:
             self.barrier()
             dist.destroy_process_group()
-
-    @contextlib.contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Run the block on the main process first, then on the others."""
-        if not self.main:
-            self.barrier()
-        yield
-        if self.main:
-            self.barrier()
 
 
 def _axes(mesh: DeviceMesh | None) -> dict[str, Axis]:

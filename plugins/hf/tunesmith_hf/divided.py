@@ -10,8 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -19,7 +18,7 @@ from transformers.distributed import DistributedConfig
 from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
 from transformers.distributed.tensor_parallel import TensorParallelLayer
 
-from tunesmith import HeadShard, HeadWeights, ModelError, ModelSpec, Run
+from tunesmith import HeadShard, HeadWeights, ModelError, ModelSpec, Run, sum_gradients
 from tunesmith_hf.named import NamedTokens
 from tunesmith_hf.source import is_base, where_key
 
@@ -46,26 +45,11 @@ class SumOfPartialGradients(TensorParallelLayer):  # type: ignore[misc]
         weights = dict(module._parameters)
         for name, weight in weights.items():
             if weight is not None and weight.requires_grad:
-                module._parameters[name] = _SumGradients.apply(weight, mesh.get_group())  # type: ignore[no-untyped-call]
+                module._parameters[name] = sum_gradients(weight, mesh.get_group())
         try:
             yield
         finally:
             module._parameters.update(weights)
-
-
-class _SumGradients(torch.autograd.Function):
-    """The identity, whose gradient is summed over a group."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = gradient.contiguous().clone()
-        torch.distributed.all_reduce(total, group=ctx.group)
-        return total, None
 
 
 class Meshes:

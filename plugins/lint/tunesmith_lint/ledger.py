@@ -49,7 +49,7 @@ class Ledger:
         mask = np.array(self.tests, bool)
         size = self.run.core.val_set_size
         if size and len(mask):
-            mask[engine("data.prepare").held_out(len(mask), size, self.run.core.seed)] = True
+            mask[engine("data.settle").held_out(len(mask), size, self.run.core.seed)] = True
         return mask
 
     def repeats(self) -> dict[str, Any]:

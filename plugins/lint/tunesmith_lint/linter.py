@@ -111,10 +111,10 @@ class Entry:
                 self.refuse(outcome)
                 continue
             row, example = outcome
-            prepare = engine("data.prepare")
+            lengths = engine("data.lengths")
             try:
-                limit, strategy = self.run.core.sequence_len, prepare.excess_strategy(self.run, self.spec)
-                pieces, decision = prepare.fit(example, limit, strategy, row.where)
+                limit, strategy = self.run.core.sequence_len, lengths.excess_strategy(self.run, self.spec)
+                pieces, decision = lengths.fit(example, limit, strategy, row.where)
             except DataError as error:
                 self.refuse(error.problems[0])
                 continue

@@ -20,7 +20,13 @@ from tunesmith import ConfigError, TunesmithError
 def run(optimizer: str, fsdp_config: Any = None, lr_scheduler: str = "cosine", **settings: Any) -> Any:
     warnings: dict[str, str] = {}
     return SimpleNamespace(
-        core=SimpleNamespace(optimizer=optimizer, fsdp_config=fsdp_config, lr_scheduler=lr_scheduler),
+        core=SimpleNamespace(
+            optimizer=optimizer,
+            fsdp_config=fsdp_config,
+            lr_scheduler=lr_scheduler,
+            tensor_parallel_size=1,
+            expert_parallel_size=1,
+        ),
         settings=lambda model: model(**settings),
         config=SimpleNamespace(
             error=lambda key, message, help=None: ConfigError(f"{key} {message}", help=help), place=lambda key: key

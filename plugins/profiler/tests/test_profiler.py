@@ -22,7 +22,7 @@ plugin = Plugin()
 @hookimpl(wrapper=True)
 def compute_loss(run):
     if run.step == 2:
-        raise MemoryError("no more")
+        raise ValueError("no more")
     return (yield)
 """
 

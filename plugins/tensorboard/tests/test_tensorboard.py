@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_histograms_and_tables_are_shown(tmp_path: Path) -> None:
 
 def test_a_killed_and_resumed_run_has_each_step_once(tmp_path: Path) -> None:
     train(run(tmp_path, tensorboard_dir=str(tmp_path / "board")), range(3, 8), 2.0)  # without end: killed
+    time.sleep(1.1)  # files are read in the order of their names, which begin with seconds
     resumed = run(tmp_path, step=4, tensorboard_dir=str(tmp_path / "board"))
     train(resumed, range(5, 8), 1.0)
     end(resumed)
