@@ -201,9 +201,7 @@ class Together:
 
 
 @pytest.mark.parametrize("fault", ["begin", "write on 0", "write on 1", "json", "seal"])
-def test_error_of_one_process_ends_the_save_on_all(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_of_one_process_ends_the_save_on_all(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None waits for another one, whichever part fails on a full disk."""
     shared, meeting, errors = [None, None], threading.Barrier(2, timeout=30), dict[int, BaseException]()
     full = OSError(28, "No space left on device")

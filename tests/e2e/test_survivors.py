@@ -86,7 +86,7 @@ def test_error_of_this_process_that_looks_like_a_lost_connection_is_its_own(tmp_
 def test_process_that_waits_forever_leaves_and_names_the_one_that_its_neighbor_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rank 1, the neighbor, has ended. Rank 2, which it lost, is no neighbor, and of another machine."""
+    """Rank 1, the neighbor, has ended. Rank 2, which it lost, is on another machine and not watched."""
     left: list[ProcessLost] = []
     ended = threading.Event()
 

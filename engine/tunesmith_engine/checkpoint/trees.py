@@ -36,8 +36,9 @@ WHOLE = (torch.Tensor, torch.nn.Parameter)
 class Copied:
     """The part of a tree that this process writes, copied to host memory: training may go on while it is written.
 
-    text: the JSON, on the process that writes it. error: why there is none; `write` raises it. shards, offsets: pieces of divided tensors by name, and where each
-    begins in its tensor. piece: name of the file of this process, in a folder that is named like the tree.
+    text: the JSON, on the process that writes it. error: why there is none; `write` raises it. shards, offsets: pieces
+    of divided tensors by name, and where each begins in its tensor. piece: name of the file of this process, in a
+    folder that is named like the tree.
     """
 
     text: str | None

@@ -25,8 +25,6 @@ from tunesmith_engine.runtime.rng import random_state, set_random_state
 if TYPE_CHECKING:
     from tunesmith_engine.training.state import TrainState
 
-NOT_FINITE = "not-finite"
-"""The code of errors that `react` raises, on all processes."""
 PATIENCE = 3  # bad steps in a row that skip and rollback tolerate
 IDLE_WARNING, IDLE_STOP = 10, 50
 """Steps in a row without a gradient. Rewards that are equal in each group cause a few; 50 are a run without effect."""
@@ -50,7 +48,7 @@ def react(state: TrainState, bad: Sequence[Batch], metrics: dict[str, Tensor | f
     if reaction == "stop" or state.bad_steps > PATIENCE:
         rows = "look at these rows, " if "; rows " in message else ""
         help = f"{rows}lower learning_rate, or write on_nonfinite: skip"
-        raise NumericalError(message, code=NOT_FINITE, help=help)
+        raise NumericalError(message, code="not-finite", help=help)
     run.note(f"step {run.step + 1}: not finite, {'skipped' if reaction == 'skip' else 'rolled back'}", message)
     if reaction == "rollback":
         roll_back(state)
@@ -78,7 +76,7 @@ def roll_back(state: TrainState) -> None:
     state.settle()
     folder = newest(state.run)
     if folder is None:
-        raise NumericalError("there is no checkpoint to roll back to", code=NOT_FINITE, help="write save_steps: ...")
+        raise NumericalError("there is no checkpoint to roll back to", code="not-finite", help="write save_steps: ...")
     state.restore_weights(folder)
 
 

@@ -22,7 +22,6 @@ from tunesmith_engine.model.policy import Policy
 from tunesmith_engine.rounds.rounds import Round, Rounds
 from tunesmith_engine.runtime.rng import random_state, seed_everything, set_random_state
 from tunesmith_engine.training.evaluation import Best
-from tunesmith_engine.training.nonfinite import NOT_FINITE
 
 
 @dataclass
@@ -98,7 +97,7 @@ class TrainState:
         except BaseException as error:
             if self.saving is None:
                 raise
-            everywhere = isinstance(error, NumericalError) and error.problems[0].code == NOT_FINITE
+            everywhere = isinstance(error, NumericalError) and error.problems[0].code == "not-finite"  # of a step
             if self.run.world.size == 1 or everywhere:
                 with contextlib.suppress(Exception):  # the first error matters
                     self.settle()

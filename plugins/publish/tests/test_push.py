@@ -272,14 +272,6 @@ def test_a_wrong_name_is_an_error_before_training(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "'a/b/c' is not a name of a repository" in result.output
 
 
-@pytest.mark.parametrize(("strategy", "warns"), [("every_save", True), ("all_checkpoints", True), ("end", False)])
-def test_uploads_of_checkpoints_without_a_model_are_a_warning(strategy: str, warns: bool, tmp_path: Path) -> None:
-    path = tiny.sft_config(tmp_path, async_save=True, hub_strategy=strategy, hub_model_id="me/model")
-    result = CliRunner().invoke(main, ["check", str(path)])
-    assert result.exit_code == 0, result.output
-    assert ("only the last checkpoint has a model to upload" in " ".join(result.output.split())) == warns
-
-
 def test_doctor_says_if_there_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     assert token_finding().status == "warning"
