@@ -41,6 +41,9 @@ def check_keys(run: Run) -> None:
         for steps, per_epoch in (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch")):
             if getattr(core, steps) is not None and getattr(core, per_epoch) is not None:
                 wrong(steps, f"and {per_epoch} set the same thing", "keep one of them")
+        if core.async_save and core.save_only_model:
+            message = "does not go with async_save: a checkpoint would have neither a model nor the optimizer's state"
+            wrong("save_only_model", message, "keep one of them")
         if core.val_set_size > 1 and core.val_set_size != int(core.val_set_size):
             wrong("val_set_size", "must be a share below 1 or a whole number of rows", "write 0.05, or 100")
         if not holds_out(run):

@@ -7,11 +7,12 @@ the model into it, so an export that fails loses no step.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,15 +58,17 @@ class Saving:
 
     def begin(self) -> None:
         """Create the folder. Call it on all processes."""
-        with self.writing():
+        with self._keeping():
             if self.run.world.main:
                 tidy(self.run.output_dir)
                 self.partial.mkdir(parents=True)
-            self.run.world.barrier()
+        self._share(None)
 
     def write(self, name: str, copied: Copied) -> None:
-        """Write this process's part of a tree to disk, and take its sha256."""
-        with self.writing():
+        """Write this process's part of a tree to disk, and take its sha256. `seal` raises an error on all processes."""
+        if self.error is not None:
+            return
+        with self._keeping():
             for path in copied.write(self.partial / name):
                 self.files |= listed(self.partial, [path])
 
@@ -76,12 +79,9 @@ class Saving:
         self._thread.start()
 
     def _write_all(self) -> None:
-        try:
-            while self._copies:
-                name = next(iter(self._copies))
-                self.write(name, self._copies.pop(name))
-        except Exception as error:
-            self.error = error
+        while self._copies:
+            name = next(iter(self._copies))
+            self.write(name, self._copies.pop(name))
 
     @property
     def done(self) -> bool:
@@ -91,32 +91,52 @@ class Saving:
     def seal(self) -> None:
         """Wait until all processes have written their parts, then name the checkpoint. Call it on all processes.
 
-        Raises the error of the thread that writes; on the other processes, one that names the process that failed.
+        Raises an error of this process; on the other processes, one that names the process that failed.
         """
         world = self.run.world
         if self._thread is not None:
             self._thread.join()
-        with clearing(self.partial, world.main), self.writing():
-            shares = world.gather((self.files, str(self.error) if self.error else None))
-            if self.error is not None:
-                raise self.error
-            if failed := [(rank, error) for rank, (_, error) in enumerate(shares) if error]:
-                rank, error = failed[0]
-                message = f"{self.final.name} could not be written by rank {rank}: {error}"
-                raise EnvironmentProblem(message, code="disk", help=_after_a_full_disk(self.run))
+        with clearing(self.partial, world.main):
+            shares = self._share(self.files)
             if world.main:
-                files = {name: entry for own, _ in shares for name, entry in own.items()}
-                if missing := [name for name in files if not (self.partial / name).is_file()]:
-                    message = f"{missing[0]} of {self.final.name} was written, but the main process does not see it"
-                    help = "choose an output_dir on a file system that all processes share"
-                    raise EnvironmentProblem(message, code="disk", help=help)
-                read_again(self.partial)
-                seal(self.partial, self.final, files, exported=False)
-            world.barrier()
+                with self._keeping():
+                    self._name({name: entry for own in shares for name, entry in own.items()})
+            self._share(None)
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Turn errors of the disk within the block into errors that say what to do."""
-        return writing(self.final.name, self.run.output_dir, _after_a_full_disk(self.run))
+    def _name(self, files: dict[str, Entry]) -> None:
+        if missing := [name for name in files if not (self.partial / name).is_file()]:
+            message = f"{missing[0]} of {self.final.name} was written, but the main process does not see it"
+            help = "choose an output_dir on a file system that all processes share"
+            raise EnvironmentProblem(message, code="disk", help=help)
+        read_again(self.partial)
+        seal(self.partial, self.final, files, exported=False)
+
+    def abandon(self) -> None:
+        """Wait for the thread, and delete what it wrote. The other processes are not asked."""
+        if self._thread is not None:
+            self._thread.join()
+        if self.run.world.main:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Keep an error of the block for `_share`: if this process raised it at once, the others would wait for it."""
+        try:
+            with writing(self.final.name, self.run.output_dir, _after_a_full_disk(self.run)):
+                yield
+        except Exception as error:
+            self.error = error
+
+    def _share(self, value: Any) -> list[Any]:
+        """Return one value per process, or raise an error on all of them if one has kept an error."""
+        shares = self.run.world.gather((value, str(self.error) if self.error else None))
+        if self.error is not None:
+            raise self.error
+        if failed := [(rank, error) for rank, (_, error) in enumerate(shares) if error]:
+            rank, error = failed[0]
+            message = f"{self.final.name} could not be written by rank {rank}: {error}"
+            raise EnvironmentProblem(message, code="disk", help=_after_a_full_disk(self.run))
+        return [value for value, _ in shares]
 
 
 def save(run: Run, policy: Policy, parts: Callable[[], dict[str, Any]], best_step: int | None) -> Path:

@@ -36,8 +36,9 @@ WHOLE = (torch.Tensor, torch.nn.Parameter)
 class Copied:
     """The part of a tree that this process writes, copied to host memory: training may go on while it is written.
 
-    text: the JSON, on the process that writes it. shards, offsets: pieces of divided tensors by name, and where each
-    begins in its tensor. piece: name of the file of this process, in a folder that is named like the tree.
+    text: the JSON, on the process that writes it. error: why there is none; `write` raises it. shards, offsets: pieces
+    of divided tensors by name, and where each begins in its tensor. piece: name of the file of this process, in a
+    folder that is named like the tree.
     """
 
     text: str | None
@@ -45,9 +46,12 @@ class Copied:
     shards: dict[str, Tensor] = field(default_factory=dict)
     offsets: dict[str, list[int]] = field(default_factory=dict)
     piece: str = ""
+    error: PluginError | None = None
 
     def write(self, path: Path) -> list[Path]:
         """Write the files of this process, and return them."""
+        if self.error is not None:
+            raise self.error
         written = []
         if self.text is not None:
             path.with_suffix(".json").write_text(self.text, encoding="utf-8")
@@ -70,10 +74,14 @@ def copy_tree(world: World, tree: Any, writes: bool) -> Copied:
     """
     stripped = _Stripped()
     values = stripped.strip(tree, ())
-    text = json.dumps(values) if writes else None
+    text, error = None, None
+    try:
+        text = json.dumps(values) if writes else None
+    except (TypeError, ValueError) as reason:  # on this process alone, and others wait for it below
+        error = PluginError(f"a checkpoint can't store what a state_dict() returns: {reason}")
     tensors = {name: _copy(tensor) for name, tensor in stripped.tensors.items()} if writes else {}
     if not stripped.divided:
-        return Copied(text, tensors)
+        return Copied(text, tensors, error=error)
     # The planner of torch decides who writes what: of equal pieces on several processes, one is written.
     planner = DefaultSavePlanner()
     planner.set_up_planner(dict(stripped.divided), is_coordinator=world.main)
@@ -85,7 +93,7 @@ def copy_tree(world: World, tree: Any, writes: bool) -> Copied:
         if piece.numel():
             shards[item.index.fqn] = _copy(piece)
             offsets[item.index.fqn] = list(item.tensor_data.chunk.offsets)
-    return Copied(text, tensors, shards, offsets, f"shard-{world.rank + 1:05}-of-{world.size:05}.safetensors")
+    return Copied(text, tensors, shards, offsets, f"shard-{world.rank + 1:05}-of-{world.size:05}.safetensors", error)
 
 
 def write_tree(path: Path, tree: Any) -> None:

@@ -40,17 +40,21 @@ HELP = "resume_from_checkpoint: auto resumes the run; the other process may have
 
 @dataclass
 class Beat:
-    """The last sign of life of a process: beats so far, its step, and if it ended by an error."""
+    """The last sign of life of a process: beats so far, its step, and if it ended by an error.
+
+    lost: True if it ends, or is about to, because it lost another process.
+    """
 
     rank: int
     number: int
     step: int
     failed: bool
     process: Process
+    lost: bool = False
 
     @property
     def gone(self) -> bool:
-        return self.failed or self.process.ended
+        return not self.lost and (self.failed or self.process.ended)
 
     @property
     def place_visible(self) -> bool:
@@ -70,7 +74,8 @@ class Peers:
         self.run, self.on_lost = run, on_lost
         self.rank, self.size, self.folder = run.world.rank, run.world.size, run.output_dir
         self.number = 0
-        self.failed = False
+        self.failed = self.noticed = False  # noticed: that another process is gone
+        self._asking = False  # the training thread raises the error
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tunesmith-peers", daemon=True)
 
@@ -96,22 +101,33 @@ class Peers:
             return None
         if not isinstance(cause, dist.DistError) and not (isinstance(cause, RuntimeError) and LOST.search(str(cause))):
             return None
-        self._ending.set()  # the thread has nothing to add
-        started = time.monotonic()
-        first = {beat.rank: beat.number for beat in self._beats(range(self.size))}
+        # The thread goes on writing beats, because the others look for evidence too, and leaves the error to this one.
+        self._asking = self.noticed = True
+        started, first = time.monotonic(), self._numbers()
         while (waited := time.monotonic() - started) < REMOTE:
             beats = list(self._beats(range(self.size)))
-            if gone := [beat for beat in beats if beat.gone]:
-                return self._lost(gone)
-            if waited > EVIDENCE and all(beat.place_visible for beat in beats):
+            if any(beat.gone for beat in beats) or (waited > EVIDENCE and all(beat.place_visible for beat in beats)):
                 break
             time.sleep(0.1)
-        # Whether a process of another machine has ended can't be asked, but it no longer writes.
-        if gone := [beat for beat in self._beats(range(self.size)) if beat.number == first.get(beat.rank)]:
-            return self._lost(gone)
-        return ProcessLost(f"a process of the run is gone, in step {self.run.step + 1}: {cause}", help=HELP)
+        gone = self._gone(first)
+        self.noticed = bool(gone)  # without evidence, the error may be one of this process
+        return self._lost(gone, str(cause))
 
-    def _lost(self, gone: list[Beat]) -> ProcessLost:
+    def _numbers(self) -> dict[int, int]:
+        return {beat.rank: beat.number for beat in self._beats(range(self.size))}
+
+    def _gone(self, first: dict[int, int]) -> list[Beat]:
+        """Return the processes that are gone, or else those that have not written since their beats were `first`.
+
+        Whether a process of another machine has ended can't be asked, but it no longer writes.
+        """
+        beats = list(self._beats(range(self.size)))
+        silent = [beat for beat in beats if beat.number == first.get(beat.rank) and not beat.lost]
+        return [beat for beat in beats if beat.gone] or silent
+
+    def _lost(self, gone: list[Beat], reason: str) -> ProcessLost:
+        if not gone:
+            return ProcessLost(f"a process of the run is gone, in step {self.run.step + 1}: {reason}", help=HELP)
         names = ", ".join(f"rank {beat.rank} ({beat.process})" for beat in gone)
         verb = "is" if len(gone) == 1 else "are"
         return ProcessLost(f"{names} {verb} gone; rank {self.rank} was in step {self.run.step + 1}", help=HELP)
@@ -119,14 +135,16 @@ class Peers:
     def _watch(self) -> None:
         watched = sorted({0, (self.rank + 1) % self.size} - {self.rank})
         silent, last, gone_since = dict.fromkeys(watched, 0), dict.fromkeys(watched, -1), 0.0
+        first: dict[int, int] = {}
         while not self._ending.wait(BEAT):
             with contextlib.suppress(OSError):  # a full disk is reported where it does harm
                 self._beat()
             beats = list(self._beats(watched))
-            if gone := [beat for beat in beats if beat.gone]:
-                gone_since = gone_since or time.monotonic()
+            if ending := [beat for beat in beats if beat.gone or beat.lost]:
+                if not gone_since:
+                    gone_since, first = time.monotonic(), self._numbers()
                 if time.monotonic() - gone_since > GRACE:
-                    self._leave(self._lost(gone))
+                    self._leave(self._lost(self._gone(first), f"rank {ending[0].rank} ended because of it"))
             for beat in beats:
                 silent[beat.rank] = silent[beat.rank] + 1 if beat.number == last[beat.rank] else 0
                 last[beat.rank] = beat.number
@@ -141,8 +159,11 @@ class Peers:
 
     def _leave(self, error: ProcessLost) -> None:
         """End this process. The training thread waits for a process that is gone, and can't be interrupted."""
-        if self._ending.is_set():
+        if self._ending.is_set() or self._asking:
             return
+        self.noticed = True
+        with contextlib.suppress(OSError):
+            self._beat()
         print(error, file=sys.stderr)
         with contextlib.suppress(Exception):
             self.on_lost(error)
@@ -158,7 +179,7 @@ class Peers:
 
     def _beat(self) -> None:
         self.number += 1
-        beat = Beat(self.rank, self.number, self.run.step, self.failed, Process.this())
+        beat = Beat(self.rank, self.number, self.run.step, self.failed, Process.this(), self.noticed)
         path = self._file(self.rank)
         with path.open("r+" if path.exists() else "w", encoding="utf-8") as file:
             file.write(f"{json.dumps(asdict(beat)):<400}")  # always as long, so that a reader never sees the end of two

@@ -189,6 +189,7 @@ class Loop:
                 state.save() if stop or last or run.stopped else state.save_later()
                 stop = stop or self.signalled()  # a signal that arrived while saving: do not take another step
             if stop:
+                state.settle()
                 raise Interrupted(stop)
 
     def evaluate_first(self) -> None:

@@ -73,6 +73,7 @@ def count_idle(run: Run, before: int, norm: Tensor | float) -> int:
 
 def roll_back(state: TrainState) -> None:
     """Load weights and optimizer of the newest checkpoint. The data continues after the bad step."""
+    state.settle()
     folder = newest(state.run)
     if folder is None:
         raise NumericalError("there is no checkpoint to roll back to", code="not-finite", help="write save_steps: ...")

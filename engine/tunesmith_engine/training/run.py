@@ -61,7 +61,7 @@ def train(run: Run, explain: Explain | None = None) -> Result:
                 record.memory = run.memory_used = Watch(run.device, state.policy.model)
                 record.write("running")
                 check_metric(run, state.policy, state.rounds)
-                with loop.signals.listening(), run.hooks.logging(run):
+                with state.closing(), loop.signals.listening(), run.hooks.logging(run):
                     run.hooks.on_start(run, state.policy)
                     if folder is not None and folder.parent.samefile(run.output_dir) and not is_exported(folder):
                         with state.evaluated():

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from tunesmith.errors import ConfigError, ModelError, PluginError
+from tunesmith.errors import ConfigError, ModelError, NumericalError, PluginError
 from tunesmith.run import Run
 from tunesmith_engine.checkpoint.resume import check_same, versions, weights
 from tunesmith_engine.checkpoint.save import Saving, rotate, save, save_later
@@ -88,6 +88,22 @@ class TrainState:
         if world.main:
             rotate(self.run, self.best.step, saving.step)
         world.barrier()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """If the block fails, seal the checkpoint that is being written, or delete it: its thread ends in any case."""
+        try:
+            yield
+        except BaseException as error:
+            if self.saving is None:
+                raise
+            everywhere = isinstance(error, NumericalError) and error.problems[0].code == "not-finite"  # of a step
+            if self.run.world.size == 1 or everywhere:
+                with contextlib.suppress(Exception):  # the first error matters
+                    self.settle()
+            else:
+                self.saving.abandon()
+            raise
 
     def trees(self) -> dict[str, Any]:
         """Return the trees of a checkpoint by file name. Call it on all processes."""

@@ -23,11 +23,14 @@ NO_TOKEN = "set HF_TOKEN to a token that may write, or log in: hf auth login"
 
 
 def check(run: Run, settings: PublishSettings) -> None:
-    """Raise ConfigError for a name that no repository can have."""
+    """Raise ConfigError for a name that no repository can have, and warn if checkpoints will have no model."""
     name = settings.hub_model_id
     if name and not is_hub_id(name if "/" in name else f"owner/{name}"):
         help = "write hub_model_id: OWNER/NAME"
         raise ConfigError(f"{name!r} is not a name of a repository", where=run.config.place("hub_model_id"), help=help)
+    if name and settings.hub_strategy != "end" and run.core.async_save:
+        message = f"is {settings.hub_strategy}, but with async_save only the last checkpoint has a model to upload"
+        run.warn("hub_strategy", f"{message}: write hub_strategy: end, or drop async_save")
 
 
 def token_finding() -> Finding:
