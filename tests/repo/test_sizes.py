@@ -13,7 +13,7 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 6690, "engine": 9950, "testing": 1500}
+CODE_LINES = {"core": 6690, "engine": 9965, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
@@ -26,7 +26,7 @@ saved model, so that every command which uses one loads it as it was trained, to
 
 To run on many processes, the engine took 2,000: 650 for data that is prepared as shards by all processes and continued
 after a kill, 380 for sharded and asynchronous checkpoints and a streamed export, 260 for divided layers and experts,
-250 for what a process spends its time on, model FLOPs, and the account of memory that ran out, 160 for launchers, 140
+265 for what a process spends its time on, model FLOPs, and the account of memory that ran out, 160 for launchers, 140
 for packs that are divided, 120 for order and packing in arrays, and 110 for what each process keeps and sends.
 
 tunesmith.testing is counted apart from the core.

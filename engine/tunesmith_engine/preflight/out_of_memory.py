@@ -106,7 +106,8 @@ def _alone(run: Run, overrides: Sequence[str]) -> Run:
     config = load_config(origin.source, (*origin.overrides, *overrides), **origin.keys)
     other = start(config, tokenizer=run.tokenizer, datasets=run.given_rows or None, check_rows=False)
     other.data = run.data
-    other._parallelism = Replicated(replace(run.world, rank=0, size=1, sharded=False, mesh=None))
+    device = torch.device("cpu") if run.device.type == "cpu" else run.device  # cpu:0 would differ from cpu in the count
+    other._parallelism = Replicated(replace(run.world, rank=0, size=1, device=device, sharded=False, mesh=None))
     return other
 
 
