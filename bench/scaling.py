@@ -53,10 +53,10 @@ CASES = [
 def seconds(run: Any, case: Case) -> tuple[str, float, dict[str, float]]:
     """Return the mesh of a case, and the seconds of a step: those of the products, and of the traffic by purpose."""
     from tunesmith_engine.model.mesh import sizes
-    from tunesmith_engine.preflight.scaling import counted, traffic
+    from tunesmith_engine.preflight.scaling import count_weights, fsdp_config, traffic
 
     axes = sizes(run, case.gpus)
-    weights, policy = counted(run)
+    weights, policy = count_weights(run, fsdp_config(run, axes))
     sent = traffic(run, axes, weights, policy, case.tokens)
     shape = policy.attention_shape
     assert shape is not None

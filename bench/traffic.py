@@ -106,12 +106,13 @@ def count(folder: Path, processes: int, keys: dict[str, Any]) -> float:
 def predicted(folder: Path, processes: int, keys: dict[str, Any]) -> float:
     """Return the bytes that a process sends in a step, by the model, for sums as gloo computes them."""
     from tunesmith_engine.model.mesh import sizes
-    from tunesmith_engine.preflight.scaling import counted, traffic
+    from tunesmith_engine.preflight.scaling import count_weights, fsdp_config, traffic
 
     run = prepare(start(load_config(config(folder, keys, "predicted"))))
-    weights, policy = counted(run)
+    axes = sizes(run, processes)
+    weights, policy = count_weights(run, fsdp_config(run, axes))
     tokens = 512 * run.core.micro_batch_size
-    return sum(traffic(run, sizes(run, processes), weights, policy, tokens, native=False).values())
+    return sum(traffic(run, axes, weights, policy, tokens, native=False).values())
 
 
 def inside(folder: Path) -> None:

@@ -10,11 +10,14 @@ import pytest
 import torch
 from tunesmith_engine.batch import stretch
 from tunesmith_engine.batch.stretch import cut, repeated
+from tunesmith_engine.model.mesh import Sizes
+from tunesmith_engine.preflight import scaling
 from tunesmith_engine.runtime.world import Axis
 
 from tests import tiny
 from tunesmith import ConfigError, ModelError, PluginError, Run, World, build_policy, collate
 from tunesmith.api import plan, prepare
+from tunesmith.cli import show_plan
 
 STEPS = {"num_epochs": 9, "lr_scheduler": "constant", "warmup_steps": 0, "max_steps": 3, "micro_batch_size": 1}
 GRPO = {
@@ -169,14 +172,52 @@ def test_plan_has_memory_and_traffic_of_each_process(tmp_path: Path) -> None:
     config = tiny.sft_config(tmp_path, fsdp_config={}, context_parallel_size=2, micro_batch_size=2)
     alone = plan(config)
     assert "scaling" not in alone
-    scaling = plan(config, processes=8)["scaling"]
-    assert scaling["mesh"] == "shard 4 x context 2" and scaling["packs_per_step"] == 8
-    assert scaling["memory"]["optimizer"] == alone["memory"]["optimizer"] // 8
-    assert scaling["memory"]["activations"] == alone["memory"]["activations"] // 2
-    assert scaling["sent_per_step"]["gradients"] == int(7 / 8 * 4 * alone["trained_parameters"])
-    assert scaling["sent_per_step"].keys() == {"gradients", "weights", "attention"}
+    several = plan(config, processes=8)["scaling"]
+    assert several["mesh"] == "shard 4 x context 2" and several["packs_per_step"] == 8
+    assert several["memory"]["optimizer"] == alone["memory"]["optimizer"] // 8
+    assert several["memory"]["activations"] == alone["memory"]["activations"] // 2
+    assert several["sent_per_step"]["gradients"] == int(7 / 8 * 4 * alone["trained_parameters"])
+    assert several["sent_per_step"].keys() == {"gradients", "weights", "attention"}
     with pytest.raises(ConfigError, match="7 processes are not a multiple of 2"):
         plan(config, processes=7)
+
+
+def test_plan_of_one_process_does_not_ask_for_axes(tmp_path: Path) -> None:
+    run = prepare(tiny.start(tiny.sft_config(tmp_path, context_parallel_size=4)))
+    run.notes.clear()  # run.parallelism, which is that of a launcher under torchrun, has noted it
+    assert "context_parallel_size" not in plan(run)["notes"]
+
+
+def test_plan_does_not_predict_experts(tmp_path: Path) -> None:
+    axes = Sizes(replicate=2, expert=2)
+    run = prepare(tiny.start(tiny.sft_config(tmp_path)))
+    report = scaling.scaling(run, axes, {"total": 1, "weights": 1})
+    assert report.keys() == {"processes", "mesh", "packs_per_step"}
+    assert ("", "memory and traffic of each are not predicted with expert_parallel_size") in show_plan._scaling(report)
+
+
+def test_plan_counts_layers_of_divided_weights(tmp_path: Path) -> None:
+    run = prepare(tiny.start(tiny.sft_config(tmp_path, gradient_accumulation_steps=1)))
+    axes = Sizes(context=2, tensor=2)
+    memory = {"total": 1000, "weights": 800, "loss": 80, "activations": 120}
+    weights, _ = scaling.count_weights(run, scaling.fsdp_config(run, axes))
+    policy = weights["policy"]
+    assert policy.largest > 0 and policy.root < policy.total
+    parts = scaling.divide_memory(memory, axes, scaling.fsdp_config(run, axes), weights, 1)
+    assert parts["loss"] == 20 and parts["activations"] == 60 and parts["weights"] == 200
+    assert parts["gathered"] == (policy.root + 2 * policy.largest) // 2
+
+
+def test_a_reference_adds_a_forward_to_traffic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny.start(tiny.sft_config(tmp_path)))
+    axes = Sizes(context=2, tensor=2)
+    weights, policy = scaling.count_weights(run, scaling.fsdp_config(run, axes))
+    alone = scaling.traffic(run, axes, weights, policy, 512)
+    monkeypatch.setattr(scaling, "_reference_forwards", lambda run: 1)
+    assert run.core.adapter is None
+    both = scaling.traffic(run, axes, weights, policy, 512)
+    assert both["attention"] == alone["attention"] * 3 / 2 and both["layers"] > alone["layers"]
+    assert both["weights"] == alone["weights"], "those of its own are counted by name"
 
 
 def test_plan_does_not_predict_what_a_plugin_distributes(tmp_path: Path) -> None:

@@ -95,6 +95,13 @@ def test_the_command_that_is_started(
     assert ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE" in os.environ) == restarting
 
 
+def test_a_number_of_machines_that_may_change_starts_processes_again(
+    config: Path, monkeypatch: pytest.MonkeyPatch, started: list[list[str]]
+) -> None:
+    train(monkeypatch, config, "--launcher", "torchrun", "--", "--nnodes=1:2", "--rdzv_endpoint=a:1")
+    assert started and "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" in os.environ
+
+
 def test_variables_of_torchrun_are_left_to_the_user(
     config: Path, monkeypatch: pytest.MonkeyPatch, started: list[list[str]]
 ) -> None:
@@ -149,6 +156,11 @@ def test_a_restart_resumes_only_from_checkpoints_of_its_own(
     assert not resumption(chosen), "not by a launcher of ours"
     monkeypatch.setenv("TUNESMITH_LAUNCHED", str(time.time() - 10))
     assert not resumption(chosen), "the first start"
+    assert not resumption(), "the first start"
+    manifest.touch()
+    assert resumption() == auto, "machines have joined or left, which torchrun does not count"
+    assert not resumption(chosen)
+    os.utime(manifest, (1, 1))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert resumption() == auto
     assert not resumption(*auto), "is written already"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tunesmith_engine.preflight import out_of_memory
+from tunesmith_engine.runtime.world import Axis, World
 from tunesmith_engine.training import run as training
 
 from tests import tiny
@@ -65,17 +66,46 @@ def test_the_error_names_what_saves_most_with_the_numbers_of_the_plan(config: Pa
 def test_short_packs_save_activations(config: Path) -> None:
     run = prepare(tiny.start(config, "micro_batch_size=1"))
     ((text, _, examples),) = out_of_memory._shorter(run)
-    full, half = out_of_memory.counted(run), out_of_memory.counted(run, (), examples)
+    full, half = out_of_memory.count_step(run), out_of_memory.count_step(run, (), examples)
     assert text == "sequence_len: 256" and half["tokens"] <= 256 < full["tokens"]
     assert half["weights"] == full["weights"] and half["activations"] < 0.8 * full["activations"]
 
 
 def test_several_processes_may_shard(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare(tiny.start(config))
-    monkeypatch.setattr(out_of_memory, "changes", lambda run: iter(()))
+    alone = out_of_memory.count_step(run)
     monkeypatch.setattr(run.world, "size", 4)
-    now = {"weights": 400, "gradients": 400, "optimizer": 800, "activations": 100, "total": 1700}
-    assert list(out_of_memory._savings(run, now, float("inf"))) == [("fsdp_config: {}", 1200)]
+    assert next(out_of_memory.changes(run)) == ("fsdp_config: {}", ["fsdp_config={}"])
+    replicated, sharded = out_of_memory.count_step(run), out_of_memory.count_step(run, ["fsdp_config={}"])
+    assert replicated["weights"] == alone["weights"] and replicated["buffers"] > 0
+    assert sharded["optimizer"] == alone["optimizer"] // 4 and sharded["gathered"] < alone["weights"]
+    assert sharded["total"] < replicated["total"]
+
+
+def test_a_count_communicates_with_no_other_process(config: Path) -> None:
+    alone = out_of_memory.count_step(prepare(tiny.start(config)))
+    run = prepare(tiny.start(config, "context_parallel_size=2"))
+    run.parallelism.world = World(1, 2, torch.device("cpu:0"))  # as Accelerate names it
+    run.world._axes["context"] = Axis(1, 2)
+    part = out_of_memory.count_step(run)  # there is no process group: a collective would raise
+    assert part["activations"] == alone["activations"] // 2 and part["weights"] == alone["weights"]
+
+
+def test_a_plugin_counts_what_it_distributes(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny.start(config, f"plugins=[{Path(__file__).parents[1] / 'contract/plugins/zero1.py'}]"))
+    monkeypatch.setattr(run.world, "size", 4)
+    monkeypatch.setattr(run.parallelism, "memory", lambda module, optimizer: {"weights": 7, "optimizer": 5})
+    memory = out_of_memory.count_step(run)
+    assert memory["weights"] == 7 and memory["optimizer"] == 5 and memory["activations"] > 7
+    assert memory["total"] == sum(n for name, n in memory.items() if name not in ("total", "tokens"))
+    assert all("fsdp" not in text for text, _ in out_of_memory.changes(run))
+
+
+def test_other_processes_do_not_wait_for_a_long_count(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(tiny.start(config))
+    monkeypatch.setattr(out_of_memory, "WAITED_FOR", 0)
+    monkeypatch.setattr(run.world, "size", 4)
+    assert "a step could not be counted: TimeoutError" in str(out_of_memory.explain(run, MemoryError()))
 
 
 def test_a_step_that_cant_be_counted_is_still_explained(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 from tunesmith_engine.model import flops
-from tunesmith_engine.training.speed import LOGGED, Speed
+from tunesmith_engine.training.speed import LOGGED, MARKS, Speed
 
 from tests import tiny
 
@@ -96,6 +96,14 @@ def test_experts_count_as_far_as_a_token_uses_them() -> None:
     assert flops.count(policy) is None
 
 
+def test_empty_weights_of_zero_3_count_in_full() -> None:
+    policy = model("mixtral", num_hidden_layers=1)
+    full = flops.count(policy)
+    for parameter in policy.parameters():
+        parameter.ds_shape, parameter.data = parameter.shape, torch.empty(0)
+    assert flops.count(policy) == full
+
+
 @pytest.mark.parametrize(
     ("card", "peak"),
     [
@@ -142,6 +150,18 @@ def test_a_slow_process_is_named_once(capsys: pytest.CaptureFixture[str]) -> Non
     for _ in range(2 * LOGGED):
         speed._compare(uneven)
     assert capsys.readouterr().err.count("warning: process 2") == 1
+
+
+def test_rare_logging_keeps_few_marks() -> None:
+    speed = Speed.__new__(Speed)
+    speed.run, speed.apart, speed.flops = SimpleNamespace(device=torch.device("cpu")), True, None  # type: ignore[assignment]
+    speed._clear()
+    for _ in range(3 * MARKS):
+        speed._now = [1.0, 3.0]
+        speed.end([], {})
+    assert len(speed.marks) < MARKS
+    speed._measure(len(speed.marks))
+    assert speed.own == 2.0 * 3 * MARKS and not speed.marks
 
 
 @pytest.mark.slow

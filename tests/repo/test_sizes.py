@@ -14,6 +14,7 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 FILE_LINES = 300
 FUNCTION_LINES = 60
 CODE_LINES = {"core": 6690, "engine": 9970, "testing": 1500}
+CODE_LINES = {"core": 6690, "engine": 9965, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
@@ -29,6 +30,8 @@ after a kill, 380 for sharded and asynchronous checkpoints and a streamed export
 250 for what a process spends its time on, model FLOPs, and the account of memory that ran out, 160 for launchers, 140
 for packs that are divided, 120 for order and packing in arrays, and 110 for what each process keeps and sends. Another
 20 share errors of a save among the processes, and complete or delete a checkpoint when a run fails.
+265 for what a process spends its time on, model FLOPs, and the account of memory that ran out, 160 for launchers, 140
+for packs that are divided, 120 for order and packing in arrays, and 110 for what each process keeps and sends.
 
 tunesmith.testing is counted apart from the core.
 """

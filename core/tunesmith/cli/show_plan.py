@@ -85,7 +85,7 @@ def _scaling(scaling: dict[str, Any]) -> Iterator[tuple[str, str]]:
         parts = ", ".join(f"{name} {size(value)}" for name, value in memory.items() if name != "total" and value)
         yield "", f"each keeps {size(memory['total'])} at the peak of a step: {parts}"
     if (sent := scaling.get("sent_per_step")) is None:
-        yield "", "what each sends is not predicted with expert_parallel_size"
+        yield "", "memory and traffic of each are not predicted with expert_parallel_size"
         return
     parts = ", ".join(f"{name} {size(value)}" for name, value in sent.items())
     yield "", f"each sends {size(sum(sent.values()))} in a step: {parts}"

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from tunesmith_engine.model.parallelism import full_shape
+
 PEAKS = {
     "B200": 2250e12,  # NVIDIA HGX B200 data sheet
     "GH200": 990e12,  # NVIDIA GH200 data sheet
@@ -94,7 +96,7 @@ def count(model: nn.Module) -> Flops | None:
         each = number * (2.0 + 2.0 * backward + 2.0 * parameter.requires_grad)
         if id(parameter) in outside:
             scored += each
-        elif parameter.ndim > 1 and id(parameter) not in embeddings:
+        elif len(full_shape(parameter)) > 1 and id(parameter) not in embeddings:
             token += each * (active if ".experts." in name else 1.0)
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -119,7 +121,7 @@ def _numbers(model: nn.Module, name: str, parameter: nn.Parameter) -> int:
     module = model.get_submodule(name.rpartition(".")[0])
     if isinstance(module, nn.Linear) and name.endswith(".weight") and not isinstance(parameter, DTensor):
         return module.in_features * module.out_features
-    return parameter.numel()
+    return full_shape(parameter).numel()
 
 
 def _active(model: nn.Module, config: Any) -> float | None:

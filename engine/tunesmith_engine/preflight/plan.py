@@ -43,7 +43,7 @@ def make_plan(run: Run, processes: int = 1) -> Plan:
     """
     assert run.data is not None
     core = run.core
-    axes = planned_sizes(run, processes)  # first of all, because it may be an error
+    axes = planned_sizes(run, processes) if processes > 1 else None  # first of all, because it may be an error
     rounds = build_rounds(run)
     steps = count_steps(run, rounds)
     model = _model(run, rounds, steps)
@@ -63,16 +63,16 @@ def make_plan(run: Run, processes: int = 1) -> Plan:
     elif isinstance(rounds, StoredRounds) and core.sample_packing:
         plan["packing_efficiency"] = round(rounds.efficiency(), 4)
     memory = _memory(run, rounds)
-    if processes > 1:
+    if axes is not None:
         model["scaling"] = scaling(run, axes, memory)
     end = {"memory": memory, "seconds": _seconds(run, steps), "notes": dict(run.notes)}
     return Plan(plan | model | end)
 
 
 def planned_sizes(run: Run, processes: int) -> Sizes:
-    """Return the axes of a run on so many processes. Raises ConfigError if the product of the axes is another number,
+    """Return the axes of a run on several processes. Raises ConfigError if the product of the axes is another number,
     or if a plugin distributes the model: only it knows what each process keeps and sends."""
-    if processes > 1 and run.hooks.has("build_parallelism"):
+    if run.hooks.has("build_parallelism"):
         plugin = next(call.plugin for call in run.hooks.calls("build_parallelism"))
         message, help = f"{plugin} distributes the model, and --processes is not available for it", "drop --processes"
         raise ConfigError(message, where=run.config.place(()), help=help)

@@ -37,9 +37,9 @@ class Weights:
     trained: int
 
     @classmethod
-    def of(cls, run: Run, module: nn.Module) -> Weights:
-        """Count the weights of a module."""
-        layers = [_bytes(run, unit) for unit in units(module, run.core.fsdp_config)]
+    def of(cls, run: Run, module: nn.Module, config: FSDPConfig | None) -> Weights:
+        """Count the weights of a module, whose layers are gathered one by one as `config` says."""
+        layers = [_bytes(run, unit) for unit in units(module, config)]
         total = _bytes(run, module)
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad) * FLOAT
         return cls(total, total - sum(layers), max(layers, default=0), trained)
@@ -51,10 +51,10 @@ def _bytes(run: Run, module: nn.Module) -> int:
     return sum(p.numel() * (2 if half and p.is_floating_point() else p.element_size()) for p in module.parameters())
 
 
-def counted(run: Run) -> tuple[dict[str, Weights], LanguageModel]:
-    """Return the weights of each model by name, and the policy, all without content."""
+def count_weights(run: Run, config: FSDPConfig | None) -> tuple[dict[str, Weights], LanguageModel]:
+    """Return the weights of each model by name, and the policy, all without content. config: from `fsdp_config`."""
     with abstract_models(run) as models:
-        return {name: Weights.of(run, model.module) for name, model in models.items()}, models[POLICY]
+        return {name: Weights.of(run, model.module, config) for name, model in models.items()}, models[POLICY]
 
 
 def scaling(run: Run, axes: Sizes, memory: dict[str, Any]) -> dict[str, Any]:
@@ -64,29 +64,40 @@ def scaling(run: Run, axes: Sizes, memory: dict[str, Any]) -> dict[str, Any]:
     `peak_memory`; or "not counted". Traffic is what a process sends in one optimizer step, in bytes by
     purpose, without generation.
     """
-    weights, policy = counted(run)
-    core = run.core
+    core, config = run.core, fsdp_config(run, axes)
+    weights, policy = count_weights(run, config)
     report: dict[str, Any] = {
         "processes": axes.processes,
         "mesh": " x ".join(f"{name} {size}" for name, size in asdict(axes).items() if size > 1),
         "packs_per_step": core.micro_batch_size * core.gradient_accumulation_steps * axes.replicate * axes.shard,
     }
-    if "total" in memory:
-        report["memory"] = _memory(run, axes, weights, memory)
+    if axes.expert == 1 and "total" in memory:
+        report["memory"] = divide_memory(memory, axes, config, weights, core.gradient_accumulation_steps)
     if axes.expert == 1:  # tokens that travel to experts depend on the router
         sent = traffic(run, axes, weights, policy, memory.get("tokens", core.micro_batch_size * core.sequence_len))
         report["sent_per_step"] = {name: int(size) for name, size in sent.items() if size}
     return report
 
 
-def _memory(run: Run, axes: Sizes, weights: dict[str, Weights], memory: dict[str, Any]) -> dict[str, int]:
-    """Return the bytes of one process by component. Those of sharded weights are a shard and what is gathered."""
-    config, policy = fsdp_config(run, axes), weights[POLICY]
+def divide_memory(
+    memory: dict[str, Any], axes: Sizes, config: FSDPConfig | None, weights: dict[str, Weights], steps: int
+) -> dict[str, int]:
+    """Return the bytes of each process by component. Those of sharded weights are a shard and what is gathered.
+
+    Args:
+        memory: the bytes of one process alone, from `peak_memory`.
+        axes: the processes on each axis. Experts must not be divided.
+        config, weights: from `fsdp_config` and `count_weights`.
+        steps: gradient_accumulation_steps.
+    """
+    policy = weights[POLICY]
     shards = axes.shard * axes.context if config is not None else 1
     out: dict[str, int] = {}
     for name, size in memory.items():
-        if name in ("activations", "loss"):
+        if name == "activations":
             out[name] = size // axes.context
+        elif name == "loss":  # of logits, each process has those of its part of the vocabulary
+            out[name] = size // (axes.context * axes.tensor)
         elif name in ("optimizer", "gradients", "weights", *weights):
             out[name] = size // (shards * axes.tensor)
     if config is not None and shards > 1:
@@ -94,10 +105,8 @@ def _memory(run: Run, axes: Sizes, weights: dict[str, Weights], memory: dict[str
         parts = {name: w.total if not config.reshard_after_forward else w.root + 2 * w.largest
                  for name, w in weights.items()}  # fmt: skip
         out["gathered"] = max(parts.values()) // axes.tensor
-        if run.core.gradient_accumulation_steps > 1:
-            out["gradients"] = (
-                policy.trained // axes.tensor
-            )  # complete until the last micro-batch, which exchanges them
+        if steps > 1:  # complete until the last micro-batch, which exchanges them
+            out["gradients"] = policy.trained // axes.tensor
     elif config is None:
         out["buffers"] = policy.trained  # in which DDP exchanges gradients
     return out | {"total": sum(out.values())}
@@ -125,14 +134,14 @@ def traffic(
             "weights": steps * _part(shards) * _gathered(run, weights, config) / axes.tensor,
         }
     if axes.context > 1 and policy.attention_shape is not None:
-        passes = 2 + core.gradient_checkpointing + _extra_forwards(run)
+        passes = 2 + core.gradient_checkpointing + _reference_forwards(run)
         exchanged = _exchanged(policy.attention_shape, axes.context) / axes.tensor
         sent["attention"] = steps * passes * width * exchanged * tokens
     if axes.tensor > 1 and policy.attention_shape is not None and policy.layer_sums and policy.hidden_size:
         forward, backward = policy.layer_sums
-        forwards = 1 + core.gradient_checkpointing + _extra_forwards(run)
+        forwards = 1 + core.gradient_checkpointing + _reference_forwards(run)
         # Twice outside of the layers: embeddings, and gradients of the states that the head reads, at most all of them.
-        sums = policy.attention_shape.layers * (forward * forwards + backward) + 2 + _extra_forwards(run)
+        sums = policy.attention_shape.layers * (forward * forwards + backward) + 2 + _reference_forwards(run)
         states = width * policy.hidden_size * tokens / axes.context
         sent["layers"] = steps * 2 * _part(axes.tensor) * states * sums
     return sent
@@ -152,14 +161,16 @@ def _part(processes: int) -> float:
 def _gathered(run: Run, weights: dict[str, Weights], config: FSDPConfig) -> float:
     """Return the bytes of weights that are gathered for one micro-batch. Layers are gathered again in the backward."""
     policy = weights[POLICY]
+    switched_off = _reference_forwards(run) if run.core.adapter is not None else 0  # the reference is the policy
     again = policy.total - policy.root if config.reshard_after_forward else 0
     others = sum(w.total for name, w in weights.items() if name != POLICY)
-    return policy.total * (1 + _extra_forwards(run)) + again + others
+    return policy.total * (1 + switched_off) + again + others
 
 
-def _extra_forwards(run: Run) -> int:
-    """Return the forwards of the policy without a backward: one if its adapter is switched off to be the reference."""
-    return int(run.needs.reference and run.core.adapter is not None and not run.core.precompute_ref_log_probs)
+def _reference_forwards(run: Run) -> int:
+    """Return the forwards of a reference for one micro-batch: of a model of its own, or of the policy with its adapter
+    switched off."""
+    return int(run.needs.reference and not run.core.precompute_ref_log_probs)
 
 
 def _exchanged(shape: AttentionShape, processes: int) -> float:

@@ -66,7 +66,8 @@ def relaunch(
     check_new(run)  # or the first start would be refused, and a restart would resume a run of which nobody spoke
     # Without it, -m would import from the working folder first, for example a json.py in it.
     os.environ["PYTHONSAFEPATH"] = "1"
-    restarting = max_restarts is not None or "max_restarts" in options(arguments)
+    machines = value_of(arguments, "nnodes") or os.environ.get("PET_NNODES", "")
+    restarting = max_restarts is not None or "max_restarts" in options(arguments) or ":" in machines
     variables = {**TORCHRUN, **(RESTARTING if restarting else {})}
     os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
     os.environ[LAUNCHED] = str(time.time())
@@ -156,15 +157,16 @@ def resumption(run: Run) -> tuple[str, ...]:
     """Return the override with which a process resumes that a launcher of `relaunch` started again; () otherwise.
 
     That is resume_from_checkpoint=auto as soon as these processes have saved a checkpoint. Until then, the value that
-    the user chose counts.
+    the user chose counts. torchrun counts restarts after a failure, but none after machines have joined or left; so a
+    checkpoint in a folder that was empty before is a sign of its own.
     """
     if (launched := os.environ.get(LAUNCHED)) is None or run.core.resume_from_checkpoint == "auto":
         return ()
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    if run.core.resume_from_checkpoint is None:  # the folder was empty before
-        return ("resume_from_checkpoint=auto",) if again else ()
-    saved = [path.stat().st_mtime for path in run.output_dir.glob("checkpoint-*/manifest.json")]
-    return ("resume_from_checkpoint=auto",) if again and any(at >= float(launched) for at in saved) else ()
+    times = [path.stat().st_mtime for path in run.output_dir.glob("checkpoint-*/manifest.json")]
+    saved = any(at >= float(launched) for at in times)
+    empty = run.core.resume_from_checkpoint is None  # before the launch, because check_new had looked
+    return ("resume_from_checkpoint=auto",) if (again or saved if empty else again and saved) else ()
 
 
 # words

@@ -22,6 +22,9 @@ from tunesmith_engine.batch.batch import Batch
 from tunesmith_engine.model import flops
 from tunesmith_engine.model.policy import Policy
 
+MARKS = 64
+"""The number of steps whose marks are kept. Then the older half is turned into seconds, which waits for no GPU."""
+
 SLOW, LOGGED, NOTICED = 1.5, 5, 0.05
 """A process is slow if its step takes SLOW times the median of the others and NOTICED seconds more, in LOGGED logged
 steps in a row. A busy machine delays single steps."""
@@ -47,7 +50,8 @@ class Speed:
 
     def _clear(self) -> None:
         self.steps, self.seconds, self.data, self.operations = 0, 0.0, 0.0, 0.0
-        self.pairs: list[Tensor] = []
+        self.own = self.exchange = 0.0  # seconds of the steps whose marks are dropped
+        self.pairs: Tensor | None = None
         self.marks: list[tuple[Any, ...]] = []  # of each step: beginning of forward passes, gradients, their sum
 
     def begin(self, data: float) -> None:
@@ -67,11 +71,16 @@ class Speed:
         """End the backward passes of a step."""
         if self.apart and len(self._now) == 2:
             self.marks.append((*self._now, self._mark()))
+            if len(self.marks) == MARKS:
+                self._measure(MARKS // 2)
         if self.flops:
             size = self.run.world.size
             self.operations += self.flops.token * totals["input_tokens"] / size
             self.operations += self.flops.scored * totals["tokens"] / size
-            self.pairs += [self.flops.pairs(batch.position_ids) for batch in batches if not batch.dummy]
+            for batch in batches:
+                if not batch.dummy:
+                    pairs = self.flops.pairs(batch.position_ids)
+                    self.pairs = pairs if self.pairs is None else self.pairs + pairs
 
     def count(self, seconds: float) -> None:
         """Count a step. seconds: its duration without the round that it began."""
@@ -81,13 +90,12 @@ class Speed:
     def metrics(self) -> dict[str, float]:
         """Return the metrics since the last call. Call it on all processes."""
         world, steps = self.run.world, max(self.steps, 1)
-        own = self.data + sum(self._between(first, ready) for first, ready, _ in self.marks)
-        exchange = sum(self._between(ready, after) for _, ready, after in self.marks)
+        self._measure(len(self.marks))
         operations = self.operations
-        if self.flops and self.pairs:  # several processes may compute a pack together
+        if self.flops and self.pairs is not None:  # several processes may compute a pack together
             share = world.data.size / world.size
-            operations += share * self.flops.pair * float(torch.stack(self.pairs).sum())
-        values = [own / steps, exchange, self.data, operations]
+            operations += share * self.flops.pair * float(self.pairs)
+        values = [(self.data + self.own) / steps, self.exchange, self.data, operations]
         # Each process fills in its own row, and the sum has all of them.
         table = torch.zeros(world.size, len(values), dtype=torch.float64)
         table[world.rank] = torch.tensor(values, dtype=torch.float64)
@@ -122,6 +130,13 @@ class Speed:
             "speed/slowest_process_seconds": own[rank],
             "speed/median_process_seconds": statistics.median(own),
         }
+
+    def _measure(self, number: int) -> None:
+        """Turn the oldest marks into seconds."""
+        for first, ready, after in self.marks[:number]:
+            self.own += self._between(first, ready)
+            self.exchange += self._between(ready, after)
+        del self.marks[:number]
 
     def _mark(self) -> Any:
         if self.run.device.type != "cuda":
