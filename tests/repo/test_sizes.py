@@ -13,8 +13,7 @@ from tests.repo.source import CORE, docstrings, plugin_folders, python_files, sh
 
 FILE_LINES = 300
 FUNCTION_LINES = 60
-CODE_LINES = {"core": 6690, "engine": 9970, "testing": 1500}
-CODE_LINES = {"core": 6690, "engine": 9965, "testing": 1500}
+CODE_LINES = {"core": 6690, "engine": 10_050, "testing": 1500}
 """The maximum lines of code of the core, and of the engine, without comments and docstrings.
 
 Before the seams were rebuilt, both had 3,400. The core grew by declared hooks, offers, models by name, metadata checks
@@ -25,13 +24,10 @@ and states of their own took 150 lines, and reward functions in processes of the
 saved model, so that every command which uses one loads it as it was trained, took 200. What six trackers share took
 250: a process for each, whose service may fail or hang, and the limits of time for it.
 
-To run on many processes, the engine took 2,000: 650 for data that is prepared as shards by all processes and continued
-after a kill, 380 for sharded and asynchronous checkpoints and a streamed export, 260 for divided layers and experts,
-250 for what a process spends its time on, model FLOPs, and the account of memory that ran out, 160 for launchers, 140
-for packs that are divided, 120 for order and packing in arrays, and 110 for what each process keeps and sends. Another
-20 share errors of a save among the processes, and complete or delete a checkpoint when a run fails.
-265 for what a process spends its time on, model FLOPs, and the account of memory that ran out, 160 for launchers, 140
-for packs that are divided, 120 for order and packing in arrays, and 110 for what each process keeps and sends.
+To run on many processes, the engine took 2,100: 650 for data that is prepared as shards by all processes and continued
+after a kill, 400 for sharded and asynchronous checkpoints and a streamed export, 280 for what a process spends its time
+on, model FLOPs, and the account of memory that ran out, 260 for divided layers and experts, 160 for launchers, 140 for
+packs that are divided, 120 for order and packing in arrays, and 110 for what each process keeps and sends.
 
 tunesmith.testing is counted apart from the core.
 """
