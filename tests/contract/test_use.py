@@ -156,7 +156,7 @@ def test_train_reports_its_phases_from_before_torch_is_imported(narrow: Path) ->
     rows = [line.split("\t") for line in (narrow / "phases.txt").read_text().splitlines()]
     phases = list(dict.fromkeys(row[0].partition(" ")[0] for row in rows if row[0]))
     assert rows[0] == ["importing torch", "None", "None", "False"]
-    assert phases == ["importing", "loading", "reading", "tokenizing", "evaluating", "saving"]
+    assert phases == ["importing", "loading", "reading", "tokenizing", "merging", "evaluating", "saving"]
     tokenized = [row for row in rows if row[0].startswith("tokenizing")]
     assert tokenized[-1][1] == tokenized[-1][2] != "None"  # n of n
     out = result.stdout.splitlines()

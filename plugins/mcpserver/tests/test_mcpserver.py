@@ -191,7 +191,10 @@ ACTIONS = {
     "open('x', 'w')": "would be written",
     "import pathlib; pathlib.Path('x').write_text('')": "would be written",
     "import os; os.mkdir('x')": "change files",
-    "import tempfile; tempfile.TemporaryFile()": "would be written",
+    "import os; os.symlink('.', os.path.join(scratch, 'link'))": "change files",
+    "import os; os.rename('evil.py', os.path.join(scratch, 'x'))": "change files",
+    "import shutil; shutil.rmtree('.')": "change files",
+    "import tempfile\nwith tempfile.TemporaryDirectory() as f: open(f + '/x', 'w').close()": "it worked",
     "import os; os.system('true')": "os.system",
     "import subprocess; subprocess.run(['true'])": "would be started",
     "import socket; socket.create_connection(('127.0.0.1', 9))": "not allowed",
@@ -202,17 +205,20 @@ ACTIONS = {
 def test_the_guard_stops_a_process_from_all_of_them(tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text(EVIL, encoding="utf-8")
     code = (
-        "import json, sys; from tunesmith_mcpserver import guard; guard.install(); reasons = {}\n"
+        "import json, sys; from tunesmith_mcpserver import guard; reasons, scratch = {}, sys.argv[2]\n"
+        "guard.install(scratch)\n"
         "for action in json.loads(sys.argv[1]):\n"
         "    try: exec(action); reasons[action] = 'it worked'\n"
         "    except guard.Refused as error: reasons[action] = str(error)\n"
         "print(json.dumps(reasons))"
     )
-    command = [sys.executable, "-P", "-c", code, json.dumps(list(ACTIONS))]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-P", "-c", code, json.dumps(list(ACTIONS)), str(scratch)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     reasons = json.loads(done.stdout)
     assert all(reason in reasons[action] for action, reason in ACTIONS.items()), reasons
-    assert [path.name for path in tmp_path.iterdir()] == ["evil.py"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["evil.py", "scratch"]
 
 
 def test_the_process_of_a_tool_imports_neither_the_library_nor_torch(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from mcp.shared.exceptions import MCPError
 from tunesmith_mcpserver.tools import TOOLS
 
 URI = "tunesmith://agent-docs/"
+MEMORY = "/dev/shm"
 WORKERS = 2
 """Processes at the same time."""
 OFFLINE = {
@@ -35,6 +37,12 @@ INSTRUCTIONS = (
     "check until it has no problems, then plan. This server only reads. To train, use the command line: "
     "tunesmith train run.yaml."
 )
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return an empty folder for one call, in memory where the system has such a place. It is deleted at the end."""
+    place = MEMORY if os.access(MEMORY, os.W_OK) else None
+    return tempfile.TemporaryDirectory(prefix="tunesmith-mcp-", dir=place)
 
 
 class Workers:
@@ -51,10 +59,10 @@ class Workers:
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return {"result": ...}, or {"error": ...} with the problems of a Tunesmith error."""
-        request = json.dumps({"tool": tool, "arguments": arguments, "roots": self.roots})
         async with self.limiter:
-            with anyio.move_on_after(self.timeout):
-                return await self._run(request)
+            with scratch_folder() as scratch, anyio.move_on_after(self.timeout):
+                request = {"tool": tool, "arguments": arguments, "roots": self.roots, "scratch": scratch}
+                return await self._run(json.dumps(request))
         help = "start the server with a longer --timeout, or give it less data"
         return failure(f"{tool} took more than {self.timeout:g} seconds, and was ended", "environment", help)
 

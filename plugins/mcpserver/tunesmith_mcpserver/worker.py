@@ -1,6 +1,7 @@
 """Answer one call of a tool: read it as JSON from stdin, and write the answer as JSON to stdout.
 
-The process has a guard that refuses to write files, to use the network and to run code of files (see guard.py).
+The process has a guard (see guard.py) that refuses to write files, except in a scratch folder, to use the network and
+to run code of files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is not part of the answer
     from tunesmith_mcpserver import guard
 
-    guard.install()
+    guard.install(request["scratch"])
     output.write(json.dumps(answer(request["tool"], request["arguments"], [Path(r) for r in request["roots"]])))
     output.flush()
 
