@@ -43,7 +43,8 @@ from tunesmith_engine.model.language_model import (
     attention_backends as attention_backends,
 )
 from tunesmith_engine.model.moving_reference import MovingReference as MovingReference
-from tunesmith_engine.model.parallelism import Parallelism as Parallelism
+from tunesmith_engine.model.optimizers import state_bytes as state_bytes
+from tunesmith_engine.model.parallelism import Parallelism as Parallelism, full_shape as full_shape
 from tunesmith_engine.model.parameter_groups import parameter_groups as parameter_groups
 from tunesmith_engine.model.policy import Output as Output, Policy as Policy
 from tunesmith_engine.model.scoring import (

@@ -186,7 +186,7 @@ def test_checkpoints_without_model_and_optimizer_are_refused(folder: Path) -> No
 
 
 class Together:
-    """What Saving uses of the world of one of several processes, which are threads here."""
+    """A stand-in for the World of one process among several, which are threads here."""
 
     def __init__(self, rank: int, shared: list[Any], meeting: threading.Barrier):
         self.rank, self.size, self.main = rank, len(shared), rank == 0

@@ -1,4 +1,4 @@
-"""What a step spends its time on: MFU, shares of time, and a process that is slower than the others."""
+"""Metrics of speed: MFU, shares of the time of a step, and a process that is slower than the others."""
 
 from __future__ import annotations
 

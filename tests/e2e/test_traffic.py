@@ -1,4 +1,4 @@
-"""What processes send in a step is what docs/scaling.md and `tunesmith plan` say."""
+"""Processes send as many bytes in a step as docs/scaling.md and `tunesmith plan` predict."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class FSDPConfig(Settings):
     transformer_layer_cls_to_wrap: str | None = None
     """Class of the layers that are sharded as units. Default: the classes that the model names."""
     state_dict_type: Literal["FULL_STATE_DICT", "SHARDED_STATE_DICT"] = "FULL_STATE_DICT"
-    """What checkpoints contain: full weights and optimizer state, which the main process gathers and writes; or shards
+    """Contents of checkpoints: full weights and optimizer state, which the main process gathers and writes; or shards
     that each process writes. A run resumes from either, whatever its own value is. Exported models are full."""
 
 

@@ -31,7 +31,7 @@ class Missing(Exception):
 
 @dataclass
 class Summary:
-    """What all shards are together. rows: rows of `datasets:` that have examples. parts: of each block of each entry,
+    """The totals of all shards. rows: rows of `datasets:` that have examples. parts: of each block of each entry,
     the number of its parts. notes: by the process that added them."""
 
     counts: dict[str, Counts] = field(default_factory=dict)

@@ -17,7 +17,8 @@ from tunesmith import Run
 from tunesmith.optional import library
 
 HOOKS = ("pre_bwd_fn", "post_bwd_fn", "applied_pre_backward_ref_cnt", "ds_grads_remaining")
-"""What ZeRO-3 leaves at a submodule when its hooks are removed. If it stayed, backward would ask the first engine."""
+"""Attributes that stay on a submodule after the hooks of ZeRO-3 are removed. Through them, backward would call the
+first engine."""
 
 
 def start(run: Run, device: torch.device) -> None:

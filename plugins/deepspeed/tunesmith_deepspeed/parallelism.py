@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tunesmith import Parallelism, Run, World
+from tunesmith import Parallelism, Run, World, full_shape, state_bytes
 from tunesmith_deepspeed import library
 from tunesmith_deepspeed.state import (
     Part,
@@ -25,12 +25,8 @@ from tunesmith_deepspeed.state import (
     load_weights,
     optimizer_state,
     parts_of,
-    shape_of,
 )
 from tunesmith_deepspeed.zero import Zero
-
-ADAM = 8
-"""Bytes of Adam's state for each weight."""
 
 
 class Wrapped:
@@ -172,11 +168,12 @@ class ZeroParallelism(Parallelism):
         Weights: those of the forward, divided in stage 3, and the float32 ones that the optimizer updates, if the
         forward reads bfloat16. What is on the CPU is not counted.
         """
-        sizes = [(shape_of(p).numel(), p.element_size(), p.requires_grad) for p in model.parameters()]
+        sizes = [(full_shape(p).numel(), p.element_size(), p.requires_grad) for p in model.parameters()]
         trained = sum(number for number, _, requires_grad in sizes if requires_grad)
         forward = sum(number * width for number, width, _ in sizes)
         stage, share = self.zero.stage, -(-trained // self.world.size)
         weights = 0 if self.zero.offloads("param") else forward // self.world.size if stage == 3 else forward
         updated = 0 if self.zero.offloads("optimizer") else share
         kept = {"weights": weights + 4 * updated, "gradients": 4 * (trained if stage == 1 else updated)}
-        return kept | {"optimizer": ADAM * updated} if isinstance(optimizer, torch.optim.Adam) else kept
+        state = state_bytes(optimizer, updated)
+        return kept if state is None else kept | {"optimizer": state}

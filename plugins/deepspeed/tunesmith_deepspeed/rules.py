@@ -1,4 +1,4 @@
-"""What becomes of each key of a DeepSpeed configuration: passed on, decided by the run, without effect, or refused."""
+"""Rules for the keys of a DeepSpeed configuration: passed on, decided by the run, without effect, or refused."""
 
 from __future__ import annotations
 

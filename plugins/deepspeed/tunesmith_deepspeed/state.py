@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tunesmith import full_shape
 from tunesmith_deepspeed.library import gathered
 
 
@@ -56,17 +57,13 @@ def parts_of(zero: Any, groups: list[list[nn.Parameter]]) -> dict[nn.Parameter, 
     return parts
 
 
-def shape_of(parameter: Tensor) -> torch.Size:
-    return getattr(parameter, "ds_shape", parameter.shape)
-
-
 def joined(parameter: nn.Parameter, part: Part, flat: Tensor, device: torch.device) -> Tensor:
     """Return a parameter's numbers of all processes, in its shape."""
-    numbers = torch.zeros(shape_of(parameter).numel(), dtype=torch.float32, device=device)
+    numbers = torch.zeros(full_shape(parameter).numel(), dtype=torch.float32, device=device)
     numbers.narrow(0, part.first, part.numel).copy_(part.of(flat))
     if dist.get_world_size() > 1:
         dist.all_reduce(numbers)
-    return numbers.view(shape_of(parameter))
+    return numbers.view(full_shape(parameter))
 
 
 def full_value(parameter: nn.Parameter) -> Tensor:
@@ -136,7 +133,7 @@ def load_optimizer_state(
             part = parts[parameter]
             own = optimizer.state[part.flat]
             for key, value in state["state"].get(name, {}).items():
-                if isinstance(value, Tensor) and value.shape == shape_of(parameter):
+                if isinstance(value, Tensor) and value.shape == full_shape(parameter):
                     part.write(own.setdefault(key, torch.zeros_like(part.flat)), value)
                 elif isinstance(value, Tensor):
                     own.setdefault(key, value.clone().to(part.flat.device) if follows else value.clone())

@@ -53,7 +53,7 @@ class SumOfPartialGradients(TensorParallelLayer):  # type: ignore[misc]
 
 
 class Meshes:
-    """What transformers asks its mesh for: the axes over which layers and experts are divided."""
+    """A stand-in for the mesh of transformers, with the axes over which layers and experts are divided."""
 
     def __init__(self, layers: DeviceMesh, experts: DeviceMesh | None):
         self.layers, self.experts = layers, experts

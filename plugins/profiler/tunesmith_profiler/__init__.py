@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ProfilerSettings(Settings):
-    """Which steps to record."""
+    """Keys for the steps to record."""
 
     profiler_steps: PositiveInt | None = None
     """Number of steps to record. A trace has thousands of events per step: a few steps are enough."""

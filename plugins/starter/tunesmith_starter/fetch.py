@@ -112,7 +112,7 @@ def fetch(kind: str, dest: str | None, force: bool) -> None:
       tunesmith fetch docs --dest ./tunesmith-docs
     """
     if kind == DEEPSPEED:
-        message = "there are no files to fetch: deepspeed: takes the name of a ready configuration"
+        message = "deepspeed configurations are not fetched: the key deepspeed takes the name of a ready one"
         help = "write deepspeed: zero2 (or zero1, zero3, zero3_offload), which needs the extra deepspeed"
         raise ConfigError(message, where="command line", help=help, code="usage")
     if kind not in KINDS:
